@@ -1,0 +1,35 @@
+# Two commands from a fresh machine: `make demo` and `make test`. All in .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow lint clean
+
+demo: .venv/demo.stamp
+	$(BIN)/rhosight demo --out demo
+
+test: .venv/dev.stamp
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/dev.stamp
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf .venv demo dist
+
+.venv/python.stamp:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rhosight needs Python 3.11 or later")'
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/demo.stamp: .venv/python.stamp pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+.venv/dev.stamp: .venv/demo.stamp
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,155 @@
+"""Loading a dataset by name or path, and packing a folder of materials into one Parquet file."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..density import ChargeDensity
+from ..errors import RhosightError
+from ..schema import EXTENTS
+from ..sources.folder import LABELS, read_folder
+from .core import Dataset
+
+BUNDLED: tuple[str, ...] = ("mp-fcc",)
+"""Datasets that the package brings along."""
+
+PACKED_LEVEL = 19  # of zstd: seconds once, a third off the size for good
+
+
+def load_dataset(name_or_path: str | os.PathLike) -> Dataset:
+    """Load a bundled dataset by name, or one's own from a Parquet file or a folder.
+
+    Parameters
+    ----------
+    name_or_path
+        ``"mp-fcc"`` (always the bundled one; write ``./mp-fcc`` for a folder of that name), a
+        Parquet file with the columns of :mod:`rhosight.schema`, or a folder with
+        ``materials.csv``, ``structures/*.cif`` and ``densities.h5``. Bad materials of a folder are
+        left out with a warning that names them; such a dataset has no texts until it is packed.
+
+    Raises
+    ------
+    RhosightError
+        If there is no such thing, or it is not what it should be.
+    """
+    if name_or_path in BUNDLED:
+        file = resources.files("rhosight") / "data" / f"{name_or_path}.parquet"
+        with resources.as_file(file) as path:
+            return Dataset.from_parquet(path)
+    path = Path(name_or_path)
+    if not path.exists():
+        raise RhosightError(
+            f"{path}: no such file or folder, nor a bundled dataset ({', '.join(BUNDLED)})"
+        )
+    if not path.is_dir():
+        return Dataset.from_parquet(path)
+    content = read_folder(path)
+    _warn(path, content.problems)
+    about = _about(content.about, path, content.problems)
+    return Dataset.from_densities(content.densities, content.labels, about=about)
+
+
+@dataclass(frozen=True)
+class PackReport:
+    """What :func:`pack` did.
+
+    Attributes
+    ----------
+    path
+        The file written.
+    materials
+        How many it holds.
+    problems
+        Columns material_id, step ("material" or "text <extent>"), problem. A material with a
+        problem of its own is not in the file; one whose text failed is, without that text.
+    masked
+        Labels set to missing, see :func:`mask_labels`.
+    """
+
+    path: Path
+    materials: int
+    problems: pd.DataFrame
+    masked: pd.DataFrame
+
+
+def pack(
+    folder: str | os.PathLike,
+    out: str | os.PathLike,
+    describe_texts: bool = True,
+    about: Mapping[str, Any] | str | os.PathLike | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> PackReport:
+    """Turn a folder of materials into one Parquet dataset, texts included.
+
+    Parameters
+    ----------
+    folder
+        Holds ``materials.csv``, ``structures/<material_id>.cif``, ``densities.h5``; it may hold
+        ``provenance.json``.
+    out
+        The file to write, atomically. The same folder gives the same bytes.
+    describe_texts
+        Describe every structure in the three extents (seconds each).
+    about
+        Stands in for the folder's ``provenance.json``: its content, or the path of such a file.
+    progress
+        Called as ``progress(done, of, material_id)`` after each material.
+    """
+    folder, out = Path(folder), Path(out)
+    if not out.parent.is_dir():
+        raise RhosightError(f"{out}: no folder {out.parent} to write to; make it first")
+    content = read_folder(folder, about)
+    _warn(folder, content.problems)
+    about = _about(content.about, folder, content.problems)
+    # labels that do not fit should say so before texts take their time
+    Dataset.from_densities(content.densities, content.labels, about=about)
+    problems = [(i, "material", problem) for i, problem in content.problems.items()]
+    texts: dict[str, dict[str, str]] = {}
+    for done, density in enumerate(content.densities, start=1):
+        if describe_texts:
+            texts[density.name], failed = _describe(density)
+            problems += [(density.name, f"text {extent}", why) for extent, why in failed.items()]
+        if progress:
+            progress(done, len(content.densities), density.name)
+    dataset = Dataset.from_densities(content.densities, content.labels, texts, about)
+    dataset.to_parquet(out, compression_level=PACKED_LEVEL)
+    table = pd.DataFrame(problems, columns=["material_id", "step", "problem"])
+    return PackReport(out, len(dataset), table, dataset.masked)
+
+
+def _describe(density: ChargeDensity) -> tuple[dict[str, str], dict[str, str]]:
+    """Extent → text, and extent → why there is none."""
+    from ..text import describe
+
+    texts, failed = {}, {}
+    for extent in EXTENTS:
+        try:
+            texts[extent] = describe(density.structure, extent, name=density.name)
+        except RhosightError as error:
+            failed[extent] = str(error)
+    return texts, failed
+
+
+def _about(given: Mapping[str, Any], folder: Path, problems: Mapping[str, str]) -> dict[str, Any]:
+    """File metadata: what is known of the whole, and what was left out of it."""
+    about = {key: value for key, value in given.items() if key != "provenance"}
+    about.setdefault("name", folder.resolve().name)
+    return {**about, "left_out": dict(problems)} if problems else about
+
+
+def _warn(folder: Path, problems: Mapping[str, str]) -> None:
+    if problems:
+        names = ", ".join(problems)
+        warnings.warn(
+            f"{folder}: {len(problems)} left out ({names}); the first: "
+            f"{next(iter(problems.values()))}; correct {LABELS} or the files it names",
+            stacklevel=3,
+        )

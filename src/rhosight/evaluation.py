@@ -1,0 +1,332 @@
+"""Cross-validation as the paper does it, with the baselines on the same folds in the same table.
+
+85 % of the materials are divided into folds, 15 % are a test part that no fold sees (paper section
+3). Every model is scored after its head stage and after fine-tuning, on the training, validation
+and test part of each fold.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from .baselines import BASELINES, baseline_features, make_baseline
+from .dataset import Dataset, folds, split
+from .errors import RhosightError
+from .inputs import Inputs
+from .property_model import (
+    inner_split,
+    make_inputs,
+    r2_score,
+    rmse,
+    scaler_of,
+    texts_of,
+    versions,
+)
+from .training import Recipe, StageResult, train
+
+logger = logging.getLogger(__name__)
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass
+class CrossValidation:
+    """The outcome of :func:`cross_validate`.
+
+    Attributes
+    ----------
+    predictions
+        One row a prediction: model, stage, fold, part, target, material_id, true, predicted, in
+        the target's unit. Baselines have an empty stage.
+    history
+        One row an epoch: model, stage, fold, epoch, train, watched (Huber losses of standardised
+        targets).
+    settings
+        Recipe, split, dataset and versions: all that it takes to run this again.
+    texts
+        Material id → the text that the models read (empty without text).
+    """
+
+    predictions: pd.DataFrame
+    history: pd.DataFrame
+    settings: dict[str, Any]
+    texts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """R² and RMSE (target's unit) of every model, stage, fold, part and target."""
+        keys = ["model", "stage", "target", "part", "fold"]
+        groups = self.predictions.groupby(keys, sort=False)[["true", "predicted"]]
+        return groups.apply(_scores).reset_index()
+
+    def summary(self) -> pd.DataFrame:
+        """Mean and standard deviation over folds, in the form of the paper's Figure 2.
+
+        Rows: (target, model, stage). Columns: (part, score), with scores ``r2``, ``r2_std``,
+        ``rmse``, ``rmse_std``. With one fold the deviations are NaN.
+        """
+        keys = ["target", "model", "stage", "part"]
+        groups = self.scores.groupby(keys, sort=False)[["r2", "rmse"]]
+        table = groups.mean().join(groups.std(ddof=1).add_suffix("_std"))
+        table = table.unstack("part").swaplevel(axis=1)
+        order = [(p, s) for p in PARTS for s in ("r2", "r2_std", "rmse", "rmse_std")]
+        rows = self.scores[["target", "model", "stage"]].drop_duplicates()
+        names = [*BASELINES, "image", "text", "image+text"]
+        rows = rows.sort_values(
+            by=["target", "model"],
+            key=lambda column: column.map(
+                {n: i for i, n in enumerate(names if column.name == "model" else self.targets)}
+            ),
+            kind="stable",
+        )
+        return table.reindex(columns=order).loc[list(rows.itertuples(index=False, name=None))]
+
+    @property
+    def targets(self) -> list[str]:
+        """Targets in the recipe's order."""
+        return list(self.settings["recipe"]["targets"])
+
+    def rmse(self, model: str, stage: str, part: str = "validation") -> dict[str, float]:
+        """Mean RMSE over folds by target, in the target's unit."""
+        table = self.summary()
+        return {t: float(table.loc[(t, model, stage), (part, "rmse")]) for t in self.targets}
+
+
+def cross_validate(
+    dataset: Dataset,
+    recipe: Recipe | None = None,
+    run_dir: str | os.PathLike | None = None,
+    n_splits: int = 5,
+    test_fraction: float = 0.15,
+    split_seed: int = 0,
+    groups: str = "formula",
+    only_folds: int | None = None,
+    progress: Callable[..., None] | None = None,
+) -> CrossValidation:
+    """Score a recipe and the baselines on the same folds.
+
+    Parameters
+    ----------
+    dataset
+        Materials with the recipe's targets; those with none of them are left out.
+    recipe
+        The default recipe if not given.
+    run_dir
+        Finished folds and stages are kept here; the same call with the same folder goes on where
+        an interrupted one stopped, to the same result. A folder of another run is refused.
+    n_splits, test_fraction, split_seed, groups
+        See :func:`rhosight.dataset.split` and :func:`rhosight.dataset.folds`.
+    only_folds
+        Run only the first so many folds.
+    progress
+        Called with (label, step, steps, ...).
+
+    Raises
+    ------
+    RhosightError
+        For an unknown or empty target, materials that lack what the recipe reads, or a ``run_dir``
+        that holds a run with other settings.
+    """
+    recipe = recipe or Recipe()
+    dataset = dataset.require_targets(recipe.targets, how="any")
+    settings = {
+        "recipe": recipe.model_dump(mode="json"),
+        "n_splits": n_splits,
+        "test_fraction": test_fraction,
+        "split_seed": split_seed,
+        "groups": groups,
+        "dataset": dataset.metadata.get("name", ""),
+        "dataset_sha256": dataset.fingerprint(),
+        "units": {target: dataset.units[target] for target in recipe.targets},
+        "versions": versions(),
+    }
+    folder = _open_run(run_dir, settings)
+    train_part, test = split(dataset, test_fraction, split_seed, groups)
+    parts = folds(dataset, n_splits, split_seed, groups, indices=train_part)[:only_folds]
+
+    shared = _Shared(dataset, recipe, progress)
+    found = []
+    for number, (train_rows, validation_rows) in enumerate(parts):
+        rows = {"train": train_rows, "validation": validation_rows, "test": test}
+        found.append(_fold(number, rows, shared, folder, len(parts)))
+    texts = {}
+    if recipe.uses_text:
+        texts = dict(zip(dataset.ids, texts_of(dataset, recipe.extent), strict=True))
+    return CrossValidation(
+        predictions=pd.concat([f[0] for f in found], ignore_index=True),
+        history=pd.concat([f[1] for f in found], ignore_index=True),
+        settings=settings,
+        texts=texts,
+    )
+
+
+def _scores(frame: pd.DataFrame) -> pd.Series:
+    true, predicted = frame["true"].to_numpy(), frame["predicted"].to_numpy()
+    return pd.Series(
+        {"r2": r2_score(true, predicted), "rmse": rmse(true, predicted), "n": len(frame)}
+    )
+
+
+class _Shared:
+    """What all folds have in common, made when a fold first needs it: a run that is already
+    finished makes none of it."""
+
+    def __init__(self, dataset: Dataset, recipe: Recipe, progress: Callable | None):
+        self.dataset, self.recipe, self.progress = dataset, recipe, progress
+        self.targets = dataset.targets[list(recipe.targets)].to_numpy(dtype=float)
+        self.frozen: dict[str, Tensor] = {}
+        self._inputs: Inputs | None = None
+        self._features: dict[str, pd.DataFrame] = {}
+
+    @property
+    def inputs(self) -> Inputs:
+        if self._inputs is None:
+            self._inputs = make_inputs(
+                self.dataset, self.recipe, margin=self.recipe.augment, progress=self.progress
+            )
+        return self._inputs
+
+    def baseline(self, name: str) -> pd.DataFrame:
+        if name not in self._features:
+            self._features[name] = baseline_features(name, self.dataset.densities)
+        return self._features[name]
+
+
+def _fold(
+    number: int, rows: dict[str, np.ndarray], shared: _Shared, folder: Path | None, count: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Predictions and history of one fold; read from the run folder if they are there."""
+    fold_dir = folder / f"fold-{number}" if folder else None
+    if fold_dir and (fold_dir / "history.parquet").exists():
+        logger.info("fold %d of %d: already there", number + 1, count)
+        files = ("predictions.parquet", "history.parquet")
+        return tuple(pd.read_parquet(fold_dir / name) for name in files)
+    recipe, dataset = shared.recipe, shared.dataset
+    started = time.monotonic()
+    predictions, history = [], []
+
+    def record(model: str, stage: str, predict: Callable[[np.ndarray], np.ndarray]) -> None:
+        for part, where in rows.items():
+            values = predict(where)
+            for column, target in enumerate(recipe.targets):
+                true = shared.targets[where, column]
+                frame = pd.DataFrame(
+                    {
+                        "model": model,
+                        "stage": stage,
+                        "fold": number,
+                        "part": part,
+                        "target": target,
+                        "material_id": [dataset.ids[i] for i in where],
+                        "true": true,
+                        "predicted": np.asarray(values, dtype=float)[:, column],
+                    }
+                )
+                predictions.append(frame[frame["true"].notna()])
+
+    for name in BASELINES:
+        features = shared.baseline(name)
+        record(name, "", _fitted_baseline(name, features, shared.targets, rows["train"], recipe))
+
+    def on_stage(result: StageResult) -> None:
+        record(result.modality, result.stage, result.predict)
+        frame = pd.DataFrame(result.history)
+        frame.insert(0, "model", result.modality)
+        frame.insert(1, "stage", result.stage)
+        frame.insert(2, "fold", number)
+        history.append(frame)
+        logger.info(
+            "fold %d of %d: %s, %s: %d epochs",
+            number + 1,
+            count,
+            result.modality,
+            result.stage,
+            len(result.history),
+        )
+
+    if recipe.early_stopping == "inner":
+        fit, stop = inner_split(dataset[rows["train"]], recipe)
+        fit_rows, stop_rows = rows["train"][fit], rows["train"][stop]
+    else:  # the paper's way: optimistic on the validation part
+        fit_rows, stop_rows = rows["train"], rows["validation"]
+
+    def label(text: str, *values: Any) -> None:
+        shared.progress(f"fold {number + 1} of {count}: {text}", *values)
+
+    train(
+        recipe,
+        shared.inputs,
+        shared.targets,
+        fit_rows,
+        stop_rows,
+        scaler_of(shared.targets[rows["train"]]),
+        run_dir=fold_dir,
+        on_stage=on_stage,
+        frozen=shared.frozen,
+        progress=label if shared.progress else None,
+    )
+    logger.info("fold %d of %d: %.0f s", number + 1, count, time.monotonic() - started)
+    result = pd.concat(predictions, ignore_index=True), pd.concat(history, ignore_index=True)
+    if fold_dir:
+        names = ("predictions.parquet", "history.parquet")
+        for frame, name in zip(result, names, strict=True):  # history last: it marks the end
+            frame.to_parquet(fold_dir / f"{name}.part")
+            os.replace(fold_dir / f"{name}.part", fold_dir / name)
+        for stage in fold_dir.iterdir():  # weights of a scored fold are of no further use
+            if stage.is_dir():
+                shutil.rmtree(stage)
+    return result
+
+
+def _fitted_baseline(
+    name: str, features: pd.DataFrame, targets: np.ndarray, rows: np.ndarray, recipe: Recipe
+) -> Callable[[np.ndarray], np.ndarray]:
+    """One baseline for each target, fitted on the labels that are there."""
+    models = []
+    for column in range(targets.shape[1]):
+        known = rows[~np.isnan(targets[rows, column])]
+        model = make_baseline(name, recipe.seed)
+        models.append(model.fit(features.iloc[known], targets[known, column]))
+
+    def predict(where: np.ndarray) -> np.ndarray:
+        return np.column_stack([model.predict(features.iloc[where]) for model in models])
+
+    return predict
+
+
+def _open_run(run_dir: str | os.PathLike | None, settings: dict[str, Any]) -> Path | None:
+    """The run folder, with its settings written or checked."""
+    if run_dir is None:
+        return None
+    folder = Path(run_dir)
+    path = folder / "settings.json"
+    # JSON turns tuples into lists, so compare what is read back
+    settings = json.loads(json.dumps(settings))
+    if path.exists():
+        there = json.loads(path.read_text())
+        differ = sorted(key for key in settings if settings[key] != there.get(key))
+        if differ:
+            raise RhosightError(
+                f"{folder}: holds a run with other settings ({', '.join(differ)} differ); give "
+                "another folder, or remove this one to start anew"
+            )
+    else:
+        if folder.exists() and any(folder.iterdir()):
+            raise RhosightError(f"{folder}: not empty and not a run; give a new folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(".part")
+        draft.write_text(json.dumps(settings, indent=2, ensure_ascii=False))
+        os.replace(draft, path)
+    return folder

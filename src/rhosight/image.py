@@ -1,0 +1,228 @@
+"""Slice → image: window, resolution, normalisation, channels, colour map, Fourier transform."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from .density import KINDS, ChargeDensity
+from .errors import RhosightError
+from .plane import LatticePlane, lattice_plane, sample_window
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Normalisation = Literal["physical", "paper", "zero"]
+Colour = Literal["channels", "grey", "viridis"]
+
+# The physical map arcsinh(ρ/ρ₀) is linear below ρ₀ and logarithmic above it. ρ₀ and the value
+# that maps to 1 are fixed for all materials, in e/Å³; they span what the bundled dataset holds.
+PHYSICAL_SCALE = {
+    "total": (0.05, 5.0),
+    "promolecule": (0.05, 5.0),
+    "difference": (0.01, 0.5),
+    "spin": (0.01, 5.0),
+}
+
+
+class Channel(BaseModel):
+    """One slice: which density, on which plane, how much of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["total", "difference", "spin", "promolecule"] = "difference"
+    window: float = Field(8.0, gt=0, description="side of the square, in `unit`")
+    unit: Literal["angstrom", "lattice"] = Field(
+        "angstrom", description="Å, or the lattice scale (4·V_primitive)^⅓"
+    )
+    hkl: tuple[int, int, int] | None = Field(None, description="plane; None is the densest")
+    offset: float = Field(0.0, description="shift along the normal, in interplanar spacings")
+
+
+class ImageSettings(BaseModel):
+    """How a charge density becomes an image. Everything that matters is here and is stored with a
+    model; what the paper leaves open is marked *assumed* in :meth:`paper`.
+
+    Attributes
+    ----------
+    size
+        Pixels along each side.
+    channels
+        The slices. ``colour="channels"`` takes three of them; ``grey`` and ``viridis`` one.
+    normalisation
+        ``"physical"``: one fixed monotone map for all materials, which keeps magnitudes.
+        ``"paper"``: z-score of the slice divided by its largest |z|.
+        ``"zero"``: ρ / max|ρ|, which keeps the zero level at zero.
+        All give values in [-1, 1].
+    colour
+        ``"channels"``: each slice is a channel. ``"grey"``: one slice three times.
+        ``"viridis"``: one slice through matplotlib's viridis.
+    fourier
+        Replace each slice by the logarithm of the modulus of its two-dimensional Fourier
+        transform, origin in the centre (paper Figure 8, d to f).
+    interpolation
+        ``"spline"`` or ``"fourier"``, see :func:`rhosight.plane.sample`.
+    symprec
+        Tolerance of the symmetry search, Å.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: int = Field(160, ge=8, le=4096)
+    channels: tuple[Channel, ...] = (
+        Channel(kind="total", window=8.0),
+        Channel(kind="difference", window=8.0),
+        Channel(kind="promolecule", window=8.0),
+    )
+    normalisation: Normalisation = "physical"
+    colour: Colour = "channels"
+    fourier: bool = False
+    interpolation: Literal["spline", "fourier"] = "spline"
+    symprec: float = Field(0.01, gt=0)
+
+    @model_validator(mode="after")
+    def _channel_count(self) -> ImageSettings:
+        needed = 3 if self.colour == "channels" else 1
+        if len(self.channels) != needed:
+            raise ValueError(
+                f"colour {self.colour!r} takes {needed} channel(s), not {len(self.channels)}"
+            )
+        return self
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of density that a file must hold for this image."""
+        wanted = {channel.kind for channel in self.channels}
+        if "promolecule" in wanted:
+            wanted = wanted - {"promolecule"} | {"total", "difference"}
+        return tuple(kind for kind in KINDS if kind in wanted)
+
+    @classmethod
+    def paper(cls, colour: Colour = "grey", fourier: bool = False, size: int = 299):
+        """The paper's image: one slice of `difference`, z-scored (section 2.1).
+
+        Assumed, as the paper does not say: a window of two lattice scales, centred on the site of
+        highest atomic number, with x along the shortest in-plane lattice vector.
+        """
+        channel = Channel(kind="difference", window=2.0, unit="lattice")
+        return cls(
+            size=size, channels=(channel,), normalisation="paper", colour=colour, fourier=fourier
+        )
+
+
+def density_slice(
+    density: ChargeDensity,
+    channel: Channel,
+    size: int,
+    interpolation: Literal["spline", "fourier"] = "spline",
+    symprec: float = 0.01,
+    plane: LatticePlane | None = None,
+    pad: int = 0,
+) -> np.ndarray:
+    """The density on a window of a lattice plane, shape (size, size), e/Å³.
+
+    Row 0 is the top (largest y). ``pad`` adds that many pixels on every side, at the same
+    resolution: the canvas from which augmentation cuts; the shape is then (size + 2 pad) squared.
+    ``plane`` saves the search when it is already known.
+    """
+    plane = plane or lattice_plane(density.structure, channel.hkl, symprec)
+    return sample_window(
+        density.grid(channel.kind),
+        plane,
+        window_side(channel, plane) * (size + 2 * pad) / size,
+        size + 2 * pad,
+        channel.offset,
+        interpolation,
+    )
+
+
+def window_side(channel: Channel, plane: LatticePlane) -> float:
+    """Side of the channel's window, Å."""
+    return channel.window * (plane.lattice_scale if channel.unit == "lattice" else 1.0)
+
+
+def normalise(values: np.ndarray, normalisation: Normalisation, kind: str) -> np.ndarray:
+    """Map densities (e/Å³) to [-1, 1]; see :class:`ImageSettings` for the three ways."""
+    if normalisation == "physical":
+        scale, top = PHYSICAL_SCALE[kind]
+        mapped = np.arcsinh(values / scale) / np.arcsinh(top / scale)
+        if kind in ("total", "promolecule"):  # these do not change sign: use the whole range
+            mapped = 2.0 * mapped - 1.0
+        return np.clip(mapped, -1.0, 1.0)
+    if normalisation == "paper":
+        values = values - values.mean()
+    largest = np.abs(values).max()
+    return values / largest if largest > 0 else np.zeros_like(values)
+
+
+def fourier_image(values: np.ndarray) -> np.ndarray:
+    """log(1 + |F|) of a square image, origin in the centre, rescaled to [-1, 1]."""
+    spectrum = np.log1p(np.abs(np.fft.fftshift(np.fft.fft2(values))))
+    span = spectrum.max() - spectrum.min()
+    return 2.0 * (spectrum - spectrum.min()) / span - 1.0 if span > 0 else spectrum * 0.0
+
+
+def density_image(
+    density: ChargeDensity, settings: ImageSettings | None = None, pad: int = 0
+) -> np.ndarray:
+    """The image of a charge density, shape (3, size, size), float32 in [-1, 1].
+
+    Parameters
+    ----------
+    density
+        Must hold the kinds that ``settings.kinds`` names.
+    settings
+        Default: :class:`ImageSettings`'s own.
+    pad
+        Pixels to add on every side, at the same resolution (augmentation cuts from them).
+
+    Raises
+    ------
+    RhosightError
+        If a kind is missing or no symmetry is found.
+    """
+    settings = settings or ImageSettings()
+    missing = [kind for kind in settings.kinds if kind not in density.kinds]
+    if missing:
+        raise RhosightError(
+            f"{density.name or 'density'}: the image needs {', '.join(settings.kinds)}, but only "
+            f"{', '.join(density.kinds)} is there; add {', '.join(missing)}, or use image settings "
+            "(or a model) for what the file holds"
+        )
+    planes: dict = {}
+    layers = []
+    for channel in settings.channels:
+        if channel.hkl not in planes:
+            planes[channel.hkl] = lattice_plane(density.structure, channel.hkl, settings.symprec)
+        values = density_slice(
+            density,
+            channel,
+            settings.size,
+            settings.interpolation,
+            plane=planes[channel.hkl],
+            pad=pad,
+        )
+        values = normalise(values, settings.normalisation, channel.kind)
+        layers.append(fourier_image(values) if settings.fourier else values)
+    if settings.colour == "viridis":
+        return _viridis(layers[0])
+    if settings.colour == "grey":
+        layers = layers * 3
+    return np.stack(layers).astype(np.float32)
+
+
+def to_pil(image: np.ndarray) -> Image:
+    """An image array (3, height, width) in [-1, 1] as an RGB picture."""
+    from PIL import Image
+
+    pixels = np.rint((np.moveaxis(image, 0, -1) + 1.0) * 127.5)
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def _viridis(values: np.ndarray) -> np.ndarray:
+    from matplotlib import colormaps
+
+    rgb = colormaps["viridis"]((values + 1.0) / 2.0)[..., :3]
+    return np.moveaxis(2.0 * rgb - 1.0, -1, 0).astype(np.float32)

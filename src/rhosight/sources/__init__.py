@@ -1,0 +1,1 @@
+"""Where materials come from; each module ends in densities and labels for a dataset."""

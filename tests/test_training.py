@@ -1,0 +1,249 @@
+"""The two-stage protocol on real densities: what learns when, and that it can be interrupted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+
+import pytest
+from rhosight import PropertyModel, Recipe, RhosightError, load_dataset, split
+from rhosight.backbones import ImageBackbone, TextBackbone
+from rhosight.image import ImageSettings
+from rhosight.inputs import Inputs, draw_images, middle, turn
+from rhosight.models import ImageModel, StackedModel, TextModel
+from rhosight.training import build_model, train
+
+SMALL = {"image": ImageSettings().model_copy(update={"size": 48}), "extent": "formula", "views": 2}
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return load_dataset("mp-fcc")[:40]
+
+
+@pytest.fixture(scope="module")
+def fitted(dataset):
+    rows, test = split(dataset)
+    recipe = Recipe(epochs=(3, 2), **SMALL)
+    return PropertyModel(recipe).fit(dataset[rows]), dataset[rows], dataset[test]
+
+
+def test_the_readout_is_the_papers():
+    model = ImageModel(ImageBackbone(), outputs=3, dropout=0.1)
+    kinds = [type(layer).__name__ for layer in model.head.modules()]
+    assert kinds.count("Linear") == 4
+    assert kinds.count("ReLU") == kinds.count("BatchNorm1d") == kinds.count("Dropout") == 3
+    widths = [layer.in_features for layer in model.head.modules() if hasattr(layer, "in_features")]
+    assert widths[0] == 1280 and widths[-1] == 256
+    assert widths == sorted(widths, reverse=True)
+
+
+def test_the_fusion_sees_256_features_of_each_and_adds_two_layers():
+    image = ImageModel(ImageBackbone(), 3, 0.1)
+    text = TextModel(TextBackbone(), 3, 0.1)
+    model = StackedModel(image, text, 3, 0.1).eval()
+    layers = [m for m in model.head.modules() if isinstance(m, torch.nn.Linear)]
+    assert [(m.in_features, m.out_features) for m in layers] == [(512, 256), (256, 3)]
+    tokens = text.backbone.tokenize(["NaCl", "MgO"])
+    with torch.inference_mode():
+        features = model.features(torch.zeros(2, 3, 64, 64), *tokens)
+        torch.testing.assert_close(features[:, 256:], text.penultimate(*tokens))
+    assert features.shape == (2, 512)
+
+
+def stages_of(dataset, recipe, run_dir=None, stop_after=None):
+    """Run the protocol; returns weights after each stage, and predictions."""
+    tokens = TextBackbone().tokenize(list(dataset.table["formula"]))
+    inputs = Inputs(draw_images(dataset.densities, recipe.image, True), recipe.image.size, *tokens)
+    targets = dataset.targets[list(recipe.targets)].to_numpy()
+    seen = []
+
+    def on_stage(result):
+        seen.append((result.modality, result.stage, result.predict(np.arange(len(dataset)))))
+        if len(seen) == stop_after:
+            raise KeyboardInterrupt
+
+    scaler = np.nanmean(targets, axis=0), np.nanstd(targets, axis=0)
+    rows = np.arange(len(dataset))
+    network = train(
+        recipe, inputs, targets, rows[8:], rows[:8], scaler, run_dir=run_dir, on_stage=on_stage
+    )
+    return network, seen
+
+
+def test_the_head_stage_leaves_the_backbone_alone_and_fine_tuning_does_not(dataset, tmp_path):
+    recipe = Recipe(modality="image", epochs=(2, 1), **SMALL)
+    torch.manual_seed(recipe.seed)
+    before = {k: v.clone() for k, v in build_model(recipe).state_dict().items()}
+    with pytest.raises(KeyboardInterrupt):
+        stages_of(dataset, recipe, tmp_path, stop_after=1)
+    head = load_file(tmp_path / "image-head" / "weights.safetensors")
+    assert all(not key.startswith("backbone") for key in head)
+    assert any(not torch.equal(value, before[f"head.{key}"]) for key, value in head.items())
+    network, seen = stages_of(dataset, recipe)
+    assert [stage for _, stage, _ in seen] == ["head", "fine-tuning"]
+    after = dict(network.named_parameters())
+    moved = [k for k, v in after.items() if not torch.equal(v.detach(), before[k])]
+    assert sum(key.startswith("backbone") for key in moved) > 100
+
+
+def test_the_stacked_model_comes_after_both(dataset):
+    _, seen = stages_of(dataset, Recipe(epochs=(1, 1), **SMALL))
+    order = [(modality, stage) for modality, stage, _ in seen]
+    assert order == [
+        (modality, stage)
+        for modality in ("image", "text", "image+text")
+        for stage in ("head", "fine-tuning")
+    ]
+
+
+@pytest.mark.parametrize("finished", [1, 3])
+def test_an_interrupted_run_ends_as_one_that_was_not(dataset, tmp_path, finished):
+    recipe = Recipe(epochs=(2, 1), **SMALL)
+    _, whole = stages_of(dataset, recipe)
+    with pytest.raises(KeyboardInterrupt):
+        stages_of(dataset, recipe, tmp_path, stop_after=finished)
+    _, resumed = stages_of(dataset, recipe, tmp_path)
+    for (modality, stage, expected), (_, _, found) in zip(whole, resumed, strict=True):
+        np.testing.assert_array_equal(found, expected, err_msg=f"{modality}, {stage}")
+
+
+def test_a_stage_interrupted_between_epochs_goes_on_from_its_checkpoint(
+    dataset, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("rhosight.training.CHECKPOINT_SECONDS", 0.0)
+    recipe = Recipe(modality="image", epochs=(4, 3), **SMALL)
+    _, whole = stages_of(dataset, recipe)
+    inputs = Inputs(draw_images(dataset.densities, recipe.image, True), recipe.image.size)
+    targets = dataset.targets[list(recipe.targets)].to_numpy()
+    scaler = np.nanmean(targets, axis=0), np.nanstd(targets, axis=0)
+    rows = np.arange(len(dataset))
+    epochs = []
+
+    def run(interrupt):
+        def progress(label, epoch, *_):
+            epochs.append((label, epoch))
+            if interrupt and label.endswith("fine-tuning") and epoch == 2:
+                raise KeyboardInterrupt
+
+        return train(
+            recipe, inputs, targets, rows[8:], rows[:8], scaler, tmp_path, progress=progress
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        run(interrupt=True)
+    assert (tmp_path / "image-fine-tuning" / "last.ckpt").exists()
+    epochs.clear()
+    network = run(interrupt=False)
+    assert epochs and epochs[0][1] > 1, "the head stage, or the first epoch, was run again"
+    with torch.inference_mode():
+        found = network(*inputs.batch(("image",), torch.arange(len(dataset)))).numpy()
+    np.testing.assert_array_equal(found * scaler[1] + scaler[0], whole[-1][2])
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_does_not(dataset):
+    recipe = Recipe(modality="text", epochs=(2, 1), **SMALL)
+    torch.manual_seed(1)
+    first = stages_of(dataset, recipe)[1][-1][2]
+    torch.manual_seed(2)
+    np.testing.assert_array_equal(stages_of(dataset, recipe)[1][-1][2], first)
+    other = recipe.model_copy(update={"seed": 1})
+    assert np.abs(stages_of(dataset, other)[1][-1][2] - first).max() > 1e-3
+
+
+def test_training_learns(dataset):
+    """On its own training data a few epochs beat the mean by far, in both stages."""
+    recipe = Recipe(modality="image", epochs=(40, 6), patience=(40, 6), **SMALL)
+    _, seen = stages_of(dataset, recipe)
+    truth = dataset.targets["bulk_modulus_vrh"].to_numpy()[8:]
+    known = ~np.isnan(truth)
+    spread = np.var(truth[known])
+    for _, stage, predicted in seen:
+        error = np.mean((predicted[8:, 2][known] - truth[known]) ** 2)
+        assert error < 0.5 * spread, stage
+
+
+def test_turning_leaves_the_centre_and_the_values(dataset):
+    canvas = draw_images(dataset.densities[:3], SMALL["image"], margin=True).float()
+    plain = draw_images(dataset.densities[:3], SMALL["image"]).float()
+    torch.testing.assert_close(middle(canvas, 48), plain, atol=2e-3, rtol=0)
+    turned = turn(canvas, 48)
+    assert turned.shape == plain.shape
+    ring = slice(22, 26)
+    torch.testing.assert_close(
+        turned[..., ring, ring].mean((-1, -2)), plain[..., ring, ring].mean((-1, -2)),
+        atol=0.05, rtol=0,
+    )  # fmt: skip
+
+
+def test_predicting_is_the_same_from_densities_and_from_the_dataset(fitted):
+    model, _, test = fitted
+    from_dataset = model.predict(test)
+    from_densities = model.predict(list(test.densities))
+    pd.testing.assert_frame_equal(from_dataset, from_densities, rtol=1e-5)
+    assert list(from_dataset.columns) == list(model.recipe.targets)
+    assert model.units["bulk_modulus_vrh"] == "GPa"
+
+
+def test_a_saved_model_predicts_the_same_and_holds_no_pickle(fitted, tmp_path):
+    model, _, test = fitted
+    model.score(test)
+    model.save_pretrained(tmp_path / "model")
+    loaded = PropertyModel.from_pretrained(tmp_path / "model")
+    pd.testing.assert_frame_equal(loaded.predict(test), model.predict(test), rtol=1e-6)
+    assert loaded.scores == model.scores and loaded.recipe == model.recipe
+    names = [path.name for path in (tmp_path / "model").rglob("*") if path.is_file()]
+    assert {"model.safetensors", "config.json", "README.md"} <= set(names)
+    assert not [n for n in names if n.endswith((".bin", ".pt", ".pth", ".pkl", ".ckpt"))]
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "CC BY 4.0" in card and "GPa" in card and "Materials Project" in card
+
+
+def test_scoring_on_training_materials_is_refused(fitted):
+    model, train_part, _ = fitted
+    with pytest.raises(RhosightError, match="trained on"):
+        model.score(train_part)
+
+
+def test_a_model_says_which_density_it_misses(fitted):
+    model, _, test = fitted
+    density = test.densities[0]
+    only = type(density)(density.structure, {"difference": density.grid("difference")}, "mine")
+    if model.recipe.image.kinds != ("difference",):
+        with pytest.raises(RhosightError, match=r"mine: the image needs total"):
+            model.predict([only])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"modality": "sound"}, "modality"),
+        ({"image": {"size": 2}}, "size"),
+        ({"patience": 3}, "patience"),
+        ({"depth": 3}, "depth"),
+    ],
+)
+def test_a_wrong_recipe_names_the_field(changes, message):
+    with pytest.raises(RhosightError, match=message):
+        PropertyModel(**changes)
+
+
+def test_unknown_and_empty_targets_are_named(dataset):
+    with pytest.raises(RhosightError, match="hardness"):
+        PropertyModel(modality="text", targets=("hardness",)).fit(dataset)
+
+
+def test_folders_that_are_no_models_are_refused(tmp_path, fitted):
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(RhosightError, match="not a rhosight model"):
+            PropertyModel.from_pretrained(folder)
+    fitted[0].save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"\0" * 100)
+    with pytest.raises(RhosightError, match="not a readable rhosight model"):
+        PropertyModel.from_pretrained(tmp_path / "model")
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RhosightError, match="not empty"):
+        fitted[0].save_pretrained(tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
