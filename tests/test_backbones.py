@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import timm
 import torch
 from sklearn.datasets import load_sample_image
 from torchvision.transforms import functional as pictures
 from transformers import AutoTokenizer, RobertaConfig, RobertaModel
 
-import pytest
 from rhosight import RhosightError
 from rhosight.backbones import DEFAULT_IMAGE, DEFAULT_TEXT, ImageBackbone, TextBackbone
 from rhosight.text import truncated_fraction
@@ -113,7 +113,9 @@ def test_the_papers_inception_takes_its_images():
 
 
 def test_an_unknown_image_backbone_lists_near_ones():
-    with pytest.raises(RhosightError, match="unknown image backbone 'inception_v99'.*inception_v3"):
+    with pytest.raises(
+        RhosightError, match=r"unknown image backbone 'inception_v99'.*inception_v3"
+    ):
         ImageBackbone("inception_v99")
 
 

@@ -276,6 +276,26 @@ def test_load_truncated_parquet(few, tmp_path):
 # folders
 
 
+def test_an_interrupted_pack_keeps_its_texts(folder, tmp_path):
+    out = tmp_path / "out.parquet"
+
+    def stop(label, done, of):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack(folder, out, progress=stop)
+    notes = tmp_path / ".out.parquet.texts.jsonl"
+    first = notes.read_text(encoding="utf-8").splitlines()
+    assert len(first) == 2 and not out.exists()
+    # a mark in the kept text shows that it is used again and not made again
+    notes.write_text("\n".join(first).replace("crystallizes", "CRYSTALLIZES") + "\n{cut", "utf-8")
+    pack(folder, out)
+    texts = load_dataset(out).texts["all"]
+    assert texts.str.contains("CRYSTALLIZES").sum() == 2 and texts.notna().all()
+    assert not notes.exists()
+
+
 def test_pack_round_trip(few, folder, tmp_path):
     seen = []
     report = pack(
@@ -285,7 +305,7 @@ def test_pack_round_trip(few, folder, tmp_path):
         progress=lambda *step: seen.append(step),
     )
     assert (report.materials, len(report.problems)) == (6, 0)
-    assert seen[-1] == (6, 6, few.ids[-1])
+    assert seen[-1] == ("materials", 6, 6)
     assert report.masked["material_id"].to_list() == ["mp-16495"]
     packed = load_dataset(tmp_path / "out.parquet")
     assert packed.metadata["name"] == "few"

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from safetensors.torch import load_file
 
-import pytest
 from rhosight import PropertyModel, Recipe, RhosightError, load_dataset, split
 from rhosight.backbones import ImageBackbone, TextBackbone
 from rhosight.image import ImageSettings
 from rhosight.inputs import Inputs, draw_images, middle, turn
 from rhosight.models import ImageModel, StackedModel, TextModel
-from rhosight.training import build_model, train
+from rhosight.training import build_model, predict_rows, train
 
-SMALL = {"image": ImageSettings().model_copy(update={"size": 48}), "extent": "formula", "views": 2}
+SMALL = {
+    "image": ImageSettings().model_copy(update={"size": 48}),
+    "extent": "formula",
+    "views": 2,
+    "stacked_epochs": (1, 1),
+}
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +144,7 @@ def test_a_stage_interrupted_between_epochs_goes_on_from_its_checkpoint(
     network = run(interrupt=False)
     assert epochs and epochs[0][1] > 1, "the head stage, or the first epoch, was run again"
     with torch.inference_mode():
-        found = network(*inputs.batch(("image",), torch.arange(len(dataset)))).numpy()
+        found = predict_rows(network, inputs, torch.arange(len(dataset)), recipe).numpy()
     np.testing.assert_array_equal(found * scaler[1] + scaler[0], whole[-1][2])
 
 
@@ -169,7 +174,7 @@ def test_turning_leaves_the_centre_and_the_values(dataset):
     canvas = draw_images(dataset.densities[:3], SMALL["image"], margin=True).float()
     plain = draw_images(dataset.densities[:3], SMALL["image"]).float()
     torch.testing.assert_close(middle(canvas, 48), plain, atol=2e-3, rtol=0)
-    turned = turn(canvas, 48)
+    turned = turn(canvas, 48, torch.rand(3) * 6, torch.tensor([True, False, True]))
     assert turned.shape == plain.shape
     ring = slice(22, 26)
     torch.testing.assert_close(

@@ -110,6 +110,18 @@ class TextBackbone(nn.Module):
         return tokens["input_ids"], tokens["attention_mask"]
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        lengths = attention_mask.sum(1)
+        if input_ids.device.type != "cpu" or len(lengths) < 8:
+            return self._pooled(input_ids, attention_mask)
+        # on a CPU padding costs as much as text: texts of like length go together
+        order = lengths.argsort()
+        found = []
+        for part in order.split(max(4, len(order) // 4)):
+            longest = int(lengths[part].max())
+            found.append(self._pooled(input_ids[part, :longest], attention_mask[part, :longest]))
+        return torch.cat(found)[order.argsort()]
+
+    def _pooled(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         hidden = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
         return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1.0)

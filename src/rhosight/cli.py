@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from .dataset import Dataset
     from .density import ChargeDensity
     from .evaluation import CrossValidation
-    from .training import Recipe
 
 console = Console()
 errors = Console(stderr=True)
@@ -118,7 +117,7 @@ def _recipe_options(function):
         "epochs": (tuple[int, int] | None, None, "Of the head and the fine-tuning stage."),
         "seed": (int | None, None, "Of everything random in training."),
     }
-    signature = inspect.signature(function)
+    signature = inspect.signature(function, eval_str=True)
     own = [p for p in signature.parameters.values() if p.name != "recipe"]
     extra = [
         inspect.Parameter(
@@ -144,7 +143,7 @@ def _recipe_options(function):
 
 def _recipe(
     preset: Preset, recipe_file: Path | None, target: list[str] | None, size: int | None, **options
-) -> Recipe:
+) -> Any:
     from pydantic import ValidationError
 
     from .training import Recipe
@@ -190,7 +189,7 @@ def demo(
 @app.command(epilog="Example: rhosight crossval mp-fcc --modality image --target bulk_modulus_vrh")
 @_recipe_options
 def crossval(
-    recipe: Recipe,
+    recipe: Any,
     dataset: DatasetArgument = "mp-fcc",
     out: Annotated[
         Path | None,
@@ -226,7 +225,7 @@ def crossval(
 @app.command(epilog="Example: rhosight train mp-fcc --out model --modality image")
 @_recipe_options
 def train(
-    recipe: Recipe,
+    recipe: Any,
     out: Annotated[Path, typer.Option(help="Folder for the model.")],
     dataset: DatasetArgument = "mp-fcc",
     test_fraction: Annotated[
@@ -289,7 +288,9 @@ def predict(
 def image(
     files: Annotated[list[str], typer.Argument(help="CHGCAR files, or one dataset.")],
     out: Annotated[Path, typer.Option(help="Folder for the PNG files.")] = Path("slices"),
-    show: Annotated[Kind, typer.Option(help="Density to draw.")] = Kind.total,
+    show: Annotated[
+        Kind | None, typer.Option(help="Density to draw; that of the first block if not given.")
+    ] = None,
     kind: KindOption = FirstBlock.total,
     size: Annotated[int, typer.Option(min=8, max=4096, help="Pixels along a side.")] = 299,
     window: Annotated[float, typer.Option(min=0.1, help="Side of the window.")] = 8.0,
@@ -311,7 +312,7 @@ def image(
     from .image import Channel, ImageSettings, density_image, to_pil
 
     channel = Channel(
-        kind=show.value if show is not Kind.total else kind.value,
+        kind=(show or kind).value,
         window=window,
         unit="lattice" if lattice_units else "angstrom",
         hkl=hkl,
@@ -400,7 +401,13 @@ def data_pack(
 
     with _progress() as progress:
         report = pack(folder, out, describe_texts=texts, progress=progress)
-    console.print(report)
+    console.print(f"{report.materials} materials: {report.path}")
+    console.print(f"{len(report.masked)} labels masked; see `rhosight data info {report.path}`")
+    if len(report.problems):
+        table = Table("material", "step", "problem", title="problems")
+        for row in report.problems.itertuples():
+            table.add_row(row.material_id, row.step, row.problem)
+        console.print(table)
 
 
 def main() -> None:

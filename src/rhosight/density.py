@@ -8,8 +8,12 @@ converted here, at the door).
 
 from __future__ import annotations
 
+import lzma
 import os
+import re
+import tempfile
 import warnings
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +35,9 @@ KINDS: tuple[str, ...] = (*STORED_KINDS, "promolecule")
 # A real-space grid samples the three directions about equally densely: plane-wave codes choose it
 # from one cut-off. A ratio beyond this means that grid and cell do not belong together.
 MAX_SPACING_RATIO = 3.0
+
+# Fortran drops the E of an exponent of three digits: 0.12345678901-101
+_BARE_EXPONENT = re.compile(rb"(?<=\d)([+-]\d{3})(?=\s|$)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,11 +148,22 @@ class ChargeDensity:
             raise RhosightError(
                 f"{path}: the first block can be `total` or `difference`, not `{kind}`"
             )
-        _check_chgcar(path)
+        content = _check_chgcar(path)
+        repaired = _repair(content)
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
                 warnings.simplefilter("ignore")
-                poscar, blocks, _ = VolumetricData.parse_file(str(path))
+                warnings.filterwarnings("error", message="Elements in POSCAR cannot be determined")
+                source = path
+                if repaired != content:
+                    source = Path(folder) / "CHGCAR"
+                    source.write_bytes(repaired)
+                poscar, blocks, _ = VolumetricData.parse_file(str(source))
+        except UserWarning as error:
+            raise RhosightError(
+                f"{path}: the elements are not named; write their symbols on a line of their own "
+                "above the numbers of atoms (line 6)"
+            ) from error
         except (ValueError, IndexError, KeyError, AssertionError, OverflowError) as error:
             raise RhosightError(
                 f"{path}: not a readable CHGCAR ({_first_line(error)}); write it again, or convert "
@@ -153,6 +171,8 @@ class ChargeDensity:
             ) from error
         structure = poscar.structure
         volume = structure.volume
+        if not volume > 0:
+            raise RhosightError(f"{path}: the cell has no volume; correct its vectors (lines 3-5)")
         grids = {kind: blocks["total"] / volume}
         if "diff" in blocks and "diff_x" not in blocks:
             grids["spin"] = blocks["diff"] / volume
@@ -234,22 +254,23 @@ def check_grid_fits_cell(shape: tuple[int, ...], structure: Structure, where: st
         )
 
 
-def _check_chgcar(path: Path) -> None:
-    """Catch what pymatgen would crash on, or would read without a word: a block whose length is
-    not what its header declares."""
+def _check_chgcar(path: Path) -> bytes:
+    """The file's content, after catching what pymatgen would crash on, or would read without a
+    word: a block whose length is not what its header declares, or a last number that is cut."""
     if not path.exists():
         raise RhosightError(f"{path}: no such file")
     if path.is_dir():
         raise RhosightError(f"{path}: is a folder; give the CHGCAR file in it")
     try:
         with zopen(path, "rb") as file:
-            lines = file.read().splitlines()
-    except (OSError, EOFError, ValueError) as error:
+            content = file.read()
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         raise RhosightError(f"{path}: cannot be read ({_first_line(error)})") from error
+    lines = content.splitlines()
     start = next((i for i, line in enumerate(lines) if i > 5 and not line.strip()), None)
     if start is None or start + 1 >= len(lines):
         raise RhosightError(
-            f"{path}: no density after the structure; is it a CHGCAR, and was it written to the end?"
+            f"{path}: no density after the structure; is it a CHGCAR, and written to the end?"
         )
     header = lines[start + 1].split()
     try:
@@ -263,13 +284,20 @@ def _check_chgcar(path: Path) -> None:
         )
     declared = dims[0] * dims[1] * dims[2]
     found = 0
-    for line in lines[start + 2 :]:
+    for number, line in enumerate(lines[start + 2 :], start=start + 3):
         tokens = line.split()
         if not tokens:
             continue
         first = tokens[0]
         if first.startswith(b"augmentation") or (tokens == header and b"." not in line):
             break
+        if line.translate(None, b"0123456789+-.Ee \t"):
+            wrong = next((token for token in tokens if not _is_number(token)), None)
+            if wrong is not None:
+                shown = wrong.decode(errors="replace")[:40]
+                raise RhosightError(
+                    f"{path}: line {number}: {shown!r} is not a number; write the file again"
+                )
         found += len(tokens)
     grid = "×".join(map(str, dims))
     if found < declared:
@@ -284,6 +312,33 @@ def _check_chgcar(path: Path) -> None:
             f"{path}: the grid {grid} declares {declared} values, the block holds {found}; the "
             "header contradicts the data"
         )
+    # a file that stops without a line end may have lost the end of its last number
+    whole, last = (_exponent_digits(lines[i].split()[-1:]) for i in (start + 2, -1))
+    if last < whole and not content.endswith((b"\n", b"\r")):
+        raise RhosightError(
+            f"{path}: truncated within its last number; copy or write the file again"
+        )
+    return content
+
+
+def _repair(content: bytes) -> bytes:
+    """What VASP writes but pymatgen misreads, written as it should be: an exponent of three
+    digits, and a comment line that is not UTF-8."""
+    comment, end, rest = content.partition(b"\n")
+    comment = comment.decode("utf-8", errors="replace").encode()
+    return comment + end + _BARE_EXPONENT.sub(rb"E\1", rest)
+
+
+def _is_number(token: bytes) -> bool:
+    try:
+        float(_BARE_EXPONENT.sub(rb"E\1", token))
+    except ValueError:
+        return False
+    return True
+
+
+def _exponent_digits(tokens: list[bytes]) -> int:
+    return len(tokens[0].upper().partition(b"E")[2]) if tokens else 0
 
 
 def _counts(lines: list[bytes]) -> list[bytes]:

@@ -193,9 +193,7 @@ class _Shared:
     @property
     def inputs(self) -> Inputs:
         if self._inputs is None:
-            self._inputs = make_inputs(
-                self.dataset, self.recipe, margin=self.recipe.augment, progress=self.progress
-            )
+            self._inputs = make_inputs(self.dataset, self.recipe, progress=self.progress)
         return self._inputs
 
     def baseline(self, name: str) -> pd.DataFrame:

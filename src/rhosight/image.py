@@ -61,7 +61,8 @@ class ImageSettings(BaseModel):
         ``"viridis"``: one slice through matplotlib's viridis.
     fourier
         Replace each slice by the logarithm of the modulus of its two-dimensional Fourier
-        transform, origin in the centre (paper Figure 8, d to f).
+        transform, origin in the centre (paper Figure 8, d to f). Padding continues it
+        periodically.
     interpolation
         ``"spline"`` or ``"fourier"``, see :func:`rhosight.plane.sample`.
     symprec
@@ -73,13 +74,13 @@ class ImageSettings(BaseModel):
     size: int = Field(160, ge=8, le=4096)
     channels: tuple[Channel, ...] = (
         Channel(kind="total", window=8.0),
-        Channel(kind="difference", window=8.0),
-        Channel(kind="promolecule", window=8.0),
+        Channel(kind="total", window=8.0, offset=0.5),
+        Channel(kind="total", window=16.0),
     )
     normalisation: Normalisation = "physical"
     colour: Colour = "channels"
     fourier: bool = False
-    interpolation: Literal["spline", "fourier"] = "spline"
+    interpolation: Literal["spline", "fourier"] = "fourier"
     symprec: float = Field(0.01, gt=0)
 
     @model_validator(mode="after")
@@ -116,7 +117,7 @@ def density_slice(
     density: ChargeDensity,
     channel: Channel,
     size: int,
-    interpolation: Literal["spline", "fourier"] = "spline",
+    interpolation: Literal["spline", "fourier"] = "fourier",
     symprec: float = 0.01,
     plane: LatticePlane | None = None,
     pad: int = 0,
@@ -143,18 +144,26 @@ def window_side(channel: Channel, plane: LatticePlane) -> float:
     return channel.window * (plane.lattice_scale if channel.unit == "lattice" else 1.0)
 
 
-def normalise(values: np.ndarray, normalisation: Normalisation, kind: str) -> np.ndarray:
-    """Map densities (e/Å³) to [-1, 1]; see :class:`ImageSettings` for the three ways."""
+def normalise(
+    values: np.ndarray, normalisation: Normalisation, kind: str, pad: int = 0
+) -> np.ndarray:
+    """Map densities (e/Å³) to [-1, 1]; see :class:`ImageSettings` for the three ways.
+
+    Mean and largest value are those of the image proper, without ``pad`` pixels on every side:
+    the middle of a padded image is the image. Values beyond [-1, 1] in the margin are clipped.
+    """
     if normalisation == "physical":
         scale, top = PHYSICAL_SCALE[kind]
         mapped = np.arcsinh(values / scale) / np.arcsinh(top / scale)
         if kind in ("total", "promolecule"):  # these do not change sign: use the whole range
             mapped = 2.0 * mapped - 1.0
         return np.clip(mapped, -1.0, 1.0)
+    proper = values[pad : values.shape[0] - pad, pad : values.shape[1] - pad]
+    noise = 1e-12 * np.abs(proper).max()  # what rounding leaves of a constant without its mean
     if normalisation == "paper":
-        values = values - values.mean()
-    largest = np.abs(values).max()
-    return values / largest if largest > 0 else np.zeros_like(values)
+        values, proper = values - proper.mean(), proper - proper.mean()
+    largest = np.abs(proper).max()
+    return np.clip(values / largest, -1.0, 1.0) if largest > noise else np.zeros_like(values)
 
 
 def fourier_image(values: np.ndarray) -> np.ndarray:
@@ -193,6 +202,7 @@ def density_image(
         )
     planes: dict = {}
     layers = []
+    margin = 0 if settings.fourier else pad  # a wider window has another spectrum
     for channel in settings.channels:
         if channel.hkl not in planes:
             planes[channel.hkl] = lattice_plane(density.structure, channel.hkl, settings.symprec)
@@ -202,10 +212,12 @@ def density_image(
             settings.size,
             settings.interpolation,
             plane=planes[channel.hkl],
-            pad=pad,
+            pad=margin,
         )
-        values = normalise(values, settings.normalisation, channel.kind)
-        layers.append(fourier_image(values) if settings.fourier else values)
+        values = normalise(values, settings.normalisation, channel.kind, margin)
+        if settings.fourier:
+            values = np.pad(fourier_image(values), pad, mode="wrap")
+        layers.append(values)
     if settings.colour == "viridis":
         return _viridis(layers[0])
     if settings.colour == "grey":

@@ -8,11 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional
 
 from .density import ChargeDensity
 from .image import ImageSettings, density_image
+
+# fixed views turn by multiples of it: no two of them coincide, whatever the crystal's symmetry
+GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,16 +42,27 @@ class Inputs:
     def __len__(self) -> int:
         return len(self.input_ids if self.canvas is None else self.canvas)
 
-    def batch(self, names: Sequence[str], rows: Tensor, augment: bool = False) -> list[Tensor]:
+    def batch(
+        self, names: Sequence[str], rows: Tensor, augment: bool = False, view: int = 0
+    ) -> list[Tensor]:
         """The inputs called ``names`` of these rows, in that order.
 
         With ``augment`` each image is turned by a random angle about its centre and reflected or
-        not, from torch's global generator. Both leave the physics unchanged.
+        not, from torch's global generator. Otherwise ``view`` chooses one of the fixed turns: 0 is
+        the image as it stands. Turns and reflections leave the physics unchanged.
         """
         parts: dict[str, Tensor] = {}
         if "image" in names:
             canvas = self.canvas[rows].float()
-            parts["image"] = turn(canvas, self.size) if augment else middle(canvas, self.size)
+            if augment:
+                angle, mirror = 2 * math.pi * torch.rand(len(rows)), torch.rand(len(rows)) < 0.5
+                parts["image"] = turn(canvas, self.size, angle, mirror)
+            elif view:
+                angle = torch.full((len(rows),), view * GOLDEN_ANGLE)
+                mirror = torch.full((len(rows),), view % 2 == 1)
+                parts["image"] = turn(canvas, self.size, angle, mirror)
+            else:
+                parts["image"] = middle(canvas, self.size)
         if "input_ids" in names:
             mask = self.attention_mask[rows]
             longest = int(mask.sum(1).max())
@@ -74,8 +89,8 @@ def draw_images(
     def draw(row: int) -> None:
         canvas[row] = torch.from_numpy(density_image(densities[row], settings, pad))
 
-    # interpolation runs outside the interpreter lock
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    # the numerical work runs outside the interpreter lock; threads within threads would only wait
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for done, _ in enumerate(pool.map(draw, range(len(densities))), start=1):
             if progress:
                 progress("images", done, len(densities))
@@ -88,17 +103,17 @@ def middle(canvas: Tensor, size: int) -> Tensor:
     return canvas[..., pad : pad + size, pad : pad + size]
 
 
-def turn(canvas: Tensor, size: int) -> Tensor:
-    """The image, turned by a random angle and reflected with probability one half."""
+def turn(canvas: Tensor, size: int, angle: Tensor, mirror: Tensor) -> Tensor:
+    """Each image turned about its centre by an angle (n,), radians, and reflected where ``mirror``
+    (n,) is true; shape (n, 3, size, size)."""
     count = len(canvas)
-    angle = 2 * math.pi * torch.rand(count)
-    mirror = torch.where(torch.rand(count) < 0.5, 1.0, -1.0)
+    sign = torch.where(mirror, -1.0, 1.0)
     scale = size / canvas.shape[-1]
     cosine, sine = scale * torch.cos(angle), scale * torch.sin(angle)
     zero = torch.zeros(count)
     rows = [
-        torch.stack([cosine * mirror, -sine, zero], 1),
-        torch.stack([sine * mirror, cosine, zero], 1),
+        torch.stack([cosine * sign, -sine, zero], 1),
+        torch.stack([sine * sign, cosine, zero], 1),
     ]
     places = functional.affine_grid(
         torch.stack(rows, 1), [count, canvas.shape[1], size, size], align_corners=False

@@ -12,6 +12,7 @@ axes or sites are equally good, a rule on the atoms decides (see :func:`lattice_
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +27,9 @@ Interpolation = Literal["spline", "fourier"]
 
 LENGTH_TOLERANCE = 1e-3  # relative: lattice vectors this close count as equally long
 LAYER_TOLERANCE = 0.05  # Å: atoms this close to a plane lie on it
+
+# spglib may raise where older versions return None; those do not have the exception
+_SPGLIB_ERROR = getattr(spglib, "SpglibError", ())
 
 # Three generic plane waves (radians per lattice scale) and their phases. Their sum over the atoms
 # around a site takes different values for any two frames that no crystal symmetry relates, which
@@ -120,10 +124,12 @@ def lattice_plane(
     Raises
     ------
     RhosightError
-        If spglib finds no symmetry for the structure, or hkl is (0, 0, 0).
+        If spglib finds no symmetry for the structure, or hkl is not three integers or (0, 0, 0).
     """
-    if hkl is not None and not np.any(hkl):
-        raise RhosightError("hkl = (0, 0, 0) is not a plane; give Miller indices such as (1, 1, 0)")
+    if hkl is not None and (
+        np.shape(hkl) != (3,) or not np.any(hkl) or np.any(np.asarray(hkl) != np.rint(hkl))
+    ):
+        raise RhosightError(f"hkl = {hkl} is not a plane; give Miller indices such as (1, 1, 0)")
     cell = _idealise(structure, symprec)
     if hkl is None:
         normals = _shortest(np.linalg.inv(cell.primitive).T)
@@ -144,7 +150,7 @@ def lattice_plane(
     neighbours = {site: _neighbours(structure, cell, site, scale) for site in cell.heaviest_sites}
     for g, site in ((g, site) for atoms, g, site in layers if atoms == most):
         normal = g / np.linalg.norm(g)
-        for vector in _shortest(cell.primitive, orthogonal_to=g):
+        for vector in _shortest(_in_plane_basis(cell.primitive, g)):
             x = vector / np.linalg.norm(vector)
             axes = np.array([x, np.cross(normal, x), normal])
             score = _frame_score(axes, *neighbours[site], scale)
@@ -175,7 +181,10 @@ def lattice_plane(
 
 
 def sample(
-    grid: np.ndarray, frac_coords: np.ndarray, interpolation: Interpolation = "spline"
+    grid: np.ndarray,
+    frac_coords: np.ndarray,
+    interpolation: Interpolation = "spline",
+    lattice: np.ndarray | None = None,
 ) -> np.ndarray:
     """A periodic grid at arbitrary fractional coordinates.
 
@@ -187,8 +196,12 @@ def sample(
         Shape (..., 3); any real numbers, wrapped periodically.
     interpolation
         ``"spline"``: periodic cubic B-spline, accurate to about (G h)⁴/720 of a Fourier component
-        of wave number G at grid spacing h. ``"fourier"``: the trigonometric polynomial through
-        the grid, exact for a band-limited density and slower.
+        of wave number G at grid spacing h. ``"fourier"``: the sum of plane waves through the grid,
+        exact for a band-limited density and slower.
+    lattice
+        Lattice vectors (rows), only for ``"fourier"``. Of the waves that the grid cannot tell
+        apart the shortest is meant; several equally short ones share. Without a lattice, those
+        of smallest indices, which breaks the symmetry of a density that the grid cuts off.
 
     Returns
     -------
@@ -207,7 +220,10 @@ def sample(
         )
     if interpolation == "fourier":
         flat = frac_coords.reshape(-1, 3)
-        waves, amplitudes = _spectrum(grid)
+        reciprocal = np.diag(1 / np.array(grid.shape))
+        if lattice is not None:
+            reciprocal = np.linalg.inv(lattice).T
+        waves, amplitudes = _spectrum(grid, reciprocal)
         out = np.empty(len(flat))
         # bounded memory: about 64 MB of phases at a time
         step = max(1, 4_000_000 // len(waves))
@@ -240,24 +256,46 @@ def sample_window(
 def _fourier_window(
     grid: np.ndarray, plane: LatticePlane, axis: np.ndarray, offset: float
 ) -> np.ndarray:
-    """On a square window the plane waves factorise into x and y: one matrix product."""
-    waves, amplitudes = _spectrum(grid)
-    along_x, along_y = waves @ plane.x, waves @ plane.y
+    """On a square window the plane waves factorise into x and y: one matrix product.
+
+    On a lattice plane, which is periodic in two dimensions, the waves of a whole row of reciprocal
+    vectors coincide and are added up first.
+    """
+    waves, amplitudes = _spectrum(grid, np.array([plane.x, plane.y, plane.normal]).T)
     amplitudes = amplitudes * np.exp(2j * np.pi * (waves @ plane.points(0.0, 0.0, offset)))
+    in_plane = waves @ np.array([plane.x, plane.y]).T
+    places = np.rint(in_plane * 1e6).astype(np.int64)
+    _, first, group = np.unique(
+        places[:, 0] * 2**32 + places[:, 1], return_index=True, return_inverse=True
+    )
+    real, imag = (np.bincount(group, part) for part in (amplitudes.real, amplitudes.imag))
+    amplitudes = real + 1j * imag
+    large = np.abs(amplitudes) > 1e-12 * np.abs(amplitudes).max()
+    amplitudes, in_plane = amplitudes[large], in_plane[first][large]
     image = np.zeros((len(axis), len(axis)))
-    step = max(1, 4_000_000 // len(axis))
-    for begin in range(0, len(waves), step):
+    step = max(1, 2_000_000 // len(axis))
+    for begin in range(0, len(amplitudes), step):
         part = slice(begin, begin + step)
-        rows = np.exp(-2j * np.pi * np.outer(axis, along_y[part])) * amplitudes[part]
-        columns = np.exp(2j * np.pi * np.outer(along_x[part], axis))
-        image += rows.real @ columns.real - rows.imag @ columns.imag
+        rows = amplitudes[part] * _powers(-in_plane[part, 1], axis)
+        columns = _powers(in_plane[part, 0], axis)
+        image += rows.real @ columns.real.T - rows.imag @ columns.imag.T
     return image
 
 
-def _spectrum(grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _powers(frequency: np.ndarray, axis: np.ndarray) -> np.ndarray:
+    """exp(2πi · frequency · axis) on an evenly spaced axis, shape (axis, frequency); by repeated
+    multiplication, since the exponentials would take most of the time."""
+    steps = np.empty((len(axis), len(frequency)), dtype=complex)
+    steps[0] = np.exp(2j * np.pi * frequency * axis[0])
+    steps[1:] = np.exp(2j * np.pi * frequency * (axis[1] - axis[0]))
+    return np.cumprod(steps, axis=0, out=steps)
+
+
+def _spectrum(grid: np.ndarray, reciprocal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Integer wave vectors (n, 3) and amplitudes (n,) whose real part sums to the grid.
 
-    Only half of them are kept, the other half being the complex conjugates.
+    Only half of them are kept, the other half being the complex conjugates. ``reciprocal`` (rows)
+    measures which of the waves that are equal on the grid are the shortest.
     """
     shape = grid.shape
     amplitudes = np.fft.rfftn(np.asarray(grid, dtype=float)) / grid.size
@@ -265,30 +303,51 @@ def _spectrum(grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     weight[..., 0] = 1.0
     if shape[2] % 2 == 0:
         weight[..., -1] = 1.0
-    waves = np.stack(
-        np.meshgrid(
-            np.fft.fftfreq(shape[0], 1 / shape[0]),
-            np.fft.fftfreq(shape[1], 1 / shape[1]),
-            np.arange(amplitudes.shape[2], dtype=float),
-            indexing="ij",
-        ),
-        axis=-1,
-    )
-    return waves.reshape(-1, 3), (amplitudes * weight).ravel()
+    waves = np.stack(np.meshgrid(*map(np.arange, amplitudes.shape), indexing="ij"), axis=-1)
+    waves, amplitudes = waves.reshape(-1, 3), (amplitudes * weight).ravel()
+
+    # waves that differ by these are equal on the grid
+    period = np.diag(shape)
+    reduced = spglib.niggli_reduce(period @ reciprocal)
+    if reduced is not None:
+        period = np.rint(reduced @ np.linalg.inv(reciprocal))
+    waves = waves - np.rint(waves @ np.linalg.inv(period)) @ period
+    shifts = np.array(list(itertools.product((0, -1, 1), repeat=3))) @ period
+    lengths = np.stack([np.linalg.norm((waves + s) @ reciprocal, axis=1) for s in shifts])
+    short = lengths <= lengths.min(axis=0) * (1 + LENGTH_TOLERANCE)
+    amplitudes = amplitudes / short.sum(axis=0)
+    which, index = np.nonzero(short)
+    return waves[index] + shifts[which], amplitudes[index]
 
 
-def _shortest(basis: np.ndarray, orthogonal_to: np.ndarray | None = None) -> np.ndarray:
-    """All shortest non-zero lattice vectors (rows) of a reduced basis, both signs."""
-    span = np.arange(-4, 5)
-    combinations = np.array(list(itertools.product(span, span, span)))
-    vectors = combinations @ basis
+def _shortest(basis: np.ndarray) -> np.ndarray:
+    """All shortest non-zero lattice vectors (rows) of a reduced basis (rows), both signs."""
+    combinations = np.array(list(itertools.product(range(-4, 5), repeat=len(basis))))
+    vectors = combinations[combinations.any(axis=1)] @ basis
     lengths = np.linalg.norm(vectors, axis=1)
-    keep = lengths > 1e-8
-    if orthogonal_to is not None:
-        # lattice · reciprocal vectors are integers, so this is a test for zero
-        keep &= np.abs(vectors @ orthogonal_to) < 0.5
-    vectors, lengths = vectors[keep], lengths[keep]
     return vectors[lengths < lengths.min() * (1 + LENGTH_TOLERANCE)]
+
+
+def _in_plane_basis(primitive: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """Reduced basis (2, 3) of the lattice vectors orthogonal to a primitive reciprocal vector."""
+    h, k, m = (int(i) for i in np.rint(primitive @ g))
+    if (h, k) == (0, 0):
+        short, long = primitive[0], primitive[1]
+    else:
+        # p h + q k = gcd(h, k) gives the integer vectors whose product with (h, k, m) is zero
+        common = math.gcd(h, k)
+        p = pow(h // common, -1, abs(k // common)) if k else h // common
+        q = (common - p * h) // k if k else 0
+        short = np.array([k // common, -h // common, 0]) @ primitive
+        long = np.array([p * m, q * m, -common]) @ primitive
+    while True:  # Lagrange's reduction in two dimensions
+        if long @ long < short @ short:
+            short, long = long, short
+        shorter = long - round(float(short @ long) / float(short @ short)) * short
+        # at 60 degrees the two are equally long, and rounding noise would swap them for ever
+        if shorter @ shorter > (1 - 1e-9) * (long @ long):
+            return np.array([short, long])
+        long = shorter
 
 
 @dataclass(frozen=True, eq=False)
@@ -308,7 +367,12 @@ def _idealise(structure: Structure, symprec: float) -> _Cell:
     labels = {species: i for i, species in enumerate(dict.fromkeys(structure.species_and_occu))}
     kinds = [labels[species] for species in structure.species_and_occu]
     lattice = structure.lattice.matrix
-    symmetry = spglib.get_symmetry_dataset((lattice, structure.frac_coords, kinds), symprec=symprec)
+    try:
+        symmetry = spglib.get_symmetry_dataset(
+            (lattice, structure.frac_coords, kinds), symprec=symprec
+        )
+    except _SPGLIB_ERROR:
+        symmetry = None
     if symmetry is None:
         raise RhosightError(
             f"{structure.composition.reduced_formula}: spglib finds no symmetry within "
@@ -322,18 +386,32 @@ def _idealise(structure: Structure, symprec: float) -> _Cell:
     conventional = Lattice.from_parameters(*lengths_angles).matrix
     frac_coords = structure.frac_coords
     special = np.round(frac_coords * 24) / 24
-    frac_coords = np.where(np.abs(frac_coords - special) < 2e-5, special, np.round(frac_coords, 5))
+    frac_coords = np.where(np.abs(frac_coords - special) < 2e-5, special, frac_coords)
     numbers = np.array([max(e.Z for e in site.species.elements) for site in structure])
-    # one site of each orbit is enough: the candidate frames are closed under crystal symmetry
     _, orbit = np.unique(symmetry.equivalent_atoms, return_index=True)
+    heaviest = {int(i) for i in orbit if numbers[i] == numbers.max()}
     return _Cell(
         lattice=transformation.T @ conventional,
         frac_coords=frac_coords,
         conventional=conventional,
         primitive=spglib.niggli_reduce(primitive @ conventional),
         rotations=symmetry.rotations,
-        heaviest_sites=[int(i) for i in orbit if numbers[i] == numbers.max()],
+        heaviest_sites=sorted(heaviest | {_mirrored(i, structure, symmetry) for i in heaviest}),
     )
+
+
+def _mirrored(site: int, structure: Structure, symmetry: spglib.SpglibDataset) -> int:
+    """The site that an improper operation of the crystal makes of this one; itself without any.
+
+    Frames are right-handed, so the frames at one site cover what crystal symmetry makes of them
+    only up to proper operations. With this second site they cover all of an orbit.
+    """
+    improper = np.flatnonzero(np.linalg.det(symmetry.rotations) < 0)
+    if not len(improper):
+        return site
+    rotation, translation = symmetry.rotations[improper[0]], symmetry.translations[improper[0]]
+    image = rotation @ structure.frac_coords[site] + translation
+    return int(structure.lattice.get_all_distances(image, structure.frac_coords).argmin())
 
 
 def _rational(matrix: np.ndarray) -> np.ndarray:
@@ -345,13 +423,9 @@ def _rational(matrix: np.ndarray) -> np.ndarray:
 def _equivalent_normals(hkl: tuple[int, int, int], cell: _Cell) -> np.ndarray:
     """(hkl) and what crystal symmetry makes of it, as reciprocal vectors of length 1/d."""
     g = np.linalg.solve(cell.conventional, np.asarray(hkl, dtype=float))
-    # the shortest vector of the primitive reciprocal lattice along g
-    components = cell.primitive @ g
-    whole = (
-        n for n in range(1, 100) if np.abs(components * n - np.rint(components * n)).max() < 1e-3
-    )
-    factor = next(whole)
-    g = g * factor / np.gcd.reduce(np.rint(components * factor).astype(int))
+    # the shortest vector of the primitive reciprocal lattice along g; 12 holds every centring
+    components = np.rint(12 * cell.primitive @ g).astype(int)
+    g = 12 * g / np.gcd.reduce(components)
     inverse = np.linalg.inv(cell.lattice)
     operations = [cell.lattice.T @ rotation @ inverse.T for rotation in cell.rotations]
     images = np.array([sign * operation @ g for operation in operations for sign in (1, -1)])

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -25,7 +26,7 @@ from .errors import RhosightError
 from .inputs import Inputs, draw_images
 from .models import StackedModel
 from .text import describe
-from .training import Recipe, StageResult, build_model, train
+from .training import Recipe, StageResult, build_model, predict_rows, train
 
 FORMAT = 1
 """Version of the saved folder; a folder of a later one is refused."""
@@ -109,7 +110,7 @@ class PropertyModel:
 
         self.network = train(
             self.recipe,
-            make_inputs(dataset, self.recipe, margin=self.recipe.augment, progress=progress),
+            make_inputs(dataset, self.recipe, progress=progress),
             targets,
             fit_rows,
             stop_rows,
@@ -160,16 +161,14 @@ class PropertyModel:
         if isinstance(materials, ChargeDensity):
             materials = [materials]
         mean, std = self._scaler
-        self.network.eval()
         found = []
         chunk = 64  # memory does not grow with the number of materials
         for start in range(0, len(materials), chunk):
             part = materials[start : start + chunk]
-            inputs = make_inputs(part, self.recipe, text_backbone=self._text_backbone)
+            inputs = make_inputs(part, self.recipe, self._text_backbone)
             rows = torch.arange(len(inputs))
-            with torch.inference_mode():
-                batch = inputs.batch(self.network.inputs, rows)
-                found.append(self.network(*batch).numpy() * std + mean)
+            values = predict_rows(self.network, inputs, rows, self.recipe)
+            found.append(values.numpy() * std + mean)
             if progress:
                 progress("predict", start + len(part), len(materials))
         names = materials.ids if isinstance(materials, Dataset) else [d.name for d in materials]
@@ -267,7 +266,7 @@ class PropertyModel:
                 model.recipe, pretrained=False, text_source=str(path / "text_backbone")
             )
             network.load_state_dict(load_file(weights))
-        except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0][:160]
             raise RhosightError(
                 f"{folder}: not a readable rhosight model ({reason}); train or download it again"
@@ -350,7 +349,6 @@ def scaler_of(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def make_inputs(
     materials: Dataset | Sequence[ChargeDensity],
     recipe: Recipe,
-    margin: bool = False,
     text_backbone: Any = None,
     progress: Callable | None = None,
 ) -> Inputs:
@@ -360,7 +358,7 @@ def make_inputs(
     canvas = ids = mask = None
     densities = materials.densities if isinstance(materials, Dataset) else materials
     if recipe.uses_image:
-        canvas = draw_images(densities, recipe.image, margin, progress)
+        canvas = draw_images(densities, recipe.image, recipe.augment, progress)
     if recipe.uses_text:
         backbone = text_backbone or TextBackbone(recipe.text_backbone)
         ids, mask = backbone.tokenize(texts_of(materials, recipe.extent))

@@ -67,6 +67,8 @@ class Recipe(BaseModel):
     epochs, batch_size, learning_rate
         Pairs. The learning rate is that of readout and fusion, and the peak of a one-cycle
         schedule.
+    stacked_epochs
+        Pair of the stacked model, whose parts are already fine-tuned.
     image_rate, text_rate
         Peak learning rates of the backbones in the fine-tuning stage.
     stacked_factor
@@ -78,9 +80,11 @@ class Recipe(BaseModel):
         validation fold, as the paper seems to; its validation scores are then optimistic.
     inner_fraction
         Of the training part, held out to watch.
-    augment, views
-        Turn, reflect the image at random in training, which leaves the physics unchanged; the
-        head stage sees that many precomputed views of each material.
+    augment
+        Turn and reflect the images at random in training, which leaves the physics unchanged.
+    views
+        So many fixed turns of each image: the head stage learns from all of them, and
+        predictions of models that see images are their mean. One without ``augment``.
     seed
         Fixes initial weights, order, dropout, augmentation and the inner split.
     """
@@ -92,8 +96,9 @@ class Recipe(BaseModel):
     image_backbone: str = DEFAULT_IMAGE
     text_backbone: str = DEFAULT_TEXT
     image: ImageSettings = ImageSettings()
-    extent: Literal["formula", "keywords", "all"] = "all"
-    epochs: tuple[int, int] = (60, 15)
+    extent: Literal["formula", "keywords", "all"] = "keywords"
+    epochs: tuple[int, int] = (60, 10)
+    stacked_epochs: tuple[int, int] = (40, 3)
     batch_size: tuple[int, int] = (32, 16)
     learning_rate: tuple[float, float] = (1e-3, 1e-3)
     image_rate: float = 5e-4
@@ -105,7 +110,7 @@ class Recipe(BaseModel):
     dropout: float = Field(0.1, ge=0, lt=1)
     weight_decay: float = Field(0.05, ge=0)
     augment: bool = True
-    views: int = Field(4, ge=1)
+    views: int = Field(6, ge=1)
     seed: int = 0
 
     @property
@@ -120,6 +125,11 @@ class Recipe(BaseModel):
     @property
     def uses_text(self) -> bool:
         return "text" in self.modality
+
+    @classmethod
+    def quick(cls, **changes: Any) -> Recipe:
+        """The default recipe with fewer epochs: the demo's, minutes on two cores."""
+        return cls(**({"epochs": (40, 6), "stacked_epochs": (30, 2), "views": 3} | changes))
 
     @classmethod
     def paper(cls, **changes: Any) -> Recipe:
@@ -236,21 +246,38 @@ def train(
 def frozen_features(model: nn.Module, inputs: Inputs, recipe: Recipe) -> Tensor:
     """What the frozen part of a model says of every material, shape (views, n, width).
 
-    View 0 is the fixed one; the others are augmented. Models that see no image have one view.
+    Models that see no image have one view.
     """
-    views = recipe.views if recipe.augment and "image" in model.inputs else 1
     model.eval()
     rows = torch.arange(len(inputs))
     found = []
-    with torch.inference_mode(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        for view in range(views):
+    with torch.inference_mode():
+        for view in range(view_count(model, recipe)):
             parts = [
-                model.features(*inputs.batch(model.inputs, part, augment=view > 0))
+                model.features(*inputs.batch(model.inputs, part, view=view))
                 for part in rows.split(64)
             ]
             found.append(torch.cat(parts))
     return torch.stack(found).clone()
+
+
+def view_count(model: nn.Module, recipe: Recipe) -> int:
+    """Over how many fixed views a model's predictions are averaged."""
+    return recipe.views if recipe.augment and "image" in model.inputs else 1
+
+
+def predict_rows(model: nn.Module, inputs: Inputs, rows: Tensor, recipe: Recipe) -> Tensor:
+    """Standardised predictions (rows, targets) of a whole model: the mean over its views."""
+    device = next(model.parameters()).device
+    model.eval()
+    with torch.inference_mode():
+        views = range(view_count(model, recipe))
+        found = []
+        for part in rows.split(64):
+            batches = (inputs.batch(model.inputs, part, view=view) for view in views)
+            outputs = [model(*(tensor.to(device) for tensor in batch)) for batch in batches]
+            found.append(torch.stack(outputs).mean(0).cpu())
+    return torch.cat(found)
 
 
 @dataclass
@@ -266,6 +293,11 @@ class _Job:
     @property
     def label(self) -> str:
         return f"{self.modality}, {STAGES[self.phase]}"
+
+    @property
+    def epochs(self) -> int:
+        stacked = self.modality == "image+text"
+        return (self.recipe.stacked_epochs if stacked else self.recipe.epochs)[self.phase]
 
 
 class _Stage(L.LightningModule):
@@ -288,11 +320,14 @@ class _Stage(L.LightningModule):
         return self.network(*(part.to(self.device) for part in batch))
 
     def predict(self, rows: np.ndarray) -> np.ndarray:
-        """Standardised predictions, shape (rows, targets), network in evaluation mode."""
+        """Standardised predictions, shape (rows, targets), mean over the views."""
+        rows = torch.as_tensor(rows)
+        if self.job.phase == 1:
+            return predict_rows(self.network, self.inputs, rows, self.job.recipe).numpy()
         self.network.eval()
         with torch.inference_mode():
-            found = [self.outputs(part, False).cpu() for part in torch.as_tensor(rows).split(64)]
-        return torch.cat(found).numpy()
+            views = [self.network(view[rows].to(self.device)) for view in self.job.features]
+        return torch.stack(views).mean(0).cpu().numpy()
 
     def training_step(self, rows: Tensor, _: int) -> Tensor:
         loss, count = self._loss(rows, learning=True)
@@ -322,7 +357,7 @@ class _Stage(L.LightningModule):
             groups = [{"params": list(self.network.parameters()), "lr": rate}]
         else:
             groups = self._fine_tuning_groups(rate)
-        optimiser = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
+        optimiser = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimiser, [g["lr"] for g in groups], total_steps=steps, pct_start=0.2
@@ -411,7 +446,7 @@ def _fit_stage(
         folder.mkdir(parents=True, exist_ok=True)
     best, record = _KeepBest(), _Record(checkpoint, progress)
     trainer = L.Trainer(
-        max_epochs=job.recipe.epochs[job.phase],
+        max_epochs=job.epochs,
         accelerator="auto",
         devices=1,
         logger=False,

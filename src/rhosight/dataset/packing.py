@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -85,7 +87,7 @@ def pack(
     out: str | os.PathLike,
     describe_texts: bool = True,
     about: Mapping[str, Any] | str | os.PathLike | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> PackReport:
     """Turn a folder of materials into one Parquet dataset, texts included.
 
@@ -95,13 +97,14 @@ def pack(
         Holds ``materials.csv``, ``structures/<material_id>.cif``, ``densities.h5``; it may hold
         ``provenance.json``.
     out
-        The file to write, atomically. The same folder gives the same bytes.
+        The file to write, atomically. The same folder gives the same bytes. Texts of an
+        interrupted run are kept beside it in a hidden file and used again.
     describe_texts
         Describe every structure in the three extents (seconds each).
     about
         Stands in for the folder's ``provenance.json``: its content, or the path of such a file.
     progress
-        Called as ``progress(done, of, material_id)`` after each material.
+        Called with (label, done, all) after each material.
     """
     folder, out = Path(folder), Path(out)
     if not out.parent.is_dir():
@@ -113,16 +116,36 @@ def pack(
     Dataset.from_densities(content.densities, content.labels, about=about)
     problems = [(i, "material", problem) for i, problem in content.problems.items()]
     texts: dict[str, dict[str, str]] = {}
+    notes = out.with_name(f".{out.name}.texts.jsonl")
+    done_before = _read_notes(notes) if describe_texts else {}
     for done, density in enumerate(content.densities, start=1):
         if describe_texts:
-            texts[density.name], failed = _describe(density)
+            key = hashlib.sha256(density.structure.to_json().encode()).hexdigest()
+            if key not in done_before:
+                done_before[key] = _describe(density)
+                with notes.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps([key, *done_before[key]]) + "\n")
+            texts[density.name], failed = done_before[key]
             problems += [(density.name, f"text {extent}", why) for extent, why in failed.items()]
         if progress:
-            progress(done, len(content.densities), density.name)
+            progress("materials", done, len(content.densities))
     dataset = Dataset.from_densities(content.densities, content.labels, texts, about)
     dataset.to_parquet(out, compression_level=PACKED_LEVEL)
+    notes.unlink(missing_ok=True)
     table = pd.DataFrame(problems, columns=["material_id", "step", "problem"])
     return PackReport(out, len(dataset), table, dataset.masked)
+
+
+def _read_notes(path: Path) -> dict[str, tuple[dict[str, str], dict[str, str]]]:
+    """Texts of an earlier, interrupted run; a line cut short is left out and made again."""
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            key, texts, failed = json.loads(line)
+        except ValueError:
+            continue
+        found[key] = texts, failed
+    return found
 
 
 def _describe(density: ChargeDensity) -> tuple[dict[str, str], dict[str, str]]:

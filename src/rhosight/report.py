@@ -1,0 +1,362 @@
+"""The report: one self-contained HTML file that shows what a cross-validation found.
+
+What is computed is here; words and layout are in ``templates/report.html.j2``.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from .errors import RhosightError
+from .evaluation import PARTS, CrossValidation, r2_score, rmse
+from .image import ImageSettings, density_image, to_pil, window_side
+from .plane import lattice_plane
+from .schema import KNOWN
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from PIL.Image import Image
+
+    from .dataset import Dataset
+
+Row = tuple[str, str]  # model and stage; the stage of a baseline is empty
+
+EXAMPLES, SPANNED = 6, "bulk_modulus_vrh"  # how many, and the target they span if it is there
+MAX_PIXELS = 300  # side of an embedded picture; larger ones are reduced
+MAX_POINTS = 2000  # of a plot in vectors; one with more of them is drawn in pixels
+
+DOI, ARXIV = r"doi:([\w./()-]*\w)", r"arXiv:([\d.]*\d)"
+NBSP = "\N{NO-BREAK SPACE}"
+
+# matplotlib's colours (Okabe and Ito's) → the page's, which differ by day and night
+COLOURS = {
+    "#1b1f24": "currentColor",
+    "#767676": "var(--soft)",
+    "#0072b2": "var(--first)",
+    "#d55e00": "var(--second)",
+}
+INK, SOFT, FIRST, SECOND = COLOURS
+
+
+def write_report(result: CrossValidation, dataset: Dataset, path: str | os.PathLike) -> Path:
+    """Write a cross-validation as one HTML file: scores, plots, examples, settings, sources.
+
+    Parameters
+    ----------
+    result
+        From :func:`rhosight.evaluation.cross_validate`.
+    dataset
+        The one that was cross-validated.
+    path
+        Of the file. It appears at once or not at all, and needs neither network nor script.
+
+    Raises
+    ------
+    RhosightError
+        If the dataset lacks a material of the result, or the file cannot be written.
+    """
+    path = Path(path)
+    strict = {"autoescape": True, "undefined": StrictUndefined}
+    tidy = {"trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(loader=PackageLoader("rhosight"), **strict, **tidy)
+    filters = {"number": number, "formula": _formula, "links": _links, "setting": _setting}
+    environment.filters |= filters | {"words": target_name}
+    html = environment.get_template("report.html.j2").render(report=_Report(result, dataset))
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        draft.write_text(html, encoding="utf-8")
+        os.replace(draft, path)
+    except OSError as error:
+        reason = "is a folder" if path.is_dir() else f"no writable folder {path.parent}"
+        raise RhosightError(f"{path}: cannot be written ({reason}); choose another") from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
+class _Report:
+    """What the template asks for."""
+
+    def __init__(self, result: CrossValidation, dataset: Dataset):
+        self.result, self.dataset, self.targets = result, dataset, result.targets
+        self.settings, self.predictions = result.settings, result.predictions
+        self.recipe: dict[str, Any] = self.settings["recipe"]
+        self.units: dict[str, str] = self.settings["units"]
+        self.parts = PARTS
+        self.test = self.predictions[self.predictions["part"] == "test"]
+        # complains of a material that is not there
+        self.used = dataset[self.predictions["material_id"].unique().tolist()]
+        self.folds = int(self.predictions["fold"].nunique())
+        self._scores, summary = result.scores, result.summary()
+        self._means = {(key, part): row[part].to_dict() for key, row in summary.iterrows()
+                       for part in PARTS}  # fmt: skip
+        rows = list(dict.fromkeys((model, stage) for _, model, stage in summary.index))
+        self.baselines = [row for row in rows if not row[1]]
+        self.trained = [row for row in rows if row[1]]
+        self.final = self.trained[-1]
+        self.labels = self.used.targets[self.targets].count()
+        spread = self.used.targets[self.targets].std()
+        self.digits = {t: _decimals(spread[t]) for t in self.targets}
+
+    def score(self, target: str, row: Row, part: str) -> dict[str, float]:
+        """r2, rmse and, over folds, r2_std, rmse_std."""
+        return self._means[(target, *row), part]
+
+    def average_r2(self, row: Row, part: str) -> float:
+        """R², averaged over targets."""
+        return float(np.mean([self.score(target, row, part)["r2"] for target in self.targets]))
+
+    def best(self, target: str, rows: list[Row], part: str = "validation") -> Row:
+        """The row of lowest RMSE."""
+        errors = [self.score(target, row, part)["rmse"] for row in rows]
+        return rows[int(np.nanargmin(errors))] if np.isfinite(errors).any() else rows[0]
+
+    def duel(self, target: str) -> dict[str, Any]:
+        """The best trained model against the strongest baseline, on validation."""
+        model, baseline = self.best(target, self.trained), self.best(target, self.baselines)
+        ours, theirs = self._errors(target, model), self._errors(target, baseline)
+        larger = max(ours.mean(), theirs.mean())
+        gap = abs(ours.mean() - theirs.mean()) / larger if larger > 0 else 0.0
+        better = bool(ours.mean() < theirs.mean())
+        wins = int(((ours < theirs) if better else (theirs < ours)).sum())
+        found = {"better": better, "gap": gap, "wins": wins, "folds": len(ours)}
+        return {"model": model, "baseline": baseline, **found}
+
+    def _errors(self, target: str, row: Row) -> pd.Series:
+        """Fold → RMSE on validation."""
+        found = _where(self._scores, target=target, model=row[0], stage=row[1], part="validation")
+        return found.set_index("fold")["rmse"]
+
+    def parity(self, target: str) -> list[Markup]:
+        """Predicted against true values: the final model and the strongest baseline."""
+        rows, plots = [self.final, self.best(target, self.baselines)], []
+        points = _where(self.predictions[self.predictions["part"] != "train"], target=target)
+        frames = [_where(points, model=model, stage=stage) for model, stage in rows]
+        values = pd.concat(frames)[["true", "predicted"]].to_numpy()
+        if not len(values):
+            return []
+        margin = 0.04 * (np.ptp(values) or 1.0)
+        limits = values.min() - margin, values.max() + margin
+        for row, frame in zip(rows, frames, strict=True):
+            title = ", ".join([row[0], row[1] or "baseline"])
+            draw = _parity(frame, title, limits, self.units[target], self.digits[target])
+            label = f"{target_name(target)}, predicted against true: {title}"
+            plots.append(_svg(draw, (3.5, 4.2), label))
+        return plots
+
+    def curves(self, stage: str) -> list[Markup]:
+        """Learning curves of one stage, one plot a model."""
+        plots = []
+        for model in [model for model, other in self.trained if other == stage]:
+            history, label = (
+                _where(self.result.history, model=model, stage=stage),
+                f"{model}, {stage}",
+            )
+            if len(history):
+                plots.append(_svg(_curves(history, label), (3.4, 2.5), f"learning curves: {label}"))
+        return plots
+
+    def spanned(self) -> str:
+        """The target that the examples span: the first that the test part has values of."""
+        there = [target for target in self.targets if target in set(self.test["target"])]
+        return SPANNED if SPANNED in there else there[0]
+
+    def example_ids(self) -> list[str]:
+        """Materials of the test part, from the smallest to the largest value of a target."""
+        test = _where(self.test, target=self.spanned())
+        ids = test.sort_values(["true", "material_id"])["material_id"].unique()
+        where = np.linspace(0, len(ids) - 1, min(EXAMPLES, len(ids)))
+        return ids[np.rint(where).astype(int)].tolist()
+
+    def predicted(self, material_id: str, target: str) -> float:
+        """By the final model, averaged over folds; NaN where there is no label."""
+        model, stage = self.final
+        mine = _where(self.test, material_id=material_id, target=target, model=model, stage=stage)
+        return float(mine["predicted"].mean())
+
+    def pictures(self, material_id: str) -> list[dict[str, Any]]:
+        """Title, picture and scale bar of an image, then of its channels if there are several."""
+        settings = ImageSettings(**self.recipe["image"])
+        density = self.dataset[material_id].density
+        image, bars, names = density_image(density, settings), [], []
+        for channel in settings.channels:
+            plane = lattice_plane(density.structure, channel.hkl, settings.symprec)
+            bars.append(_scale_bar(window_side(channel, plane), settings))
+            names.append(_channel(channel.model_dump()))
+        if len(names) == 1:
+            return [{"title": names[0], "src": _png(to_pil(image)), "bar": bars[0]}]
+        whole = bars[0] if all(bar == bars[0] for bar in bars) else None
+        found = [{"title": "as the network sees it", "src": _png(to_pil(image)), "bar": whole}]
+        for colour, name, layer, bar in zip(
+            ("red", "green", "blue"), names, image, bars, strict=True
+        ):
+            found.append({"title": f"{colour}: {name}", "src": _png(_palette(layer)), "bar": bar})
+        return found
+
+    def other_dataset(self) -> str:
+        """SHA-256 of the given dataset if it is not that of the run."""
+        given = self.dataset.require_targets(self.targets, how="any").fingerprint()
+        return given if given != self.settings["dataset_sha256"] else ""
+
+
+def _where(frame: pd.DataFrame, **values: str) -> pd.DataFrame:
+    """The rows that have these values."""
+    return frame[(frame[list(values)] == list(values.values())).all(axis=1)]
+
+
+def _parity(
+    frame: pd.DataFrame, title: str, limits: tuple[float, float], unit: str, digits: int
+) -> Callable[[Axes], None]:
+    def draw(axes: Axes) -> None:
+        axes.plot(limits, limits, color=SOFT, linewidth=0.8, zorder=1)
+        for part, colour, marker in (("validation", FIRST, "o"), ("test", SECOND, "^")):
+            true, predicted = frame.loc[frame["part"] == part, ["true", "predicted"]].to_numpy().T
+            if not len(true):
+                continue
+            scores = f"R² {number(r2_score(true, predicted), 2)}, "
+            scores += f"RMSE {number(rmse(true, predicted), digits)} {unit}"
+            look = {"s": 12, "marker": marker, "color": colour, "alpha": 0.55, "linewidth": 0}
+            look |= {"rasterized": len(frame) > MAX_POINTS, "label": f"{part}: {scores}"}
+            axes.scatter(true, predicted, **look)
+        axes.set(xlabel=f"true ({unit})", ylabel=f"predicted ({unit})")
+        axes.set(xlim=limits, ylim=limits, aspect="equal")
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderpad=0, handletextpad=0.2)
+        axes.set_title(title, loc="left", pad=34, weight="bold")
+
+    return draw
+
+
+def _curves(history: pd.DataFrame, title: str) -> Callable[[Axes], None]:
+    def draw(axes: Axes) -> None:
+        for _, fold in history.groupby("fold"):
+            epoch, watched = fold["epoch"].to_numpy() + 1, fold["watched"].to_numpy()
+            axes.plot(epoch, fold["train"], color=FIRST, linewidth=0.9, linestyle=(0, (3, 1.5)))
+            axes.plot(epoch, watched, color=SECOND, linewidth=1.0)
+            kept = int(np.argmin(watched))
+            axes.plot(epoch[kept], watched[kept], "o", color=SECOND, markersize=4)
+        axes.set(xlabel="epoch", ylabel="loss")
+        axes.set_ylim(bottom=0)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_title(title, loc="left", weight="bold")
+
+    return draw
+
+
+def _svg(draw: Callable[[Axes], None], size: tuple[float, float], label: str) -> Markup:
+    """An inline SVG that takes its colours and its font from the page."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    style = {"svg.fonttype": "none", "svg.hashsalt": label, "font.family": ["DejaVu Sans"]}
+    style |= {"font.size": 8, "axes.titlesize": 9, "legend.fontsize": 8, "legend.frameon": False}
+    style |= {"axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6}
+    style |= {"axes.edgecolor": SOFT, "text.color": INK, "axes.labelcolor": INK}
+    style |= {"xtick.color": SOFT, "ytick.color": SOFT, "text.parse_math": False}
+    style |= {"xtick.labelcolor": INK, "ytick.labelcolor": INK}
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure.add_subplot())
+        buffer = io.StringIO()
+        unsaid = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, dpi=150, metadata=unsaid)
+    text = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
+    name = re.sub(r"\W+", "-", label)  # ids of several figures must not meet in one page
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    for colour, value in COLOURS.items():
+        text = text.replace(colour, value)
+    box = re.search(r'viewBox="[^"]*"', text).group()
+    head = f'<svg {box} role="img" aria-label="{escape(label)}">'
+    return Markup(head + re.split(r"<svg[^>]*>", text, maxsplit=1)[1])
+
+
+def _scale_bar(side: float, settings: ImageSettings) -> dict[str, str]:
+    """A round length of at most a third of the picture, and its share of the side in %."""
+    unit = "Å"
+    if settings.fourier:
+        side, unit = settings.size / side, "Å⁻¹"
+    power = 10.0 ** np.floor(np.log10(side / 3))
+    length = max(n * power for n in (1, 2, 5) if n * power <= side / 3)
+    return {"label": f"{length:g} {unit}", "share": f"{100 * length / side:.2f}"}
+
+
+def _palette(layer: np.ndarray) -> Image:
+    """One channel, −1 dark and 1 bright, in matplotlib's cividis."""
+    from matplotlib import colormaps
+    from PIL import Image
+
+    picture = Image.fromarray(np.rint((layer + 1) * 127.5).clip(0, 255).astype(np.uint8))
+    colours = colormaps["cividis"](np.arange(256), bytes=True)
+    picture.putpalette(colours[:, :3].ravel().tolist())
+    return picture
+
+
+def _png(picture: Image) -> str:
+    if picture.width > MAX_PIXELS:
+        picture = picture.resize((MAX_PIXELS, MAX_PIXELS))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def target_name(target: str) -> str:
+    """A target in words, such as "bulk modulus"."""
+    return KNOWN[target].description.split(",")[0] if target in KNOWN else target
+
+
+def _decimals(spread: float) -> int:
+    """So many that an error a tenth of the spread still has two digits."""
+    return int(np.clip(2 - np.floor(np.log10(spread)), 0, 9)) if spread > 0 else 3
+
+
+def number(value: float, digits: int, spread: float = np.nan) -> str:
+    """Fixed decimals, a true minus sign, no minus zero, "–" for NaN, ± spread if there is one."""
+    if np.isnan(value):
+        return "–"
+    text = f"{value:.{digits}f}"
+    text = text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
+    return text if np.isnan(spread) else f"{text}{NBSP}±{NBSP}{spread:.{digits}f}"
+
+
+def _setting(value: Any) -> str:
+    """A setting as one would write it: two numbers are those of the two stages."""
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    if isinstance(value, dict) and "window" in value:
+        return _channel(value)
+    if not isinstance(value, list | tuple):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    parts = [_setting(part) for part in value]
+    if len(value) == 2 and all(isinstance(part, int | float) for part in value):
+        return f"{parts[0]} (head), {parts[1]} (fine-tuning)"
+    return "; ".join(parts)
+
+
+def _channel(channel: dict[str, Any]) -> str:
+    """Such as "difference, window 8 Å, densest plane, offset 0 d"."""
+    unit = "Å" if channel["unit"] == "angstrom" else "lattice scales"
+    plane = f"plane ({' '.join(map(str, channel['hkl']))})" if channel["hkl"] else "densest plane"
+    window, offset = f"window {channel['window']:g} {unit}", f"offset {channel['offset']:g}{NBSP}d"
+    return f"{channel['kind']}, {window}, {plane}, {offset}"
+
+
+def _formula(text: str) -> Markup:
+    return Markup(re.sub(r"\d+(\.\d+)?", r"<sub>\g<0></sub>", str(escape(text))))
+
+
+def _links(text: str) -> Markup:
+    """Plain text with its DOIs and arXiv numbers as links."""
+    html = str(escape(text))
+    for pattern, site in ((DOI, "https://doi.org/"), (ARXIV, "https://arxiv.org/abs/")):
+        html = re.sub(pattern, rf'<a href="{site}\1">\g<0></a>', html)
+    return Markup(html)

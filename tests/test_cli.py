@@ -1,0 +1,191 @@
+"""The command line as a user sees it: output, exit codes, one-line errors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from rhosight import PropertyModel, Recipe, load_dataset, split
+from rhosight.image import ImageSettings
+
+FAST = [
+    "--extent", "formula", "--size", "48", "--epochs", "1", "1",
+]  # fmt: skip
+
+
+def rhosight(*arguments: object, code: int = 0) -> subprocess.CompletedProcess:
+    """Run the real command in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "rhosight", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=None,
+    )
+    assert done.returncode == code, done.stderr + done.stdout
+    return done
+
+
+def error_of(*arguments: object) -> str:
+    """The one line of a failing command."""
+    lines = rhosight(*arguments, code=2).stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), lines
+    return lines[0]
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "small.parquet"
+    load_dataset("mp-fcc")[:40].to_parquet(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def model(small, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "model"
+    rows, _ = split(load_dataset(small))
+    recipe = Recipe(
+        image=ImageSettings().model_copy(update={"size": 48}), extent="keywords", epochs=(3, 1)
+    )
+    PropertyModel(recipe).fit(load_dataset(small)[rows]).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chgcars(small, tmp_path_factory):
+    """CHGCAR files of the test split."""
+    dataset = load_dataset(small)
+    folder = tmp_path_factory.mktemp("chgcars")
+    kind = ImageSettings().kinds[0]
+    files = []
+    for material in dataset[split(dataset)[1]]:
+        files.append(folder / f"{material.material_id}.CHGCAR")
+        material.density.to_chgcar(files[-1], kind)
+    return kind, files
+
+
+def test_help_shows_every_command_with_an_example():
+    for command in ("demo", "crossval", "train", "predict", "image", "data info", "data pack"):
+        text = rhosight(*command.split(), "--help").stdout
+        assert f"rhosight {command}" in " ".join(text.split()), command
+        assert "Example:" in text, command
+
+
+def test_train_and_predict(small, tmp_path):
+    out = rhosight("train", small, "--out", tmp_path / "m", "--modality", "image", *FAST).stdout
+    assert "RMSE" in out and "GPa" in out
+    frame = json.loads(rhosight("predict", tmp_path / "m", small, "--format", "json").stdout)
+    assert frame["units"]["efermi"] == "eV" and len(frame["predictions"]) == 40
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m"], "training left files behind"
+
+
+def test_chgcar_files_and_the_dataset_give_the_same_values(model, small, chgcars):
+    kind, files = chgcars
+    out = rhosight("predict", model, *files, "--kind", kind, "--format", "json").stdout
+    rows = pd.DataFrame(json.loads(out)["predictions"])
+    rows.index = [name.rsplit("/", 1)[-1].removesuffix(".CHGCAR") for name in rows["material"]]
+    dataset = load_dataset(small)
+    expected = PropertyModel.from_pretrained(model).predict(dataset[list(rows.index)])
+    np.testing.assert_allclose(rows[expected.columns], expected, rtol=1e-5, atol=1e-4)
+
+
+def test_predict_writes_csv(model, small, tmp_path):
+    rhosight("predict", model, small, "--format", "csv", "--out", tmp_path / "p.csv")
+    frame = pd.read_csv(tmp_path / "p.csv", index_col=0)
+    assert list(frame.columns)[-1] == "bulk_modulus_vrh (GPa)" and len(frame) == 40
+
+
+def test_image_writes_slices(chgcars, tmp_path):
+    kind, files = chgcars
+    rhosight("image", files[0], "--kind", kind, "--out", tmp_path, "--size", "64")
+    picture = Image.open(tmp_path / f"{files[0].stem}-{kind}.png")
+    assert picture.size == (64, 64) and np.asarray(picture).std() > 5
+    rhosight(
+        "image", "mp-fcc", "--id", "mp-149", "--show", "difference", "--out", tmp_path,
+        "--hkl", "1", "1", "0",
+    )  # fmt: skip
+    assert (tmp_path / "mp-149-difference.png").exists()
+
+
+def test_crossval_prints_a_table_and_goes_on(small, tmp_path):
+    arguments = (
+        "crossval", small, "--out", tmp_path / "run", "--only-folds", "1", "--modality", "image",
+        *FAST,
+    )  # fmt: skip
+    first = rhosight(*arguments)
+    for word in ("density", "composition", "fine-tuning", "validation", "GPa"):
+        assert word in first.stdout
+    assert (tmp_path / "run" / "report.html").exists()
+    assert "already there" in rhosight(*arguments).stderr
+
+
+def test_data_info_tells_what_is_masked():
+    out = rhosight("data", "info", "mp-fcc", "--iqr", "difference").stdout
+    for word in ("405 materials", "Voigt", "negative", "CC BY 4.0", "removed", "eV/atom"):
+        assert word in out
+
+
+class TestBadInput:
+    """Each gives one line that names the file and the cure, and exit code 2."""
+
+    def test_missing_file(self, model, tmp_path):
+        assert "absent: no such file" in error_of("predict", model, tmp_path / "absent")
+
+    def test_truncated(self, model, chgcars, tmp_path):
+        text = chgcars[1][0].read_text()
+        (tmp_path / "CHGCAR").write_text(text[: len(text) // 2])
+        assert "CHGCAR: truncated" in error_of("predict", model, tmp_path / "CHGCAR")
+
+    def test_not_numeric(self, model, chgcars, tmp_path):
+        lines = chgcars[1][0].read_text().splitlines()
+        lines[40] = lines[40].replace("E", "X", 1)
+        (tmp_path / "CHGCAR").write_text("\n".join(lines))
+        assert "CHGCAR" in error_of("predict", model, tmp_path / "CHGCAR")
+
+    def test_nan(self, model, chgcars, tmp_path):
+        lines = chgcars[1][0].read_text().splitlines()
+        lines[40] = " ".join(["NaN", *lines[40].split()[1:]])
+        (tmp_path / "CHGCAR").write_text("\n".join(lines))
+        assert "NaN" in error_of("predict", model, tmp_path / "CHGCAR")
+
+    def test_grid_against_cell(self, model, tmp_path):
+        dataset = load_dataset("mp-fcc")
+        density = dataset["mp-149"].density
+        density.to_chgcar(tmp_path / "CHGCAR")
+        nx, ny, nz = density.shape
+        text = (tmp_path / "CHGCAR").read_text()
+        text = text.replace(f"   {nx}   {ny}   {nz}\n", f"   {nx * ny}   1   {nz}\n")
+        (tmp_path / "CHGCAR").write_text(text)
+        message = error_of("predict", model, tmp_path / "CHGCAR")
+        assert "contradicts the cell" in message
+
+    def test_unknown_backbone(self, small):
+        message = error_of("crossval", small, "--image-backbone", "resnet999")
+        assert "resnet999" in message and "tf_efficientnet_lite0" in message
+
+    def test_unknown_target(self, small):
+        assert "hardness" in error_of("crossval", small, "--target", "hardness")
+
+    def test_dataset_without_the_target(self, tmp_path):
+        dataset = load_dataset("mp-fcc")
+        lacking = dataset[dataset.targets["bulk_modulus_vrh"].isna().to_numpy()]
+        lacking.to_parquet(tmp_path / "lacking.parquet")
+        message = error_of(
+            "train", tmp_path / "lacking.parquet", "--out", tmp_path / "m",
+            "--target", "bulk_modulus_vrh",
+        )  # fmt: skip
+        assert "bulk_modulus_vrh" in message and not (tmp_path / "m").exists()
+
+    def test_folder_that_is_no_model(self, small, tmp_path):
+        assert "not a rhosight model" in error_of("predict", tmp_path, small)
+
+    def test_wrong_recipe_file(self, small, tmp_path):
+        (tmp_path / "recipe.json").write_text('{"depth": 3}')
+        message = error_of("crossval", small, "--recipe-file", tmp_path / "recipe.json")
+        assert "depth" in message

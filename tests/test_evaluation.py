@@ -1,0 +1,137 @@
+"""Cross-validation on real data: the same folds for all, nothing leaks, runs resume."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import r2_score as sklearn_r2
+
+from rhosight import Recipe, RhosightError, cross_validate, load_dataset
+from rhosight.baselines import BASELINES
+from rhosight.dataset import folds, split
+from rhosight.image import ImageSettings
+
+RECIPE = Recipe(
+    image=ImageSettings().model_copy(update={"size": 48}),
+    extent="formula",
+    epochs=(2, 1),
+    stacked_epochs=(1, 1),
+    views=2,
+)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return load_dataset("mp-fcc")[:60]
+
+
+@pytest.fixture(scope="module")
+def run(dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return cross_validate(dataset, RECIPE, run_dir=folder, n_splits=3, only_folds=2), folder
+
+
+def test_every_model_and_baseline_is_scored_on_the_same_materials(run):
+    result, _ = run
+    keys = ["fold", "part", "target"]
+    seen = result.predictions.groupby([*keys, "model", "stage"])["material_id"].agg(frozenset)
+    for _, sets in seen.groupby(keys):
+        assert sets.nunique() == 1
+    stages = set(seen.index.droplevel(keys))
+    trained = {(m, s) for m in ("image", "text", "image+text") for s in ("head", "fine-tuning")}
+    assert stages == trained | {(name, "") for name in BASELINES}
+
+
+def test_the_parts_do_not_share_a_formula_and_the_test_part_is_the_split(run, dataset):
+    result, _ = run
+    formula = dataset.table["formula"]
+    _, test = split(dataset)
+    for _, frame in result.predictions.groupby("fold"):
+        parts = frame.groupby("part")["material_id"].agg(lambda ids: set(formula[list(set(ids))]))
+        assert not parts["train"] & parts["validation"]
+        assert not parts["test"] & (parts["train"] | parts["validation"])
+        found = set(frame.loc[frame["part"] == "test", "material_id"])
+        assert found <= {dataset.ids[i] for i in test}
+
+
+def test_predictions_are_compared_with_the_labels_and_masked_ones_left_out(run, dataset):
+    result, _ = run
+    frame = result.predictions
+    labels = frame.apply(lambda row: dataset.targets.at[row["material_id"], row["target"]], axis=1)
+    np.testing.assert_array_equal(labels, frame["true"])
+    assert not frame["true"].isna().any()
+    masked = set(dataset.masked["material_id"])
+    assert masked and not masked & set(frame.loc[frame.target == "bulk_modulus_vrh", "material_id"])
+
+
+def test_scores_are_scikit_learns(run):
+    result, _ = run
+    scores = result.scores.set_index(["model", "stage", "target", "part", "fold"])
+    one = ("density", "", "bulk_modulus_vrh", "validation", 1)
+    where = np.logical_and.reduce(
+        [
+            result.predictions[name] == value
+            for name, value in zip(scores.index.names, one, strict=True)
+        ]
+    )
+    frame = result.predictions[where]
+    assert scores.loc[one, "r2"] == pytest.approx(sklearn_r2(frame["true"], frame["predicted"]))
+    error = np.sqrt(np.mean((frame["true"] - frame["predicted"]) ** 2))
+    assert scores.loc[one, "rmse"] == pytest.approx(error)
+
+
+def test_the_summary_is_mean_and_deviation_over_folds(run):
+    result, _ = run
+    row = result.summary().loc[("efermi", "image", "fine-tuning")]
+    scores = result.scores.query(
+        "target == 'efermi' and model == 'image' and stage == 'fine-tuning' and part == 'test'"
+    )
+    assert row["test", "rmse"] == pytest.approx(scores["rmse"].mean())
+    assert row["test", "rmse_std"] == pytest.approx(scores["rmse"].std(ddof=1))
+    assert list(dict.fromkeys(result.summary().index.get_level_values(0))) == list(RECIPE.targets)
+
+
+def test_the_mean_baseline_is_the_mean_of_the_training_labels_only(run):
+    result, _ = run
+    mean = result.predictions.query("model == 'mean' and target == 'efermi' and fold == 0")
+    train = mean.loc[mean["part"] == "train", "true"]
+    np.testing.assert_allclose(mean["predicted"], train.mean())
+
+
+def test_a_finished_run_is_not_run_again_and_one_more_fold_is_added(run, dataset):
+    result, folder = run
+    marks = {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
+    assert len(marks) == 4
+    again = cross_validate(dataset, RECIPE, run_dir=folder, n_splits=3, only_folds=2)
+    pd.testing.assert_frame_equal(again.predictions, result.predictions)
+    assert marks == {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
+    assert not list(folder.rglob("*.safetensors")), "weights of scored folds are left behind"
+
+
+def test_a_folder_of_another_run_is_refused(run, dataset, tmp_path):
+    _, folder = run
+    other = RECIPE.model_copy(update={"seed": 1})
+    with pytest.raises(RhosightError, match=r"other settings \(recipe differ\)"):
+        cross_validate(dataset, other, run_dir=folder, n_splits=3)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(RhosightError, match="not a run"):
+        cross_validate(dataset, RECIPE, run_dir=tmp_path)
+
+
+def test_the_papers_stopping_watches_the_validation_fold(dataset):
+    recipe = RECIPE.model_copy(update={"early_stopping": "validation", "modality": "text"})
+    result = cross_validate(dataset, recipe, n_splits=3, only_folds=1)
+    last = result.history.query("stage == 'fine-tuning'")["watched"].min()
+    frame = result.predictions.query("model == 'text' and stage == 'fine-tuning'")
+    train_rows, _ = folds(dataset, 3, indices=split(dataset)[0])[0]
+    train = dataset[train_rows].targets
+    frame = frame[frame["part"] == "validation"]
+    scaled = (frame["true"] - frame["predicted"]) / frame["target"].map(train.std(ddof=0))
+    huber = np.where(scaled.abs() < 1, scaled**2 / 2, scaled.abs() - 0.5).mean()
+    assert huber == pytest.approx(last, rel=1e-3)
+
+
+def test_unknown_targets_are_named(dataset):
+    with pytest.raises(RhosightError, match="toughness"):
+        cross_validate(dataset, Recipe(targets=("toughness",)))
