@@ -23,7 +23,7 @@ RECIPE = Recipe(
 
 @pytest.fixture(scope="module")
 def dataset():
-    return load_dataset("mp-fcc")[:60]
+    return load_dataset("mp-fcc")[:44]
 
 
 @pytest.fixture(scope="module")

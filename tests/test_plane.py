@@ -154,20 +154,16 @@ def test_fourier_is_exact(waves, hkl):
     assert np.abs(sample(grid, points, "fourier", TRICLINIC.matrix) - exact).max() < 1e-8
 
 
-def test_spline_is_close(waves):
-    """Waves up to 0.9 of what a grid can hold are its worst case; smooth ones are exact to 1e-3.
-
-    The error of a wave of G h = 0.9 π is a quarter of it, and falls with the fourth power.
-    """
-    grid, density = waves
-    plane = lattice_plane(Structure(TRICLINIC, ["Si"], [[0.1, 0.2, 0.3]]))
-    points = plane.points(np.linspace(-5, 5, 31)[None, :], np.linspace(-4, 6, 31)[:, None], 0.2)
-    fine = np.stack(
-        np.meshgrid(*[np.arange(4 * n) / (4 * n) for n in grid.shape], indexing="ij"), axis=-1
-    )
-    exact = density(points)
-    assert relative(exact, sample(grid, points)) < 0.25
-    assert relative(exact, sample(density(fine), points)) < 1e-3
+@pytest.mark.parametrize(("shape", "index"), [((16, 15, 24), (2, 0, 0)), ((20, 24, 18), (0, 0, 3))])
+def test_spline_is_as_close_as_it_says(shape, index):
+    """The error of a wave of G h radians per grid step is (G h)⁴/384, to a factor of 1.3."""
+    wave = np.array(index) / np.array(shape)
+    steps = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    points = np.random.default_rng(4).uniform(-3, 3, size=(2000, 3))
+    exact = np.cos(2 * np.pi * (points @ index))
+    error = np.abs(sample(np.cos(2 * np.pi * (steps @ wave)), points) - exact).max()
+    stated = (2 * np.pi * wave.sum()) ** 4 / 384
+    assert stated / 1.3 < error < stated * 1.3
 
 
 def test_both_interpolations_pass_through_the_grid(waves):
@@ -329,7 +325,7 @@ def test_not_a_plane(hkl):
 
 def test_atoms_on_one_place():
     crystal = Structure(Lattice.cubic(4), ["Na", "Na"], [[0, 0, 0], [0, 0, 1e-4]])
-    with pytest.raises(RhosightError, match="Na: spglib finds no symmetry within 0.01 Å"):
+    with pytest.raises(RhosightError, match="Na: spglib finds no symmetry within"):
         lattice_plane(crystal)
 
 
@@ -368,7 +364,7 @@ def test_offset_moves_along_the_normal_by_d(placed):
 def test_origin_is_a_heaviest_site(placed):
     crystal, plane = placed
     heaviest = max(site.specie.Z for site in crystal)
-    assert crystal[plane.site].specie.Z == heaviest
+    assert heaviest == crystal[plane.site].specie.Z
     assert np.allclose(plane.origin, crystal[plane.site].frac_coords, atol=1e-4)
     assert np.allclose(plane.coordinates(plane.origin), 0)
 
@@ -397,17 +393,14 @@ EQUIVALENT = {
 @pytest.mark.parametrize("name", CRYSTALS)
 @pytest.mark.parametrize("hkl", [None, (1, 1, 0)], ids=["densest", "110"])
 def test_equivalent_cells_give_one_image(name, hkl):
-    """To 1e-4 of its range: the idealised cell has its lengths rounded to 1e-5 Å."""
+    """To 1e-7 of its range, which is what the grids cut off of the Gaussians."""
     crystal = CRYSTALS[name]
-    if hkl and name in ("P1", "P-1"):
-        pytest.skip("(hkl) names a plane of spglib's setting, checked on the others")
     expected = image_of(crystal, hkl)
     worst = {
         change: relative(expected, image_of(other_cell(crystal, **how), hkl))
         for change, how in EQUIVALENT.items()
-        if (change != "2×2×2" or len(crystal) < 8) and (change != "conventional" or "P" not in name)
     }
-    assert max(worst.values()) < 1e-4, worst
+    assert max(worst.values()) < 1e-7, worst
 
 
 def test_the_mirror_image_of_a_chiral_crystal_is_another_crystal():
@@ -417,25 +410,48 @@ def test_the_mirror_image_of_a_chiral_crystal_is_another_crystal():
     assert relative(image_of(crystal), image_of(mirror)) > 0.1
 
 
+def transplanted(density: ChargeDensity, kind: str, matrix: np.ndarray, size: int) -> np.ndarray:
+    """A density on the cell ``matrix`` · lattice, by moving its Fourier components there."""
+    grid = density.grid(kind)
+    amplitudes = np.fft.fftn(grid).ravel() / grid.size
+    waves = np.array(list(itertools.product(*map(range, grid.shape))))
+    aliases = np.array(list(itertools.product(range(-2, 2), repeat=3))) * grid.shape
+    waves = waves[:, None] + aliases
+    lengths = np.linalg.norm(waves @ density.structure.lattice.reciprocal_lattice.matrix, axis=-1)
+    shortest = lengths <= lengths.min(axis=1, keepdims=True) * (1 + 1e-4)
+    shares = np.repeat(amplitudes / shortest.sum(axis=1), shortest.sum(axis=1))
+    moved = waves[shortest] @ matrix.T
+    assert np.abs(moved).max() < size / 2
+    spectrum = np.zeros((size,) * 3, dtype=complex)
+    np.add.at(spectrum, tuple(moved.T % size), shares)
+    return np.fft.ifftn(spectrum).real * size**3
+
+
 @pytest.mark.parametrize("material_id", ["mp-1265", "mp-1700"], ids=["MgO", "AlN"])
 def test_real_density_on_the_conventional_cell(dataset, material_id):
-    """Put on the conventional cell and 2 × 1 × 1 of it by Fourier interpolation: the same image,
-    to 1e-5 with Fourier interpolation and 1 % with splines on these finer grids."""
+    """The same image of primitive and conventional cell, to 1e-6 with Fourier interpolation.
+
+    Splines make an error of their own on each grid, of up to 5 % on these, which hold waves up to
+    their limit.
+    """
     density = dataset[material_id].density
-    grid = density.grid("difference")
-    expected = sample_window(
-        grid, lattice_plane(density.structure), 8.0, 41, 0.0, interpolation="fourier"
+    matrix = np.array(F_CONVENTIONAL)
+    size = 2 * density.shape[0] + 2
+    conventional = ChargeDensity(
+        other_cell(density.structure, matrix, rotate=True),
+        {"difference": transplanted(density, "difference", matrix, size)},
     )
-    size = 2 * (grid.shape[0] + 1)
-    for matrix, shape in [
-        (np.array(F_CONVENTIONAL), (size, size, size)),
-    ]:
-        structure = other_cell(density.structure, matrix, rotate=True)
-        frac = np.stack(np.meshgrid(*[np.arange(n) / n for n in shape], indexing="ij"), axis=-1)
-        cell = sample(grid, frac @ matrix, "fourier", density.structure.lattice.matrix)
-        plane = lattice_plane(structure)
-        assert relative(expected, sample_window(cell, plane, 8.0, 41, 0.0, "fourier")) < 1e-5
-        assert relative(expected, sample_window(cell, plane, 8.0, 41)) < 1e-2
+    images = {
+        (cell, interpolation): sample_window(
+            one.grid("difference"), lattice_plane(one.structure), 8.0, 41, 0.0, interpolation
+        )
+        for cell, one in (("primitive", density), ("conventional", conventional))
+        for interpolation in ("fourier", "spline")
+    }
+    exact = images["primitive", "fourier"]
+    assert relative(exact, images["conventional", "fourier"]) < 1e-6
+    assert relative(exact, images["conventional", "spline"]) < 2e-2
+    assert relative(exact, images["primitive", "spline"]) < 5e-2
 
 
 def test_explicit_supercell_in_another_library(dataset):
@@ -470,7 +486,7 @@ def turned(density: ChargeDensity, turn: float, mirror: int, interpolation: str)
 
 
 # Fourier interpolation keeps the symmetry; a spline keeps what permutes the grid's axes
-@pytest.mark.parametrize(("interpolation", "tolerance"), [("fourier", 1e-6), ("spline", 0.02)])
+@pytest.mark.parametrize(("interpolation", "tolerance"), [("fourier", 1e-6), ("spline", 0.03)])
 @pytest.mark.parametrize(
     ("material_id", "formula", "sixfold"),
     [

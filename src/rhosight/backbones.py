@@ -7,6 +7,7 @@ SHA-256. The paper's own, ``inception_v3`` and ``roberta-base``, are a name away
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.util
 import os
@@ -171,7 +172,7 @@ def _timm_model(name: str, pretrained: bool, classifier: bool) -> nn.Module:
     if folder.is_dir():
         return timm.create_model(f"local-dir:{folder}", pretrained=pretrained, **keep_head)
     if not timm.is_model(name):
-        close = timm.list_models(f"*{name.split('_')[0]}*")[:4]
+        close = difflib.get_close_matches(name, timm.list_models(), n=4)
         hint = f"; near it are {', '.join(close)}" if close else ""
         raise RhosightError(
             f"unknown image backbone {name!r}{hint}; any name of timm.list_models() or a folder "

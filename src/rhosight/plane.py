@@ -195,7 +195,7 @@ def sample(
     frac_coords
         Shape (..., 3); any real numbers, wrapped periodically.
     interpolation
-        ``"spline"``: periodic cubic B-spline, accurate to about (G h)⁴/720 of a Fourier component
+        ``"spline"``: periodic cubic B-spline, accurate to about (G h)⁴/384 of a Fourier component
         of wave number G at grid spacing h. ``"fourier"``: the sum of plane waves through the grid,
         exact for a band-limited density and slower.
     lattice
@@ -208,18 +208,17 @@ def sample(
     Array of shape (...).
     """
     frac_coords = np.asarray(frac_coords, dtype=float)
+    flat = frac_coords.reshape(-1, 3)
     if interpolation == "spline":
         coefficients = scipy.ndimage.spline_filter(
             np.asarray(grid, dtype=float), order=3, mode="grid-wrap"
         )
-        positions = np.moveaxis(frac_coords, -1, 0) * np.array(grid.shape).reshape(
-            (3,) + (1,) * (frac_coords.ndim - 1)
+        positions = flat * np.array(grid.shape)
+        out = scipy.ndimage.map_coordinates(
+            coefficients, positions.T, order=3, mode="grid-wrap", prefilter=False
         )
-        return scipy.ndimage.map_coordinates(
-            coefficients, positions, order=3, mode="grid-wrap", prefilter=False
-        )
+        return out.reshape(frac_coords.shape[:-1])
     if interpolation == "fourier":
-        flat = frac_coords.reshape(-1, 3)
         reciprocal = np.diag(1 / np.array(grid.shape))
         if lattice is not None:
             reciprocal = np.linalg.inv(lattice).T

@@ -70,8 +70,8 @@ def write_report(result: CrossValidation, dataset: Dataset, path: str | os.PathL
     strict = {"autoescape": True, "undefined": StrictUndefined}
     tidy = {"trim_blocks": True, "lstrip_blocks": True}
     environment = Environment(loader=PackageLoader("rhosight"), **strict, **tidy)
-    filters = {"number": number, "formula": _formula, "links": _links, "setting": _setting}
-    environment.filters |= filters | {"words": target_name}
+    filters = {"number": _number, "formula": _formula, "links": _links, "setting": _setting}
+    environment.filters |= filters | {"words": _words}
     html = environment.get_template("report.html.j2").render(report=_Report(result, dataset))
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -93,19 +93,17 @@ class _Report:
         self.settings, self.predictions = result.settings, result.predictions
         self.recipe: dict[str, Any] = self.settings["recipe"]
         self.units: dict[str, str] = self.settings["units"]
-        self.parts = PARTS
         self.test = self.predictions[self.predictions["part"] == "test"]
         # complains of a material that is not there
         self.used = dataset[self.predictions["material_id"].unique().tolist()]
         self.folds = int(self.predictions["fold"].nunique())
         self._scores, summary = result.scores, result.summary()
-        self._means = {(key, part): row[part].to_dict() for key, row in summary.iterrows()
-                       for part in PARTS}  # fmt: skip
+        means = ((key, part, row[part]) for key, row in summary.iterrows() for part in PARTS)
+        self._means = {(key, part): values.to_dict() for key, part, values in means}
         rows = list(dict.fromkeys((model, stage) for _, model, stage in summary.index))
         self.baselines = [row for row in rows if not row[1]]
         self.trained = [row for row in rows if row[1]]
         self.final = self.trained[-1]
-        self.labels = self.used.targets[self.targets].count()
         spread = self.used.targets[self.targets].std()
         self.digits = {t: _decimals(spread[t]) for t in self.targets}
 
@@ -125,18 +123,15 @@ class _Report:
     def duel(self, target: str) -> dict[str, Any]:
         """The best trained model against the strongest baseline, on validation."""
         model, baseline = self.best(target, self.trained), self.best(target, self.baselines)
-        ours, theirs = self._errors(target, model), self._errors(target, baseline)
+        scores = _where(self._scores, target=target, part="validation").set_index("fold")
+        ours = _where(scores, model=model[0], stage=model[1])["rmse"]
+        theirs = _where(scores, model=baseline[0], stage="")["rmse"]
         larger = max(ours.mean(), theirs.mean())
         gap = abs(ours.mean() - theirs.mean()) / larger if larger > 0 else 0.0
         better = bool(ours.mean() < theirs.mean())
         wins = int(((ours < theirs) if better else (theirs < ours)).sum())
         found = {"better": better, "gap": gap, "wins": wins, "folds": len(ours)}
         return {"model": model, "baseline": baseline, **found}
-
-    def _errors(self, target: str, row: Row) -> pd.Series:
-        """Fold → RMSE on validation."""
-        found = _where(self._scores, target=target, model=row[0], stage=row[1], part="validation")
-        return found.set_index("fold")["rmse"]
 
     def parity(self, target: str) -> list[Markup]:
         """Predicted against true values: the final model and the strongest baseline."""
@@ -151,7 +146,7 @@ class _Report:
         for row, frame in zip(rows, frames, strict=True):
             title = ", ".join([row[0], row[1] or "baseline"])
             draw = _parity(frame, title, limits, self.units[target], self.digits[target])
-            label = f"{target_name(target)}, predicted against true: {title}"
+            label = f"{_words(target)}, predicted against true: {title}"
             plots.append(_svg(draw, (3.5, 4.2), label))
         return plots
 
@@ -159,12 +154,10 @@ class _Report:
         """Learning curves of one stage, one plot a model."""
         plots = []
         for model in [model for model, other in self.trained if other == stage]:
-            history, label = (
-                _where(self.result.history, model=model, stage=stage),
-                f"{model}, {stage}",
-            )
+            history = _where(self.result.history, model=model, stage=stage)
             if len(history):
-                plots.append(_svg(_curves(history, label), (3.4, 2.5), f"learning curves: {label}"))
+                draw = _curves(history, f"{model}, {stage}")
+                plots.append(_svg(draw, (3.4, 2.5), f"learning curves: {model}, {stage}"))
         return plots
 
     def spanned(self) -> str:
@@ -196,18 +189,13 @@ class _Report:
             names.append(_channel(channel.model_dump()))
         if len(names) == 1:
             return [{"title": names[0], "src": _png(to_pil(image)), "bar": bars[0]}]
-        whole = bars[0] if all(bar == bars[0] for bar in bars) else None
-        found = [{"title": "as the network sees it", "src": _png(to_pil(image)), "bar": whole}]
-        for colour, name, layer, bar in zip(
-            ("red", "green", "blue"), names, image, bars, strict=True
-        ):
-            found.append({"title": f"{colour}: {name}", "src": _png(_palette(layer)), "bar": bar})
+        one_scale = all(bar == bars[0] for bar in bars)
+        title = "as the network sees it" + ("" if one_scale else ", channels of different scale")
+        found = [{"title": title, "src": _png(to_pil(image)), "bar": one_scale and bars[0]}]
+        for i, colour in enumerate(("red", "green", "blue")):
+            src = _png(_palette(image[i]))
+            found.append({"title": f"{colour}: {names[i]}", "src": src, "bar": bars[i]})
         return found
-
-    def other_dataset(self) -> str:
-        """SHA-256 of the given dataset if it is not that of the run."""
-        given = self.dataset.require_targets(self.targets, how="any").fingerprint()
-        return given if given != self.settings["dataset_sha256"] else ""
 
 
 def _where(frame: pd.DataFrame, **values: str) -> pd.DataFrame:
@@ -224,8 +212,8 @@ def _parity(
             true, predicted = frame.loc[frame["part"] == part, ["true", "predicted"]].to_numpy().T
             if not len(true):
                 continue
-            scores = f"R² {number(r2_score(true, predicted), 2)}, "
-            scores += f"RMSE {number(rmse(true, predicted), digits)} {unit}"
+            scores = f"R² {_number(r2_score(true, predicted), 2)}, "
+            scores += f"RMSE {_number(rmse(true, predicted), digits)} {unit}"
             look = {"s": 12, "marker": marker, "color": colour, "alpha": 0.55, "linewidth": 0}
             look |= {"rasterized": len(frame) > MAX_POINTS, "label": f"{part}: {scores}"}
             axes.scatter(true, predicted, **look)
@@ -275,9 +263,8 @@ def _svg(draw: Callable[[Axes], None], size: tuple[float, float], label: str) ->
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
     for colour, value in COLOURS.items():
         text = text.replace(colour, value)
-    box = re.search(r'viewBox="[^"]*"', text).group()
-    head = f'<svg {box} role="img" aria-label="{escape(label)}">'
-    return Markup(head + re.split(r"<svg[^>]*>", text, maxsplit=1)[1])
+    box, rest = re.search(r'<svg[^>]*(viewBox="[^"]*")[^>]*>(.*)', text, re.DOTALL).groups()
+    return Markup(f'<svg {box} role="img" aria-label="{escape(label)}">{rest}')
 
 
 def _scale_bar(side: float, settings: ImageSettings) -> dict[str, str]:
@@ -309,7 +296,7 @@ def _png(picture: Image) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def target_name(target: str) -> str:
+def _words(target: str) -> str:
     """A target in words, such as "bulk modulus"."""
     return KNOWN[target].description.split(",")[0] if target in KNOWN else target
 
@@ -319,7 +306,7 @@ def _decimals(spread: float) -> int:
     return int(np.clip(2 - np.floor(np.log10(spread)), 0, 9)) if spread > 0 else 3
 
 
-def number(value: float, digits: int, spread: float = np.nan) -> str:
+def _number(value: float, digits: int, spread: float = np.nan) -> str:
     """Fixed decimals, a true minus sign, no minus zero, "–" for NaN, ± spread if there is one."""
     if np.isnan(value):
         return "–"

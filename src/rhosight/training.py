@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -346,7 +347,7 @@ class _Stage(L.LightningModule):
         return loss, max(1, int(there.sum()))
 
     def on_train_epoch_start(self) -> None:
-        # one seed per epoch: order, dropout and augmentation survive an interruption
+        # one seed per epoch: dropout and augmentation survive an interruption
         recipe = self.job.recipe
         torch.manual_seed(hash((recipe.seed, self.job.number, self.current_epoch)) % 2**63)
 
@@ -459,15 +460,18 @@ def _fit_stage(
     )
     size = job.recipe.batch_size[job.phase]
     resume = str(checkpoint) if checkpoint and checkpoint.exists() else None
-    trainer.fit(
-        stage,
-        _loader(fit_rows, size, learning=True),
-        _loader(stop_rows, 64, learning=False),
-        ckpt_path=resume,
-        weights_only=True if resume else None,
-    )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(
+            stage,
+            _loader(fit_rows, size, shuffle_seed=hash((job.recipe.seed, job.number))),
+            _loader(stop_rows, 64),
+            ckpt_path=resume,
+            weights_only=True if resume else None,
+        )
+    except SystemExit as stop:  # what Lightning makes of Ctrl-C, deaf to it from then on
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from stop
     stage.network.load_state_dict(best.weights)
     if folder:
         weights = {key: value.contiguous() for key, value in best.weights.items()}
@@ -481,14 +485,34 @@ def _fit_stage(
     return record.history
 
 
-def _loader(rows: Sequence[int], size: int, learning: bool):
+class _Shuffle(torch.utils.data.Sampler):
+    """An order that depends on seed and epoch alone, not on what was drawn before."""
+
+    def __init__(self, count: int, seed: int):
+        self.count, self.seed, self.epoch = count, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:  # Lightning calls it, also after a resume
+        self.epoch = epoch
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) % 2**63)
+        yield from torch.randperm(self.count, generator=generator).tolist()
+
+    def __len__(self) -> int:
+        return self.count
+
+
+def _loader(rows: Sequence[int], size: int, shuffle_seed: int | None = None):
     """Batches of row numbers. A last batch of one is left out in training: BatchNorm needs two."""
     dataset = torch.as_tensor(np.asarray(rows))
+    learning = shuffle_seed is not None
     return torch.utils.data.DataLoader(
         dataset,
         batch_size=min(size, len(dataset)),
-        shuffle=learning,
+        sampler=_Shuffle(len(dataset), shuffle_seed) if learning else None,
         drop_last=learning and len(dataset) % size == 1,
+        # else it would draw a number from the global generator, at a time that differs on a resume
+        generator=torch.Generator(),
     )
 
 
