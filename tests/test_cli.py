@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -12,6 +17,7 @@ import pytest
 from PIL import Image
 
 from rhosight import PropertyModel, Recipe, load_dataset, split
+from rhosight.cli import main
 from rhosight.image import ImageSettings
 
 FAST = [
@@ -19,16 +25,32 @@ FAST = [
 ]  # fmt: skip
 
 
-def rhosight(*arguments: object, code: int = 0) -> subprocess.CompletedProcess:
-    """Run the real command in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "rhosight", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=None,
-    )
-    assert done.returncode == code, done.stderr + done.stdout
+def in_a_process(*arguments: object) -> subprocess.CompletedProcess:
+    """Run the real command in a process of its own: true, and slow to start."""
+    command = [sys.executable, "-m", "rhosight", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+@dataclass
+class Done:
+    """What a command printed."""
+
+    stdout: str
+    stderr: str
+
+
+def rhosight(*arguments: object, code: int = 0) -> Done:
+    """Run the command's own entry point in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", ["rhosight", *map(str, arguments)]),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.raises(SystemExit) as stop,
+    ):
+        main()
+    done = Done(out.getvalue(), err.getvalue())
+    assert (stop.value.code or 0) == code, done
     return done
 
 
@@ -113,16 +135,19 @@ def test_image_writes_slices(chgcars, tmp_path):
     assert (tmp_path / "mp-149-difference.png").exists()
 
 
-def test_crossval_prints_a_table_and_goes_on(small, tmp_path):
+def test_crossval_prints_a_table_and_goes_on(small, tmp_path, caplog):
     arguments = (
         "crossval", small, "--out", tmp_path / "run", "--only-folds", "1", "--modality", "image",
         *FAST,
     )  # fmt: skip
     first = rhosight(*arguments)
+    assert first.stdout.count("fine-tuning") == 3
     for word in ("density", "composition", "fine-tuning", "validation", "GPa"):
         assert word in first.stdout
     assert (tmp_path / "run" / "report.html").exists()
-    assert "already there" in rhosight(*arguments).stderr
+    with caplog.at_level(logging.INFO):
+        rhosight(*arguments)
+    assert "already there" in caplog.text
 
 
 def test_data_info_tells_what_is_masked():
@@ -133,6 +158,11 @@ def test_data_info_tells_what_is_masked():
 
 class TestBadInput:
     """Each gives one line that names the file and the cure, and exit code 2."""
+
+    def test_in_a_process_of_its_own(self, model, tmp_path):
+        done = in_a_process("predict", model, tmp_path / "absent")
+        assert done.returncode == 2 and done.stdout == ""
+        assert done.stderr.strip().count("\n") == 0 and "absent: no such file" in done.stderr
 
     def test_missing_file(self, model, tmp_path):
         assert "absent: no such file" in error_of("predict", model, tmp_path / "absent")

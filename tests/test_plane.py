@@ -214,6 +214,8 @@ def test_window_layout(interpolation):
     assert image.shape == (3, 3)
     assert image[0, 0] == pytest.approx(float(corner), abs=1e-10)
     assert image[1, 2] == pytest.approx(float(right), abs=1e-10)
+    pixel = sample_window(grid, plane, 6.0, 1, 0.25, interpolation)
+    assert pixel == pytest.approx(image[1:2, 1:2], abs=1e-10)
 
 
 # which plane

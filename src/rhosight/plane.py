@@ -286,7 +286,8 @@ def _powers(frequency: np.ndarray, axis: np.ndarray) -> np.ndarray:
     multiplication, since the exponentials would take most of the time."""
     steps = np.empty((len(axis), len(frequency)), dtype=complex)
     steps[0] = np.exp(2j * np.pi * frequency * axis[0])
-    steps[1:] = np.exp(2j * np.pi * frequency * (axis[1] - axis[0]))
+    if len(axis) > 1:
+        steps[1:] = np.exp(2j * np.pi * frequency * (axis[1] - axis[0]))
     return np.cumprod(steps, axis=0, out=steps)
 
 
