@@ -156,6 +156,14 @@ def test_data_info_tells_what_is_masked():
         assert word in out
 
 
+def test_data_pack_makes_a_dataset_of_a_folder(folder, few, tmp_path):
+    out = rhosight("data", "pack", folder, tmp_path / "few.parquet", "--no-texts").stdout
+    assert "6 materials" in out and "1 labels masked" in out
+    assert load_dataset(tmp_path / "few.parquet").ids == few.ids
+    message = error_of("data", "pack", tmp_path / "absent", tmp_path / "out.parquet")
+    assert "absent" in message and not (tmp_path / "out.parquet").exists()
+
+
 class TestBadInput:
     """Each gives one line that names the file and the cure, and exit code 2."""
 

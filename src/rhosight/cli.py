@@ -395,12 +395,16 @@ def data_pack(
     folder: Annotated[Path, typer.Argument(help="materials.csv, structures/, densities.h5.")],
     out: Annotated[Path, typer.Argument(help="Parquet file to write.")],
     texts: Annotated[bool, typer.Option(help="Describe the structures as well.")] = True,
+    about: Annotated[
+        Path | None,
+        typer.Option(help="JSON with attribution, licence, units; else provenance.json of FOLDER."),
+    ] = None,
 ) -> None:
     """Turn a folder of structures, densities and labels into one Parquet dataset."""
     from .dataset import pack
 
     with _progress() as progress:
-        report = pack(folder, out, describe_texts=texts, progress=progress)
+        report = pack(folder, out, describe_texts=texts, about=about, progress=progress)
     console.print(f"{report.materials} materials: {report.path}")
     console.print(f"{len(report.masked)} labels masked; see `rhosight data info {report.path}`")
     if len(report.problems):

@@ -198,6 +198,8 @@ class _Shared:
 
     def baseline(self, name: str) -> pd.DataFrame:
         if name not in self._features:
+            if self.progress:
+                self.progress(f"features of baseline {name}", 0, 1)
             self._features[name] = baseline_features(name, self.dataset.densities)
         return self._features[name]
 

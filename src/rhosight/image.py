@@ -18,7 +18,7 @@ Normalisation = Literal["physical", "paper", "zero"]
 Colour = Literal["channels", "grey", "viridis"]
 
 # The physical map arcsinh(ρ/ρ₀) is linear below ρ₀ and logarithmic above it. ρ₀ and the value
-# that maps to 1 are fixed for all materials, in e/Å³; they span what the bundled dataset holds.
+# that maps to 1 are fixed for all materials, in e/Å³; the few larger values, at cores, are clipped.
 PHYSICAL_SCALE = {
     "total": (0.05, 5.0),
     "promolecule": (0.05, 5.0),

@@ -162,7 +162,7 @@ class PropertyModel:
             materials = [materials]
         mean, std = self._scaler
         found = []
-        chunk = 64  # memory does not grow with the number of materials
+        chunk = 16  # memory does not grow with the number of materials
         for start in range(0, len(materials), chunk):
             part = materials[start : start + chunk]
             inputs = make_inputs(part, self.recipe, self._text_backbone)

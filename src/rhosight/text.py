@@ -73,13 +73,13 @@ def describe(structure: Structure, extent: Extent = "all", name: str = "") -> st
         raise RhosightError(f"unknown extent of text `{extent}`; known are {', '.join(EXTENTS)}")
     if not len(structure):
         raise RhosightError(f"{name or 'structure'}: has no atoms; give one with at least one site")
-    formula = _formula(structure)
-    if extent == "formula":
-        return formula
     with warnings.catch_warnings():
-        # CrystalNN and spglib warn of missing oxidation states and of deprecations, which a
-        # caller can do nothing about.
+        # The libraries warn of deprecations, missing oxidation states or electronegativities,
+        # which a caller can do nothing about.
         warnings.simplefilter("ignore")
+        formula = _formula(structure)
+        if extent == "formula":
+            return formula
         cell = _canonical_cell(structure)
         if extent == "keywords":
             return _keywords(cell, formula)
