@@ -13,6 +13,7 @@ from rhosight.backbones import ImageBackbone, TextBackbone
 from rhosight.image import ImageSettings
 from rhosight.inputs import Inputs, draw_images, middle, turn
 from rhosight.models import ImageModel, StackedModel, TextModel
+from rhosight.property_model import make_inputs
 from rhosight.training import build_model, predict_rows, train
 
 SMALL = {
@@ -234,6 +235,23 @@ def test_a_model_says_which_density_it_misses(fitted):
 def test_a_wrong_recipe_names_the_field(changes, message):
     with pytest.raises(RhosightError, match=message):
         PropertyModel(**changes)
+
+
+def test_the_fraction_of_texts_that_is_cut_is_reported(dataset, caplog):
+    with caplog.at_level("INFO"):
+        make_inputs(dataset[["mp-1030", "mp-1022"]], Recipe(modality="text", extent="all"))
+    assert "texts (all): 50.0 % are longer than the 512 tokens" in caplog.text
+
+
+def test_fitting_goes_on_in_its_folder_and_refuses_that_of_another(dataset, tmp_path):
+    model = PropertyModel(modality="text", epochs=(1, 1), **SMALL)
+    epochs = []
+    first = model.fit(dataset, tmp_path / "run").predict(dataset)
+    again = model.fit(dataset, tmp_path / "run", lambda *step: epochs.append(step))
+    pd.testing.assert_frame_equal(again.predict(dataset), first)
+    assert not epochs, "finished stages were run again"
+    with pytest.raises(RhosightError, match=r"other settings \(recipe differ\)"):
+        PropertyModel(modality="text", epochs=(2, 1), **SMALL).fit(dataset, tmp_path / "run")
 
 
 def test_unknown_and_empty_targets_are_named(dataset):

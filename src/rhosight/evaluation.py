@@ -7,7 +7,6 @@ and test part of each fold.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -23,11 +22,11 @@ from torch import Tensor
 
 from .baselines import BASELINES, baseline_features, make_baseline
 from .dataset import Dataset, folds, split
-from .errors import RhosightError
 from .inputs import Inputs
 from .property_model import (
     inner_split,
     make_inputs,
+    open_run,
     r2_score,
     rmse,
     scaler_of,
@@ -152,7 +151,7 @@ def cross_validate(
         "units": {target: dataset.units[target] for target in recipe.targets},
         "versions": versions(),
     }
-    folder = _open_run(run_dir, settings)
+    folder = open_run(run_dir, settings)
     train_part, test = split(dataset, test_fraction, split_seed, groups)
     parts = folds(dataset, n_splits, split_seed, groups, indices=train_part)[:only_folds]
 
@@ -304,29 +303,3 @@ def _fitted_baseline(
         return np.column_stack([model.predict(features.iloc[where]) for model in models])
 
     return predict
-
-
-def _open_run(run_dir: str | os.PathLike | None, settings: dict[str, Any]) -> Path | None:
-    """The run folder, with its settings written or checked."""
-    if run_dir is None:
-        return None
-    folder = Path(run_dir)
-    path = folder / "settings.json"
-    # JSON turns tuples into lists, so compare what is read back
-    settings = json.loads(json.dumps(settings))
-    if path.exists():
-        there = json.loads(path.read_text())
-        differ = sorted(key for key in settings if settings[key] != there.get(key))
-        if differ:
-            raise RhosightError(
-                f"{folder}: holds a run with other settings ({', '.join(differ)} differ); give "
-                "another folder, or remove this one to start anew"
-            )
-    else:
-        if folder.exists() and any(folder.iterdir()):
-            raise RhosightError(f"{folder}: not empty and not a run; give a new folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".part")
-        draft.write_text(json.dumps(settings, indent=2, ensure_ascii=False))
-        os.replace(draft, path)
-    return folder

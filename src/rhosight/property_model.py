@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -25,8 +26,10 @@ from .density import ChargeDensity
 from .errors import RhosightError
 from .inputs import Inputs, draw_images
 from .models import StackedModel
-from .text import describe
+from .text import describe, truncated_fraction
 from .training import Recipe, StageResult, build_model, predict_rows, train
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 """Version of the saved folder; a folder of a later one is refused."""
@@ -115,7 +118,14 @@ class PropertyModel:
             fit_rows,
             stop_rows,
             self._scaler,
-            run_dir=Path(run_dir) if run_dir else None,
+            run_dir=open_run(
+                run_dir,
+                {
+                    "recipe": self.recipe.model_dump(mode="json"),
+                    "dataset_sha256": dataset.fingerprint(),
+                    "versions": versions(),
+                },
+            ),
             on_stage=remember,
             progress=progress,
         )
@@ -361,7 +371,17 @@ def make_inputs(
         canvas = draw_images(densities, recipe.image, recipe.augment, progress)
     if recipe.uses_text:
         backbone = text_backbone or TextBackbone(recipe.text_backbone)
-        ids, mask = backbone.tokenize(texts_of(materials, recipe.extent))
+        texts = texts_of(materials, recipe.extent)
+        ids, mask = backbone.tokenize(texts)
+        cut = truncated_fraction(texts, backbone.tokenizer, backbone.max_tokens)
+        if cut or text_backbone is None:
+            logger.info(
+                "texts (%s): %.1f %% are longer than the %d tokens that %s reads, and cut",
+                recipe.extent,
+                100 * cut,
+                backbone.max_tokens,
+                backbone.name,
+            )
     return Inputs(canvas, recipe.image.size, ids, mask)
 
 
@@ -376,6 +396,38 @@ def texts_of(materials: Dataset | Sequence[ChargeDensity], extent: str) -> list[
             )
         ]
     return [describe(d.structure, extent, d.name) for d in materials]
+
+
+def open_run(run_dir: str | os.PathLike | None, settings: dict[str, Any]) -> Path | None:
+    """A run folder, its settings written or, if they are there, compared.
+
+    Raises
+    ------
+    RhosightError
+        If it holds a run with other settings, or something that is not a run.
+    """
+    if run_dir is None:
+        return None
+    folder = Path(run_dir)
+    path = folder / "settings.json"
+    # JSON turns tuples into lists, so compare what is read back
+    settings = json.loads(json.dumps(settings))
+    if path.exists():
+        there = json.loads(path.read_text())
+        differ = sorted(key for key in settings if settings[key] != there.get(key))
+        if differ:
+            raise RhosightError(
+                f"{folder}: holds a run with other settings ({', '.join(differ)} differ); give "
+                "another folder, or remove this one to start anew"
+            )
+    else:
+        if folder.exists() and any(folder.iterdir()):
+            raise RhosightError(f"{folder}: not empty and not a run; give a new folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(".part")
+        draft.write_text(json.dumps(settings, indent=2, ensure_ascii=False))
+        os.replace(draft, path)
+    return folder
 
 
 def versions() -> dict[str, str]:
