@@ -144,8 +144,6 @@ def _recipe_options(function):
 def _recipe(
     preset: Preset, recipe_file: Path | None, target: list[str] | None, size: int | None, **options
 ) -> Any:
-    from pydantic import ValidationError
-
     from .training import Recipe
 
     base = Recipe.paper() if preset is Preset.paper else Recipe()
@@ -160,12 +158,7 @@ def _recipe(
         fields["targets"] = tuple(target)
     if size:
         fields["image"] = dict(fields["image"]) | {"size": size}
-    try:
-        return Recipe(**fields)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise RhosightError(f"recipe: {where}: {problem['msg']}") from error
+    return Recipe.checked(fields)
 
 
 @app.command(epilog="Example: rhosight demo --out demo")

@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -160,14 +161,11 @@ def cross_validate(
     for number, (train_rows, validation_rows) in enumerate(parts):
         rows = {"train": train_rows, "validation": validation_rows, "test": test}
         found.append(_fold(number, rows, shared, folder, len(parts)))
-    texts = {}
-    if recipe.uses_text:
-        texts = dict(zip(dataset.ids, texts_of(dataset, recipe.extent), strict=True))
     return CrossValidation(
         predictions=pd.concat([f[0] for f in found], ignore_index=True),
         history=pd.concat([f[1] for f in found], ignore_index=True),
         settings=settings,
-        texts=texts,
+        texts=dict(zip(dataset.ids, shared.texts or (), strict=False)),
     )
 
 
@@ -192,8 +190,15 @@ class _Shared:
     @property
     def inputs(self) -> Inputs:
         if self._inputs is None:
-            self._inputs = make_inputs(self.dataset, self.recipe, progress=self.progress)
+            self._inputs = make_inputs(
+                self.dataset, self.recipe, progress=self.progress, texts=self.texts
+            )
         return self._inputs
+
+    @cached_property
+    def texts(self) -> list[str] | None:
+        """In the order of the dataset; describing structures takes seconds each."""
+        return texts_of(self.dataset, self.recipe.extent) if self.recipe.uses_text else None
 
     def baseline(self, name: str) -> pd.DataFrame:
         if name not in self._features:

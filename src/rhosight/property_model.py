@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -65,12 +64,7 @@ class PropertyModel:
     """
 
     def __init__(self, recipe: Recipe | None = None, **changes: Any):
-        try:
-            self.recipe = Recipe(**((recipe or Recipe()).model_dump() | changes))
-        except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(map(str, problem["loc"]))
-            raise RhosightError(f"recipe: {where}: {problem['msg']}") from error
+        self.recipe = Recipe.checked((recipe or Recipe()).model_dump() | changes)
         self.network: nn.Module | None = None
         self.units: dict[str, str] = {}
         self.history: dict[tuple[str, str], list[dict[str, float]]] = {}
@@ -361,8 +355,9 @@ def make_inputs(
     recipe: Recipe,
     text_backbone: Any = None,
     progress: Callable | None = None,
+    texts: Sequence[str] | None = None,
 ) -> Inputs:
-    """The images and tokens that a recipe reads of some materials."""
+    """The images and tokens that a recipe reads of some materials; ``texts`` if already made."""
     from .backbones import TextBackbone
 
     canvas = ids = mask = None
@@ -371,7 +366,7 @@ def make_inputs(
         canvas = draw_images(densities, recipe.image, recipe.augment, progress)
     if recipe.uses_text:
         backbone = text_backbone or TextBackbone(recipe.text_backbone)
-        texts = texts_of(materials, recipe.extent)
+        texts = texts or texts_of(materials, recipe.extent)
         ids, mask = backbone.tokenize(texts)
         cut = truncated_fraction(texts, backbone.tokenizer, backbone.max_tokens)
         if cut or text_backbone is None:

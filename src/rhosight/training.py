@@ -27,12 +27,13 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from .backbones import DEFAULT_IMAGE, DEFAULT_TEXT, ImageBackbone, TextBackbone
+from .errors import RhosightError
 from .image import ImageSettings
 from .inputs import Inputs
 from .models import ImageModel, StackedModel, TextModel
@@ -113,6 +114,16 @@ class Recipe(BaseModel):
     augment: bool = True
     views: int = Field(6, ge=1)
     seed: int = 0
+
+    @classmethod
+    def checked(cls, fields: dict[str, Any]) -> Recipe:
+        """The recipe with these fields; RhosightError names the first that is wrong."""
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(map(str, problem["loc"]))
+            raise RhosightError(f"recipe: {where}: {problem['msg']}") from error
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
