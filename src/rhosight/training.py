@@ -99,14 +99,14 @@ class Recipe(BaseModel):
     text_backbone: str = DEFAULT_TEXT
     image: ImageSettings = ImageSettings()
     extent: Literal["formula", "keywords", "all"] = "keywords"
-    epochs: tuple[int, int] = (60, 10)
+    epochs: tuple[int, int] = (60, 16)
     stacked_epochs: tuple[int, int] = (40, 3)
     batch_size: tuple[int, int] = (32, 16)
     learning_rate: tuple[float, float] = (1e-3, 1e-3)
     image_rate: float = 5e-4
     text_rate: float = 2e-4
     stacked_factor: float = 0.3
-    patience: tuple[int, int] = (20, 8)
+    patience: tuple[int, int] = (20, 12)
     early_stopping: Literal["inner", "validation"] = "inner"
     inner_fraction: float = Field(0.12, gt=0, lt=0.5)
     dropout: float = Field(0.1, ge=0, lt=1)
