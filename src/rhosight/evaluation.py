@@ -27,13 +27,13 @@ from .inputs import Inputs
 from .property_model import (
     inner_split,
     make_inputs,
-    open_run,
     r2_score,
     rmse,
     scaler_of,
     texts_of,
     versions,
 )
+from .runs import open_run, replacing
 from .training import Recipe, StageResult, train
 
 logger = logging.getLogger(__name__)
@@ -286,8 +286,8 @@ def _fold(
     if fold_dir:
         names = ("predictions.parquet", "history.parquet")
         for frame, name in zip(result, names, strict=True):  # history last: it marks the end
-            frame.to_parquet(fold_dir / f"{name}.part")
-            os.replace(fold_dir / f"{name}.part", fold_dir / name)
+            with replacing(fold_dir / name) as draft:
+                frame.to_parquet(draft)
         for stage in fold_dir.iterdir():  # weights of a scored fold are of no further use
             if stage.is_dir():
                 shutil.rmtree(stage)

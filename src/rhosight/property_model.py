@@ -25,6 +25,7 @@ from .density import ChargeDensity
 from .errors import RhosightError
 from .inputs import Inputs, draw_images
 from .models import StackedModel
+from .runs import open_run
 from .text import describe, truncated_fraction
 from .training import Recipe, StageResult, build_model, predict_rows, train
 
@@ -391,38 +392,6 @@ def texts_of(materials: Dataset | Sequence[ChargeDensity], extent: str) -> list[
             )
         ]
     return [describe(d.structure, extent, d.name) for d in materials]
-
-
-def open_run(run_dir: str | os.PathLike | None, settings: dict[str, Any]) -> Path | None:
-    """A run folder, its settings written or, if they are there, compared.
-
-    Raises
-    ------
-    RhosightError
-        If it holds a run with other settings, or something that is not a run.
-    """
-    if run_dir is None:
-        return None
-    folder = Path(run_dir)
-    path = folder / "settings.json"
-    # JSON turns tuples into lists, so compare what is read back
-    settings = json.loads(json.dumps(settings))
-    if path.exists():
-        there = json.loads(path.read_text())
-        differ = sorted(key for key in settings if settings[key] != there.get(key))
-        if differ:
-            raise RhosightError(
-                f"{folder}: holds a run with other settings ({', '.join(differ)} differ); give "
-                "another folder, or remove this one to start anew"
-            )
-    else:
-        if folder.exists() and any(folder.iterdir()):
-            raise RhosightError(f"{folder}: not empty and not a run; give a new folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".part")
-        draft.write_text(json.dumps(settings, indent=2, ensure_ascii=False))
-        os.replace(draft, path)
-    return folder
 
 
 def versions() -> dict[str, str]:

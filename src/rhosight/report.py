@@ -22,6 +22,7 @@ from .errors import RhosightError
 from .evaluation import PARTS, CrossValidation, r2_score, rmse
 from .image import ImageSettings, density_image, to_pil, window_side
 from .plane import lattice_plane
+from .runs import replacing
 from .schema import KNOWN
 
 if TYPE_CHECKING:
@@ -73,15 +74,12 @@ def write_report(result: CrossValidation, dataset: Dataset, path: str | os.PathL
     filters = {"number": _number, "formula": _formula, "links": _links, "setting": _setting}
     environment.filters |= filters | {"words": _words}
     html = environment.get_template("report.html.j2").render(report=_Report(result, dataset))
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        draft.write_text(html, encoding="utf-8")
-        os.replace(draft, path)
+        with replacing(path) as draft:
+            draft.write_text(html, encoding="utf-8")
     except OSError as error:
         reason = "is a folder" if path.is_dir() else f"no writable folder {path.parent}"
         raise RhosightError(f"{path}: cannot be written ({reason}); choose another") from error
-    finally:
-        draft.unlink(missing_ok=True)
     return path
 
 

@@ -22,7 +22,7 @@ from .errors import RhosightError
 
 SCHEMA_VERSION = "1"
 
-Role = Literal["identity", "structure", "density", "target", "label", "text", "record"]
+Role = Literal["identity", "structure", "density", "image", "target", "label", "text", "record"]
 
 _GRID = pa.list_(pa.float32())
 _JSON = pa.string()
@@ -57,6 +57,10 @@ COLUMNS: tuple[Column, ...] = (
     Column("total", _GRID, "density", "charge density of the converged SCF", "e/Å³"),
     Column("difference", _GRID, "density", "total minus superposed free atoms", "e/Å³"),
     Column("spin", _GRID, "density", "spin-up minus spin-down density", "e/Å³"),
+    Column(
+        "image", pa.list_(pa.float16()), "image",
+        "drawn image, C order of (3, pixels, pixels), in [-1, 1]; how: file metadata `image`",
+    ),
     Column("formation_energy_per_atom", pa.float64(), "target", "formation energy", "eV/atom"),
     Column("efermi", pa.float64(), "target", "Fermi energy", "eV"),
     Column(
@@ -131,6 +135,21 @@ def file_metadata(schema: pa.Schema, about: Mapping[str, str]) -> dict[str, str]
     return {**about, **version, "units": json.dumps(units, ensure_ascii=False)}
 
 
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a table.
+
+    ``material_id`` is empty if it concerns the whole table, ``column`` if it concerns the whole
+    row. An ``error`` keeps the material (or the table) from being used, a ``warning`` does not.
+    """
+
+    problem: str
+    cure: str
+    column: str = ""
+    material_id: str = ""
+    severity: Literal["error", "warning"] = "error"
+
+
 def validate(table: pa.Table, where: str) -> pa.Table:
     """Check a table against the schema and bring it to the schema's types.
 
@@ -151,23 +170,58 @@ def validate(table: pa.Table, where: str) -> pa.Table:
     Raises
     ------
     RhosightError
-        For missing columns, types that do not convert, empty or repeated ids, a grid whose shape
-        contradicts its length, infinite targets, or a file of a later schema version.
+        For the first problem that :func:`inspect` finds.
     """
-    _check_version(table.schema.metadata or {}, where)
-    _check_present(table.column_names, where)
+    checked, problems = inspect(table)
+    if problems:
+        first = problems[0]
+        raise RhosightError(f"{where}: {first.problem}; {first.cure}")
+    return checked
+
+
+def inspect(table: pa.Table) -> tuple[pa.Table, list[Problem]]:
+    """A table as the schema has it, as far as it can be brought there, and all that contradicts it.
+
+    Returns
+    -------
+    checked
+        As :func:`validate` returns it, without the columns that do not convert.
+    problems
+        Missing columns, types that do not convert, units other than the schema's, empty or
+        repeated ids, a grid whose shape contradicts its length, infinite targets, a file of a
+        later schema version: errors all, in this order. Empty for a sound table.
+    """
+    metadata = table.schema.metadata or {}
+    problems = [*_version_problems(metadata), *_presence_problems(table.column_names)]
+    if len(set(table.column_names)) < len(table.column_names):
+        table = table.select(
+            [table.column_names.index(n) for n in dict.fromkeys(table.column_names)]
+        )
     names = [c.name for c in COLUMNS if c.name in table.column_names]
     names += [name for name in table.column_names if name not in KNOWN]
-    fields = [_known_field(table.schema.field(name)) for name in names]
-    arrays = [_cast(table[field.name], field, where) for field in fields]
+    fields, arrays = [], []
+    for name in names:
+        field = _known_field(table.schema.field(name))
+        array, found = _cast(table, field)
+        problems += found
+        if array is not None:
+            fields.append(field)
+            arrays.append(array)
+    problems += _unit_problems(table.schema)
     schema = pa.schema(fields)
-    about = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+    about = {k.decode(): v.decode() for k, v in metadata.items()}
     about.pop("pandas", None)  # pandas' own description of its frame, stale by now
     checked = pa.table(arrays, schema=schema.with_metadata(file_metadata(schema, about)))
-    _check_ids(checked, where)
-    _check_grids(checked, where)
-    _check_targets(checked, where)
-    return checked
+    for check in (_id_problems, _grid_problems, _target_problems):
+        problems += check(checked)
+    return checked, problems
+
+
+def ids_of(table: pa.Table) -> list[str]:
+    """What messages call each row: its id, or its number if it has none."""
+    have = table.column_names.count("material_id") == 1
+    ids = table["material_id"].to_pylist() if have else [None] * len(table)
+    return [f"row {i}" if name in (None, "") else str(name) for i, name in enumerate(ids)]
 
 
 def _known_field(field: pa.Field) -> pa.Field:
@@ -177,87 +231,114 @@ def _known_field(field: pa.Field) -> pa.Field:
     return make_field(field.name, field.type, unit_of(field))
 
 
-def _check_version(metadata: Mapping[bytes, bytes], where: str) -> None:
+def _version_problems(metadata: Mapping[bytes, bytes]) -> list[Problem]:
     version = metadata.get(b"schema_version", SCHEMA_VERSION.encode()).decode()
-    if version != SCHEMA_VERSION:
-        raise RhosightError(
-            f"{where}: schema version {version}, this rhosight reads {SCHEMA_VERSION}; "
-            "update rhosight or write the file again with this version"
-        )
+    if version == SCHEMA_VERSION:
+        return []
+    what = f"schema version {version}, this rhosight reads {SCHEMA_VERSION}"
+    return [Problem(what, "update rhosight or write the file again with this version")]
 
 
-def _check_present(names: list[str], where: str) -> None:
+def _presence_problems(names: list[str]) -> list[Problem]:
+    cure = "make datasets with rhosight.dataset.pack"
     missing = [c.name for c in COLUMNS if c.required and c.name not in names]
-    if missing:
-        raise RhosightError(
-            f"{where}: no column {', '.join(missing)}; make datasets with rhosight.dataset.pack"
-        )
+    found = [Problem(f"no column {name}", cure, name) for name in missing]
     repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise RhosightError(f"{where}: column {', '.join(repeated)} stands twice; rename one")
+    found += [Problem(f"column {name} stands twice", "rename one", name) for name in repeated]
     if not set(STORED_KINDS) & set(names):
-        raise RhosightError(
-            f"{where}: no density column; give at least one of {', '.join(STORED_KINDS)}"
-        )
+        cure = f"give at least one of {', '.join(STORED_KINDS)}"
+        found.append(Problem("no density column", cure))
+    return found
 
 
-def _cast(array: pa.ChunkedArray, field: pa.Field, where: str) -> pa.ChunkedArray:
-    if not field.nullable and array.null_count:
-        raise RhosightError(
-            f"{where}: {array.null_count} materials have no `{field.name}`; fill it or drop them"
-        )
+def _cast(table: pa.Table, field: pa.Field) -> tuple[pa.ChunkedArray | None, list[Problem]]:
+    """A column in the schema's type, None if it does not convert; and what is wrong with it."""
+    array = table[field.name]
+    empty = np.flatnonzero(array.is_null().to_numpy()) if not field.nullable else ()
+    ids = ids_of(table) if len(empty) else []
+    cure = f"fill it; materials that have no `{field.name}` cannot be used"
+    problems = [
+        Problem(f"`{field.name}` of {ids[i]} is empty", cure, field.name, ids[i]) for i in empty
+    ]
     if array.type == field.type:
-        return array
+        return array, problems
     try:
         # float64 → float32 rounds, which is meant; everything else must convert exactly
-        safe = role_of(field) != "density"
-        return array.cast(field.type, safe=safe)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
-        raise RhosightError(
-            f"{where}: column `{field.name}` is {array.type}, not {field.type} as the schema has it"
-        ) from error
+        return array.cast(field.type, safe=role_of(field) != "density"), problems
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+        what = f"column `{field.name}` is {array.type}, not {field.type} as the schema has it"
+        cure = "write it again in that type, and leave what is missing empty"
+        return None, [*problems, Problem(what, cure, field.name)]
 
 
-def _check_ids(table: pa.Table, where: str) -> None:
-    counts = pc.value_counts(table["material_id"].combine_chunks())
-    repeated = [c["values"].as_py() for c in counts if c["counts"].as_py() > 1]
-    if repeated:
-        raise RhosightError(
-            f"{where}: material_id {', '.join(sorted(repeated)[:5])} stands more than once; "
-            "an id names one material"
-        )
+def _unit_problems(schema: pa.Schema) -> list[Problem]:
+    """Columns that the file declares in another unit: their numbers would be misread."""
+    found = []
+    for name in (name for name in schema.names if name in KNOWN and KNOWN[name].unit):
+        declared, meant = unit_of(schema.field(schema.names.index(name))), KNOWN[name].unit
+        if declared and _plain_unit(declared) != _plain_unit(meant):
+            what = f"column `{name}` is declared in {declared}, the schema has it in {meant}"
+            found.append(Problem(what, "convert the values and correct the field's `unit`", name))
+    return found
 
 
-def _check_grids(table: pa.Table, where: str) -> None:
+def _plain_unit(unit: str) -> str:
+    """A unit in its plainest spelling, so that `e/angstrom^3` is `e/Å³`."""
+    plain = unit.casefold().replace("angstroms", "å").replace("angstrom", "å")
+    return plain.replace("³", "3").translate(str.maketrans("", "", " ^*_"))
+
+
+def _id_problems(table: pa.Table) -> list[Problem]:
+    if "material_id" not in table.column_names:
+        return []
+    cure = "an id names one material"
+    counts = pc.value_counts(table["material_id"].combine_chunks()).to_pylist()
+    repeated = sorted(c["values"] for c in counts if c["counts"] > 1 and c["values"])
+    found = [
+        Problem(f"material_id {name} stands more than once", cure, "material_id", name)
+        for name in repeated
+    ]
+    empty = [i for i, name in enumerate(table["material_id"].to_pylist()) if name == ""]
+    return found + [
+        Problem(f"material_id of row {i} is an empty text", cure, "material_id", f"row {i}")
+        for i in empty
+    ]
+
+
+def _grid_problems(table: pa.Table) -> list[Problem]:
     """The product of ``grid`` is the length of every density."""
-    ids = table["material_id"]
+    if "grid" not in table.column_names:
+        return []
+    ids = ids_of(table)
+    found, sizes = [], np.full(len(table), -1, dtype=np.int64)
     shapes = table["grid"].to_pylist()
-    wrong = [i for i, s in enumerate(shapes) if len(s) != 3 or None in s or min(s) < 1]
-    if wrong:
-        raise RhosightError(
-            f"{where}: `grid` of {ids[wrong[0]]} is {shapes[wrong[0]]}, not three positive integers"
-        )
-    sizes = np.array([s[0] * s[1] * s[2] for s in shapes], dtype=np.int64)
+    for i, shape in enumerate(shapes):
+        if shape is None:
+            continue
+        if len(shape) != 3 or None in shape or min(shape) < 1:
+            what = f"`grid` of {ids[i]} is {shape}, not three positive integers"
+            found.append(Problem(what, "give it as [nx, ny, nz]", "grid", ids[i]))
+        else:
+            sizes[i] = shape[0] * shape[1] * shape[2]
     for kind in columns_with(table.schema, "density"):
         lengths = pc.fill_null(pc.list_value_length(table[kind]).cast(pa.int64()), -1).to_numpy()
-        wrong = np.flatnonzero((lengths != sizes) & (lengths != -1))
-        if len(wrong):
-            i = int(wrong[0])
-            grid = "×".join(map(str, shapes[i]))
-            raise RhosightError(
-                f"{where}: `{kind}` of {ids[i]} holds {lengths[i]} values, its grid {grid} needs "
-                f"{sizes[i]}; write the file again"
+        for i in np.flatnonzero((lengths != sizes) & (lengths != -1) & (sizes != -1)):
+            what = (
+                f"`{kind}` of {ids[i]} holds {lengths[i]} values, its grid "
+                f"{'×'.join(map(str, shapes[i]))} needs {sizes[i]}"
             )
+            found.append(Problem(what, "write the file again", kind, ids[i]))
+    return found
 
 
-def _check_targets(table: pa.Table, where: str) -> None:
+def _target_problems(table: pa.Table) -> list[Problem]:
+    found = []
     for name in columns_with(table.schema, "target"):
         bad = np.flatnonzero(np.isinf(table[name].to_numpy()))
-        if len(bad):
-            raise RhosightError(
-                f"{where}: `{name}` of {table['material_id'][int(bad[0])]} is infinite; leave a "
-                "missing label empty"
-            )
+        ids = ids_of(table) if len(bad) else []
+        cure = "leave a missing label empty"
+        found += [Problem(f"`{name}` of {ids[i]} is infinite", cure, name, ids[i]) for i in bad]
+    return found
 
 
 def _is_number(type_: pa.DataType) -> bool:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import time
 import warnings
@@ -37,6 +36,7 @@ from .errors import RhosightError
 from .image import ImageSettings
 from .inputs import Inputs
 from .models import ImageModel, StackedModel, TextModel
+from .runs import replacing
 from .schema import TARGETS
 
 logger = logging.getLogger(__name__)
@@ -429,9 +429,8 @@ class _Record(Callback):
             epochs = trainer.max_epochs
             self.progress(stage.job.label, trainer.current_epoch + 1, epochs, metrics["watched"])
         if self.path and time.monotonic() - self.saved > CHECKPOINT_SECONDS:
-            draft = self.path.with_suffix(".part")
-            trainer.save_checkpoint(draft)
-            os.replace(draft, self.path)
+            with replacing(self.path) as draft:
+                trainer.save_checkpoint(draft)
             self.saved = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
@@ -486,12 +485,11 @@ def _fit_stage(
     stage.network.load_state_dict(best.weights)
     if folder:
         weights = {key: value.contiguous() for key, value in best.weights.items()}
-        save_file(weights, folder / "weights.safetensors.part")
-        os.replace(folder / "weights.safetensors.part", folder / "weights.safetensors")
+        with replacing(folder / "weights.safetensors") as draft:
+            save_file(weights, draft)
         # written last: it says that the stage is finished
-        draft = folder / "history.json.part"
-        draft.write_text(json.dumps(record.history))
-        os.replace(draft, folder / "history.json")
+        with replacing(folder / "history.json") as draft:
+            draft.write_text(json.dumps(record.history))
         checkpoint.unlink(missing_ok=True)
     return record.history
 

@@ -7,6 +7,7 @@
 >>> train, test = split(dataset, test_fraction=0.15, seed=0)
 """
 
+from .building import BuildReport, build
 from .cleaning import iqr_filter, mask_labels
 from .core import Dataset, Material
 from .packing import BUNDLED, PackReport, load_dataset, pack
@@ -14,9 +15,11 @@ from .splits import folds, group_labels, split
 
 __all__ = [
     "BUNDLED",
+    "BuildReport",
     "Dataset",
     "Material",
     "PackReport",
+    "build",
     "folds",
     "group_labels",
     "iqr_filter",

@@ -20,10 +20,21 @@ from pymatgen.core import Structure
 from .. import schema
 from ..density import ChargeDensity
 from ..errors import RhosightError
+from ..runs import replacing
 from ..schema import TARGETS
-from .building import build_table
+from .table import build_table
 
 ROWS_IN_GROUP = 32  # of a Parquet file: one material can be read without the others
+
+
+def parquet_options(compression_level: int) -> dict[str, Any]:
+    """How a dataset is written: plain float32 under zstd, since symmetry repeats whole values,
+    which compresses better than byte planes do."""
+    return {
+        "compression": "zstd",
+        "compression_level": compression_level,
+        "use_dictionary": False,
+    }
 
 
 @dataclass(frozen=True)
@@ -90,16 +101,29 @@ class Dataset:
 
     @classmethod
     def from_parquet(cls, path: str | os.PathLike) -> Dataset:
-        """Read a Parquet file with the columns of :mod:`rhosight.schema`."""
+        """Read a Parquet file with the columns of :mod:`rhosight.schema`, or a folder of them."""
         path = Path(path)
-        if not path.is_file():
-            raise RhosightError(f"{path}: no such file; give a Parquet file made by `pack`")
-        try:
-            with pq.ParquetFile(path) as file:
-                table = file.read()
-        except (pa.ArrowException, OSError) as error:
+        files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+        if not files or not files[0].is_file():
             raise RhosightError(
-                f"{path}: not a readable Parquet file; copy it again, or make it with `pack`"
+                f"{path}: no such Parquet file, nor a folder of them; make one with "
+                "`rhosight data build`"
+            )
+        tables = []
+        for file in files:
+            try:
+                with pq.ParquetFile(file) as content:
+                    tables.append(content.read())
+            except (pa.ArrowException, OSError) as error:
+                raise RhosightError(
+                    f"{file}: not a readable Parquet file; copy it again, or make it with "
+                    "`rhosight data build`"
+                ) from error
+        try:
+            table = pa.concat_tables(tables)
+        except pa.ArrowException as error:
+            raise RhosightError(
+                f"{path}: its files have different columns; build the dataset again"
             ) from error
         return cls(schema.validate(table, str(path)))
 
@@ -130,27 +154,18 @@ class Dataset:
     def to_parquet(self, path: str | os.PathLike, compression_level: int = 9) -> None:
         """Write the materials to a Parquet file, at once or not at all; same content, same bytes.
 
-        Plain float32 under zstd (``compression_level`` 1 to 22): symmetry repeats whole values,
-        which compresses better than byte planes do.
+        ``compression_level`` is zstd's, 1 to 22.
         """
         path = Path(path)
         table = schema.validate(self._table.take(self._rows), str(path))
-        draft = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            pq.write_table(
-                table,
-                draft,
-                compression="zstd",
-                compression_level=compression_level,
-                use_dictionary=False,
-                row_group_size=ROWS_IN_GROUP,
-            )
-            os.replace(draft, path)
+            with replacing(path) as draft:
+                pq.write_table(
+                    table, draft, row_group_size=ROWS_IN_GROUP, **parquet_options(compression_level)
+                )
         except OSError as error:
             reason = "is a folder" if path.is_dir() else f"no writable folder {path.parent}"
             raise RhosightError(f"{path}: cannot be written ({reason}); choose another") from error
-        finally:
-            draft.unlink(missing_ok=True)
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -33,9 +33,9 @@ def load_dataset(name_or_path: str | os.PathLike) -> Dataset:
     ----------
     name_or_path
         ``"mp-fcc"`` (always the bundled one; write ``./mp-fcc`` for a folder of that name), a
-        Parquet file with the columns of :mod:`rhosight.schema`, or a folder with
-        ``materials.csv``, ``structures/*.cif`` and ``densities.h5``. Bad materials of a folder are
-        left out with a warning that names them; such a dataset has no texts until it is packed.
+        Parquet file with the columns of :mod:`rhosight.schema`, a folder of such files, or one
+        with ``materials.csv``, ``structures/*.cif`` and ``densities.h5``. Bad materials of the
+        last are left out with a warning that names them; it has no texts until it is packed.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def load_dataset(name_or_path: str | os.PathLike) -> Dataset:
         raise RhosightError(
             f"{path}: no such file or folder, nor a bundled dataset ({', '.join(BUNDLED)})"
         )
-    if not path.is_dir():
+    if not path.is_dir() or any(path.glob("*.parquet")):
         return Dataset.from_parquet(path)
     content = read_folder(path)
     _warn(path, content.problems)

@@ -1,0 +1,128 @@
+"""What the commands share: where they print, progress bars, arguments."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from ..dataset import Dataset
+    from ..density import ChargeDensity
+
+console = Console()
+errors = Console(stderr=True)
+
+
+class FirstBlock(StrEnum):
+    total = "total"
+    difference = "difference"
+
+
+class Kind(StrEnum):
+    total = "total"
+    difference = "difference"
+    spin = "spin"
+    promolecule = "promolecule"
+
+
+DatasetArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A bundled dataset (mp-fcc), a Parquet file, or a folder with materials.csv, "
+        "structures/ and densities.h5."
+    ),
+]
+KindOption = Annotated[
+    FirstBlock,
+    typer.Option(help="What the first block of the CHGCAR files holds."),
+]
+
+
+def shared_options(
+    parameter: str, options: dict[str, tuple], make: Callable[..., Any], panel: str
+) -> Callable[[Callable], Callable]:
+    """A decorator that gives several commands the same options.
+
+    The command has one ``parameter`` in their place, which gets what ``make`` makes of them.
+    ``options``: name → (type, default, help).
+    """
+
+    def decorate(function: Callable) -> Callable:
+        signature = inspect.signature(function, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.name != parameter]
+        extra = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=default,
+                annotation=Annotated[kind, typer.Option(help=text, rich_help_panel=panel)],
+            )
+            for name, (kind, default, text) in options.items()
+        ]
+
+        def wrapped(**values: Any) -> Any:
+            settings = {name: values.pop(name) for name in options}
+            return function(**{parameter: make(**settings)}, **values)
+
+        wrapped.__doc__ = function.__doc__
+        wrapped.__name__ = function.__name__
+        wrapped.__signature__ = signature.replace(
+            parameters=[p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + extra
+        )
+        return wrapped
+
+    return decorate
+
+
+@contextmanager
+def progress_bar():
+    """A bar for whatever reports (label, step, steps, watched loss)."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=errors, transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def report(label: str, step: int, steps: int, watched: float | None = None) -> None:
+            if label not in tasks:
+                for old in tasks.values():
+                    bar.update(old, visible=False)
+                tasks[label] = bar.add_task(label, total=steps)
+            text = label if watched is None else f"{label}, loss {watched:.3f}"
+            bar.update(tasks[label], completed=step, description=text)
+
+        yield report
+
+
+def read_materials(
+    files: list[str], kind: FirstBlock, difference: str | None
+) -> Dataset | list[ChargeDensity]:
+    """CHGCAR files, or one dataset, from the arguments of a command."""
+    from ..dataset import BUNDLED, load_dataset
+    from ..density import ChargeDensity
+
+    first = Path(files[0])
+    if len(files) == 1 and (
+        files[0] in BUNDLED or first.is_dir() or first.suffix.lower() == ".parquet"
+    ):
+        return load_dataset(files[0])
+    densities = []
+    for file in map(Path, files):
+        density = ChargeDensity.from_chgcar(file, kind.value)
+        if difference:
+            other = difference.format(parent=file.parent, name=file.name, stem=file.stem)
+            density = density.merged(ChargeDensity.from_chgcar(other, "difference"))
+        densities.append(density)
+    return densities

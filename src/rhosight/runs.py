@@ -1,0 +1,59 @@
+"""Run folders: what finished is kept, a file is there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import RhosightError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A draft to write to; it takes the place of ``path`` when the block ends without an error.
+
+    >>> with replacing(path) as draft:
+    ...     draft.write_text("all or nothing")
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield draft
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def open_run(run_dir: str | os.PathLike | None, settings: dict[str, Any]) -> Path | None:
+    """A run folder, its settings written or, if they are there, compared.
+
+    Raises
+    ------
+    RhosightError
+        If it holds a run with other settings, or something that is not a run.
+    """
+    if run_dir is None:
+        return None
+    folder = Path(run_dir)
+    path = folder / "settings.json"
+    # JSON turns tuples into lists, so compare what is read back
+    settings = json.loads(json.dumps(settings))
+    if path.exists():
+        there = json.loads(path.read_text(encoding="utf-8"))
+        differ = sorted(key for key in settings if settings[key] != there.get(key))
+        if differ:
+            raise RhosightError(
+                f"{folder}: holds a run with other settings ({', '.join(differ)} differ); give "
+                "another folder, or remove this one to start anew"
+            )
+    else:
+        # a dot: the draft that an interrupted start left behind
+        if folder.exists() and any(file.name[0] != "." for file in folder.iterdir()):
+            raise RhosightError(f"{folder}: not empty and not a run; give a new folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as draft:
+            draft.write_text(json.dumps(settings, indent=2, ensure_ascii=False), encoding="utf-8")
+    return folder

@@ -1,0 +1,235 @@
+"""A directory of densities, as DFT codes leave them, and a table of targets."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pandas as pd
+
+from ..density import ChargeDensity, difference_of, read_density
+from ..errors import RhosightError
+from .source import Entry, Source
+from .tables import read_targets
+
+Reference = Literal["aeccar"]
+
+# VASP's names are the same in every folder, so the folder names the material. A file of another
+# name names it by itself.
+_VASP = re.compile(r"^(CHGCAR|CHG|AECCAR[012])(\.(gz|bz2|xz))?$", re.IGNORECASE)
+_OWN_NAME = re.compile(
+    r"^(?P<stem>.+?)\.(cube|cub|xsf|chgcar|chg|vasp)(\.(gz|bz2|xz))?$|"
+    r"^(CHGCAR|CHG)[._-](?P<vasp>.+?)(\.(gz|bz2|xz))?$",
+    re.IGNORECASE,
+)
+_PREFERRED = ("CHGCAR", "AECCAR2", "CHG")
+
+
+class Directory(Source):
+    """All densities under a folder.
+
+    A material is a folder that holds a CHGCAR, CHG or AECCAR2 (its id is the folder's path below
+    the root), or a file ``<id>.cube``, ``<id>.xsf``, ``<id>.chgcar``, ``<id>.vasp`` or
+    ``CHGCAR_<id>``. All may be compressed (gz, bz2, xz).
+
+    Parameters
+    ----------
+    folder
+        The root.
+    targets
+        CSV, Parquet or Excel file; see :func:`rhosight.sources.tables.read_targets`.
+    id_column
+        Its column with the ids: a material's id, or the name of its last folder or file where that
+        is unambiguous.
+    kind
+        What the files hold: ``"total"``, or ``"difference"`` for the output of a tool that
+        subtracts.
+    difference
+        Where ``difference`` comes from, beside ``total``. ``"aeccar"``: AECCAR2 − AECCAR1, both
+        all-electron; ``total`` is then AECCAR2, since the two never mix with CHGCAR.
+        ``"free-atoms"``: minus the table of free atoms, see :mod:`rhosight.free_atoms`. Otherwise
+        the path of another file with the difference, in which ``{parent}``, ``{name}`` and
+        ``{stem}`` stand for parts of the path of the density.
+    reference
+        Path, as for ``difference``, of a file with the superposed free atoms of the same code:
+        ``difference`` is the density minus it.
+    """
+
+    name: ClassVar[str] = "directory"
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        targets: str | os.PathLike | None = None,
+        id_column: str | None = None,
+        kind: Literal["total", "difference"] = "total",
+        difference: str | None = None,
+        reference: str | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise RhosightError(f"{folder}: no such folder; give the one with the densities")
+        if difference and reference:
+            raise RhosightError("give a file of the difference or of the reference, not both")
+        if kind == "difference" and (difference or reference):
+            raise RhosightError("the files hold the difference already (kind); give no other one")
+        for pattern in (difference, reference):
+            _check_pattern(pattern)
+        self.kind, self.difference, self.reference = kind, difference, reference
+        self.targets = Path(targets).resolve() if targets else None
+        self.id_column = id_column
+        self._files: dict[str, Path] = {}
+        self._labels: pd.DataFrame | None = None
+        self._rows: dict[str, str] = {}
+        self._units: dict[str, str] = {}
+        self._problems: dict[str, str] = {}
+
+    def ids(self) -> list[str]:
+        self._files, self._problems = self._find()
+        if not self._files:
+            raise RhosightError(
+                f"{self.folder}: no density file below it; looked for CHGCAR, CHG, AECCAR2, and "
+                "*.cube, *.xsf, *.chgcar, *.vasp, compressed or not"
+            )
+        if self.targets:
+            self._labels, self._units = read_targets(self.targets, self.id_column)
+            self._join()
+        return sorted(self._files)
+
+    def problems(self) -> dict[str, str]:
+        return self._problems
+
+    def read(self, material_id: str) -> Entry:
+        path = self._files[material_id]
+        density = self._density(path)
+        provenance = {**density.provenance, "file": path.relative_to(self.folder).as_posix()}
+        density = ChargeDensity(density.structure, density.grids, material_id, provenance)
+        labels: Mapping[str, Any] = {}
+        if material_id in self._rows:
+            row = self._labels.loc[self._rows[material_id]]
+            labels = {str(name): value for name, value in row.items() if pd.notna(value)}
+        return Entry(density, labels)
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "folder": str(self.folder.resolve()),
+            "targets": str(self.targets or ""),
+            "id_column": self.id_column,
+            "kind": self.kind,
+            "difference": self.difference,
+            "reference": self.reference,
+        }
+
+    def about(self) -> dict[str, Any]:
+        return {"name": self.folder.resolve().name, "units": self._units}
+
+    def _density(self, path: Path) -> ChargeDensity:
+        """One material's grids, with the difference as asked for."""
+        density = read_density(path, self.kind)
+        if self.difference == "free-atoms":
+            from ..free_atoms import difference_from_total
+
+            return difference_from_total(density)
+        if self.difference == "aeccar":
+            reference = read_density(_beside(path, "AECCAR1"))
+            return density.merged(difference_of(density, reference))
+        if self.difference:
+            return density.merged(read_density(_fill(self.difference, path), "difference"))
+        if self.reference:
+            reference = read_density(_fill(self.reference, path))
+            return density.merged(difference_of(density, reference))
+        return density
+
+    def _find(self) -> tuple[dict[str, Path], dict[str, str]]:
+        """Id → its density file, and what could not be told apart."""
+        found: dict[str, Path] = {}
+        problems: dict[str, str] = {}
+        patterns = [p for p in (self.difference, self.reference) if p and "{" in p]
+        for parent, folders, names in os.walk(self.folder):
+            folders.sort()
+            for material_id, path in self._in_folder(Path(parent), sorted(names)):
+                if any(_is_companion(path, pattern, names) for pattern in patterns):
+                    continue
+                if material_id in found:
+                    problems[path.relative_to(self.folder).as_posix()] = (
+                        f"{path}: {found[material_id]} has the same id {material_id}; rename one"
+                    )
+                else:
+                    found[material_id] = path
+        return found, problems
+
+    def _in_folder(self, parent: Path, names: list[str]) -> list[tuple[str, Path]]:
+        wanted = ("AECCAR2",) if self.difference == "aeccar" else _PREFERRED
+        vasp = {}
+        for name in names:
+            if match := _VASP.match(name):
+                vasp.setdefault(match[1].upper(), name)
+        chosen = next((vasp[name] for name in wanted if name in vasp), None)
+        below = parent.relative_to(self.folder).as_posix()
+        own = self.folder.resolve().name if below == "." else below
+        entries = [(own, parent / chosen)] if chosen else []
+        prefix = "" if below == "." else f"{below}/"
+        for name in names:
+            if (match := _OWN_NAME.match(name)) and not _VASP.match(name):
+                entries.append((f"{prefix}{match['stem'] or match['vasp']}", parent / name))
+        return entries
+
+    def _join(self) -> None:
+        """Which row of the table belongs to which material."""
+        last: dict[str, list[str]] = {}
+        for material_id in self._files:
+            last.setdefault(material_id.rpartition("/")[2], []).append(material_id)
+        for row in self._labels.index:
+            stem = row.rpartition("/")[2]
+            if row in self._files:
+                self._rows[row] = row
+            elif len(last.get(row, ())) == 1:
+                self._rows[last[row][0]] = row
+            elif (match := _OWN_NAME.match(stem)) and (match["stem"] or match["vasp"]) in last:
+                self._rows[last[match["stem"] or match["vasp"]][0]] = row
+            else:
+                self._problems[row] = f"{row}: in {self.targets.name}, but no density has this id"
+        if not self._rows:
+            raise RhosightError(
+                f"{self.targets}: none of its ids ({', '.join(self._labels.index[:3])}, ...) is "
+                f"one of a density ({', '.join(sorted(self._files)[:3])}, ...); see --id-column"
+            )
+
+
+def _check_pattern(pattern: str | None) -> None:
+    if pattern in (None, "aeccar", "free-atoms"):
+        return
+    try:
+        filled = _fill(pattern, Path("parent/name.cube"))
+    except (KeyError, IndexError, ValueError) as error:
+        raise RhosightError(
+            f"{pattern}: {error} is no part of a path; known are {{parent}}, {{name}}, {{stem}}"
+        ) from error
+    if filled == Path(pattern):
+        raise RhosightError(
+            f"{pattern}: the same file for every density; use {{parent}}, {{name}} or {{stem}}"
+        )
+
+
+def _fill(pattern: str, path: Path) -> Path:
+    """The companion of a density."""
+    match = _OWN_NAME.match(path.name)
+    stem = (match["stem"] or match["vasp"]) if match else path.stem
+    return Path(pattern.format(parent=path.parent, name=path.name, stem=stem))
+
+
+def _is_companion(path: Path, pattern: str, names: list[str]) -> bool:
+    """Whether a file is the companion of another one in its folder."""
+    return any(
+        other != path.name and _fill(pattern, path.with_name(other)) == path for other in names
+    )
+
+
+def _beside(path: Path, name: str) -> Path:
+    for suffix in ("", ".gz", ".bz2", ".xz"):
+        if (found := path.with_name(name + suffix)).exists():
+            return found
+    raise RhosightError(f"{path}: no {name} beside it; write it with LAECHG = .TRUE.")

@@ -1,0 +1,117 @@
+"""Tables of targets that users keep beside their calculations: CSV, Parquet or Excel."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+
+from ..errors import RhosightError
+from ..schema import KNOWN
+
+ID_NAMES = ("material_id", "id", "name", "file")
+"""Columns that are taken for the id where none is named, in this order."""
+
+_UNIT = re.compile(r"^(?P<name>.*\S)\s*[\[(](?P<unit>[^\])]*)[\])]$")
+
+
+def read_targets(
+    path: str | os.PathLike, id_column: str | None = None
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """A table of labels, indexed by material id as text.
+
+    Parameters
+    ----------
+    path
+        ``.csv`` (or ``.tsv``), ``.parquet``, ``.xlsx`` or ``.ods``.
+    id_column
+        The column with the ids; by default the first there is of material_id, id, name, file.
+
+    Returns
+    -------
+    labels
+        Columns as in the file, a unit in brackets (``gap (eV)``) cut off.
+    units
+        Column → unit, of those that name one.
+
+    Raises
+    ------
+    RhosightError
+        If the file cannot be read, or has no such column, or an id is empty or stands twice, or a
+        target is not a number.
+    """
+    path = Path(path)
+    table = _read(path)
+    table.columns = [str(name).strip() for name in table.columns]
+    if id_column is None:
+        id_column = next((name for name in ID_NAMES if name in table), None)
+    if id_column not in table:
+        raise RhosightError(
+            f"{path}: no column {id_column or ', '.join(ID_NAMES)}, found "
+            f"{', '.join(table.columns)[:100]}; name the one with the ids (--id-column)"
+        )
+    ids = table.pop(id_column)
+    if ids.isna().any():
+        raise RhosightError(f"{path}: {id_column} is empty in row {int(ids.isna().argmax()) + 1}")
+    # Excel makes numbers of ids such as 149
+    ids = ids.map(lambda value: f"{value:.0f}" if isinstance(value, float) else str(value).strip())
+    if ids.duplicated().any():
+        raise RhosightError(
+            f"{path}: {ids[ids.duplicated()].iloc[0]} stands more than once; keep one row"
+        )
+    units = {}
+    for column in list(table):
+        if found := _UNIT.match(column):
+            table = table.rename(columns={column: found["name"]})
+            units[found["name"]] = found["unit"]
+    table.index = pd.Index(ids, name="material_id")
+    _check_units(units, path)
+    for column in table:
+        if column in KNOWN and pa.types.is_floating(KNOWN[column].type):
+            table[column] = _numbers(table[column], path)
+    return table, units
+
+
+def _read(path: Path) -> pd.DataFrame:
+    kind = path.suffix.lower()
+    try:
+        if kind in (".csv", ".tsv", ".txt"):
+            # the separator is found out: tables from Excel often have semicolons
+            return pd.read_csv(path, sep=None, engine="python", dtype={n: str for n in ID_NAMES})
+        if kind == ".parquet":
+            return pd.read_parquet(path).reset_index().drop(columns="index", errors="ignore")
+        if kind in (".xlsx", ".xlsm", ".ods"):
+            return pd.read_excel(path)
+    except ImportError as error:
+        raise RhosightError(
+            f"{path}: reading it needs a library ({error.name}): pip install 'rhosight[excel]', or "
+            "save the table as CSV"
+        ) from error
+    except Exception as error:  # the readers have no common type of error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise RhosightError(f"{path}: not a readable table ({reason})") from error
+    raise RhosightError(f"{path}: unknown kind of table; give CSV, Parquet or Excel")
+
+
+def _check_units(units: dict[str, str], path: Path) -> None:
+    """A known target in another unit would be wrong by a factor: say so."""
+    for name, unit in units.items():
+        if name in KNOWN and KNOWN[name].unit and unit.replace(" ", "") != KNOWN[name].unit:
+            raise RhosightError(
+                f"{path}: {name} is in {unit}, rhosight has it in {KNOWN[name].unit}; convert it, "
+                "or give it another name"
+            )
+
+
+def _numbers(column: pd.Series, path: Path) -> pd.Series:
+    numbers = pd.to_numeric(column, errors="coerce")
+    bad = column[numbers.isna() & column.notna()]
+    if len(bad):
+        raise RhosightError(
+            f"{path}: {column.name} of {bad.index[0]} is {bad.iloc[0]!r}, not a number; leave a "
+            "missing label empty"
+        )
+    return numbers
