@@ -61,7 +61,7 @@ def test_the_fusion_sees_256_features_of_each_and_adds_two_layers():
 
 def stages_of(dataset, recipe, run_dir=None, stop_after=None):
     """Run the protocol; returns weights after each stage, and predictions."""
-    tokens = TextBackbone().tokenize(list(dataset.table["formula"]))
+    tokens = [part[None] for part in TextBackbone().tokenize(list(dataset.table["formula"]))]
     inputs = Inputs(draw_images(dataset.densities, recipe.image, True), recipe.image.size, *tokens)
     targets = dataset.targets[list(recipe.targets)].to_numpy()
     seen = []

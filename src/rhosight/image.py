@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -223,6 +224,11 @@ def density_image(
     if settings.colour == "grey":
         layers = layers * 3
     return np.stack(layers).astype(np.float32)
+
+
+def turn_margin(size: int) -> int:
+    """Pixels to add on every side of an image so that it can be turned by any angle."""
+    return math.ceil(size * (math.sqrt(2) - 1) / 2)
 
 
 def to_pil(image: np.ndarray) -> Image:

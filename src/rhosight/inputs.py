@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .density import ChargeDensity
-from .image import ImageSettings, density_image
+from .image import ImageSettings, density_image, turn_margin
 
 # fixed views turn by multiples of it: no two of them coincide, whatever the crystal's symmetry
 GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
@@ -31,7 +31,8 @@ class Inputs:
     size
         Pixels of the image proper, the canvas' middle.
     input_ids, attention_mask
-        Tokens, shape (n, longest); None without text.
+        Tokens, shape (wordings, n, longest); None without text. The first wording is the text as it
+        stands, see :mod:`rhosight.rewording`.
     """
 
     canvas: Tensor | None = None
@@ -40,7 +41,7 @@ class Inputs:
     attention_mask: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.input_ids if self.canvas is None else self.canvas)
+        return self.input_ids.shape[1] if self.canvas is None else len(self.canvas)
 
     def batch(
         self, names: Sequence[str], rows: Tensor, augment: bool = False, view: int = 0
@@ -48,8 +49,9 @@ class Inputs:
         """The inputs called ``names`` of these rows, in that order.
 
         With ``augment`` each image is turned by a random angle about its centre and reflected or
-        not, from torch's global generator. Otherwise ``view`` chooses one of the fixed turns: 0 is
-        the image as it stands. Turns and reflections leave the physics unchanged.
+        not, and each text is in a random wording, from torch's global generator. Otherwise
+        ``view`` chooses one of the fixed turns and wordings: 0 is the material as it stands. None
+        of this changes the physics.
         """
         parts: dict[str, Tensor] = {}
         if "image" in names:
@@ -64,9 +66,13 @@ class Inputs:
             else:
                 parts["image"] = middle(canvas, self.size)
         if "input_ids" in names:
-            mask = self.attention_mask[rows]
+            wordings = len(self.input_ids)
+            wording = torch.full_like(rows, view % wordings)
+            if augment:
+                wording = torch.randint(wordings, rows.shape)
+            mask = self.attention_mask[wording, rows]
             longest = int(mask.sum(1).max())
-            parts["input_ids"] = self.input_ids[rows, :longest]
+            parts["input_ids"] = self.input_ids[wording, rows, :longest]
             parts["attention_mask"] = mask[:, :longest]
         return [parts[name] for name in names]
 
@@ -82,7 +88,7 @@ def draw_images(
     With ``margin`` the canvas is wide enough to turn the image by any angle. ``progress`` is
     called with (label, done, all).
     """
-    pad = math.ceil(settings.size * (math.sqrt(2) - 1) / 2) if margin else 0
+    pad = turn_margin(settings.size) if margin else 0
     side = settings.size + 2 * pad
     canvas = torch.empty(len(densities), 3, side, side, dtype=torch.float16)
 

@@ -23,8 +23,10 @@ from . import __version__
 from .dataset import Dataset, split
 from .density import ChargeDensity
 from .errors import RhosightError
+from .image import turn_margin
 from .inputs import Inputs, draw_images
 from .models import StackedModel
+from .rewording import reword
 from .runs import open_run
 from .text import describe, truncated_fraction
 from .training import Recipe, StageResult, build_model, predict_rows, train
@@ -364,11 +366,20 @@ def make_inputs(
     canvas = ids = mask = None
     densities = materials.densities if isinstance(materials, Dataset) else materials
     if recipe.uses_image:
-        canvas = draw_images(densities, recipe.image, recipe.augment, progress)
+        stored = None
+        if isinstance(materials, Dataset):
+            pad = turn_margin(recipe.image.size) if recipe.augment else 0
+            stored = materials.images(recipe.image, pad)
+        if stored is not None:
+            canvas = torch.from_numpy(np.array(stored))
+        else:
+            canvas = draw_images(densities, recipe.image, recipe.augment, progress)
     if recipe.uses_text:
         backbone = text_backbone or TextBackbone(recipe.text_backbone)
         texts = texts or texts_of(materials, recipe.extent)
-        ids, mask = backbone.tokenize(texts)
+        wordings = recipe.views if recipe.augment else 1
+        said = [reword(text, number) for number in range(wordings) for text in texts]
+        ids, mask = (part.reshape(wordings, len(texts), -1) for part in backbone.tokenize(said))
         cut = truncated_fraction(texts, backbone.tokenizer, backbone.max_tokens)
         if cut or text_backbone is None:
             logger.info(

@@ -47,6 +47,9 @@ STAGES = ("head", "fine-tuning")
 
 CHECKPOINT_SECONDS = 60.0
 
+EVAL_BATCH = 64
+"""Materials at a time where nothing is learned."""
+
 
 class Recipe(BaseModel):
     """All settings of a model and its training; stored with every model and report.
@@ -74,7 +77,7 @@ class Recipe(BaseModel):
     image_rate, text_rate
         Peak learning rates of the backbones in the fine-tuning stage.
     stacked_factor
-        Scales the learning rates of what is already fine-tuned when the stacked model is.
+        Scales all learning rates when the stacked model, whose parts have been fine-tuned, is.
     patience
         Pair: epochs without improvement after which a stage stops.
     early_stopping
@@ -83,10 +86,11 @@ class Recipe(BaseModel):
     inner_fraction
         Of the training part, held out to watch.
     augment
-        Turn and reflect the images at random in training, which leaves the physics unchanged.
+        Turn and reflect the images and reword the texts at random in training, which leaves the
+        physics unchanged.
     views
-        So many fixed turns of each image: the head stage learns from all of them, and
-        predictions of models that see images are their mean. One without ``augment``.
+        So many fixed turns of each image and wordings of each text: the head stage learns from all
+        of them, and predictions are their mean. One without ``augment``.
     seed
         Fixes initial weights, order, dropout, augmentation and the inner split.
     """
@@ -105,7 +109,7 @@ class Recipe(BaseModel):
     learning_rate: tuple[float, float] = (1e-3, 1e-3)
     image_rate: float = 5e-4
     text_rate: float = 2e-4
-    stacked_factor: float = 0.3
+    stacked_factor: float = 0.1
     patience: tuple[int, int] = (20, 12)
     early_stopping: Literal["inner", "validation"] = "inner"
     inner_fraction: float = Field(0.12, gt=0, lt=0.5)
@@ -243,9 +247,9 @@ def train(
                     frozen[cached] = features
             for phase, stage in enumerate(STAGES):
                 job = _Job(recipe, phase, modality, number * len(STAGES) + phase, features)
-                lightning = _Stage(job, model, inputs, labels)
+                lightning = _Stage(job, model, inputs, labels, stop_rows)
                 folder = run_dir / f"{modality}-{stage}" if run_dir else None
-                history = _fit_stage(lightning, fit_rows, stop_rows, folder, progress)
+                history = _fit_stage(lightning, fit_rows, folder, progress)
 
                 def predict(rows, run=lightning.predict):
                     return run(rows) * std + mean
@@ -256,26 +260,23 @@ def train(
 
 
 def frozen_features(model: nn.Module, inputs: Inputs, recipe: Recipe) -> Tensor:
-    """What the frozen part of a model says of every material, shape (views, n, width).
-
-    Models that see no image have one view.
-    """
+    """What the frozen part of a model says of every material, shape (views, n, width)."""
     model.eval()
     rows = torch.arange(len(inputs))
     found = []
     with torch.inference_mode():
-        for view in range(view_count(model, recipe)):
+        for view in range(view_count(recipe)):
             parts = [
                 model.features(*inputs.batch(model.inputs, part, view=view))
-                for part in rows.split(64)
+                for part in rows.split(EVAL_BATCH)
             ]
             found.append(torch.cat(parts))
     return torch.stack(found).clone()
 
 
-def view_count(model: nn.Module, recipe: Recipe) -> int:
+def view_count(recipe: Recipe) -> int:
     """Over how many fixed views a model's predictions are averaged."""
-    return recipe.views if recipe.augment and "image" in model.inputs else 1
+    return recipe.views if recipe.augment else 1
 
 
 def predict_rows(model: nn.Module, inputs: Inputs, rows: Tensor, recipe: Recipe) -> Tensor:
@@ -283,9 +284,9 @@ def predict_rows(model: nn.Module, inputs: Inputs, rows: Tensor, recipe: Recipe)
     device = next(model.parameters()).device
     model.eval()
     with torch.inference_mode():
-        views = range(view_count(model, recipe))
+        views = range(view_count(recipe))
         found = []
-        for part in rows.split(64):
+        for part in rows.split(EVAL_BATCH):
             batches = (inputs.batch(model.inputs, part, view=view) for view in views)
             outputs = [model(*(tensor.to(device) for tensor in batch)) for batch in batches]
             found.append(torch.stack(outputs).mean(0).cpu())
@@ -315,9 +316,12 @@ class _Job:
 class _Stage(L.LightningModule):
     """Head stage: the head learns from cached features. Fine-tuning: everything learns."""
 
-    def __init__(self, job: _Job, model: nn.Module, inputs: Inputs, labels: Tensor):
+    def __init__(
+        self, job: _Job, model: nn.Module, inputs: Inputs, labels: Tensor, stop_rows: np.ndarray
+    ):
         super().__init__()
         self.job, self.inputs, self.labels = job, inputs, labels
+        self.stop_rows = torch.as_tensor(stop_rows)
         self.network = model.head if job.phase == 0 else model
         self.history: list[dict[str, float]] = []
 
@@ -350,6 +354,13 @@ class _Stage(L.LightningModule):
         loss, count = self._loss(rows, learning=False)
         self.log("watched", loss, on_step=False, on_epoch=True, batch_size=count)
 
+    def watched_loss(self) -> float:
+        """The loss that early stopping watches, as the network stands."""
+        self.network.eval()
+        with torch.inference_mode():
+            found = [self._loss(rows, learning=False) for rows in self.stop_rows.split(EVAL_BATCH)]
+        return sum(float(loss) * count for loss, count in found) / sum(n for _, n in found)
+
     def _loss(self, rows: Tensor, learning: bool) -> tuple[Tensor, int]:
         """Huber loss of the standardised targets over the labels that are there."""
         labels = self.labels[rows.cpu()].to(self.device)
@@ -377,7 +388,7 @@ class _Stage(L.LightningModule):
         return [optimiser], [{"scheduler": schedule, "interval": "step"}]
 
     def _fine_tuning_groups(self, rate: float) -> list[dict[str, Any]]:
-        """Backbones learn at their own rates; what the stacked model inherits, more slowly."""
+        """Backbones learn at their own rates; all of the stacked model more slowly."""
         recipe, model = self.job.recipe, self.network
         if isinstance(model, StackedModel):
             slow = recipe.stacked_factor
@@ -386,7 +397,7 @@ class _Stage(L.LightningModule):
                 (model.text.backbone, recipe.text_rate * slow),
                 (model.image.head.hidden, rate * slow),
                 (model.text.head.hidden, rate * slow),
-                (model.head, rate),
+                (model.head, rate * slow),
             ]
         else:
             backbone_rate = recipe.image_rate if "image" in model.inputs else recipe.text_rate
@@ -395,16 +406,22 @@ class _Stage(L.LightningModule):
 
 
 class _KeepBest(Callback):
-    """The weights of the epoch with the lowest watched loss; they survive in checkpoints."""
+    """The weights with the lowest watched loss, those before the first epoch among them, since
+    fine-tuning can make a model worse. They survive in checkpoints."""
 
     def __init__(self) -> None:
         self.loss, self.weights = float("inf"), {}
 
+    def on_fit_start(self, trainer: L.Trainer, stage: _Stage) -> None:
+        if not self.weights:  # not resumed
+            self._offer(stage.watched_loss(), stage)
+
     def on_validation_end(self, trainer: L.Trainer, stage: _Stage) -> None:
-        metrics = trainer.callback_metrics
-        watched = float(metrics["watched"])
-        if watched < self.loss:
-            self.loss = watched
+        self._offer(float(trainer.callback_metrics["watched"]), stage)
+
+    def _offer(self, loss: float, stage: _Stage) -> None:
+        if loss < self.loss:
+            self.loss = loss
             self.weights = {k: v.detach().clone() for k, v in stage.network.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -443,7 +460,6 @@ class _Record(Callback):
 def _fit_stage(
     stage: _Stage,
     fit_rows: np.ndarray,
-    stop_rows: np.ndarray,
     folder: Path | None,
     progress: Callable | None,
 ) -> list[dict[str, float]]:
@@ -475,7 +491,7 @@ def _fit_stage(
         trainer.fit(
             stage,
             _loader(fit_rows, size, shuffle_seed=hash((job.recipe.seed, job.number))),
-            _loader(stop_rows, 64),
+            _loader(stage.stop_rows, EVAL_BATCH),
             ckpt_path=resume,
             weights_only=True if resume else None,
         )

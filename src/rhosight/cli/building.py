@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,9 +26,17 @@ TargetsOption = Annotated[
 ]
 IdOption = Annotated[str | None, typer.Option(help="Its column with the ids.")]
 
+
+class Interpolation(StrEnum):
+    spline = "spline"
+    fourier = "fourier"
+
+
 _BUILD_OPTIONS = {
     "texts": (str, "formula,keywords,all", "Extents of text to make, comma-separated, or none."),
     "image_size": (int | None, None, "Draw the default image, so many pixels, and store it."),
+    "interpolation": (Interpolation, Interpolation.fourier, "Of these images."),
+    "margin": (bool, False, "Store the margin that training with augmentation needs."),
     "workers": (int | None, None, "Processes on this machine; one for each core if not given."),
     "scheduler": (str | None, None, "Address of a Dask scheduler to use instead, tcp://host:8786."),
     "memory": (str, "2GiB", "Limit of each worker on this machine."),
@@ -37,6 +46,8 @@ _BUILD_OPTIONS = {
 def _options(
     texts: str,
     image_size: int | None,
+    interpolation: Interpolation,
+    margin: bool,
     workers: int | None,
     scheduler: str | None,
     memory: str,
@@ -46,14 +57,16 @@ def _options(
     from ..image import ImageSettings
 
     try:
-        # the spline costs less than the exact Fourier sum on the fine grids of most codes
-        image = ImageSettings(size=image_size, interpolation="spline") if image_size else None
+        image = None
+        if image_size:
+            image = ImageSettings(size=image_size, interpolation=interpolation.value)
     except ValidationError as error:
         raise RhosightError(f"--image-size {image_size}: {error.errors()[0]['msg']}") from error
     extents = () if texts == "none" else tuple(part.strip() for part in texts.split(","))
     return {
         "texts": extents,
         "image": image,
+        "margin": margin,
         "workers": workers,
         "scheduler": scheduler,
         "memory": memory,

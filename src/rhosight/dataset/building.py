@@ -28,8 +28,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..density import ChargeDensity
 from ..errors import RhosightError
-from ..image import ImageSettings, density_image
+from ..image import ImageSettings, density_image, turn_margin
 from ..runs import open_run, replacing
 from ..sources.source import Entry, Source
 from ..text import EXTENTS, describe
@@ -85,6 +86,7 @@ def build(
     out: str | Path,
     texts: Sequence[str] = EXTENTS,
     image: ImageSettings | None = None,
+    margin: bool = False,
     workers: int | None = None,
     scheduler: str | None = None,
     memory: str = MEMORY,
@@ -102,7 +104,10 @@ def build(
     texts
         Extents to describe each structure in; those that the source brings are used.
     image
-        Draw each density so as well and store the image (column ``image``).
+        Draw each density so as well and store the image (column ``image``). Models whose recipe
+        has these settings read it instead of drawing their own.
+    margin
+        Store the margin as well that training with augmentation needs.
     workers
         Processes on this machine; one for each core if not given.
     scheduler
@@ -131,8 +136,11 @@ def build(
         "source": source.name,
         "settings": source.settings(),
         "texts": sorted(texts),
-        "image": image.model_dump(mode="json") if image else None,
+        "image": None,
     }
+    if image:
+        pad = turn_margin(image.size) if margin else 0
+        settings["image"] = {"settings": image.model_dump(mode="json"), "pad": pad}
     places, problems = _there(out, settings)
     folder = open_run(out.with_name(f"{out.name}.build"), settings)
     kept_before = set(places)
@@ -142,7 +150,7 @@ def build(
     missing = [i for i in ids if i not in places]
     seconds: Counter[str] = Counter()
     if missing:
-        task = _Task(source, folder, tuple(texts), image)
+        task = _Task(source, folder, tuple(texts), image, margin)
         with _client(workers, scheduler, memory, len(missing)) as client:
             done = len(ids) - len(missing)
             for outcome in _outcomes(client, task, missing):
@@ -316,6 +324,7 @@ class _Task:
     folder: Path
     texts: tuple[str, ...]
     image: ImageSettings | None
+    margin: bool
 
     def part(self, ids: Sequence[str]) -> Path:
         """The file of a batch."""
@@ -336,7 +345,7 @@ class _Task:
                     entry = self.source.read(material_id)
                 step = "image"
                 with clock("image"):
-                    drawn = density_image(entry.density, self.image) if self.image else None
+                    drawn = self._draw(entry.density)
                 with clock("text"):
                     texts[material_id], failed = self._describe(entry)
             except RhosightError as error:
@@ -352,6 +361,11 @@ class _Task:
         with clock("write"):
             self._write(ids, entries, texts, images, problems)
         return _Outcome(ids, problems, clock.seconds)
+
+    def _draw(self, density: ChargeDensity) -> np.ndarray | None:
+        if self.image is None:
+            return None
+        return density_image(density, self.image, turn_margin(self.image.size) * self.margin)
 
     def _describe(self, entry: Entry) -> tuple[dict[str, str], list[tuple[str, str]]]:
         name, found, failed = entry.density.name, {}, []

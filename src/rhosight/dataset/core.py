@@ -14,12 +14,14 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pymatgen.core import Structure
 
 from .. import schema
 from ..density import ChargeDensity
 from ..errors import RhosightError
+from ..image import ImageSettings
 from ..runs import replacing
 from ..schema import TARGETS
 from .table import build_table
@@ -242,6 +244,23 @@ class Dataset:
     def structures(self) -> Sequence[Structure]:
         """One pymatgen Structure a material; decoded when asked for."""
         return Lazy(self._structure, len(self))
+
+    def images(self, settings: ImageSettings, pad: int = 0) -> np.ndarray | None:
+        """Stored images, shape (materials, 3, size + 2 pad, size + 2 pad), float16 in [-1, 1].
+
+        None if none are stored, or ones that were drawn by other settings or with less margin.
+        """
+        stored = json.loads(self.metadata.get("image", "null"))
+        if not stored or stored["settings"] != settings.model_dump(mode="json"):
+            return None
+        spare = stored["pad"] - pad
+        column = self._table["image"].take(self._rows)
+        if spare < 0 or column.null_count:
+            return None
+        side = settings.size + 2 * stored["pad"]
+        flat = pc.list_flatten(column).to_numpy()
+        images = flat.reshape(len(self), 3, side, side)
+        return images[..., spare : side - spare, spare : side - spare]
 
     def require_targets(
         self, targets: str | Sequence[str], how: Literal["all", "any"] = "all"
