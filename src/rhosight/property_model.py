@@ -135,6 +135,7 @@ class PropertyModel:
             "licence": dataset.metadata.get("licence", ""),
             "attribution": dataset.metadata.get("attribution", ""),
             "backbones": {b.name: b.weights for b in _backbones(self.network)},
+            "codes": sorted(_codes(dataset.densities)) if self.recipe.uses_image else [],
             "versions": versions(),
         }
         return self
@@ -169,15 +170,27 @@ class PropertyModel:
             materials = [materials]
         mean, std = self._scaler
         found = []
+        trained = set(self._about.get("codes", ()))
+        others: set[str] = set()
         chunk = 16  # memory does not grow with the number of materials
         for start in range(0, len(materials), chunk):
             part = materials[start : start + chunk]
+            densities = part.densities if isinstance(part, Dataset) else part
+            if trained:
+                others |= _codes(densities) - trained
             inputs = make_inputs(part, self.recipe, self._text_backbone)
             rows = torch.arange(len(inputs))
             values = predict_rows(self.network, inputs, rows, self.recipe)
             found.append(values.numpy() * std + mean)
             if progress:
                 progress("predict", start + len(part), len(materials))
+        if others:
+            logger.warning(
+                "densities of %s, but the model was trained on those of %s: near the nuclei they "
+                "are not the same quantity, and predictions may be off",
+                ", ".join(sorted(others)),
+                ", ".join(sorted(trained)),
+            )
         names = materials.ids if isinstance(materials, Dataset) else [d.name for d in materials]
         values = np.concatenate(found) if found else np.empty((0, len(self.recipe.targets)))
         index = pd.Index(names, name="material_id")
@@ -328,6 +341,11 @@ Pre-trained encoders, fine-tuned:
 Limits: valid for crystals and densities like those it was trained on. The kind of density and the
 code that made it matter: see `config.json` for every setting. Made with rhosight {__version__}.
 """
+
+
+def _codes(densities: Sequence[ChargeDensity]) -> set[str]:
+    """Codes that densities come from, as far as their provenance tells."""
+    return {str(d.provenance["code"]) for d in densities if d.provenance.get("code")}
 
 
 def r2_score(true: np.ndarray, predicted: np.ndarray) -> float:

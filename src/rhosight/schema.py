@@ -9,7 +9,8 @@ description, unit and role as Arrow field metadata, so that a file explains itse
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -174,13 +175,22 @@ def validate(table: pa.Table, where: str) -> pa.Table:
     """
     checked, problems = inspect(table)
     if problems:
-        first = problems[0]
-        raise RhosightError(f"{where}: {first.problem}; {first.cure}")
+        first, more = problems[0], len(problems) - 1
+        rest = f" ({more} more; `rhosight data validate` lists them)" if more else ""
+        raise RhosightError(f"{where}: {first.problem}; {first.cure}{rest}")
     return checked
 
 
-def inspect(table: pa.Table) -> tuple[pa.Table, list[Problem]]:
+def inspect(table: pa.Table, first_row: int = 0) -> tuple[pa.Table, list[Problem]]:
     """A table as the schema has it, as far as it can be brought there, and all that contradicts it.
+
+    Parameters
+    ----------
+    table
+        As for :func:`validate`.
+    first_row
+        Number of its first row, where the table is a part of a larger one: rows without an id are
+        called by number.
 
     Returns
     -------
@@ -192,6 +202,7 @@ def inspect(table: pa.Table) -> tuple[pa.Table, list[Problem]]:
         later schema version: errors all, in this order. Empty for a sound table.
     """
     metadata = table.schema.metadata or {}
+    ids = ids_of(table, first_row)
     problems = [*_version_problems(metadata), *_presence_problems(table.column_names)]
     if len(set(table.column_names)) < len(table.column_names):
         table = table.select(
@@ -202,7 +213,7 @@ def inspect(table: pa.Table) -> tuple[pa.Table, list[Problem]]:
     fields, arrays = [], []
     for name in names:
         field = _known_field(table.schema.field(name))
-        array, found = _cast(table, field)
+        array, found = _cast(table[name], field, ids)
         problems += found
         if array is not None:
             fields.append(field)
@@ -213,15 +224,27 @@ def inspect(table: pa.Table) -> tuple[pa.Table, list[Problem]]:
     about.pop("pandas", None)  # pandas' own description of its frame, stale by now
     checked = pa.table(arrays, schema=schema.with_metadata(file_metadata(schema, about)))
     for check in (_id_problems, _grid_problems, _target_problems):
-        problems += check(checked)
+        problems += check(checked, ids)
     return checked, problems
 
 
-def ids_of(table: pa.Table) -> list[str]:
+def ids_of(table: pa.Table, first_row: int = 0) -> list[str]:
     """What messages call each row: its id, or its number if it has none."""
     have = table.column_names.count("material_id") == 1
     ids = table["material_id"].to_pylist() if have else [None] * len(table)
-    return [f"row {i}" if name in (None, "") else str(name) for i, name in enumerate(ids)]
+    return [
+        f"row {i}" if name in (None, "") else str(name) for i, name in enumerate(ids, first_row)
+    ]
+
+
+def repeated_ids(ids: Iterable[str]) -> list[Problem]:
+    """Ids that stand more than once."""
+    cure = "an id names one material"
+    return [
+        Problem(f"material_id {name} stands more than once", cure, "material_id", name)
+        for name, count in sorted(Counter(ids).items())
+        if count > 1
+    ]
 
 
 def _known_field(field: pa.Field) -> pa.Field:
@@ -251,11 +274,11 @@ def _presence_problems(names: list[str]) -> list[Problem]:
     return found
 
 
-def _cast(table: pa.Table, field: pa.Field) -> tuple[pa.ChunkedArray | None, list[Problem]]:
+def _cast(
+    array: pa.ChunkedArray, field: pa.Field, ids: list[str]
+) -> tuple[pa.ChunkedArray | None, list[Problem]]:
     """A column in the schema's type, None if it does not convert; and what is wrong with it."""
-    array = table[field.name]
     empty = np.flatnonzero(array.is_null().to_numpy()) if not field.nullable else ()
-    ids = ids_of(table) if len(empty) else []
     cure = f"fill it; materials that have no `{field.name}` cannot be used"
     problems = [
         Problem(f"`{field.name}` of {ids[i]} is empty", cure, field.name, ids[i]) for i in empty
@@ -271,12 +294,23 @@ def _cast(table: pa.Table, field: pa.Field) -> tuple[pa.ChunkedArray | None, lis
         return None, [*problems, Problem(what, cure, field.name)]
 
 
+def declared_units(schema: pa.Schema) -> dict[str, str]:
+    """Column → unit as the file says: each field's ``unit``, else the file's own ``units``."""
+    try:
+        units = json.loads((schema.metadata or {}).get(b"units", b"{}"))
+    except ValueError:
+        units = {}
+    units = units if isinstance(units, dict) else {}
+    declared = {field.name: unit_of(field) or str(units.get(field.name, "")) for field in schema}
+    return {name: unit for name, unit in declared.items() if unit}
+
+
 def _unit_problems(schema: pa.Schema) -> list[Problem]:
     """Columns that the file declares in another unit: their numbers would be misread."""
     found = []
-    for name in (name for name in schema.names if name in KNOWN and KNOWN[name].unit):
-        declared, meant = unit_of(schema.field(schema.names.index(name))), KNOWN[name].unit
-        if declared and _plain_unit(declared) != _plain_unit(meant):
+    for name, declared in declared_units(schema).items():
+        meant = KNOWN[name].unit if name in KNOWN else ""
+        if meant and _plain_unit(declared) != _plain_unit(meant):
             what = f"column `{name}` is declared in {declared}, the schema has it in {meant}"
             found.append(Problem(what, "convert the values and correct the field's `unit`", name))
     return found
@@ -288,29 +322,22 @@ def _plain_unit(unit: str) -> str:
     return plain.replace("³", "3").translate(str.maketrans("", "", " ^*_"))
 
 
-def _id_problems(table: pa.Table) -> list[Problem]:
+def _id_problems(table: pa.Table, ids: list[str]) -> list[Problem]:
     if "material_id" not in table.column_names:
         return []
-    cure = "an id names one material"
-    counts = pc.value_counts(table["material_id"].combine_chunks()).to_pylist()
-    repeated = sorted(c["values"] for c in counts if c["counts"] > 1 and c["values"])
-    found = [
-        Problem(f"material_id {name} stands more than once", cure, "material_id", name)
-        for name in repeated
-    ]
     empty = [i for i, name in enumerate(table["material_id"].to_pylist()) if name == ""]
-    return found + [
-        Problem(f"material_id of row {i} is an empty text", cure, "material_id", f"row {i}")
+    return repeated_ids(ids) + [
+        Problem(f"material_id of {ids[i]} is an empty text", "name it", "material_id", ids[i])
         for i in empty
     ]
 
 
-def _grid_problems(table: pa.Table) -> list[Problem]:
+def _grid_problems(table: pa.Table, ids: list[str]) -> list[Problem]:
     """The product of ``grid`` is the length of every density."""
     if "grid" not in table.column_names:
         return []
-    ids = ids_of(table)
-    found, sizes = [], np.full(len(table), -1, dtype=np.int64)
+    found = []
+    sizes = np.full(len(table), -1, dtype=object)  # whatever is declared, without overflow
     shapes = table["grid"].to_pylist()
     for i, shape in enumerate(shapes):
         if shape is None:
@@ -331,11 +358,10 @@ def _grid_problems(table: pa.Table) -> list[Problem]:
     return found
 
 
-def _target_problems(table: pa.Table) -> list[Problem]:
+def _target_problems(table: pa.Table, ids: list[str]) -> list[Problem]:
     found = []
     for name in columns_with(table.schema, "target"):
         bad = np.flatnonzero(np.isinf(table[name].to_numpy()))
-        ids = ids_of(table) if len(bad) else []
         cure = "leave a missing label empty"
         found += [Problem(f"`{name}` of {ids[i]} is infinite", cure, name, ids[i]) for i in bad]
     return found

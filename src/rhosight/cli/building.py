@@ -32,6 +32,12 @@ class Interpolation(StrEnum):
     fourier = "fourier"
 
 
+class Unit(StrEnum):
+    bohr = "e/bohr3"
+    angstrom = "e/angstrom3"
+    electrons = "e"
+
+
 _BUILD_OPTIONS = {
     "texts": (str, "formula,keywords,all", "Extents of text to make, comma-separated, or none."),
     "image_size": (int | None, None, "Draw the default image, so many pixels, and store it."),
@@ -98,11 +104,16 @@ def directory(
         str | None,
         typer.Option(help="File with the superposed free atoms: {parent}/{stem}_atoms.cube."),
     ] = None,
+    unit: Annotated[
+        Unit | None, typer.Option(help="Of cube and XSF files that are not in e/bohr3.")
+    ] = None,
 ) -> None:
     """From density files below a folder: CHGCAR, CHG, AECCAR, cube, XSF, compressed or not."""
     from ..sources.directory import Directory
 
-    source = Directory(folder, targets, id_column, kind.value, difference, reference)
+    source = Directory(
+        folder, targets, id_column, kind.value, difference, reference, unit and unit.value
+    )
     _build(source, out, options)
 
 

@@ -120,9 +120,9 @@ def read_materials(
         return load_dataset(files[0])
     densities = []
     for file in map(Path, files):
-        density = ChargeDensity.from_chgcar(file, kind.value)
+        density = ChargeDensity.from_file(file, kind.value)
         if difference:
             other = difference.format(parent=file.parent, name=file.name, stem=file.stem)
-            density = density.merged(ChargeDensity.from_chgcar(other, "difference"))
+            density = density.merged(ChargeDensity.from_file(other, "difference"))
         densities.append(density)
     return densities

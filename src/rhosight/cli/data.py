@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,13 @@ from rich.table import Table
 
 from . import building
 from .common import DatasetArgument, Kind, console, progress_bar
+
+
+class FigureFormat(StrEnum):
+    png = "png"
+    svg = "svg"
+    pdf = "pdf"
+
 
 app = typer.Typer(help="Look at datasets and make them.", no_args_is_help=True)
 app.add_typer(building.app, name="build")
@@ -84,3 +92,95 @@ def data_pack(
         for row in report.problems.itertuples():
             table.add_row(row.material_id, row.step, row.problem)
         console.print(table)
+
+
+@app.command("clean", epilog="Example: rhosight data clean mine.parquet clean.parquet")
+def data_clean(
+    dataset: DatasetArgument,
+    out: Annotated[Path, typer.Argument(help="Parquet file to write.")],
+    bravais: Annotated[str, typer.Option(help="Bravais lattice such as cF, or `any`.")] = "any",
+    symprec: Annotated[float, typer.Option(min=1e-6, help="Symmetry tolerance, Å.")] = 0.1,
+    duplicates: Annotated[bool, typer.Option(help="Remove crystals that stand twice.")] = True,
+    iqr: Annotated[
+        Kind | None, typer.Option(help="Remove outlying extremes of this kind (the paper).")
+    ] = None,
+    iqr_factor: Annotated[float, typer.Option(min=0.1, help="In interquartile ranges.")] = 1.5,
+) -> None:
+    """Remove what should not be trained on. What was removed, and why, goes to OUT.report.csv."""
+    from ..dataset import clean, load_dataset
+
+    kept, report = clean(
+        load_dataset(dataset),
+        bravais=None if bravais == "any" else bravais,
+        symprec=symprec,
+        duplicates=duplicates,
+        iqr=iqr.value if iqr else None,
+        iqr_factor=iqr_factor,
+    )
+    kept.to_parquet(out)
+    notes = out.with_name(f"{out.name}.report.csv")
+    report.to_csv(notes)
+    table = Table("step", "before", "after", "removed", "masked", "noted")
+    for step, row in report.counts.iterrows():
+        cells = [row[name] for name in ("before", "after", "removed", "masked", "noted")]
+        table.add_row(str(row.get("step", step)), *(f"{cell:.0f}" for cell in cells))
+    console.print(table)
+    for row in report.table.head(20).itertuples():
+        console.print(f"{row.action} {row.material_id} ({row.step}): {row.reason}", highlight=False)
+    if len(report.table) > 20:
+        console.print("...")
+    console.print(f"{len(kept)} materials: {out}; the whole report: {notes}")
+
+
+@app.command("validate", epilog="Example: rhosight data validate mine.parquet")
+def data_validate(
+    path: Annotated[Path, typer.Argument(help="Parquet file, or folder of them.")],
+) -> None:
+    """All that is wrong with a dataset made elsewhere; exit code 1 if there are errors."""
+    from ..dataset import validate_file
+
+    problems = validate_file(path)
+    for row in problems.itertuples():
+        where = ", ".join(part for part in (row.material_id, row.column) if part)
+        line = f"{row.severity}: {where}: {row.problem}; {row.cure}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    failed = int((problems["severity"] == "error").sum())
+    if not len(problems):
+        console.print(f"{path}: sound")
+    else:
+        console.print(f"{path}: {failed} errors, {len(problems) - failed} warnings")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("show", epilog="Example: rhosight data show mp-fcc --id mp-149 --out figures")
+def data_show(
+    dataset: DatasetArgument = "mp-fcc",
+    out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("figures"),
+    material: Annotated[
+        str | None, typer.Option("--id", help="Material of the slices; the first if not given.")
+    ] = None,
+    window: Annotated[float, typer.Option(min=0.1, help="Side of the slices, Å.")] = 8.0,
+    file_format: Annotated[FigureFormat, typer.Option("--format")] = FigureFormat.png,
+) -> None:
+    """Figures of a dataset: targets, elements, grids, missing labels, slices (Figures 3 and 4)."""
+    from .. import figures
+    from ..dataset import load_dataset
+
+    loaded = load_dataset(dataset)
+    material = material or loaded.ids[0]
+    kinds = tuple(k for k in ("total", "difference") if k in loaded[material].density.kinds)
+    drawn = {
+        "targets": figures.targets_violin(loaded),
+        "elements": figures.element_heatmap(loaded),
+        "grids": figures.grid_sizes(loaded),
+        "missing-labels": figures.missing_labels(loaded),
+        f"slices-{material}": figures.total_and_difference(
+            loaded, material, window=window, kinds=kinds
+        ),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    for name, figure in drawn.items():
+        path = out / f"{name.replace('/', '-')}.{file_format.value}"
+        figure.savefig(path, dpi=150)
+        console.print(str(path))

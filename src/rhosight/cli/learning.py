@@ -178,7 +178,9 @@ def train(
 
 def predict(
     model: Annotated[str, typer.Argument(help="Folder of a saved model, or a hub id.")],
-    files: Annotated[list[str], typer.Argument(help="CHGCAR files, or one dataset.")],
+    files: Annotated[
+        list[str], typer.Argument(help="Density files (CHGCAR, cube, XSF), or one dataset.")
+    ],
     kind: KindOption = FirstBlock.total,
     difference: Annotated[
         str | None,
@@ -190,7 +192,7 @@ def predict(
     output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
     out: Annotated[Path | None, typer.Option(help="Write there instead of printing.")] = None,
 ) -> None:
-    """Predict properties from CHGCAR files or a dataset with a saved model."""
+    """Predict properties from density files or a dataset with a saved model."""
     from ..property_model import PropertyModel
 
     loaded = PropertyModel.from_pretrained(model)

@@ -8,18 +8,34 @@
 """
 
 from .building import BuildReport, build
-from .cleaning import iqr_filter, mask_labels
+from .cleaning import CleaningReport, CoreArtefacts, clean, core_artefacts, mask_labels
 from .core import Dataset, Material
 from .packing import BUNDLED, PackReport, load_dataset, pack
+from .selection import (
+    BRAVAIS,
+    bravais_filter,
+    bravais_lattice,
+    duplicate_filter,
+    iqr_filter,
+)
 from .splits import folds, group_labels, split
+from .validation import validate_file
 
 __all__ = [
+    "BRAVAIS",
     "BUNDLED",
     "BuildReport",
+    "CleaningReport",
+    "CoreArtefacts",
     "Dataset",
     "Material",
     "PackReport",
+    "bravais_filter",
+    "bravais_lattice",
     "build",
+    "clean",
+    "core_artefacts",
+    "duplicate_filter",
     "folds",
     "group_labels",
     "iqr_filter",
@@ -27,4 +43,5 @@ __all__ = [
     "mask_labels",
     "pack",
     "split",
+    "validate_file",
 ]

@@ -361,5 +361,11 @@ class Dataset:
     def _density(self, i: int) -> ChargeDensity:
         provenance: Mapping[str, Any] = {}
         if "provenance" in self._table.column_names:
-            provenance = json.loads(self._table["provenance"][int(self._rows[i])].as_py() or "{}")
+            text = self._table["provenance"][int(self._rows[i])].as_py()
+            try:
+                provenance = json.loads(text or "{}")
+            except ValueError as error:
+                raise RhosightError(
+                    f"{self.ids[i]}: its `provenance` is no JSON; build the dataset again"
+                ) from error
         return ChargeDensity(self._structure(i), self._grids(i), self.ids[i], provenance)

@@ -5,23 +5,22 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pandas as pd
 
-from ..density import ChargeDensity, difference_of, read_density
+from ..density import ChargeDensity, Unit, difference_of, read_density
 from ..errors import RhosightError
 from .source import Entry, Source
 from .tables import read_targets
-
-Reference = Literal["aeccar"]
 
 # VASP's names are the same in every folder, so the folder names the material. A file of another
 # name names it by itself.
 _VASP = re.compile(r"^(CHGCAR|CHG|AECCAR[012])(\.(gz|bz2|xz))?$", re.IGNORECASE)
 _OWN_NAME = re.compile(
-    r"^(?P<stem>.+?)\.(cube|cub|xsf|chgcar|chg|vasp)(\.(gz|bz2|xz))?$|"
+    r"^(?P<stem>.+?)\.(cube|cub|xsf|chgcar|chg|vasp|h5|hdf5)(\.(gz|bz2|xz))?$|"
     r"^(CHGCAR|CHG)[._-](?P<vasp>.+?)(\.(gz|bz2|xz))?$",
     re.IGNORECASE,
 )
@@ -56,6 +55,9 @@ class Directory(Source):
     reference
         Path, as for ``difference``, of a file with the superposed free atoms of the same code:
         ``difference`` is the density minus it.
+    unit
+        Of the values in cube, XSF and HDF5 files, where it is not their format's; see
+        :func:`rhosight.density.read_density`.
     """
 
     name: ClassVar[str] = "directory"
@@ -68,6 +70,7 @@ class Directory(Source):
         kind: Literal["total", "difference"] = "total",
         difference: str | None = None,
         reference: str | None = None,
+        unit: Unit | None = None,
     ) -> None:
         self.folder = Path(folder)
         if not self.folder.is_dir():
@@ -79,6 +82,7 @@ class Directory(Source):
         for pattern in (difference, reference):
             _check_pattern(pattern)
         self.kind, self.difference, self.reference = kind, difference, reference
+        self.unit = unit
         self.targets = Path(targets).resolve() if targets else None
         self.id_column = id_column
         self._files: dict[str, Path] = {}
@@ -121,6 +125,7 @@ class Directory(Source):
             "kind": self.kind,
             "difference": self.difference,
             "reference": self.reference,
+            "unit": self.unit,
         }
 
     def about(self) -> dict[str, Any]:
@@ -128,20 +133,24 @@ class Directory(Source):
 
     def _density(self, path: Path) -> ChargeDensity:
         """One material's grids, with the difference as asked for."""
-        density = read_density(path, self.kind)
+        density = read_density(path, self.kind, self.unit)
         if self.difference == "free-atoms":
             from ..free_atoms import difference_from_total
 
             return difference_from_total(density)
         if self.difference == "aeccar":
             reference = read_density(_beside(path, "AECCAR1"))
-            return density.merged(difference_of(density, reference))
-        if self.difference:
-            return density.merged(read_density(_fill(self.difference, path), "difference"))
-        if self.reference:
-            reference = read_density(_fill(self.reference, path))
-            return density.merged(difference_of(density, reference))
-        return density
+            other = difference_of(density, reference)
+        elif self.difference:
+            other = read_density(_fill(self.difference, path), "difference", self.unit)
+        elif self.reference:
+            reference = read_density(_fill(self.reference, path), unit=self.unit)
+            other = difference_of(density, reference)
+        else:
+            return density
+        merged = density.merged(other)
+        origin = {"difference": other.provenance.get("source", other.name)}
+        return replace(merged, provenance={**merged.provenance, **origin})
 
     def _find(self) -> tuple[dict[str, Path], dict[str, str]]:
         """Id → its density file, and what could not be told apart."""

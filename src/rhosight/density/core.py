@@ -1,31 +1,24 @@
-"""ChargeDensity: a pymatgen Structure and its real-space grids, in e/Å³, on the edge of VASP's
-files.
+"""ChargeDensity: a pymatgen Structure and its real-space grids, in e/Å³.
 
 Grids follow VASP: ``grid[i, j, k]`` stands at fractional (i/nx, j/ny, k/nz), periodic, without a
-duplicated end point. Values are per Å³, never multiplied by the cell volume (a CHGCAR is; it is
-converted here, at the door).
+duplicated end point. Values are per Å³, never multiplied by the cell volume: the readers of this
+package convert what a file holds at the door.
 """
 
 from __future__ import annotations
 
-import lzma
 import os
-import re
-import tempfile
-import warnings
-import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from monty.io import zopen
-from pymatgen.core import Structure
+from pymatgen.core import DummySpecies, Element, Structure
 
-from .errors import RhosightError
+from ..errors import RhosightError
 
 Kind = Literal["total", "difference", "spin", "promolecule"]
+StoredKind = Literal["total", "difference", "spin"]
 
 STORED_KINDS: tuple[str, ...] = ("total", "difference", "spin")
 """What a dataset stores; ``promolecule`` is derived as ``total`` − ``difference``."""
@@ -36,8 +29,8 @@ KINDS: tuple[str, ...] = (*STORED_KINDS, "promolecule")
 # from one cut-off. A ratio beyond this means that grid and cell do not belong together.
 MAX_SPACING_RATIO = 3.0
 
-# Fortran drops the E of an exponent of three digits: 0.12345678901-101
-_BARE_EXPONENT = re.compile(rb"(?<=\d)([+-]\d{3})(?=\s|$)")
+# Volume over the product of the edges, below which a cell is flat: angles of a few thousandths
+MIN_VOLUME_RATIO = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,59 +117,24 @@ class ChargeDensity:
         return float(self.grid(kind).mean(dtype=float) * self.structure.volume)
 
     @classmethod
+    def from_file(cls, path: str | os.PathLike, kind: StoredKind = "total") -> ChargeDensity:
+        """Read a density file of any known format; see :func:`rhosight.density.read_density`."""
+        from .files import read_density
+
+        return read_density(path, kind)
+
+    @classmethod
     def from_chgcar(
         cls, path: str | os.PathLike, kind: Literal["total", "difference"] = "total"
     ) -> ChargeDensity:
-        """Read a VASP CHGCAR (or a file in its format, plain or compressed), through pymatgen.
+        """Read a VASP CHGCAR, or a file in its format; see :func:`rhosight.density.read_chgcar`.
 
-        The file's values are divided by the cell volume. The first block becomes ``kind``: say
-        ``"difference"`` for a file made by a charge-density-difference tool. The second block of a
-        spin-polarised calculation, which VASP and pymatgen call ``diff``, becomes ``spin``: it is
-        the magnetisation density, never ``difference``. Of a non-collinear file's four blocks only
-        the first is read.
-
-        Raises
-        ------
-        RhosightError
-            If the file is missing, truncated, not numeric, holds NaN, or declares a grid that its
-            data or its cell contradict. The message names the file and the cure.
+        Unlike :meth:`from_file` it takes the file's numbers for what they are, without holding
+        their integral against the number of electrons.
         """
-        from pymatgen.io.vasp.outputs import VolumetricData
+        from .vasp import read_chgcar
 
-        path = Path(path)
-        if kind not in ("total", "difference"):
-            raise RhosightError(
-                f"{path}: the first block can be `total` or `difference`, not `{kind}`"
-            )
-        content = _check_chgcar(path)
-        repaired = _repair(content)
-        try:
-            with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
-                warnings.simplefilter("ignore")
-                warnings.filterwarnings("error", message="Elements in POSCAR cannot be determined")
-                source = path
-                if repaired != content:
-                    source = Path(folder) / "CHGCAR"
-                    source.write_bytes(repaired)
-                poscar, blocks, _ = VolumetricData.parse_file(str(source))
-        except UserWarning as error:
-            raise RhosightError(
-                f"{path}: the elements are not named; write their symbols on a line of their own "
-                "above the numbers of atoms (line 6)"
-            ) from error
-        except (ValueError, IndexError, KeyError, AssertionError, OverflowError) as error:
-            raise RhosightError(
-                f"{path}: not a readable CHGCAR ({_first_line(error)}); write it again, or convert "
-                "it to CHGCAR format"
-            ) from error
-        structure = poscar.structure
-        volume = structure.volume
-        if not volume > 0:
-            raise RhosightError(f"{path}: the cell has no volume; correct its vectors (lines 3-5)")
-        grids = {kind: blocks["total"] / volume}
-        if "diff" in blocks and "diff_x" not in blocks:
-            grids["spin"] = blocks["diff"] / volume
-        return cls(structure, grids, name=str(path), provenance={"source": path.name})
+        return read_chgcar(path, kind)
 
     def merged(self, other: ChargeDensity) -> ChargeDensity:
         """This density with the kinds of another file of the same crystal on the same grid.
@@ -184,7 +142,8 @@ class ChargeDensity:
         Raises
         ------
         RhosightError
-            If the two differ in cell, atoms or grid, or both hold the same kind.
+            If the two differ in cell, atoms or grid, both hold the same kind, or one is an
+            all-electron density (from VASP's AECCAR files) and the other not.
         """
         shared = set(self.grids) & set(other.grids)
         if shared:
@@ -200,6 +159,11 @@ class ChargeDensity:
         if not same:
             raise RhosightError(
                 f"{other.name}: not the crystal of {self.name}: cell or atoms differ"
+            )
+        if _is_all_electron(self) != _is_all_electron(other):
+            raise RhosightError(
+                f"{other.name}: of it and {self.name} only one is all-electron: near the nuclei "
+                "they are two descriptions; take both from AECCAR files or none"
             )
         grids = {**self.grids, **other.grids}
         return ChargeDensity(mine, grids, name=self.name, provenance=self.provenance)
@@ -254,102 +218,45 @@ def check_grid_fits_cell(shape: tuple[int, ...], structure: Structure, where: st
         )
 
 
-def _check_chgcar(path: Path) -> bytes:
-    """The file's content, after catching what pymatgen would crash on, or would read without a
-    word: a block whose length is not what its header declares, or a last number that is cut."""
-    if not path.exists():
-        raise RhosightError(f"{path}: no such file")
-    if path.is_dir():
-        raise RhosightError(f"{path}: is a folder; give the CHGCAR file in it")
-    try:
-        with zopen(path, "rb") as file:
-            content = file.read()
-    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
-        raise RhosightError(f"{path}: cannot be read ({_first_line(error)})") from error
-    lines = content.splitlines()
-    start = next((i for i, line in enumerate(lines) if i > 5 and not line.strip()), None)
-    if start is None or start + 1 >= len(lines):
+def _is_all_electron(density: ChargeDensity) -> bool:
+    return str(density.provenance.get("density", "")).startswith("all-electron")
+
+
+def check_cell(matrix: np.ndarray, where: str) -> None:
+    """Raise if three lattice vectors, the rows, span no volume."""
+    with np.errstate(all="ignore"):
+        box = np.linalg.norm(matrix, axis=1).prod()
+        volume = abs(np.linalg.det(matrix))
+    if not (np.isfinite(box) and volume > MIN_VOLUME_RATIO * box):
+        raise RhosightError(f"{where}: the cell has no volume; correct its lattice vectors")
+
+
+def check_crystal(structure: Structure, where: str) -> None:
+    """Raise if a structure that another library read has no volume, no atoms, atoms at no place, or
+    atoms of no element."""
+    check_cell(structure.lattice.matrix, where)
+    if not len(structure):
+        raise RhosightError(f"{where}: holds no atoms; write the structure with the density")
+    if not np.isfinite(structure.frac_coords).all():
+        raise RhosightError(f"{where}: positions of atoms are NaN or infinite; write it again")
+    species = structure.composition.keys()
+    if not structure.is_ordered or any(isinstance(one, DummySpecies) for one in species):
         raise RhosightError(
-            f"{path}: no density after the structure; is it a CHGCAR, and written to the end?"
+            f"{where}: {structure.composition.formula} are not all elements, one a site; name them"
         )
-    header = lines[start + 1].split()
-    try:
-        dims = tuple(int(token) for token in header)
-    except ValueError:
-        dims = ()
-    if len(dims) != 3 or min(dims) < 1:
-        shown = lines[start + 1].decode(errors="replace").strip()[:60]
-        raise RhosightError(
-            f"{path}: line {start + 2} should declare the grid as three integers, found {shown!r}"
-        )
-    declared = dims[0] * dims[1] * dims[2]
-    found = 0
-    for number, line in enumerate(lines[start + 2 :], start=start + 3):
-        tokens = line.split()
-        if not tokens:
-            continue
-        first = tokens[0]
-        if first.startswith(b"augmentation") or (tokens == header and b"." not in line):
-            break
-        if line.translate(None, b"0123456789+-.Ee \t"):
-            wrong = next((token for token in tokens if not _is_number(token)), None)
-            if wrong is not None:
-                shown = wrong.decode(errors="replace")[:40]
-                raise RhosightError(
-                    f"{path}: line {number}: {shown!r} is not a number; write the file again"
-                )
-        found += len(tokens)
-    grid = "×".join(map(str, dims))
-    if found < declared:
-        raise RhosightError(
-            f"{path}: truncated: the grid {grid} needs {declared} values, the block holds {found}; "
-            "copy or write the file again"
-        )
-    # between two blocks VASP may write one number per atom
-    atoms = sum(int(token) for token in _counts(lines))
-    if found > declared + atoms:
-        raise RhosightError(
-            f"{path}: the grid {grid} declares {declared} values, the block holds {found}; the "
-            "header contradicts the data"
-        )
-    # a file that stops without a line end may have lost the end of its last number
-    whole, last = (_exponent_digits(lines[i].split()[-1:]) for i in (start + 2, -1))
-    if last < whole and not content.endswith((b"\n", b"\r")):
-        raise RhosightError(
-            f"{path}: truncated within its last number; copy or write the file again"
-        )
-    return content
 
 
-def _repair(content: bytes) -> bytes:
-    """What VASP writes but pymatgen misreads, written as it should be: an exponent of three
-    digits, and a comment line that is not UTF-8."""
-    comment, end, rest = content.partition(b"\n")
-    comment = comment.decode("utf-8", errors="replace").encode()
-    return comment + end + _BARE_EXPONENT.sub(rb"E\1", rest)
+def make_structure(
+    matrix: np.ndarray, species: Sequence[Element], positions: np.ndarray, where: str
+) -> Structure:
+    """A crystal of lattice vectors (rows) and positions in Å, atoms moved into the cell.
 
-
-def _is_number(token: bytes) -> bool:
-    try:
-        float(_BARE_EXPONENT.sub(rb"E\1", token))
-    except ValueError:
-        return False
-    return True
-
-
-def _exponent_digits(tokens: list[bytes]) -> int:
-    return len(tokens[0].upper().partition(b"E")[2]) if tokens else 0
-
-
-def _counts(lines: list[bytes]) -> list[bytes]:
-    """The line of atom counts of a POSCAR header (line 6, or line 7 when symbols stand above)."""
-    for line in lines[5:7]:
-        tokens = line.split()
-        if tokens and all(token.isdigit() for token in tokens):
-            return tokens
-    return []
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0][:160] if text else type(error).__name__
+    Raises
+    ------
+    RhosightError
+        If it has no volume or no atoms.
+    """
+    check_cell(matrix, where)
+    if not len(species):
+        raise RhosightError(f"{where}: holds no atoms; write the structure with the density")
+    return Structure(matrix, species, positions, coords_are_cartesian=True, to_unit_cell=True)

@@ -1,0 +1,347 @@
+"""What is wrong with a dataset made elsewhere: all of it, not only the first thing."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pymatgen.core import Composition, Structure
+
+from .. import schema
+from ..density import check_grid_fits_cell
+from ..errors import RhosightError
+from ..schema import EXTENTS, KNOWN, STORED_KINDS, TARGETS, Problem
+from .cleaning import mask_labels
+from .core import ROWS_IN_GROUP, Dataset
+from .merging import files_of
+from .selection import duplicate_filter
+
+PLAUSIBLE_LABELS: dict[str, tuple[float, float]] = {
+    "formation_energy_per_atom": (-10.0, 10.0),
+    "efermi": (-30.0, 30.0),
+    "band_gap": (0.0, 30.0),
+    "cubic_lattice_constant": (1.0, 1000.0),
+}
+"""Column → (lowest, highest) in its unit. Wide: what is beyond is in another unit, or per cell."""
+
+INTEGRAL_TOLERANCE = 1e-3
+"""By which share of itself (or how many electrons, if that is more) an integral may differ from
+the one that its provenance holds: float32 and another way of summing."""
+
+# the integral of `total` as a share of all electrons; the bundled pseudo-densities have 9 to 58 %
+_ELECTRON_SHARE = (0.02, 1.01)
+# the integral of `difference` as a share of that of `total`; the bundled ones are below 5 %
+_DIFFERENCE_SHARE = 0.1
+
+_COLUMNS = ["severity", "material_id", "column", "problem", "cure"]
+_PACK = "make the dataset again, or correct this row"
+
+
+def validate_file(path: str | os.PathLike) -> pd.DataFrame:
+    """All that is wrong with a dataset: a Parquet file, or a folder of them.
+
+    Checked are columns, types, units, ids, grids, targets (:func:`rhosight.schema.inspect`), and
+    what the file holds: whether structures can be read and agree with formula, number of atoms and
+    grid; NaN in grids; integrals against provenance and number of electrons; labels that cannot be
+    right; missing texts; one crystal under two ids. Densities are read a few at a time.
+
+    Parameters
+    ----------
+    path
+        The file, whoever wrote it.
+
+    Returns
+    -------
+    pd.DataFrame
+        Columns severity ("error": the material or the file cannot be used, or its numbers mean
+        something else; "warning": it can, but look), material_id (empty for the whole file),
+        column, problem, cure. Errors come first. Empty if the dataset is sound.
+
+    Raises
+    ------
+    RhosightError
+        If there is no such file, or it is no Parquet file.
+    """
+    path = Path(path)
+    files = files_of(path)
+    if not files:
+        raise RhosightError(f"{path}: no such Parquet file, nor a folder of them; give the dataset")
+    problems: dict[Problem, None] = {}  # several parts of a file may have one problem in common
+    parts = []
+    rows = 0
+    for file in files:
+        for table in _parts(file):
+            checked, found = schema.inspect(table, rows)
+            ids = schema.ids_of(table, rows)
+            rows += len(table)
+            light = [
+                f.name for f in checked.schema if schema.role_of(f) not in ("density", "image")
+            ]
+            parts.append(checked.select(light))
+            problems |= dict.fromkeys(
+                [*found, *_undeclared_units(table.schema), *_row_problems(checked, ids)]
+            )
+    try:
+        whole = pa.concat_tables(parts, promote_options="default")
+    except pa.ArrowException:
+        what, cure = "the files of the folder have different columns", "build the dataset again"
+        problems[Problem(what, cure)] = None
+    else:
+        problems |= dict.fromkeys(_whole_problems(whole))
+    table = pd.DataFrame([asdict(p) for p in problems], columns=_COLUMNS, dtype=object)
+    return table.sort_values("severity", kind="stable", ignore_index=True)
+
+
+def _parts(file: Path) -> Iterator[pa.Table]:
+    """The rows of a file, a few at a time; once without rows if it has none."""
+    try:
+        with pq.ParquetFile(file) as content:
+            if not content.metadata.num_rows:  # its columns can still be judged
+                yield content.schema_arrow.empty_table()
+            for batch in content.iter_batches(ROWS_IN_GROUP):
+                yield pa.Table.from_batches([batch], content.schema_arrow)
+    except (pa.ArrowException, OSError) as error:
+        raise RhosightError(
+            f"{file}: not a readable Parquet file; copy it again, or make it with `rhosight data "
+            "build`"
+        ) from error
+
+
+def _undeclared_units(file_schema: pa.Schema) -> list[Problem]:
+    """Columns that do not say their unit; the schema's is taken for granted where it has one."""
+    declared = schema.declared_units(file_schema)
+    found = []
+    for name in dict.fromkeys(file_schema.names):
+        column = KNOWN.get(name)
+        if name in declared or column is None or column.role not in ("target", "density"):
+            continue
+        what = f"`{name}` does not say its unit; read as {column.unit}"
+        cure = f"check that it is {column.unit}, and set `unit` in the field's metadata"
+        found.append(Problem(what, cure, name, severity="warning"))
+    return found
+
+
+def _row_problems(table: pa.Table, ids: list[str]) -> Iterator[Problem]:
+    """What the schema cannot see: structures, values of the grids, integrals, labels, texts."""
+    have = [kind for kind in STORED_KINDS if kind in table.column_names]
+    columns = {name: table[name] for name in table.column_names}
+    light = [name for name in columns if name not in (*have, "image")]
+    for row, material_id in enumerate(ids):
+        values = {name: columns[name][row].as_py() for name in light}
+        structure, found = _structure(values, material_id)
+        yield from found
+        provenance, found = _json_object(values, "provenance", material_id)
+        yield from found
+        yield from _json_object(values, "masked", material_id)[1]
+        yield from _label_problems(values, material_id)
+        for extent in EXTENTS:
+            if f"text_{extent}" in values and not values[f"text_{extent}"]:
+                what = f"no text `{extent}` for {material_id}"
+                cure = "describe it (rhosight.text.describe), if texts are to be used"
+                yield Problem(what, cure, f"text_{extent}", material_id, "warning")
+        cells = {kind: columns[kind][row] for kind in have}
+        grids = {
+            kind: cell.values.to_numpy(zero_copy_only=False)
+            for kind, cell in cells.items()
+            if cell.is_valid
+        }
+        drawn = "image" in columns and columns["image"][row].is_valid
+        if have and not grids and not drawn:
+            what, cure = f"{material_id} has no density", "add one, or leave the material out"
+            yield Problem(what, cure, "", material_id)
+        yield from _density_problems(grids, values, structure, provenance or {}, material_id)
+
+
+def _structure(
+    values: Mapping[str, Any], material_id: str
+) -> tuple[Structure | None, list[Problem]]:
+    """The structure of a row, None if it cannot be read, and where it contradicts the row."""
+    text = values.get("structure")
+    if not text:
+        return None, []  # the schema says so
+    try:
+        structure = Structure.from_dict(json.loads(text))
+        if not structure.volume > 0 or not np.isfinite(structure.frac_coords).all():
+            raise ValueError("its cell has no volume, or a coordinate is not finite")
+    except Exception as error:  # pymatgen raises whatever it trips over
+        reason = str(error).strip().splitlines()[0][:100] if str(error).strip() else ""
+        reason = f" ({type(error).__name__}: {reason})"
+        what = f"`structure` of {material_id} is no pymatgen Structure{reason}"
+        cure = "write json.dumps(structure.as_dict())"
+        return None, [Problem(what, cure, "structure", material_id)]
+    found = []
+    formula, nsites = values.get("formula"), values.get("nsites")
+    if formula and _reduced(formula) != structure.composition.reduced_formula:
+        has = structure.composition.reduced_formula
+        what = f"`formula` of {material_id} is {formula}, its structure is {has}"
+        found.append(Problem(what, _PACK, "formula", material_id))
+    if nsites is not None and nsites != len(structure):
+        what = f"`nsites` of {material_id} is {nsites}, its structure has {len(structure)}"
+        found.append(Problem(what, _PACK, "nsites", material_id))
+    group = values.get("spacegroup_number")
+    if group is not None and not 1 <= group <= 230:
+        what = f"`spacegroup_number` of {material_id} is {group}, there are 230"
+        found.append(Problem(what, _PACK, "spacegroup_number", material_id))
+    shape = values.get("grid")
+    if shape and len(shape) == 3 and None not in shape and min(shape) >= 1:
+        try:
+            check_grid_fits_cell(tuple(shape), structure, material_id)
+        except RhosightError as error:
+            what, _, cure = str(error).removeprefix(f"{material_id}: ").partition("; ")
+            found.append(Problem(f"{what} of {material_id}", cure, "grid", material_id))
+    return structure, found
+
+
+def _reduced(formula: str) -> str:
+    """A formula in pymatgen's order of elements; what is none, as it is."""
+    try:
+        return Composition(formula).reduced_formula
+    except ValueError:
+        return formula
+
+
+def _json_object(
+    values: Mapping[str, Any], name: str, material_id: str
+) -> tuple[dict | None, list[Problem]]:
+    text = values.get(name)
+    if not text:
+        return None, []
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = None
+    if isinstance(content, dict):
+        return content, []
+    what = f"`{name}` of {material_id} is no JSON object"
+    return None, [Problem(what, "write it with json.dumps, or leave it empty", name, material_id)]
+
+
+def _label_problems(values: Mapping[str, Any], material_id: str) -> Iterator[Problem]:
+    for name, (lowest, highest) in PLAUSIBLE_LABELS.items():
+        value, unit = values.get(name), KNOWN[name].unit
+        if value is not None and np.isfinite(value) and not lowest <= value <= highest:
+            what = (
+                f"`{name}` of {material_id} is {value:g} {unit}, outside "
+                f"[{lowest:g}, {highest:g}] {unit}"
+            )
+            yield Problem(what, "check its unit and reference", name, material_id, "warning")
+    label = pd.DataFrame([values], index=[material_id])
+    for row in mask_labels(label)[1].itertuples():
+        what = f"`{row.target}` of {material_id} is {row.value:g} GPa: {row.reason}"
+        cure = "mask it with `rhosight data clean`, or correct it"
+        yield Problem(what, cure, row.target, material_id, "warning")
+
+
+def _density_problems(
+    grids: Mapping[str, np.ndarray],
+    values: Mapping[str, Any],
+    structure: Structure | None,
+    provenance: Mapping[str, Any],
+    material_id: str,
+) -> Iterator[Problem]:
+    integrals = {}
+    shape = values.get("grid") or [0]
+    points = 0 if None in shape else math.prod(shape)
+    for kind, grid in grids.items():
+        bad = grid.size - int(np.isfinite(grid).sum())
+        if bad:
+            what = f"{bad} of {grid.size} values of `{kind}` of {material_id} are NaN or infinite"
+            cure = "write it again from a converged calculation"
+            yield Problem(what, cure, kind, material_id)
+        elif structure is not None and grid.size == points > 0:
+            integrals[kind] = float(grid.mean(dtype=float)) * structure.volume
+    stored = provenance.get("integrals")
+    for kind, integral in integrals.items():
+        declared = stored.get(kind) if isinstance(stored, dict) else None
+        if isinstance(declared, int | float):
+            allowed = INTEGRAL_TOLERANCE * max(1.0, abs(declared))
+            if abs(integral - declared) > allowed:
+                what = (
+                    f"`{kind}` of {material_id} integrates to {integral:.4g} electrons, its "
+                    f"provenance says {declared:.4g}"
+                )
+                cure = "density, cell and provenance do not belong together: make the row again"
+                yield Problem(what, cure, kind, material_id)
+    if structure is not None:
+        yield from _electron_problems(integrals, structure, material_id)
+
+
+def _electron_problems(
+    integrals: Mapping[str, float], structure: Structure, material_id: str
+) -> Iterator[Problem]:
+    """Integrals that no kind of density of this crystal has."""
+    elements = structure.composition.element_composition.items()
+    electrons = sum(element.Z * amount for element, amount in elements)
+    total = integrals.get("total")
+    units = "values must be e/Å³: divide a CHGCAR's by the cell volume, e/Bohr³ by 0.14818"
+    low, high = (share * electrons for share in _ELECTRON_SHARE)
+    if total is not None and not low <= total <= high:
+        what = (
+            f"`total` of {material_id} integrates to {total:.4g} electrons, the atoms have "
+            f"{electrons:g}"
+        )
+        yield Problem(what, units, "total", material_id)
+        return  # the others are measured by it
+    scale = electrons if total is None else total
+    limits = {"difference": _DIFFERENCE_SHARE * scale, "spin": scale}
+    for kind, limit in limits.items():
+        if kind in integrals and abs(integrals[kind]) > limit:
+            what = (
+                f"`{kind}` of {material_id} integrates to {integrals[kind]:.4g} electrons, beyond "
+                f"±{limit:.4g}"
+            )
+            cure = f"check that the column holds the {kind} density, in e/Å³"
+            yield Problem(what, cure, kind, material_id, "warning")
+
+
+def _whole_problems(table: pa.Table) -> Iterator[Problem]:
+    """What shows only in all rows together; ``table`` is without densities."""
+    yield from schema.repeated_ids(schema.ids_of(table))
+    if not len(table):
+        yield Problem("no material", "add some")
+    for name in TARGETS:
+        if name not in table.column_names or table[name].null_count == len(table):
+            what, cure = f"no value of `{name}`", "add the label, if it is to be learned"
+            yield Problem(what, cure, name, severity="warning")
+    for field in table.schema:
+        unknown = field.name not in KNOWN and schema.role_of(field) == "target"
+        if unknown and not schema.unit_of(field):
+            what, cure = f"`{field.name}` has no unit", "set `unit` in the field's metadata"
+            yield Problem(what, cure, field.name, severity="warning")
+    for extent in EXTENTS:
+        if f"text_{extent}" not in table.column_names:
+            what, cure = f"no texts `{extent}`", "describe the structures, if texts are to be used"
+            yield Problem(what, cure, f"text_{extent}", severity="warning")
+    if "provenance" not in table.column_names or table["provenance"].null_count:
+        what = "materials without provenance: which code and which kind of density is unknown"
+        cure = "add the column, see docs/dataset.md"
+        yield Problem(what, cure, "provenance", severity="warning")
+    yield from _one_crystal_twice(table)
+
+
+def _one_crystal_twice(table: pa.Table) -> Iterator[Problem]:
+    """Pairs of ids with the same crystal, among the rows whose structures can be read."""
+    needed = ("material_id", "formula", "spacegroup_number", "structure")
+    if not set(needed) <= set(table.column_names):
+        return
+    rows = table.select(needed).to_pylist()
+    sound = [
+        i
+        for i, row in enumerate(rows)
+        if None not in row.values() and _structure(row, row["material_id"])[0] is not None
+    ]
+    unique = list({rows[i]["material_id"]: i for i in sound}.values())
+    _, pairs = duplicate_filter(Dataset(table, np.array(unique, dtype=int)))
+    for pair in pairs.itertuples():
+        what = f"{pair.material_id} is {pair.reason}"
+        cure = "keep one of them (`rhosight data clean`)"
+        yield Problem(what, cure, "material_id", pair.material_id, "warning")

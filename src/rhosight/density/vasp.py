@@ -1,0 +1,321 @@
+"""VASP's CHGCAR, and what else is written in its format: CHG, AECCAR0, AECCAR1, AECCAR2.
+
+A structure as in a POSCAR, an empty line, then blocks. A block is the grid (three integers) and its
+values times the cell volume, x fastest; in a CHGCAR followed by one entry of augmentation
+occupancies for each atom, and between blocks one line of magnetic moments, a number per atom. One
+block is a density, two are a density and its magnetisation, four a density and the vector of its
+magnetisation (https://vasp.at/wiki/CHGCAR).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pymatgen.core import Structure
+
+from ..errors import RhosightError
+from .core import ChargeDensity, check_crystal
+from .electrons import Unit, per_cubic_angstrom
+from .stream import MAX_BYTES, TextStream, first_line, is_number, number_format
+
+ALL_ELECTRON: dict[str, str] = {
+    "AECCAR0": "all-electron core density",
+    "AECCAR1": "all-electron valence density of superposed atoms",
+    "AECCAR2": "all-electron valence density, self-consistent",
+}
+"""What VASP's files of ``LAECHG`` hold (https://vasp.at/wiki/LAECHG)."""
+
+_AECCAR = re.compile(r"AECCAR[012]", re.IGNORECASE)
+_AUGMENTATION = re.compile(rb"augmentation occupancies(?: \(imaginary part\))?\s*(\d+)\s+(\d+)\s*")
+
+_NO_DENSITY = "no density after the structure; is it a CHGCAR, and written to the end?"
+# Of a POSCAR without its positions: VASP breaks a list of more than 20 groups of atoms into lines
+_HEAD_LINES = 50
+# Further numbers after a block are counted up to this one, to say how many there are
+_COUNTED = 10_000
+
+# What a header lets expect of the rest, generously: bytes of a value, and per atom of a block
+_VALUE_BYTES = 64
+_ATOM_BYTES = 2**16
+
+
+def read_chgcar(
+    path: str | os.PathLike,
+    kind: Literal["total", "difference"] = "total",
+    unit: Unit = "e",
+    max_bytes: int = MAX_BYTES,
+) -> ChargeDensity:
+    """Read a VASP CHGCAR or a file in its format, plain or compressed (gzip, bzip2, xz).
+
+    The file's values are divided by the cell volume. The first block becomes ``kind``: say
+    ``"difference"`` for a file made by a charge-density-difference tool. The second block of a
+    spin-polarised calculation, which VASP and pymatgen call ``diff``, becomes ``spin``: it is the
+    magnetisation density, never ``difference``. Of a non-collinear file's four blocks only the
+    first is kept; ``provenance["notes"]`` says so.
+
+    A file that was cut is refused wherever the cut leaves a trace: within a number, a block or the
+    augmentation occupancies, after a line of magnetic moments, behind the values of a second block
+    whose first has occupancies, after the third of four blocks. Only a cut precisely where a
+    complete file could stop leaves none: behind the first block's last value (as in a CHG, which
+    has no occupancies) or its last augmentation occupancy, and behind the second block of four.
+    There the bytes are those of a calculation without spin (or with collinear spin).
+
+    Parameters
+    ----------
+    path
+        The file.
+    kind
+        What its first block is.
+    unit
+        Of its values, if not VASP's electrons per cell.
+    max_bytes
+        Text to read at most. The grid in the header narrows it, so that a small file that
+        decompresses without end stops soon.
+
+    Raises
+    ------
+    RhosightError
+        If the file is missing, truncated, not numeric, holds NaN, or declares a grid that its
+        data or its cell contradict. The message names the file and the cure.
+    """
+    path = Path(path)
+    if kind not in ("total", "difference"):
+        raise RhosightError(f"{path}: the first block can be `total` or `difference`, not `{kind}`")
+    with TextStream(path, max_bytes) as stream:
+        structure = _read_structure(stream)
+        shape = _read_shape(stream, structure)
+        blocks = _read_blocks(stream, shape, atoms=len(structure))
+    factor = per_cubic_angstrom(unit, structure.volume)
+    grids = {kind: _grid(blocks.values[0], shape, factor)}
+    provenance: dict[str, Any] = {"source": path.name, "format": "CHGCAR"}
+    if unit != "e":
+        provenance["unit"] = unit
+    if blocks.augmented:
+        provenance["code"] = "VASP"  # nothing else writes them
+    if aeccar := _AECCAR.search(path.name):
+        provenance |= {"code": "VASP", "density": ALL_ELECTRON[aeccar[0].upper()]}
+    if blocks.count == 2:
+        grids["spin"] = _grid(blocks.values[1], shape, factor)
+    elif blocks.count == 4:
+        provenance["notes"] = ["non-collinear: the three blocks of the magnetisation are left out"]
+    return ChargeDensity(structure, grids, name=str(path), provenance=provenance)
+
+
+def _grid(values: np.ndarray, shape: tuple[int, int, int], factor: float) -> np.ndarray:
+    grid = np.ascontiguousarray(values.reshape(shape, order="F"))
+    grid *= factor
+    return grid
+
+
+def _read_structure(stream: TextStream) -> Structure:
+    """The POSCAR on top, up to its empty line."""
+    from pymatgen.io.vasp.inputs import Poscar  # takes a second to import
+
+    lines: list[bytes] = []
+    most = _HEAD_LINES
+    while (line := stream.line()) is not None:
+        if len(lines) > 5 and not line.strip():
+            break
+        lines.append(line)
+        if len(lines) >= most:
+            most = sum(_atom_counts(lines)) + _HEAD_LINES
+            if len(lines) >= most:
+                raise stream.error(
+                    f"not a CHGCAR: no empty line behind the structure within {most} lines"
+                )
+    if line is None:
+        raise stream.error(_NO_DENSITY)
+    counts = _atom_counts(lines)
+    # before pymatgen makes a list of as many atoms as are declared
+    if sum(counts) > len(lines):
+        raise stream.error(
+            f"not a readable CHGCAR: {sum(counts)} atoms are declared, the structure has "
+            f"{len(lines)} lines; write it again"
+        )
+    if counts and (sum(counts) == 0 or min(counts) < 0):
+        raise stream.error("holds no atoms, or a negative number; correct their numbers (line 7)")
+    text = "\n".join(line.decode("utf-8", errors="replace") for line in lines)
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("error", message="Elements in POSCAR cannot be determined")
+            structure = Poscar.from_str(text, read_velocities=False).structure
+    except UserWarning as error:
+        raise stream.error(
+            "the elements are not named; write their symbols on a line of their own above the "
+            "numbers of atoms (line 6)"
+        ) from error
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        IndexError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:
+        reason = "lines are missing" if isinstance(error, IndexError) else first_line(error)
+        raise stream.error(
+            f"not a readable CHGCAR ({reason}); write it again, or convert it to CHGCAR format"
+        ) from error
+    check_crystal(structure, str(stream.path))
+    return structure
+
+
+def _atom_counts(lines: list[bytes]) -> list[int]:
+    """Numbers of atoms in a POSCAR's head: its integers between the cell and the positions."""
+    counts: list[int] = []
+    for line in lines[5:]:
+        tokens = line.split()
+        if not tokens or not all(re.fullmatch(rb"[+-]?\d{1,18}", token) for token in tokens):
+            if counts:
+                break
+            continue
+        counts += [int(token) for token in tokens]
+    return counts
+
+
+def _read_shape(stream: TextStream, structure: Structure) -> tuple[int, int, int]:
+    line = stream.line()
+    if line is None:
+        raise stream.error(_NO_DENSITY)
+    shape = _integers(line)
+    if shape is None or min(shape) < 1:
+        shown = line.decode(errors="replace").strip()[:60]
+        raise stream.error(
+            f"line {stream.line_number} should declare the grid as three integers, found {shown!r}"
+        )
+    size = shape[0] * shape[1] * shape[2]
+    stream.allow(4 * (size * _VALUE_BYTES + len(structure) * _ATOM_BYTES))
+    return shape
+
+
+def _integers(line: bytes) -> tuple[int, int, int] | None:
+    """Three integers, if that is what the line holds."""
+    tokens = line.split()
+    if len(tokens) != 3 or not all(re.fullmatch(rb"[+-]?\d{1,9}", token) for token in tokens):
+        return None
+    return int(tokens[0]), int(tokens[1]), int(tokens[2])
+
+
+@dataclass
+class _Blocks:
+    """The blocks of a file: values of the first two, flat, x fastest; and how many there are."""
+
+    values: list[np.ndarray]
+    count: int
+    augmented: bool
+
+
+def _read_blocks(stream: TextStream, shape: tuple[int, int, int], atoms: int) -> _Blocks:
+    """All blocks to the end of the file, whose grid line has been read."""
+    size = shape[0] * shape[1] * shape[2]
+    grid = "×".join(map(str, shape))
+    head = re.compile(rb"(?:^|\n)[ \t]*%d[ \t]+%d[ \t]+%d[ \t]*\r?(?:\n|$)" % shape)
+    blocks = _Blocks([], 0, False)
+    more = True
+    while more:
+        values = stream.numbers(size, f"the grid {grid}", head)
+        blocks.count += 1
+        if blocks.count <= 2:
+            blocks.values.append(values)
+        augmented, more = _read_between(stream, shape, atoms)
+        if blocks.count == 1:
+            blocks.augmented = augmented
+        elif augmented != blocks.augmented:
+            raise stream.error(
+                f"block {blocks.count} {'has' if augmented else 'lacks'} augmentation occupancies, "
+                "unlike the first: truncated, or put together; copy or write the file again"
+            )
+    if blocks.count not in (1, 2, 4):
+        raise stream.error(
+            f"{blocks.count} blocks: a density has one, two with spin, four if non-collinear; copy "
+            "or write the file again"
+        )
+    if stream.open_end and blocks.augmented:
+        raise stream.error("truncated within its last line; copy or write the file again")
+    stream.check_last_number()
+    return blocks
+
+
+def _read_between(stream: TextStream, shape: tuple[int, int, int], atoms: int) -> tuple[bool, bool]:
+    """What follows a block's values, up to and with the next block's grid line.
+
+    Returns
+    -------
+    Whether there were augmentation occupancies, and whether another block begins.
+    """
+    size = shape[0] * shape[1] * shape[2]
+    grid = "×".join(map(str, shape))
+    value = stream.last_number
+    entries = 0
+    surplus = stream.rest_of_line().split()
+    moments: list[bytes] = []
+    counted = max(_COUNTED, 3 * atoms + 1)
+    while (line := stream.next_text()) is not None and len(moments) < counted:
+        if entry := _AUGMENTATION.fullmatch(line):
+            surplus += moments  # these would stand behind the occupancies
+            moments = []
+            entries = _read_augmentation(stream, int(entry[1]), int(entry[2]), atoms)
+            continue
+        if next_shape := _integers(line):
+            if next_shape != shape:
+                raise stream.error(
+                    f"line {stream.line_number}: a block of grid {'×'.join(map(str, next_shape))} "
+                    f"after one of {grid}; the header contradicts the data"
+                )
+            break
+        words = line.split()
+        wrong = next((word for word in words if not is_number(word)), None)
+        if wrong is not None:
+            shown = wrong.decode(errors="replace")[:40]
+            raise stream.error(
+                f"line {stream.line_number}: {shown!r} is not a number; write the file again"
+            )
+        moments += words
+    if entries not in (0, atoms):
+        raise stream.error(
+            f"truncated: augmentation occupancies of {entries} of {atoms} atoms; copy or write the "
+            "file again"
+        )
+    if moments and (
+        len(moments) > 3 * atoms  # a moment for each atom, or a vector
+        or any(b"." not in word for word in moments)
+        # a value like those of the block is the last of one value too many
+        or (not entries and number_format(moments[0]) == number_format(value))
+    ):
+        surplus += moments
+    if surplus:
+        more = " or more" if len(moments) >= counted else ""
+        raise stream.error(
+            f"the grid {grid} declares {size} values, the block holds {size + len(surplus)}{more}; "
+            "the header contradicts the data"
+        )
+    if moments and line is None:
+        raise stream.error(
+            f"truncated: ends with {len(moments)} numbers after a block of {size} values (magnetic "
+            "moments?), where the next block should begin; copy or write the file again"
+        )
+    return entries > 0, line is not None
+
+
+def _read_augmentation(stream: TextStream, atom: int, length: int, atoms: int) -> int:
+    """Pass over the occupancies of one atom; give its number."""
+    if atom > atoms or length * 8 > _ATOM_BYTES:
+        raise stream.error(
+            f"line {stream.line_number}: augmentation occupancies of atom {atom}, {length} values, "
+            f"in a cell of {atoms} atoms; write the file again"
+        )
+    stream.numbers(length, f"the augmentation of atom {atom}")
+    if further := stream.rest_of_line():
+        raise stream.error(
+            f"line {stream.line_number}: {further[:40].decode(errors='replace')!r} follows the "
+            f"{length} augmentation occupancies of atom {atom}; the header contradicts the data"
+        )
+    return atom

@@ -1,0 +1,228 @@
+"""XCrySDen's XSF files of a crystal (http://www.xcrysden.org/doc/XSF.html).
+
+Keywords begin sections: PRIMVEC (lattice vectors, Å), PRIMCOORD (atoms, Å), and the first
+DATAGRID_3D of a block: number of points, origin, three vectors that the grid spans, and the values,
+x fastest. These grids are general, not periodic: the last point of each direction stands at the end
+of the vector, where a periodic density repeats the first.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pymatgen.core import Element
+
+from ..errors import RhosightError
+from .core import ChargeDensity, StoredKind, make_structure
+from .electrons import Unit, per_cubic_angstrom
+from .stream import MAX_BYTES, TextStream, is_number
+
+_VALUE_BYTES = 64
+# Lines above the grid that are no section of those read here: remarks, two-dimensional grids
+_UNKNOWN_LINES = 50_000
+# A plane that repeats another agrees with it but for rounding in nearly all points; if it does so
+# in some only, the file is damaged, and if in few, it does not repeat the points
+_SAME, _OTHER = 0.999, 0.5
+
+
+def read_xsf(
+    path: str | os.PathLike,
+    kind: StoredKind = "total",
+    unit: Unit = "e/bohr3",
+    max_bytes: int = MAX_BYTES,
+) -> ChargeDensity:
+    """Read the first three-dimensional grid of an XSF file, plain or compressed.
+
+    Repeated end points are dropped. Which points a file holds shows in the vectors of its grid: as
+    long as the lattice vectors, the ends are repeated (if the values there do not, the file
+    misunderstands the format and holds each point once, which is noted); shorter by one step, each
+    point is there once; longer by one step is how ASE writes the same. A grid that does not start
+    at the origin is the same periodic grid of a crystal moved the other way.
+
+    Parameters
+    ----------
+    path
+        The file.
+    kind
+        What it holds.
+    unit
+        Of the values: the format knows none. Quantum ESPRESSO's pp.x, ABINIT and others write
+        atomic units.
+    max_bytes
+        Text to read at most.
+
+    Raises
+    ------
+    RhosightError
+        If the file is missing, truncated or not numeric, has no crystal, no atoms or no grid, or
+        its grid spans another cell. The message names the file and the cure.
+    """
+    path = Path(path)
+    with TextStream(path, max_bytes) as stream:
+        crystal = _read_crystal(stream)
+        shape, origin, spans, label = _read_grid_head(stream)
+        size = shape[0] * shape[1] * shape[2]
+        stream.allow(size * _VALUE_BYTES)
+        values = stream.numbers(size, f"the grid {'×'.join(map(str, shape))}")
+        end = stream.rest_of_line() or _next_line(stream)
+        if not end.startswith(b"END_DATAGRID"):
+            shown = end.decode(errors="replace")[:40]
+            raise stream.error(
+                f"line {stream.line_number} should end the grid of {size} values, found {shown!r}; "
+                "the header contradicts the data, or the file is truncated"
+            )
+    where = str(path)
+    structure = make_structure(crystal.matrix, crystal.species, crystal.positions - origin, where)
+    grid = values.reshape(shape, order="F")
+    provenance: dict[str, Any] = {"source": path.name, "format": "XSF", "unit": unit}
+    if label:
+        provenance["comment"] = label
+    grid, notes = _periodic(grid, spans, crystal.matrix, where)
+    if notes:
+        provenance["notes"] = notes
+    grid = np.ascontiguousarray(grid) * per_cubic_angstrom(unit, structure.volume)
+    return ChargeDensity(structure, {kind: grid}, name=where, provenance=provenance)
+
+
+@dataclass(frozen=True)
+class _Crystal:
+    """Lattice vectors (rows) and positions, Å."""
+
+    matrix: np.ndarray
+    species: list[Element]
+    positions: np.ndarray
+
+
+def _next_line(stream: TextStream) -> bytes:
+    """The next line that is neither empty nor a comment; empty at the end of the file."""
+    while (line := stream.next_text()) is not None:
+        if not line.startswith(b"#"):
+            return line
+    return b""
+
+
+def _read_crystal(stream: TextStream) -> _Crystal:
+    """All sections down to the block of grids."""
+    matrix: np.ndarray | None = None
+    atoms: tuple[list[Element], np.ndarray] | None = None
+    unknown = 0
+    while line := _next_line(stream):
+        keyword, *rest = line.upper().split()
+        if keyword in (b"MOLECULE", b"ATOMS", b"POLYMER", b"SLAB"):
+            raise stream.error(
+                f"holds a {keyword.decode().lower()}, not a crystal; write a CRYSTAL with its cell"
+            )
+        if keyword == b"ANIMSTEPS" and rest != [b"1"]:
+            raise stream.error("holds several structures; write one, with its grid")
+        if keyword == b"PRIMVEC":
+            matrix = np.array([stream.row(3, "a lattice vector")[:3] for _ in range(3)])
+        elif keyword == b"PRIMCOORD":
+            atoms = _read_atoms(stream)
+        elif keyword == b"CONVCOORD":
+            _read_atoms(stream)
+        elif re.fullmatch(rb"BEGIN_BLOCK_DATAGRID_?3D", keyword):
+            break
+        elif (unknown := unknown + 1) > _UNKNOWN_LINES:
+            raise stream.error(f"no grid within {stream.line_number} lines; is it an XSF file?")
+    if matrix is None or atoms is None:
+        raise stream.error("no PRIMVEC and PRIMCOORD above the grid; write the crystal with it")
+    if not line:
+        raise stream.error("no grid after the structure; is the file written to the end?")
+    return _Crystal(matrix, *atoms)
+
+
+def _read_atoms(stream: TextStream) -> tuple[list[Element], np.ndarray]:
+    count = stream.row(1, "the number of atoms")[0]
+    if not (1 <= count <= 1e9 and count == int(count)):
+        raise stream.error(f"line {stream.line_number}: {count:g} atoms; a crystal has one or more")
+    species, positions = [], []
+    for _ in range(int(count)):
+        words = (stream.line() or b"").split()
+        species.append(_element(stream, words))
+        numbers = [float(word) for word in words[1:4] if is_number(word)]
+        if len(numbers) < 3 or not np.isfinite(numbers).all():
+            raise stream.error(
+                f"line {stream.line_number} should hold an atom and its position, found "
+                f"{b' '.join(words).decode(errors='replace')[:60]!r}"
+            )
+        positions.append(numbers)
+    return species, np.array(positions)
+
+
+def _element(stream: TextStream, words: list[bytes]) -> Element:
+    """From an atomic number or a symbol; programs may add to a symbol, as in Fe1."""
+    word = words[0].decode(errors="replace") if words else ""
+    symbol = re.match(r"[A-Za-z]{1,2}", word)
+    try:
+        if word.isascii() and word.isdigit():
+            return Element.from_Z(int(word))
+        return Element(symbol[0].capitalize() if symbol else "")
+    except ValueError as error:
+        raise stream.error(f"line {stream.line_number}: {word[:20]!r} is no element") from error
+
+
+def _read_grid_head(
+    stream: TextStream,
+) -> tuple[tuple[int, int, int], np.ndarray, np.ndarray, str]:
+    """Shape, origin and spanning vectors (rows, Å) of the first grid, and what it is called."""
+    label = ""
+    while line := _next_line(stream):
+        if head := re.match(rb"(?:BEGIN_)?DATAGRID_?3D_?(.*)", line, re.IGNORECASE):
+            label = f"{label} {head[1].decode(errors='replace')}".strip()[:160]
+            break
+        label = line.decode(errors="replace")
+    if not line:
+        raise stream.error("no DATAGRID_3D in its block of grids; is it written to the end?")
+    counts = stream.row(3, "the numbers of points of the grid")[:3]
+    if not all(1 <= n <= 1e9 and n == int(n) for n in counts):
+        raise stream.error(
+            f"line {stream.line_number} should declare the grid as three integers, found {counts}"
+        )
+    origin = np.array(stream.row(3, "the origin of the grid")[:3])
+    spans = np.array([stream.row(3, "a vector that the grid spans")[:3] for _ in range(3)])
+    return (int(counts[0]), int(counts[1]), int(counts[2])), origin, spans, label
+
+
+def _periodic(
+    grid: np.ndarray, spans: np.ndarray, matrix: np.ndarray, where: str
+) -> tuple[np.ndarray, list[str]]:
+    """Each point once: the grid without the end points that repeat others, and notes."""
+    repeating = []
+    for axis, (span, vector) in enumerate(zip(spans, matrix, strict=True)):
+        n = grid.shape[axis]
+        ratio = float(span @ vector / (vector @ vector))
+        steps = n * (ratio - 1)
+        aside = np.linalg.norm(span - ratio * vector) > 1e-3 * np.linalg.norm(vector)
+        if aside or abs(steps - round(steps)) > 0.1 or abs(round(steps)) > 1 or n < 2:
+            raise RhosightError(
+                f"{where}: the grid spans {ratio:.4g} of lattice vector {axis + 1}"
+                f"{' and another direction' if aside else ''}; write it over the cell of PRIMVEC"
+            )
+        if round(steps) == 0:
+            repeating.append(axis)
+    if not repeating:
+        return grid, []
+    scale = 1e-6 * np.abs(grid).max()
+    same = np.concatenate(
+        [
+            np.isclose(grid.take(0, axis), grid.take(-1, axis), rtol=1e-3, atol=scale).ravel()
+            for axis in repeating
+        ]
+    )
+    share = same.mean()
+    if share < _OTHER:
+        return grid, [
+            "end points are not repeated as XSF asks; each point is taken to be there once"
+        ]
+    if share < _SAME:
+        raise RhosightError(
+            f"{where}: its end points repeat {share:.0%} of the first ones, not all: damaged, or "
+            "not periodic; write it again"
+        )
+    keep = tuple(slice(0, -1) if axis in repeating else slice(None) for axis in range(3))
+    return grid[keep], []

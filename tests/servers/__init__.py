@@ -1,0 +1,1 @@
+"""Local servers that stand in for the ones on the internet, with faults on request."""

@@ -1,0 +1,181 @@
+"""Building datasets: nothing lost, nothing twice, same bytes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from distributed import LocalCluster
+
+from rhosight.dataset import Dataset, build, load_dataset
+from rhosight.errors import RhosightError
+from rhosight.image import ImageSettings, density_image
+from rhosight.property_model import make_inputs
+from rhosight.sources.directory import Directory
+from rhosight.sources.source import Entry
+from rhosight.training import Recipe
+
+COUNT = 10
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    """The address of a scheduler with two workers: a cluster, as far as the build can tell."""
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.fixture(scope="module")
+def calculations(dataset: Dataset, tmp_path_factory) -> Path:
+    """Folders with a CHGCAR each, and a table of targets beside them."""
+    root = tmp_path_factory.mktemp("calculations")
+    small = [m for m in dataset if m.density.shape[0] <= 20][:COUNT]
+    for material in small:
+        folder = root / "runs" / material.material_id
+        folder.mkdir(parents=True)
+        material.density.to_chgcar(folder / "CHGCAR")
+    rows = [{"id": m.material_id, **m.targets, "hardness (GPa)": i} for i, m in enumerate(small)]
+    pd.DataFrame(rows).to_csv(root / "targets.csv", index=False)
+    return root
+
+
+def source_of(root: Path) -> Directory:
+    return Directory(root / "runs", root / "targets.csv")
+
+
+@pytest.fixture(scope="module")
+def built(calculations: Path, scheduler: str, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("built") / "mine.parquet"
+    report = build(source_of(calculations), out, ["keywords"], scheduler=scheduler)
+    assert (report.materials, report.added, len(report.problems)) == (COUNT, COUNT, 0)
+    assert sorted(file.name for file in out.parent.iterdir()) == ["mine.parquet"]
+    return out
+
+
+def test_rows_are_what_the_files_hold(built: Path, dataset: Dataset) -> None:
+    mine = load_dataset(built)
+    assert mine.ids == sorted(mine.ids) and len(mine) == COUNT
+    for material in mine:
+        truth = dataset[material.material_id]
+        found = material.density.grid("total")
+        np.testing.assert_allclose(found, truth.density.grid("total"), rtol=1e-5, atol=1e-6)
+        assert material.targets["efermi"] == pytest.approx(truth.targets["efermi"])
+        assert material.texts["keywords"] == truth.texts["keywords"]
+        assert material.density.provenance["file"] == f"{material.material_id}/CHGCAR"
+    assert mine.units["hardness"] == "GPa"
+
+
+def test_the_same_input_gives_the_same_bytes(
+    built: Path, calculations: Path, tmp_path: Path
+) -> None:
+    """With other workers, in another order of finishing."""
+    build(source_of(calculations), tmp_path / "mine.parquet", ["keywords"], workers=1)
+    assert (tmp_path / "mine.parquet").read_bytes() == built.read_bytes()
+
+
+def test_a_bad_file_is_named_and_the_others_are_kept(
+    calculations: Path, scheduler: str, tmp_path: Path
+) -> None:
+    root = tmp_path / "calculations"
+    shutil.copytree(calculations, root)
+    bad = sorted((root / "runs").iterdir())[3]
+    whole = (bad / "CHGCAR").read_bytes()
+    (bad / "CHGCAR").write_bytes(whole[: len(whole) // 2])
+    out = tmp_path / "mine.parquet"
+    report = build(source_of(root), out, (), scheduler=scheduler)
+    assert report.materials == COUNT - 1
+    assert list(report.problems["material_id"]) == [bad.name]
+    assert "truncated" in report.problems["problem"][0]
+    assert bad.name in (tmp_path / "mine.parquet.problems.csv").read_text()
+
+    # once it is mended, the same command reads what is missing and nothing else
+    (bad / "CHGCAR").write_bytes(whole)
+    report = build(source_of(root), out, (), scheduler=scheduler)
+    assert (report.materials, report.added, len(report.problems)) == (COUNT, 1, 0)
+    assert len(set(load_dataset(out).ids)) == COUNT
+    assert not (tmp_path / "mine.parquet.problems.csv").exists()
+
+    with pytest.raises(RhosightError, match="made in another way"):
+        build(source_of(root), out, ["formula"], scheduler=scheduler)
+
+
+def test_a_killed_build_goes_on(built: Path, calculations: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine.parquet"
+    command = [
+        *(sys.executable, "-m", "rhosight", "data", "build", "directory"),
+        *(str(calculations / "runs"), str(out), "--targets", str(calculations / "targets.csv")),
+        *("--texts", "keywords", "--workers", "1"),
+    ]
+    parts = tmp_path / "mine.parquet.build"
+    first = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(parts.glob("[!.]*.parquet")):
+        assert first.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    there = {file.name: file.stat().st_mtime_ns for file in parts.glob("[!.]*.parquet")}
+    assert there and not out.exists()
+    subprocess.run(command, check=True, capture_output=True)
+    assert not parts.exists()
+    assert out.read_bytes() == built.read_bytes()
+
+
+class Deadly(Directory):
+    """A directory with one material whose reading ends the worker, as running out of memory
+    does."""
+
+    name = "deadly"
+
+    def read(self, material_id: str) -> Entry:
+        if material_id == self.ids()[1]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().read(material_id)
+
+
+def test_a_material_that_kills_workers_costs_itself_alone(
+    calculations: Path, tmp_path: Path
+) -> None:
+    source = Deadly(calculations / "runs")
+    report = build(source, tmp_path / "mine.parquet", (), workers=2)
+    assert report.materials == COUNT - 1
+    assert list(report.problems["material_id"]) == [source.ids()[1]]
+    assert "--memory" in report.problems["problem"][0]
+
+
+def test_large_sets_are_folders_of_files(
+    built: Path, calculations: Path, scheduler: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "mine"
+    build(source_of(calculations), out, ["keywords"], scheduler=scheduler)
+    assert [file.name for file in out.iterdir()] == ["part-00000.parquet"]
+    assert load_dataset(out).fingerprint() == load_dataset(built).fingerprint()
+
+
+def test_stored_images_are_those_that_are_drawn(
+    calculations: Path, scheduler: str, tmp_path: Path
+) -> None:
+    settings = ImageSettings(size=48, interpolation="spline")
+    out = tmp_path / "mine.parquet"
+    build(source_of(calculations), out, (), settings, margin=True, scheduler=scheduler)
+    mine = load_dataset(out)
+    for density, stored in zip(mine.densities, mine.images(settings), strict=True):
+        np.testing.assert_allclose(stored, density_image(density, settings), atol=1e-3)
+    assert mine.images(ImageSettings(size=48)) is None
+    recipe = Recipe(modality="image", image=settings)
+    drawn = make_inputs(list(mine.densities), recipe).canvas
+    np.testing.assert_allclose(make_inputs(mine, recipe).canvas, drawn, atol=2e-3)
+
+
+def test_no_scheduler_is_one_clear_line(calculations: Path, tmp_path: Path) -> None:
+    with pytest.raises(RhosightError, match="no Dask scheduler answers"):
+        build(source_of(calculations), tmp_path / "x.parquet", scheduler="tcp://127.0.0.1:9")
