@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,11 @@ import rhosight
 from rhosight.errors import RhosightError
 from rhosight.text import (
     EXTENTS,
+    SYMPREC,
+    canonical_cell,
     describe,
     describe_many,
+    settled,
     token_counts,
     truncated_fraction,
 )
@@ -79,6 +83,9 @@ DRY_ICE = Structure.from_spacegroup("Pa-3", Lattice.cubic(5.6), ["C", "O"], [[0]
 # two inequivalent N sites: Robocrystallographer describes them in the order of the file
 NITROUS_OXIDE = Structure.from_spacegroup(
     "P4mm", Lattice.tetragonal(4, 6.5), ["N", "N", "O"], [[0, 0, 0], [0, 0, 0.174], [0, 0, 0.357]]
+)
+BLACK_PHOSPHORUS = Structure.from_spacegroup(
+    "Cmce", Lattice.orthorhombic(3.3136, 10.478, 4.3763), ["P"], [[0, 0.1017, 0.0806]]
 )
 HELIUM = Structure(Lattice.cubic(15), ["He"], [[0, 0, 0]])
 ALLOY = Structure.from_spacegroup(
@@ -180,6 +187,40 @@ def test_all_is_the_same_in_every_setting_and_needs_no_network(monkeypatch):
     assert "consists of one N2O cluster" in text
     assert "In the first N site" in text and "In the second N site" in text
     assert describe(rotated) == text
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "structure",
+    [
+        QUARTZ,  # a prototype
+        TIAL3,  # none, but a fingerprint near one with as many elements
+        DRY_ICE,  # molecules, each of which stands for an atom when it is compared once more
+        BLACK_PHOSPHORUS,  # a prototype whose label in the table is another mineral's, too
+    ],
+)
+def test_all_is_plain_robocrystallographer(structure, monkeypatch):
+    from robocrys import StructureCondenser, StructureDescriber
+    from robocrys.condense.molecule import MoleculeNamer
+
+    # with Open Babel installed it would ask PubChem
+    monkeypatch.setattr(MoleculeNamer, "get_name_from_molecule_graph", lambda *_: None)
+    facts = StructureCondenser(symprec=SYMPREC).condense_structure(canonical_cell(structure))
+    plain = StructureDescriber(describe_symmetry_labels=False).describe(facts)
+    assert describe(structure) == settled(plain)
+
+
+def test_all_is_what_robocrystallographer_said_of_bundled_materials(dataset):
+    sample = dataset[::45]
+    texts = describe_many([material.structure for material in sample])
+    assert texts == sample.texts["all"].tolist()
+
+
+@pytest.mark.filterwarnings("ignore")  # only one thread's at a time can be silenced
+def test_all_from_several_threads():
+    structures = [SILICON, ROCK_SALT, ZINCBLENDE, NITROUS_OXIDE]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(describe, structures)) == describe_many(structures)
 
 
 def test_structure_from_a_cif_file():

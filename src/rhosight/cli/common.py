@@ -39,9 +39,13 @@ DatasetArgument = Annotated[
         "structures/ and densities.h5."
     ),
 ]
+FilesArgument = Annotated[
+    list[str],
+    typer.Argument(help="Density files (CHGCAR, CHG, cube, XSF, compressed or not), or a dataset."),
+]
 KindOption = Annotated[
     FirstBlock,
-    typer.Option(help="What the first block of the CHGCAR files holds."),
+    typer.Option(help="What the files, or the first block of each CHGCAR, hold."),
 ]
 
 
@@ -109,7 +113,7 @@ def progress_bar():
 def read_materials(
     files: list[str], kind: FirstBlock, difference: str | None
 ) -> Dataset | list[ChargeDensity]:
-    """CHGCAR files, or one dataset, from the arguments of a command."""
+    """Density files, or one dataset, from the arguments of a command."""
     from ..dataset import BUNDLED, load_dataset
     from ..density import ChargeDensity
 

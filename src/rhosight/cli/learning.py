@@ -15,6 +15,7 @@ from rich.table import Table
 from ..errors import RhosightError
 from .common import (
     DatasetArgument,
+    FilesArgument,
     FirstBlock,
     KindOption,
     console,

@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 
 from ..errors import RhosightError
-from .common import FirstBlock, Kind, KindOption, console, progress_bar, read_materials
+from .common import (
+    FilesArgument,
+    FirstBlock,
+    Kind,
+    KindOption,
+    console,
+    progress_bar,
+    read_materials,
+)
 
 
 class Normalisation(StrEnum):

@@ -13,19 +13,20 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import spglib
 from pymatgen.core import Composition, Lattice, Structure
 
-from .errors import RhosightError
+from ..errors import RhosightError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from .robocrystallographer import Robocrystallographer
 
 Extent = Literal["formula", "keywords", "all"]
 
@@ -80,7 +81,7 @@ def describe(structure: Structure, extent: Extent = "all", name: str = "") -> st
         formula = _formula(structure)
         if extent == "formula":
             return formula
-        cell = _canonical_cell(structure)
+        cell = canonical_cell(structure)
         if extent == "keywords":
             return _keywords(cell, formula)
         try:
@@ -101,7 +102,8 @@ def describe_many(
 ) -> list[str]:
     """The descriptions of several crystals, in order; see :func:`describe`.
 
-    ``all`` takes seconds per structure; ``progress`` shows a bar on the terminal.
+    Of ``all``, the first takes ten seconds or more, which is what loading Robocrystallographer
+    takes, and the others a fraction of a second each; ``progress`` shows a bar on the terminal.
     """
     names = [""] * len(structures) if names is None else names
     if len(names) != len(structures):
@@ -114,6 +116,14 @@ def describe_many(
 
         numbers = track(numbers, description=f"Text ({extent})")
     return [describe(structures[i], extent, names[i]) for i in numbers]
+
+
+def settled(text: str) -> str:
+    """A text of Robocrystallographer without what in it is chance or LaTeX: connectivities
+    ("corner, edge, and face-sharing") come in the order of a set of strings, which changes with
+    Python's hash seed, and here in the alphabet's; two minerals' names hold LaTeX."""
+    text = text.replace(r"$\mu$", "mu").replace(r"\'{c}", "c")
+    return " ".join(_SHARING.sub(_sorted_sharing, text).split())
 
 
 def token_counts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
@@ -152,7 +162,7 @@ def _elements(composition: Composition) -> Composition:
     return Composition(composition.get_el_amt_dict())
 
 
-def _canonical_cell(structure: Structure) -> Structure:
+def canonical_cell(structure: Structure) -> Structure:
     """The same cell, to the last bit, for every setting of one crystal: spglib's idealised
     primitive cell on the Niggli-reduced basis, with the origin and the choice among equivalent
     bases for which the sorted coordinates come first, the least electronegative kind of site
@@ -259,12 +269,7 @@ def _nearest(cell: Structure) -> list[tuple[int, int, float]]:
 def _robocrystallographer(cell: Structure) -> str:
     if not cell.is_ordered:  # its own message for this names an attribute of pymatgen
         raise ValueError("it does not support partly occupied or mixed sites")
-    condenser, describer = _robocrys()
-    with _molecules_unnamed():
-        text = describer.describe(condenser.condense_structure(cell))
-    text = text.replace(r"$\mu$", "mu").replace(r"\'{c}", "c")  # two minerals' names are LaTeX
-    # Connectivities come in the order of a set of strings, which changes with Python's hash seed.
-    return " ".join(_SHARING.sub(_sorted_sharing, text).split())
+    return settled(_robocrys().describe(cell))
 
 
 def _sorted_sharing(match: re.Match[str]) -> str:
@@ -273,27 +278,8 @@ def _sorted_sharing(match: re.Match[str]) -> str:
 
 
 @cache
-def _robocrys() -> tuple[Any, Any]:
-    """Condenser and describer; importing the package takes ten seconds or more."""
-    from robocrys import StructureCondenser, StructureDescriber
+def _robocrys() -> Robocrystallographer:
+    """One for the process; importing the package takes ten seconds or more."""
+    from .robocrystallographer import Robocrystallographer
 
-    # Without labels such as Fe(1): the Materials Project's choice for its own descriptions.
-    return StructureCondenser(symprec=SYMPREC), StructureDescriber(describe_symmetry_labels=False)
-
-
-@contextmanager
-def _molecules_unnamed() -> Iterator[None]:
-    """Robocrystallographer names molecules through PubChem where Open Babel is installed, and
-    offers no option against it; a text must need neither network nor chance."""
-    from robocrys.condense import condenser
-
-    class Unnamed:
-        def get_name_from_molecule_graph(self, molecule_graph: Any) -> None:
-            return None
-
-    original = condenser.MoleculeNamer
-    condenser.MoleculeNamer = Unnamed
-    try:
-        yield
-    finally:
-        condenser.MoleculeNamer = original
+    return Robocrystallographer(symprec=SYMPREC)
