@@ -179,9 +179,7 @@ def train(
 
 def predict(
     model: Annotated[str, typer.Argument(help="Folder of a saved model, or a hub id.")],
-    files: Annotated[
-        list[str], typer.Argument(help="Density files (CHGCAR, cube, XSF), or one dataset.")
-    ],
+    files: FilesArgument,
     kind: KindOption = FirstBlock.total,
     difference: Annotated[
         str | None,

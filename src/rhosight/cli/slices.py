@@ -32,9 +32,7 @@ class Colour(StrEnum):
 
 
 def image(
-    files: Annotated[
-        list[str], typer.Argument(help="Density files (CHGCAR, cube, XSF), or one dataset.")
-    ],
+    files: FilesArgument,
     out: Annotated[Path, typer.Option(help="Folder for the PNG files.")] = Path("slices"),
     show: Annotated[
         Kind | None, typer.Option(help="Density to draw; that of the first block if not given.")
