@@ -80,8 +80,7 @@ def stages_of(dataset, recipe, run_dir=None, stop_after=None):
 
 
 def test_the_head_stage_leaves_the_backbone_alone_and_fine_tuning_does_not(dataset, tmp_path):
-    # a head that hardly learns leaves fine-tuning something to improve, else it keeps the start
-    recipe = Recipe(modality="image", epochs=(2, 1), learning_rate=(1e-6, 1e-3), **SMALL)
+    recipe = Recipe(modality="image", epochs=(2, 1), **SMALL)
     torch.manual_seed(recipe.seed)
     before = {k: v.clone() for k, v in build_model(recipe).state_dict().items()}
     with pytest.raises(KeyboardInterrupt):

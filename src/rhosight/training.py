@@ -406,14 +406,21 @@ class _Stage(L.LightningModule):
 
 
 class _KeepBest(Callback):
-    """The weights with the lowest watched loss, those before the first epoch among them, since
-    fine-tuning can make a model worse. They survive in checkpoints."""
+    """The weights of the epoch with the lowest watched loss; they survive in checkpoints.
+
+    In the stacked model's fine-tuning those it begins with are among them: its parts are tuned
+    already, and to tune them together can make it worse. Image and text models begin with frozen
+    backbones, and a head that was best of many epochs on the few materials that are watched: to
+    keep that would be to believe a lucky number.
+    """
 
     def __init__(self) -> None:
         self.loss, self.weights = float("inf"), {}
 
     def on_fit_start(self, trainer: L.Trainer, stage: _Stage) -> None:
-        if not self.weights:  # not resumed
+        job = stage.job
+        resumed = bool(self.weights)
+        if job.modality == "image+text" and job.phase == 1 and not resumed:
             self._offer(stage.watched_loss(), stage)
 
     def on_validation_end(self, trainer: L.Trainer, stage: _Stage) -> None:
