@@ -112,7 +112,95 @@ def directory(
     from ..sources.directory import Directory
 
     source = Directory(
-        folder, targets, id_column, kind.value, difference, reference, unit and unit.value
+        folder,
+        targets,
+        id_column,
+        kind.value,
+        difference,
+        reference,
+        unit.value if unit else None,
+    )
+    _build(source, out, options)
+
+
+@app.command(
+    "materials-project",
+    epilog="Example: MP_API_KEY=... rhosight data build materials-project mp-fcc.parquet",
+)
+@_takes_options
+def materials_project(
+    options: Any,
+    out: OutArgument,
+    stable: Annotated[bool, typer.Option(help="Only what lies on the convex hull.")] = True,
+    bravais: Annotated[str, typer.Option(help="Bravais lattice such as cF, or `any`.")] = "cF",
+    require: Annotated[
+        list[str] | None, typer.Option(help="Label that must be there; repeat for several.")
+    ] = None,
+    elements: Annotated[
+        str | None, typer.Option(help="Elements that must all be present: Fe,O.")
+    ] = None,
+    chemsys: Annotated[list[str] | None, typer.Option(help="Chemical system: Fe-O.")] = None,
+    material: Annotated[
+        list[str] | None, typer.Option("--id", help="These materials instead of a query.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take the first so many.")] = None,
+    thermo_type: Annotated[
+        str, typer.Option(help="Hull that stability and formation energy refer to.")
+    ] = "GGA_GGA+U_R2SCAN",
+    gnome: Annotated[bool, typer.Option(help="Take GNoME's too, licensed CC BY-NC.")] = False,
+    endpoint: Annotated[str | None, typer.Option(help="Another server of the same API.")] = None,
+) -> None:
+    """From the Materials Project; by default the paper's query. Needs an API key (MP_API_KEY)."""
+    from ..schema import TARGETS
+    from ..sources.materials_project import MaterialsProject
+
+    source = MaterialsProject(
+        stable=stable,
+        bravais=None if bravais == "any" else bravais,
+        require=tuple(TARGETS if require is None else require),
+        thermo_type=thermo_type,
+        elements=tuple(elements.split(",")) if elements else (),
+        chemsys=tuple(chemsys or ()),
+        material_ids=tuple(material or ()),
+        limit=limit,
+        gnome=gnome,
+        texts="all" in options["texts"],
+        endpoint=endpoint,
+    )
+    _build(source, out, options)
+
+
+@app.command(epilog="Example: rhosight data build gpaw cifs/ mine.parquet --targets moduli.csv")
+@_takes_options
+def gpaw(
+    options: Any,
+    folder: Annotated[Path, typer.Argument(help="Folder of CIF files, or one CIF file.")],
+    out: OutArgument,
+    targets: TargetsOption = None,
+    id_column: IdOption = None,
+    python: Annotated[
+        str | None, typer.Option(help="The Python that has GPAW; found if not given.")
+    ] = None,
+    cutoff: Annotated[float, typer.Option(min=50, help="Of the plane waves, eV.")] = 400.0,
+    kpoint_density: Annotated[float, typer.Option(min=0.1, help="k-points per Å⁻¹.")] = 3.0,
+    functional: Annotated[str, typer.Option(help="As GPAW names it.")] = "PBE",
+    max_iterations: Annotated[int, typer.Option(min=1, help="Of the SCF.")] = 333,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for one material.")] = 7200.0,
+) -> None:
+    """Calculate densities with GPAW from CIF files: plane waves, no relaxation."""
+    from ..sources.gpaw import Gpaw
+    from ..sources.tables import read_targets
+
+    labels, _ = read_targets(targets, id_column) if targets else (None, {})
+    source = Gpaw(
+        folder if folder.is_dir() else [folder],
+        labels=labels,
+        python=python,
+        cutoff=cutoff,
+        kpoint_density=kpoint_density,
+        functional=functional,
+        max_iterations=max_iterations,
+        timeout=timeout,
     )
     _build(source, out, options)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -72,16 +73,15 @@ class Directory(Source):
         reference: str | None = None,
         unit: Unit | None = None,
     ) -> None:
-        self.folder = Path(folder)
+        self.folder = Path(folder).resolve()
         if not self.folder.is_dir():
             raise RhosightError(f"{folder}: no such folder; give the one with the densities")
         if difference and reference:
             raise RhosightError("give a file of the difference or of the reference, not both")
         if kind == "difference" and (difference or reference):
             raise RhosightError("the files hold the difference already (kind); give no other one")
-        for pattern in (difference, reference):
-            _check_pattern(pattern)
-        self.kind, self.difference, self.reference = kind, difference, reference
+        self.kind = kind
+        self.difference, self.reference = _checked(difference), _checked(reference)
         self.unit = unit
         self.targets = Path(targets).resolve() if targets else None
         self.id_column = id_column
@@ -119,8 +119,11 @@ class Directory(Source):
 
     def settings(self) -> dict[str, Any]:
         return {
-            "folder": str(self.folder.resolve()),
-            "targets": str(self.targets or ""),
+            "folder": str(self.folder),
+            # a table that was changed gives other rows
+            "targets": hashlib.sha256(self.targets.read_bytes()).hexdigest()
+            if self.targets
+            else "",
             "id_column": self.id_column,
             "kind": self.kind,
             "difference": self.difference,
@@ -129,7 +132,7 @@ class Directory(Source):
         }
 
     def about(self) -> dict[str, Any]:
-        return {"name": self.folder.resolve().name, "units": self._units}
+        return {"name": self.folder.name, "units": self._units}
 
     def _density(self, path: Path) -> ChargeDensity:
         """One material's grids, with the difference as asked for."""
@@ -178,7 +181,7 @@ class Directory(Source):
                 vasp.setdefault(match[1].upper(), name)
         chosen = next((vasp[name] for name in wanted if name in vasp), None)
         below = parent.relative_to(self.folder).as_posix()
-        own = self.folder.resolve().name if below == "." else below
+        own = self.folder.name if below == "." else below
         entries = [(own, parent / chosen)] if chosen else []
         prefix = "" if below == "." else f"{below}/"
         for name in names:
@@ -208,9 +211,10 @@ class Directory(Source):
             )
 
 
-def _check_pattern(pattern: str | None) -> None:
+def _checked(pattern: str | None) -> str | None:
+    """A pattern that means the same wherever a worker stands."""
     if pattern in (None, "aeccar", "free-atoms"):
-        return
+        return pattern
     try:
         filled = _fill(pattern, Path("parent/name.cube"))
     except (KeyError, IndexError, ValueError) as error:
@@ -221,6 +225,7 @@ def _check_pattern(pattern: str | None) -> None:
         raise RhosightError(
             f"{pattern}: the same file for every density; use {{parent}}, {{name}} or {{stem}}"
         )
+    return pattern if pattern.startswith("{parent}") else str(Path(pattern).absolute())
 
 
 def _fill(pattern: str, path: Path) -> Path:

@@ -1,0 +1,68 @@
+"""Recalculate bundled crystals with the gpaw source; how far the result is from the bundled one.
+
+    python benchmarks/gpaw_reproduction.py [--ids mp-149 mp-22862 ...] [--out table.json]
+
+Prints, for each crystal, the root-mean-square deviation over the cell relative to that of the
+density itself, for every kind, and the deviations of energy and magnetic moment. A few seconds to
+minutes a crystal, on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from rhosight.dataset import load_dataset
+from rhosight.sources.gpaw import Gpaw
+
+CRYSTALS = (
+    *("mp-149", "mp-1002206", "mp-134", "mp-30", "mp-22862", "mp-1265", "mp-2534", "mp-1001833"),
+    *("mp-1002124", "mp-1282", "mp-1008929", "mp-1783", "mp-1009488", "mp-102"),
+)
+"""Si, SiC, Al, Cu, NaCl, MgO, GaAs, InBi, HfC; polarised: VC, FeN, MnS, NiN, Co."""
+
+
+def deviations(material_id: str, cifs: Path) -> dict:
+    """One row of the table; lengths and energies as in the dataset."""
+    dataset = load_dataset("mp-fcc")
+    expected, row = dataset[material_id].density, dataset.table.loc[material_id]
+    expected.structure.to(filename=str(cifs / f"{material_id}.cif"))
+    start = time.perf_counter()
+    entry = Gpaw(cifs).read(material_id)
+    found = {"material": material_id, "formula": expected.structure.composition.reduced_formula}
+    for kind in ("total", "difference", "spin", "promolecule"):
+        if kind in expected.kinds:
+            given = expected.grid(kind).astype(float)
+            error = np.mean((entry.density.grid(kind) - given) ** 2)
+            found[kind] = float(np.sqrt(error / np.mean(given**2)))
+    found["energy, eV"] = entry.labels["dft_energy"] - row["dft_energy"]
+    found["moment, μB"] = entry.labels["dft_magnetization"] - row["dft_magnetization"]
+    found["seconds"] = round(time.perf_counter() - start, 1)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--ids", nargs="+", default=CRYSTALS)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    rows = []
+    columns = ["total", "difference", "spin", "promolecule", "energy, eV", "moment, μB", "seconds"]
+    print(f"{'material':12} {'formula':8}", *(f"{name:>11}" for name in columns))
+    with tempfile.TemporaryDirectory() as folder:
+        for material_id in arguments.ids:
+            row = deviations(material_id, Path(folder))
+            rows.append(row)
+            cells = (f"{row[name]:11.2g}" if name in row else " " * 11 for name in columns)
+            print(f"{row['material']:12} {row['formula']:8}", *cells, flush=True)
+    if arguments.out:
+        arguments.out.write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

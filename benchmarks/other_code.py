@@ -1,0 +1,169 @@
+"""The image of a crystal from another code: Quantum ESPRESSO against the bundled GPAW densities.
+
+    apt install quantum-espresso quantum-espresso-data
+    python benchmarks/other_code.py [--ids mp-149 ...] [--pseudo /usr/share/espresso/pseudo]
+
+Debian packages the pseudo-potentials that Quantum ESPRESSO's examples use. For the crystals that
+there are PBE ones of, ``pw.x`` converges the same cell with the same k-points and smearing, and
+``pp.x`` writes the charge density and its difference from superposed atoms. Both codes' densities
+are cut on the same lattice plane (:func:`rhosight.image.density_slice`, default image window) and
+mapped by the physical normalisation to [-1, 1]; compared are the pixels that are further than
+``--mask`` from every atom, in the plane or not. Inside, the codes' densities mean different things.
+A third comparison takes the difference of Quantum ESPRESSO's total from rhosight's table of free
+atoms (:func:`rhosight.free_atoms.difference_from_total`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from pymatgen.io.common import VolumetricData
+from scipy.constants import physical_constants
+
+from rhosight.dataset import load_dataset
+from rhosight.density import ChargeDensity
+from rhosight.free_atoms import difference_from_total
+from rhosight.image import Channel, density_slice, normalise
+from rhosight.plane import lattice_plane
+
+PSEUDO = {
+    "mp-149": {"Si": "Si.pbe-nl-rrkjus_psl.1.0.0.UPF"},
+    "mp-1002206": {"Si": "Si.pbe-nl-rrkjus_psl.1.0.0.UPF", "C": "C.pbe-n-kjpaw_psl.0.1.UPF"},
+    "mp-30": {"Cu": "Cu.pbe-kjpaw.UPF"},
+}
+"""Si, SiC, Cu: ultrasoft and PAW, all with about GPAW's radii."""
+
+BOHR = physical_constants["Bohr radius"][0] * 1e10
+RYDBERG = physical_constants["Rydberg constant times hc in eV"][0]
+CUTOFF = 45
+"""Ry, of the wave functions; eight times as much for the density."""
+
+SIZE = 160
+"""Pixels."""
+
+
+def calculate(reference: ChargeDensity, kpoints: str, pseudo: dict, folder: Path) -> ChargeDensity:
+    """``total`` and ``difference`` of the same cell from Quantum ESPRESSO."""
+    structure = reference.structure
+    species = "\n".join(f"{s} 1.0 {file}" for s, file in pseudo.items())
+    vectors = "\n".join(" ".join(f"{x:.10f}" for x in v) for v in structure.lattice.matrix)
+    sites = "\n".join(
+        f"{site.specie.symbol} " + " ".join(f"{x:.10f}" for x in site.frac_coords)
+        for site in structure
+    )
+    (folder / "scf.in").write_text(
+        f"""&control
+  calculation = 'scf', pseudo_dir = '{folder}', outdir = '{folder}', prefix = 'run'
+/
+&system
+  ibrav = 0, nat = {len(structure)}, ntyp = {len(pseudo)}
+  ecutwfc = {CUTOFF}, ecutrho = {8 * CUTOFF}
+  occupations = 'smearing', smearing = 'fermi-dirac', degauss = {0.1 / RYDBERG:.6f}
+/
+&electrons
+  conv_thr = 1e-9
+/
+ATOMIC_SPECIES
+{species}
+CELL_PARAMETERS angstrom
+{vectors}
+ATOMIC_POSITIONS crystal
+{sites}
+K_POINTS automatic
+{kpoints.replace("x", " ")} 0 0 0
+"""
+    )
+    run("pw.x", folder / "scf.in")
+    grids = {}
+    for kind, number in (("total", 0), ("difference", 9)):
+        (folder / "pp.in").write_text(
+            f"""&inputpp
+  prefix = 'run', outdir = '{folder}', plot_num = {number}, filplot = '{folder}/{kind}.plot'
+/
+&plot
+  iflag = 3, output_format = 6, fileout = '{folder}/{kind}.cube'
+/
+"""
+        )
+        run("pp.x", folder / "pp.in")
+        cube = VolumetricData.from_cube(folder / f"{kind}.cube")
+        grids[kind] = cube.data["total"] / BOHR**3
+    return ChargeDensity(structure, grids, "Quantum ESPRESSO", {"code": "Quantum ESPRESSO"})
+
+
+def run(program: str, file: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(
+            [program, "-in", file.name],
+            cwd=file.parent,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+    except FileNotFoundError:
+        sys.exit(f"no {program}: apt install quantum-espresso quantum-espresso-data")
+    if done.returncode or "JOB DONE" not in done.stdout:
+        sys.exit(f"{program} failed:\n{done.stdout[-2000:]}{done.stderr[-500:]}")
+
+
+def distances(density: ChargeDensity, channel: Channel) -> np.ndarray:
+    """From each pixel of the slice to the nearest atom, Å, shape (SIZE, SIZE)."""
+    plane = lattice_plane(density.structure)
+    axis = ((np.arange(SIZE) + 0.5) / SIZE - 0.5) * channel.window
+    points = plane.points(axis[None, :], -axis[:, None], channel.offset).reshape(-1, 3)
+    found = density.structure.lattice.get_all_distances(points, density.structure.frac_coords)
+    return found.min(axis=1).reshape(SIZE, SIZE)
+
+
+def compare(ours: ChargeDensity, other: ChargeDensity, kinds: list[str], mask: float) -> None:
+    """Print how far the two images are apart outside the cores."""
+    for kind in kinds:
+        for offset in (0.0, 0.5):
+            channel = Channel(kind=kind, window=8.0, offset=offset)
+            outside = distances(ours, channel) > mask
+            a, b = (density_slice(d, channel, SIZE)[outside] for d in (ours, other))
+            x, y = (normalise(values, "physical", kind) for values in (a, b))
+            print(
+                f"  {kind:10} offset {offset}: {outside.mean():4.0%} of the pixels; image: RMS "
+                f"{np.sqrt(np.mean((x - y) ** 2)):.4f}, largest {np.abs(x - y).max():.4f} (of 2); "
+                f"density: relative RMS {np.sqrt(np.mean((a - b) ** 2) / np.mean(a**2)):.4f}, "
+                f"correlation {np.corrcoef(a, b)[0, 1]:.5f}",
+                flush=True,
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--ids", nargs="+", choices=PSEUDO, default=list(PSEUDO))
+    parser.add_argument("--pseudo", type=Path, default=Path("/usr/share/espresso/pseudo"))
+    parser.add_argument("--mask", type=float, default=1.1, help="radius of a core, Å")
+    arguments = parser.parse_args()
+    dataset = load_dataset("mp-fcc")
+    for material_id in arguments.ids:
+        ours = dataset[material_id].density
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for file in PSEUDO[material_id].values():
+                (folder / file).write_bytes((arguments.pseudo / file).read_bytes())
+            kpoints = dataset.table.loc[material_id, "dft_kpoints"]
+            other = calculate(ours, kpoints, PSEUDO[material_id], folder)
+        formula = ours.structure.composition.reduced_formula
+        print(
+            f"{material_id} {formula}: GPAW {ours.shape}, Quantum ESPRESSO {other.shape}; ", end=""
+        )
+        print(f"integral {other.integral('total'):.4f} e; cores of {arguments.mask} Å left out")
+        compare(ours, other, ["total", "difference"], arguments.mask)
+        print("  difference from the table of free atoms:")
+        total = ChargeDensity(other.structure, {"total": other.grid("total")}, other.name)
+        compare(ours, difference_from_total(total), ["difference"], arguments.mask)
+
+
+if __name__ == "__main__":
+    main()
