@@ -22,12 +22,14 @@ import numpy as np
 import psutil
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.vasp import Poscar
+from scipy.ndimage import map_coordinates
 from scipy.signal import resample
 
 from rhosight import load_dataset
 from rhosight.dataset import BuildReport, build
 from rhosight.density import ChargeDensity
 from rhosight.image import ImageSettings
+from rhosight.plane import lattice_plane
 from rhosight.sources.directory import Directory
 
 BOUND = 8.0  # materials a second for each core, `images`
@@ -92,16 +94,20 @@ def table(report: BuildReport) -> None:
         print(f"    {step:6s} {share}")
 
 
-def papers_route(path: Path) -> float:
-    """Seconds of Py-Rho's transform to 4×4×4 and a slice of it."""
-    from pyrho.charge_density import ChargeDensity as RhoDensity
+def papers_route(path: Path, size: int = 224) -> float:
+    """Seconds of Py-Rho's transform to 4×4×4 and one plane through it."""
+    from pyrho.pgrid import PGrid
 
     started = time.perf_counter()
-    from pymatgen.io.vasp.outputs import Chgcar
-
-    density = RhoDensity.from_file(str(path), Chgcar)
-    cell = density.get_transformed(np.eye(3, dtype=int) * 4, [240, 240, 240], up_sample=1)
-    cell.normalized_data["total"][:, :, 0].copy()
+    density = ChargeDensity.from_chgcar(path)
+    grid = density.grid("total")
+    shape = [4 * points for points in grid.shape]
+    cell = PGrid(grid, density.structure.lattice.matrix)
+    big = cell.get_transformed(4 * np.eye(3, dtype=int), shape).grid_data
+    plane = lattice_plane(density.structure)
+    axis = ((np.arange(size) + 0.5) / size - 0.5) * 8.0
+    places = np.moveaxis(plane.points(axis[None, :], -axis[:, None]) / 4 * shape, -1, 0)
+    map_coordinates(big, places, order=1, mode="grid-wrap")
     return time.perf_counter() - started
 
 
