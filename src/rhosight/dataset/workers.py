@@ -51,7 +51,7 @@ def open_client(
             n_workers=count,
             threads_per_worker=1,
             memory_limit=memory,
-            dashboard_address=None,
+            dashboard_address=":0",  # any free port: two builds at once are no conflict
             silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
@@ -71,7 +71,7 @@ def outcomes(client: Client, task: Task, ids: list[str]) -> Iterator[Outcome]:
 
 def _run_all(client: Client, plugin: str, size: int, ids: list[str]) -> Iterator[Outcome]:
     batches = (ids[i : i + size] for i in range(0, len(ids), size))
-    running = as_completed()
+    running = as_completed(loop=client.loop)
     owners = {}
 
     def submit(batch: list[str]) -> None:
