@@ -120,7 +120,9 @@ def test_a_folder_of_another_run_is_refused(run, dataset, tmp_path):
 
 
 def test_the_papers_stopping_watches_the_validation_fold(dataset):
-    recipe = RECIPE.model_copy(update={"early_stopping": "validation", "modality": "text"})
+    recipe = RECIPE.model_copy(
+        update={"early_stopping": "validation", "modality": "text", "views": 1}
+    )
     result = cross_validate(dataset, recipe, n_splits=3, only_folds=1)
     last = result.history.query("stage == 'fine-tuning'")["watched"].min()
     frame = result.predictions.query("model == 'text' and stage == 'fine-tuning'")

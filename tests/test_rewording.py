@@ -13,9 +13,7 @@ from rhosight.rewording import reword
 
 def _words(text: str) -> Counter[str]:
     """Elements with their numbers, lengths and words; a bond reads the same from either end."""
-    text = re.sub(
-        r"\b([A-Z][a-z]?)-([A-Z][a-z]?)\b", lambda m: "~".join(sorted(m.groups())), text
-    )
+    text = re.sub(r"\b([A-Z][a-z]?)-([A-Z][a-z]?)\b", lambda m: "~".join(sorted(m.groups())), text)
     head, _, rest = text.partition(" ")
     return Counter(re.findall(r"[A-Z][a-z]?[\d.]*", head)) + Counter(
         re.findall(r"[\w~.-]+\d|\w+", rest)
