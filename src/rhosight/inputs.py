@@ -26,8 +26,8 @@ class Inputs:
     Attributes
     ----------
     canvas
-        Images with a margin, shape (n, 3, size + 2 pad, size + 2 pad), float16; None without
-        images.
+        Images with a margin, shape (n, 3, size + 2 pad, size + 2 pad), float16 or float32; None
+        without images.
     size
         Pixels of the image proper, the canvas' middle.
     input_ids, attention_mask
@@ -82,15 +82,16 @@ def draw_images(
     settings: ImageSettings,
     margin: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
+    dtype: torch.dtype = torch.float16,
 ) -> Tensor:
-    """Images of many densities, shape (n, 3, s, s), float16.
+    """Images of many densities, shape (n, 3, s, s).
 
     With ``margin`` the canvas is wide enough to turn the image by any angle. ``progress`` is
-    called with (label, done, all).
+    called with (label, done, all). ``float16`` halves the memory of a training set.
     """
     pad = turn_margin(settings.size) if margin else 0
     side = settings.size + 2 * pad
-    canvas = torch.empty(len(densities), 3, side, side, dtype=torch.float16)
+    canvas = torch.empty(len(densities), 3, side, side, dtype=dtype)
 
     def draw(row: int) -> None:
         canvas[row] = torch.from_numpy(density_image(densities[row], settings, pad))

@@ -178,7 +178,8 @@ class PropertyModel:
             densities = part.densities if isinstance(part, Dataset) else part
             if trained:
                 others |= _codes(densities) - trained
-            inputs = make_inputs(part, self.recipe, self._text_backbone)
+            # full precision: files of one crystal differ in the last digits, predictions must not
+            inputs = make_inputs(part, self.recipe, self._text_backbone, dtype=torch.float32)
             rows = torch.arange(len(inputs))
             values = predict_rows(self.network, inputs, rows, self.recipe)
             found.append(values.numpy() * std + mean)
@@ -377,8 +378,10 @@ def make_inputs(
     text_backbone: Any = None,
     progress: Callable | None = None,
     texts: Sequence[str] | None = None,
+    dtype: torch.dtype = torch.float16,
 ) -> Inputs:
-    """The images and tokens that a recipe reads of some materials; ``texts`` if already made."""
+    """The images and tokens that a recipe reads of some materials; ``texts`` if already made.
+    ``dtype`` is that of the images."""
     from .backbones import TextBackbone
 
     canvas = ids = mask = None
@@ -391,7 +394,7 @@ def make_inputs(
         if stored is not None:
             canvas = torch.from_numpy(np.array(stored))
         else:
-            canvas = draw_images(densities, recipe.image, recipe.augment, progress)
+            canvas = draw_images(densities, recipe.image, recipe.augment, progress, dtype)
     if recipe.uses_text:
         backbone = text_backbone or TextBackbone(recipe.text_backbone)
         texts = texts or texts_of(materials, recipe.extent)
