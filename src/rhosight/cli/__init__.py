@@ -32,7 +32,15 @@ app.add_typer(data.app, name="data")
 def main() -> None:
     """Run the command line; a user's mistake ends in one line and exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for name in ("httpx", "httpx2", "lightning", "fsspec", "timm", "huggingface_hub"):
+    for name in (
+        "distributed",
+        "httpx",
+        "httpx2",
+        "lightning",
+        "fsspec",
+        "timm",
+        "huggingface_hub",
+    ):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         app()
