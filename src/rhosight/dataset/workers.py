@@ -21,6 +21,9 @@ from distributed import (
 from ..errors import RhosightError
 from .batches import Outcome, Task
 
+# set as it is imported to tell of every port and connection
+logging.getLogger("distributed").setLevel(logging.WARNING)
+
 CONNECT_SECONDS = 20
 
 KILLED = (
