@@ -26,6 +26,7 @@ from pymatgen.core import Composition, Structure
 from ..density import ChargeDensity
 from ..errors import RhosightError
 from ..schema import KNOWN
+from .tables import numbers_of
 
 LABELS, STRUCTURES, DENSITIES, ABOUT = (
     "materials.csv",
@@ -124,19 +125,8 @@ def _read_labels(path: Path) -> pd.DataFrame:
     labels = labels.set_index("material_id")
     for name in labels.columns:
         if name in KNOWN and pa.types.is_floating(KNOWN[name].type):
-            labels[name] = _numbers(labels[name], path)
+            labels[name] = numbers_of(labels[name], path)
     return labels
-
-
-def _numbers(column: pd.Series, path: Path) -> pd.Series:
-    numbers = pd.to_numeric(column, errors="coerce")
-    bad = column[numbers.isna() & column.notna()]
-    if len(bad):
-        raise RhosightError(
-            f"{path}: {column.name} of {bad.index[0]} is {bad.iloc[0]!r}, not a number; leave a "
-            "missing label empty"
-        )
-    return numbers
 
 
 def _read_about(about: Mapping[str, Any] | str | os.PathLike) -> dict[str, Any]:

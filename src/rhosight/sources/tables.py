@@ -71,7 +71,7 @@ def read_targets(
     _check_units(units, path)
     for column in table:
         if column in KNOWN and pa.types.is_floating(KNOWN[column].type):
-            table[column] = _numbers(table[column], path)
+            table[column] = numbers_of(table[column], path)
     return table, units
 
 
@@ -106,7 +106,8 @@ def _check_units(units: dict[str, str], path: Path) -> None:
             )
 
 
-def _numbers(column: pd.Series, path: Path) -> pd.Series:
+def numbers_of(column: pd.Series, path: Path) -> pd.Series:
+    """A column as numbers; RhosightError names the first value that is none."""
     numbers = pd.to_numeric(column, errors="coerce")
     bad = column[numbers.isna() & column.notna()]
     if len(bad):
