@@ -27,7 +27,8 @@ from ..runs import open_run, replacing
 from ..sources.source import Source
 from ..text import EXTENTS
 from .batches import Problems, Task
-from .merging import Place, files_of, merge, places_of
+from .core import files_of
+from .merging import Place, merge, places_of
 
 if TYPE_CHECKING:
     pass

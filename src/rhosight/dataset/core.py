@@ -39,6 +39,11 @@ def parquet_options(compression_level: int) -> dict[str, Any]:
     }
 
 
+def files_of(path: Path) -> list[Path]:
+    """The Parquet files of a dataset: itself, or those in the folder."""
+    return sorted(path.glob("*.parquet")) if path.is_dir() else [path] if path.exists() else []
+
+
 @dataclass(frozen=True)
 class Material:
     """One material of a dataset.
@@ -105,8 +110,8 @@ class Dataset:
     def from_parquet(cls, path: str | os.PathLike) -> Dataset:
         """Read a Parquet file with the columns of :mod:`rhosight.schema`, or a folder of them."""
         path = Path(path)
-        files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-        if not files or not files[0].is_file():
+        files = files_of(path)
+        if not files:
             raise RhosightError(
                 f"{path}: no such Parquet file, nor a folder of them; make one with "
                 "`rhosight data build`"

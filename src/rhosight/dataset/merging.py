@@ -34,11 +34,6 @@ class Place(NamedTuple):
     row: int
 
 
-def files_of(path: Path) -> list[Path]:
-    """The Parquet files of a dataset: itself, or those in the folder."""
-    return sorted(path.glob("*.parquet")) if path.is_dir() else [path] if path.exists() else []
-
-
 def places_of(files: Sequence[Path]) -> dict[str, Place]:
     """Material id → place, of all rows in these files; a later file wins."""
     found = {}

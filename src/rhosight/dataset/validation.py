@@ -21,8 +21,7 @@ from ..density import check_grid_fits_cell
 from ..errors import RhosightError
 from ..schema import EXTENTS, KNOWN, STORED_KINDS, TARGETS, Problem
 from .cleaning import mask_labels
-from .core import ROWS_IN_GROUP, Dataset
-from .merging import files_of
+from .core import ROWS_IN_GROUP, Dataset, files_of
 from .selection import duplicate_filter
 
 PLAUSIBLE_LABELS: dict[str, tuple[float, float]] = {
