@@ -3,14 +3,19 @@
     python benchmarks/gpaw_reproduction.py [--ids mp-149 mp-22862 ...] [--out table.json]
 
 Prints, for each crystal, the root-mean-square deviation over the cell relative to that of the
-density itself, for every kind, and the deviations of energy and magnetic moment. A few seconds to
-minutes a crystal, on one core.
+density itself, for every kind, and the deviations of energy and magnetic moment. That of `spin` is
+relative to `total`: where the moment is about to vanish, as in NiN, the spin density is small and
+ends in another state each time, which its own measure would call large. A few seconds to minutes a
+crystal, on one core.
+
+The exit code is 1 if anything is beyond :data:`TOLERANCE`, 2 if there is no GPAW.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from rhosight.dataset import load_dataset
+from rhosight.errors import RhosightError
 from rhosight.sources.gpaw import Gpaw
 
 CRYSTALS = (
@@ -25,6 +31,17 @@ CRYSTALS = (
     *("mp-1002124", "mp-1282", "mp-1008929", "mp-1783", "mp-1009488", "mp-102"),
 )
 """Si, SiC, Al, Cu, NaCl, MgO, GaAs, InBi, HfC; polarised: VC, FeN, MnS, NiN, Co."""
+
+TOLERANCE = {
+    "total": 1e-3,
+    "difference": 2e-2,
+    "spin": 1e-2,
+    "promolecule": 1e-6,
+    "energy, eV": 0.01,
+    "moment, μB": 0.2,
+}
+"""Where the SCF can end in slightly different states (magnets, HfC, InBi); the others are within
+1e-6. The promolecule needs no SCF."""
 
 
 def deviations(material_id: str, cifs: Path) -> dict:
@@ -39,20 +56,21 @@ def deviations(material_id: str, cifs: Path) -> dict:
         if kind in expected.kinds:
             given = expected.grid(kind).astype(float)
             error = np.mean((entry.density.grid(kind) - given) ** 2)
-            found[kind] = float(np.sqrt(error / np.mean(given**2)))
+            scale = expected.grid("total").astype(float) if kind == "spin" else given
+            found[kind] = float(np.sqrt(error / np.mean(scale**2)))
     found["energy, eV"] = entry.labels["dft_energy"] - row["dft_energy"]
     found["moment, μB"] = entry.labels["dft_magnetization"] - row["dft_magnetization"]
     found["seconds"] = round(time.perf_counter() - start, 1)
     return found
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ids", nargs="+", default=CRYSTALS)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     rows = []
-    columns = ["total", "difference", "spin", "promolecule", "energy, eV", "moment, μB", "seconds"]
+    columns = [*TOLERANCE, "seconds"]
     print(f"{'material':12} {'formula':8}", *(f"{name:>11}" for name in columns))
     with tempfile.TemporaryDirectory() as folder:
         for material_id in arguments.ids:
@@ -60,9 +78,22 @@ def main() -> None:
             rows.append(row)
             cells = (f"{row[name]:11.2g}" if name in row else " " * 11 for name in columns)
             print(f"{row['material']:12} {row['formula']:8}", *cells, flush=True)
+    beyond = [
+        f"{row['material']} {name}: {row[name]:.2g}"
+        for row in rows
+        for name, bound in TOLERANCE.items()
+        if not abs(row.get(name, 0.0)) <= bound
+    ]
+    print(f"{'tolerance':21}", *(f"{bound:11.2g}" for bound in TOLERANCE.values()))
+    print(f"beyond: {', '.join(beyond)}" if beyond else "all within tolerance")
     if arguments.out:
         arguments.out.write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
+    return 1 if beyond else 0
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        sys.exit(main())
+    except RhosightError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -11,6 +11,9 @@ mapped by the physical normalisation to [-1, 1]; compared are the pixels that ar
 ``--mask`` from every atom, in the plane or not. Inside, the codes' densities mean different things.
 A third comparison takes the difference of Quantum ESPRESSO's total from rhosight's table of free
 atoms (:func:`rhosight.free_atoms.difference_from_total`).
+
+The exit code is 1 if a pixel deviates by more than :data:`TOLERANCE`, 2 if Quantum ESPRESSO is not
+there or fails.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from pymatgen.io.common import VolumetricData
@@ -41,6 +45,15 @@ PSEUDO = {
 
 BOHR = physical_constants["Bohr radius"][0] * 1e10
 RYDBERG = physical_constants["Rydberg constant times hc in eV"][0]
+TOLERANCE = {
+    "mp-149": {"total": 0.005, "difference": 0.1},
+    "mp-1002206": {"total": 0.005, "difference": 0.1},
+    "mp-30": {"total": 0.02, "difference": 0.1},
+}
+"""Largest deviation of a pixel outside the cores, of the image's [-1, 1]. The codes superpose
+different free atoms for their differences. Copper's 3d shell reaches beyond the mask and is the
+hardest to converge with the cut-off."""
+
 CUTOFF = 45
 """Ry, of the wave functions; eight times as much for the density."""
 
@@ -108,9 +121,15 @@ def run(program: str, file: Path) -> None:
             text=True,
         )
     except FileNotFoundError:
-        sys.exit(f"no {program}: apt install quantum-espresso quantum-espresso-data")
+        stop(f"no {program}: apt install quantum-espresso quantum-espresso-data")
     if done.returncode or "JOB DONE" not in done.stdout:
-        sys.exit(f"{program} failed:\n{done.stdout[-2000:]}{done.stderr[-500:]}")
+        stop(f"{program} failed:\n{done.stdout[-2000:]}{done.stderr[-500:]}")
+
+
+def stop(message: str) -> NoReturn:
+    """Nothing can be compared."""
+    print(message, file=sys.stderr)
+    raise SystemExit(2)
 
 
 def distances(density: ChargeDensity, channel: Channel) -> np.ndarray:
@@ -122,35 +141,43 @@ def distances(density: ChargeDensity, channel: Channel) -> np.ndarray:
     return found.min(axis=1).reshape(SIZE, SIZE)
 
 
-def compare(ours: ChargeDensity, other: ChargeDensity, kinds: list[str], mask: float) -> None:
-    """Print how far the two images are apart outside the cores."""
+def compare(ours: ChargeDensity, other: ChargeDensity, kinds: list[str], mask: float) -> bool:
+    """Print how far the two images are apart outside the cores; whether that is tolerable."""
+    sound = True
     for kind in kinds:
         for offset in (0.0, 0.5):
             channel = Channel(kind=kind, window=8.0, offset=offset)
             outside = distances(ours, channel) > mask
             a, b = (density_slice(d, channel, SIZE)[outside] for d in (ours, other))
             x, y = (normalise(values, "physical", kind) for values in (a, b))
+            worst, tolerance = np.abs(x - y).max(), TOLERANCE[ours.name][kind]
+            sound &= bool(worst <= tolerance)
             print(
                 f"  {kind:10} offset {offset}: {outside.mean():4.0%} of the pixels; image: RMS "
-                f"{np.sqrt(np.mean((x - y) ** 2)):.4f}, largest {np.abs(x - y).max():.4f} (of 2); "
+                f"{np.sqrt(np.mean((x - y) ** 2)):.4f}, largest {worst:.4f} (of 2; "
+                f"{'within' if worst <= tolerance else 'BEYOND'} {tolerance:g}); "
                 f"density: relative RMS {np.sqrt(np.mean((a - b) ** 2) / np.mean(a**2)):.4f}, "
                 f"correlation {np.corrcoef(a, b)[0, 1]:.5f}",
                 flush=True,
             )
+    return sound
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ids", nargs="+", choices=PSEUDO, default=list(PSEUDO))
     parser.add_argument("--pseudo", type=Path, default=Path("/usr/share/espresso/pseudo"))
     parser.add_argument("--mask", type=float, default=1.1, help="radius of a core, Å")
     arguments = parser.parse_args()
     dataset = load_dataset("mp-fcc")
+    sound = True
     for material_id in arguments.ids:
         ours = dataset[material_id].density
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             for file in PSEUDO[material_id].values():
+                if not (arguments.pseudo / file).exists():
+                    stop(f"no {arguments.pseudo / file}: apt install quantum-espresso-data")
                 (folder / file).write_bytes((arguments.pseudo / file).read_bytes())
             kpoints = dataset.table.loc[material_id, "dft_kpoints"]
             other = calculate(ours, kpoints, PSEUDO[material_id], folder)
@@ -159,11 +186,13 @@ def main() -> None:
             f"{material_id} {formula}: GPAW {ours.shape}, Quantum ESPRESSO {other.shape}; ", end=""
         )
         print(f"integral {other.integral('total'):.4f} e; cores of {arguments.mask} Å left out")
-        compare(ours, other, ["total", "difference"], arguments.mask)
+        sound &= compare(ours, other, ["total", "difference"], arguments.mask)
         print("  difference from the table of free atoms:")
         total = ChargeDensity(other.structure, {"total": other.grid("total")}, other.name)
-        compare(ours, difference_from_total(total), ["difference"], arguments.mask)
+        sound &= compare(ours, difference_from_total(total), ["difference"], arguments.mask)
+    print("all images within tolerance" if sound else "an image is beyond its tolerance")
+    return 0 if sound else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

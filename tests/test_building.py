@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,6 +151,43 @@ def test_a_material_that_kills_workers_costs_itself_alone(
     assert report.materials == COUNT - 1
     assert list(report.problems["material_id"]) == [source.ids()[1]]
     assert "--memory" in report.problems["problem"][0]
+
+
+class Mislabelled(Directory):
+    """A directory with a material whose label is no number."""
+
+    name = "mislabelled"
+
+    def read(self, material_id: str) -> Entry:
+        entry = super().read(material_id)
+        return Entry(entry.density, {"efermi": "high" if material_id == self.ids()[2] else 1.5})
+
+
+def test_a_label_that_does_not_fit_costs_its_material_alone(
+    calculations: Path, scheduler: str, tmp_path: Path
+) -> None:
+    source = Mislabelled(calculations / "runs")
+    report = build(source, tmp_path / "mine.parquet", (), scheduler=scheduler)
+    assert report.materials == COUNT - 1
+    (row,) = report.problems.itertuples()
+    assert (row.material_id, row.step) == (source.ids()[2], "labels")
+    assert "column `efermi` does not fit the schema" in row.problem
+
+
+def test_a_cluster_whose_workers_come_later(
+    calculations: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one whose jobs still wait in a queue."""
+    with LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=":0") as cluster:
+        later = threading.Timer(2, cluster.scale, [1])
+        later.start()
+        out = tmp_path / "mine.parquet"
+        report = build(
+            source_of(calculations), out, ["formula"], scheduler=cluster.scheduler_address
+        )
+        later.join()
+    assert report.materials == COUNT and not len(report.problems)
+    assert "has no workers yet; the build waits for them" in caplog.text
 
 
 def test_large_sets_are_folders_of_files(

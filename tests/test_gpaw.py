@@ -113,13 +113,13 @@ def test_any_setting_of_a_crystal_is_standardised(tmp_path: Path):
     odd.translate_sites(range(len(odd)), [0.1, 0.2, 0.3])
     path = write(odd, tmp_path / "odd.cif")
     labels = pd.DataFrame({"efermi": [1.5], "note": [None]}, index=["odd"])
-    entry = Gpaw(path, labels=labels, cutoff=150, kpoint_density=1).read("odd")
+    source = Gpaw(path, labels=labels, cutoff=150, kpoint_density=1)
+    entry = source.read("odd")
     cell = entry.density.structure
     assert len(cell) == 2
     np.testing.assert_allclose(cell.lattice.abc, 5.44 / np.sqrt(2), atol=1e-4)
     assert len(set(entry.density.shape)) == 1
-    assert entry.labels["efermi"] == 1.5
-    assert "note" not in entry.labels
+    assert source.table_row("odd") == {"efermi": 1.5, "note": None}
     assert entry.labels["dft_cutoff"] == 150
     assert "150 eV" in entry.density.provenance["basis"]
 
@@ -135,6 +135,12 @@ def test_settings_are_json_and_the_source_can_be_sent_to_a_worker(cifs: Path):
     assert copy.settings() == settings
     assert Gpaw(cifs, cutoff=500).settings() != settings
     assert Gpaw(cifs, timeout=5).settings() == settings
+    # a changed table is no other calculation, a changed file is
+    labels = pd.DataFrame({"efermi": [1.5]}, index=["mp-149"])
+    assert Gpaw(cifs, labels=labels).settings() == settings
+    before = source.state("mp-149"), source.state("mp-102")
+    write(SILICON, cifs / "mp-149.cif")
+    assert source.state("mp-149") != before[0] and source.state("mp-102") == before[1]
 
 
 @needs_gpaw

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from ..errors import RhosightError
 from .common import FirstBlock, console, progress_bar, shared_options
@@ -37,6 +36,9 @@ class Unit(StrEnum):
     angstrom = "e/angstrom3"
     electrons = "e"
 
+
+SHOWN = 20
+"""Problems that are printed; all of them are in a file."""
 
 _BUILD_OPTIONS = {
     "texts": (str, "formula,keywords,all", "Extents of text to make, comma-separated, or none."),
@@ -191,7 +193,7 @@ def gpaw(
     from ..sources.gpaw import Gpaw
     from ..sources.tables import read_targets
 
-    labels, _ = read_targets(targets, id_column) if targets else (None, {})
+    labels, units = read_targets(targets, id_column) if targets else (None, {})
     source = Gpaw(
         folder if folder.is_dir() else [folder],
         labels=labels,
@@ -201,6 +203,7 @@ def gpaw(
         functional=functional,
         max_iterations=max_iterations,
         timeout=timeout,
+        units=units,
     )
     _build(source, out, options)
 
@@ -211,13 +214,22 @@ def _build(source: Any, out: Path, options: dict[str, Any]) -> None:
 
     with progress_bar() as progress:
         report = build(source, out, progress=progress, **options)
-    console.print(f"{report.materials} materials ({report.added} new): {report.path}")
+    counts = {
+        "new": report.added,
+        "read again, since their files have changed": report.replaced,
+        "with new labels, since the table has changed": report.relabelled,
+    }
+    done = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    line = f"{report.materials} materials ({done or 'nothing new'}): {report.path}"
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
     if len(report.problems):
-        console.print(f"{len(report.problems)} problems: {report.path}.problems.csv")
-        table = Table("material", "step", "problem")
-        for row in report.problems.head(20).itertuples():
-            table.add_row(row.material_id, row.step, row.problem)
-        console.print(table)
+        shown = report.problems.head(SHOWN)
+        for row in shown.itertuples():
+            line = f"problem: {row.material_id} ({row.step}): {row.problem}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        rest = ", which has more" if len(shown) < len(report.problems) else ""
+        line = f"{len(report.problems)} problem(s): {report.path}.problems.csv{rest}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     if report.seconds:
         whole = sum(report.seconds.values())
         steps = ", ".join(f"{step} {s / whole:.0%}" for step, s in report.seconds.items())

@@ -126,10 +126,10 @@ def data_clean(
         table.add_row(str(row.get("step", step)), *(f"{cell:.0f}" for cell in cells))
     console.print(table)
     for row in report.table.head(20).itertuples():
-        console.print(f"{row.action} {row.material_id} ({row.step}): {row.reason}", highlight=False)
+        _say(f"{row.action} {row.material_id} ({row.step}): {row.reason}")
     if len(report.table) > 20:
         console.print("...")
-    console.print(f"{len(kept)} materials: {out}; the whole report: {notes}")
+    _say(f"{len(kept)} materials: {out}; the whole report: {notes}")
 
 
 @app.command("validate", epilog="Example: rhosight data validate mine.parquet")
@@ -142,13 +142,12 @@ def data_validate(
     problems = validate_file(path)
     for row in problems.itertuples():
         where = ", ".join(part for part in (row.material_id, row.column) if part)
-        line = f"{row.severity}: {where}: {row.problem}; {row.cure}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        _say(f"{row.severity}: {where}: {row.problem}; {row.cure}")
     failed = int((problems["severity"] == "error").sum())
     if not len(problems):
-        console.print(f"{path}: sound")
+        _say(f"{path}: sound")
     else:
-        console.print(f"{path}: {failed} errors, {len(problems) - failed} warnings")
+        _say(f"{path}: {failed} error(s), {len(problems) - failed} warning(s)")
     if failed:
         raise typer.Exit(1)
 
@@ -183,4 +182,9 @@ def data_show(
     for name, figure in drawn.items():
         path = out / f"{name.replace('/', '-')}.{file_format.value}"
         figure.savefig(path, dpi=150)
-        console.print(str(path))
+        _say(str(path))
+
+
+def _say(line: str) -> None:
+    """As it is, on one line: paths and ids are there to be copied."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

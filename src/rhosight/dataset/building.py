@@ -14,8 +14,8 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
@@ -26,15 +26,14 @@ from ..image import ImageSettings, turn_margin
 from ..runs import open_run, replacing
 from ..sources.source import Source
 from ..text import EXTENTS
-from .batches import Problems, Task
+from .batches import Problems, Relabel, State, Task
 from .core import files_of
 from .merging import Place, merge, places_of
 
-if TYPE_CHECKING:
-    pass
-
 MEMORY = "2GiB"
 """Of a worker. A 60³ density takes a few MB; 400³ with its texts still fits."""
+
+GONE = "no longer in the source; its row was removed"
 
 
 @dataclass(frozen=True)
@@ -48,12 +47,16 @@ class BuildReport:
     materials
         How many it holds.
     added
-        How many of them this call read; the others were there already.
+        How many of them were not there before.
     problems
-        Columns material_id, step ("source", "read", "text <extent>", "image"), problem. Also in
-        ``<path>.problems.csv``. A material whose text failed is in the dataset, without it.
+        Columns material_id, step ("source", "read", "image", "text <extent>", "labels"), problem.
+        Also in ``<path>.problems.csv``. A material whose text failed is in the dataset, without it.
     seconds
         Step → worker time of this call, seconds.
+    replaced
+        How many were read again, since their files have changed.
+    relabelled
+        How many have new labels alone, since the table has changed.
     """
 
     path: Path
@@ -61,6 +64,8 @@ class BuildReport:
     added: int
     problems: pd.DataFrame
     seconds: Mapping[str, float] = field(default_factory=dict)
+    replaced: int = 0
+    relabelled: int = 0
 
 
 def build(
@@ -82,7 +87,9 @@ def build(
         See :mod:`rhosight.sources`.
     out
         ``x.parquet`` is one file; any other name a folder of files of 992 materials each. If it
-        is there, made by the same settings, only what it lacks is read. Same input, same bytes.
+        is there, made by the same settings, it is brought up to date: read is what it lacks and
+        what has changed since, a changed table only gives new labels, and what the source no
+        longer has is removed and listed. Same input, same bytes.
     texts
         Extents to describe each structure in; those that the source brings are used.
     image
@@ -126,49 +133,62 @@ def build(
     # the settings name folders of this machine, which are nobody else's business
     text = json.dumps(settings, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    places, problems = _there(out, digest)
+    files, notes = _check(out, digest), out.with_name(f"{out.name}.problems.csv")
     folder = open_run(out.with_name(f"{out.name}.build"), settings)
-    kept_before = set(places)
-    found, problems_before = _parts(folder)
-    places |= found
-    problems |= problems_before
-    missing = [i for i in ids if i not in places]
+    states = {material_id: State.of(source, material_id) for material_id in ids}
+    before = {material_id for material_id, _, _ in places_of(files)}
+    there = _find(files, notes, folder, states)
+    missing = [i for i in ids if i not in there.current and i not in there.older]
+    jobs = (
+        (Relabel(source, states, folder, there.older, there.problems), sorted(there.older)),
+        (Task(source, states, folder, tuple(texts), image, margin), missing),
+    )
+    problems: Problems = {}
     seconds: Counter[str] = Counter()
-    if missing:
+    if missing or there.older:
         from .workers import open_client, outcomes
 
-        task = Task(source, folder, tuple(texts), image, margin)
-        with open_client(workers, scheduler, memory, len(missing)) as client:
-            done = len(ids) - len(missing)
-            for outcome in outcomes(client, task, missing):
+        count = len(missing) + len(there.older)
+        with open_client(workers, scheduler, memory, count) as client:
+            done = len(ids) - count
+            for outcome in chain.from_iterable(outcomes(client, job, i) for job, i in jobs):
                 seconds.update(outcome.seconds)
                 problems |= outcome.problems
                 done += len(outcome.ids)
                 if progress:
                     progress("materials", done, len(ids))
-        places |= _parts(folder)[0]
+        there = _find(files, notes, folder, states)
+    problems |= there.problems
+    problems |= {i: [("source", GONE)] for i in before - set(ids)}
     problems |= {i: [("source", why)] for i, why in source.problems().items()}
     table = _problem_table(problems)
-    kept = sorted(set(ids) & set(places))
+    kept = sorted(there.current)
     if not kept:
         first = table["problem"].iloc[0] if len(table) else "the source is empty"
         raise RhosightError(f"{out}: no material could be read; the first problem: {first}")
-    notes = out.with_name(f"{out.name}.problems.csv")
     with replacing(notes) as draft:
         table.to_csv(draft, index=False)
-    if set(kept) != kept_before:
+    if set(kept) != before or not {place.file for place in there.current.values()} <= set(files):
         about = {"name": out.stem} | dict(source.about()) | {"build": digest}
         if image:
             about["image"] = settings["image"]
-        merge(places, kept, out, about, progress)
+        merge(there.current, kept, out, about, progress)
     shutil.rmtree(folder)
     if not len(table):
         notes.unlink()
-    return BuildReport(out, len(kept), len(set(kept) & set(missing)), table, dict(seconds))
+    return BuildReport(
+        out,
+        materials=len(kept),
+        added=len(set(kept) - before),
+        problems=table,
+        seconds=dict(seconds),
+        replaced=len(set(kept) & before & set(missing)),
+        relabelled=len(set(kept) & set(jobs[0][1])),
+    )
 
 
-def _there(out: Path, digest: str) -> tuple[dict[str, Place], Problems]:
-    """What an earlier build has left: its rows, and what it said of them."""
+def _check(out: Path, digest: str) -> list[Path]:
+    """The files of the dataset that an earlier build with these settings has left."""
     files = files_of(out)
     if out.is_dir() and not files and any(out.iterdir()):
         raise RhosightError(f"{out}: not empty and not a dataset; give another name")
@@ -179,26 +199,48 @@ def _there(out: Path, digest: str) -> tuple[dict[str, Place], Problems]:
             raise RhosightError(f"{file}: not a readable Parquet file; remove it") from error
         if metadata.get(b"build", b"").decode() != digest:
             raise RhosightError(
-                f"{out}: is there already, made in another way; give another name, or remove it"
+                f"{out}: is there already, made in another way (another source, other texts, image "
+                "or options of reading); give another name, or remove it"
             )
+    return files
+
+
+@dataclass(frozen=True)
+class _There:
+    """Rows that earlier builds have left: as they should be, and those that only lack the labels of
+    a table that has changed; and what was said of both."""
+
+    current: dict[str, Place]
+    older: dict[str, Place]
+    problems: Problems
+
+
+def _find(files: Sequence[Path], notes: Path, folder: Path, states: Mapping[str, State]) -> _There:
+    """Look for rows in the files of a dataset, and in what workers have left so far."""
+    said: dict[Path, Problems] = dict.fromkeys(files, _read_notes(notes))
+    for part in sorted(file for file in folder.glob("*.parquet") if file.name[0] != "."):
+        found = json.loads((pq.read_schema(part).metadata or {}).get(b"problems", b"{}"))
+        said[part] = {i: [tuple(row) for row in rows] for i, rows in found.items()}
+    current: dict[str, Place] = {}
+    older: dict[str, Place] = {}
+    for material_id, place, provenance in places_of(said):
+        was, now = State.in_provenance(provenance), states.get(material_id)
+        if now is None or was.input != now.input:
+            continue
+        (current if was.table == now.table else older)[material_id] = place
+    older = {i: place for i, place in older.items() if i not in current}
+    usable = {**older, **current}
+    problems = {i: said[p.file][i] for i, p in usable.items() if i in said[p.file]}
+    return _There(current, older, problems)
+
+
+def _read_notes(notes: Path) -> Problems:
+    """What an earlier build said of the rows of its dataset."""
     problems: Problems = {}
-    places = places_of(files)
-    notes = out.with_name(f"{out.name}.problems.csv")
-    if files and notes.exists():
+    if notes.exists():
         for row in pd.read_csv(notes, dtype=str).itertuples():
-            if row.material_id in places:
-                problems.setdefault(row.material_id, []).append((row.step, row.problem))
-    return places, problems
-
-
-def _parts(folder: Path) -> tuple[dict[str, Place], Problems]:
-    """What workers have left so far."""
-    files = sorted(file for file in folder.glob("*.parquet") if file.name[0] != ".")
-    problems: Problems = {}
-    for file in files:
-        found = json.loads((pq.read_schema(file).metadata or {}).get(b"problems", b"{}"))
-        problems |= {i: [tuple(row) for row in rows] for i, rows in found.items()}
-    return places_of(files), problems
+            problems.setdefault(row.material_id, []).append((row.step, row.problem))
+    return problems
 
 
 def _problem_table(problems: Problems) -> pd.DataFrame:

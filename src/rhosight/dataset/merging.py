@@ -25,6 +25,8 @@ SHARD_ROWS = 992
 
 LEVEL = 9  # of zstd
 
+GROUPS_KEPT = 4
+
 
 class Place(NamedTuple):
     """Where a material's row stands."""
@@ -34,15 +36,28 @@ class Place(NamedTuple):
     row: int
 
 
-def places_of(files: Sequence[Path]) -> dict[str, Place]:
-    """Material id → place, of all rows in these files; a later file wins."""
-    found = {}
+def row_reader() -> Callable[[Place], pa.Table]:
+    """Reads rows. It keeps a few row groups, as neighbours in order are often neighbours in a file,
+    and no more than a few, as the groups of a finished dataset are large."""
+
+    @lru_cache(maxsize=GROUPS_KEPT)
+    def group_of(file: Path, group: int) -> pa.Table:
+        with pq.ParquetFile(file) as content:
+            return content.read_row_group(group)
+
+    return lambda place: group_of(place.file, place.group).slice(place.row, 1)
+
+
+def places_of(files: Sequence[Path]) -> Iterator[tuple[str, Place, str | None]]:
+    """Material id, place and provenance of each row in these files."""
+    names = ["material_id", "provenance"]
     for file in files:
         with pq.ParquetFile(file) as content:
             for group in range(content.num_row_groups):
-                ids = content.read_row_group(group, columns=["material_id"])["material_id"]
-                found |= {i: Place(file, group, row) for row, i in enumerate(ids.to_pylist())}
-    return found
+                columns = content.read_row_group(group, columns=names).to_pydict()
+                rows = zip(columns["material_id"], columns["provenance"], strict=True)
+                for row, (material_id, provenance) in enumerate(rows):
+                    yield material_id, Place(file, group, row), provenance
 
 
 def merge(
@@ -56,7 +71,7 @@ def merge(
 
     ``out`` becomes one file if it ends in ``.parquet``, a folder of files otherwise.
     """
-    goal = _schema({place.file for place in places.values()}, about)
+    goal = _schema({places[i].file for i in ids}, about)
     chunks = _chunks(places, ids, goal, progress)
     if out.suffix == ".parquet":
         with replacing(out) as draft:
@@ -102,16 +117,10 @@ def _chunks(
     progress: Callable[[str, int, int], None] | None,
 ) -> Iterator[pa.Table]:
     """The rows of ids, one row group at a time."""
-
-    @lru_cache(maxsize=ROWS_IN_GROUP)  # neighbours in order are often neighbours in a file
-    def group_of(file: Path, group: int) -> pa.Table:
-        with pq.ParquetFile(file) as content:
-            return content.read_row_group(group)
-
+    read = row_reader()
     for start in range(0, len(ids), ROWS_IN_GROUP):
-        part = [places[i] for i in ids[start : start + ROWS_IN_GROUP]]
-        rows = [group_of(p.file, p.group).slice(p.row, 1) for p in part]
-        rows = [row.replace_schema_metadata(None) for row in rows]
+        part = ids[start : start + ROWS_IN_GROUP]
+        rows = [read(places[i]).replace_schema_metadata(None) for i in part]
         table = pa.concat_tables(rows, promote_options="permissive")
         columns = [
             table[f.name].cast(f.type)

@@ -160,8 +160,15 @@ def iqr_filter(
 
 def _extremes(dataset: Dataset, kind: Kind) -> pd.DataFrame:
     """Maximum and minimum of each grid, e/Å³, indexed by material_id."""
-    grids = (density.grid(kind) for density in dataset.densities)
-    found = [(float(grid.max()), float(grid.min())) for grid in grids]
+    found = []
+    for density in dataset.densities:
+        if kind not in density.kinds:
+            raise RhosightError(
+                f"{density.name}: has {', '.join(density.kinds)} but no `{kind}`, which the IQR "
+                "filter needs of every material; leave it out, or choose another kind"
+            )
+        grid = density.grid(kind)
+        found.append((float(grid.max()), float(grid.min())))
     return pd.DataFrame(found, index=dataset.ids, columns=["maximum", "minimum"], dtype=float)
 
 

@@ -19,12 +19,17 @@ from distributed import (
 )
 
 from ..errors import RhosightError
-from .batches import Outcome, Task
+from .batches import Outcome, Relabel, Task
 
 # set as it is imported to tell of every port and connection
 logging.getLogger("distributed").setLevel(logging.WARNING)
 
+logger = logging.getLogger(__name__)
+
 CONNECT_SECONDS = 20
+
+QUEUED = 1000
+"""Batches that wait or run at a time, at least: workers that join a cluster later find work."""
 
 KILLED = (
     "its worker was killed several times while it was read, most likely for the memory it took; "
@@ -46,6 +51,8 @@ def open_client(
                 "with `dask scheduler`, or leave out --scheduler to use this machine"
             ) from error
         with client:
+            if not client.nthreads():
+                logger.warning("%s has no workers yet; the build waits for them", scheduler)
             yield client
         return
     count = min(workers or os.cpu_count() or 1, materials)
@@ -62,12 +69,12 @@ def open_client(
         yield client
 
 
-def outcomes(client: Client, task: Task, ids: list[str]) -> Iterator[Outcome]:
+def outcomes(client: Client, task: Task | Relabel, ids: list[str]) -> Iterator[Outcome]:
     """Run all batches, a bounded number at a time, in whatever order they finish."""
     plugin = TaskPlugin(task)
     client.register_plugin(plugin)
     try:
-        yield from _run_all(client, plugin.name, task.source.batch, ids)
+        yield from _run_all(client, plugin.name, task.batch, ids)
     finally:
         client.unregister_worker_plugin(plugin.name)
 
@@ -82,7 +89,7 @@ def _run_all(client: Client, plugin: str, size: int, ids: list[str]) -> Iterator
         owners[future.key] = batch
         running.add(future)
 
-    for batch in itertools.islice(batches, 2 * max(1, sum(client.nthreads().values()))):
+    for batch in itertools.islice(batches, max(QUEUED, 2 * sum(client.nthreads().values()))):
         submit(batch)
     for future in running:
         batch = owners.pop(future.key)
@@ -107,7 +114,7 @@ def _run_all(client: Client, plugin: str, size: int, ids: list[str]) -> Iterator
 class TaskPlugin(WorkerPlugin):
     """Carries the task to every worker, also to those that are started later."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task | Relabel) -> None:
         self.task = task
         self.name = f"rhosight-{uuid.uuid4().hex}"
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -110,21 +108,24 @@ class Directory(Source):
         path = self._files[material_id]
         density = self._density(path)
         provenance = {**density.provenance, "file": path.relative_to(self.folder).as_posix()}
-        density = ChargeDensity(density.structure, density.grids, material_id, provenance)
-        labels: Mapping[str, Any] = {}
-        if material_id in self._rows:
-            row = self._labels.loc[self._rows[material_id]]
-            labels = {str(name): value for name, value in row.items() if pd.notna(value)}
-        return Entry(density, labels)
+        return Entry(ChargeDensity(density.structure, density.grids, material_id, provenance))
+
+    def state(self, material_id: str) -> str:
+        """Size and time of its files: their content would take as long as reading them."""
+        path = self._files[material_id]
+        return "; ".join(_size_and_time(p) for p in (path, *self._companions(path)))
+
+    def table_row(self, material_id: str) -> dict[str, Any]:
+        if self._labels is None:
+            return {}
+        if material_id not in self._rows:
+            return dict.fromkeys(self._labels)
+        row = self._labels.loc[self._rows[material_id]]
+        return {name: None if pd.isna(value) else value for name, value in row.items()}
 
     def settings(self) -> dict[str, Any]:
         return {
             "folder": str(self.folder),
-            # a table that was changed gives other rows
-            "targets": hashlib.sha256(self.targets.read_bytes()).hexdigest()
-            if self.targets
-            else "",
-            "id_column": self.id_column,
             "kind": self.kind,
             "difference": self.difference,
             "reference": self.reference,
@@ -136,24 +137,37 @@ class Directory(Source):
 
     def _density(self, path: Path) -> ChargeDensity:
         """One material's grids, with the difference as asked for."""
+        companions = self._companions(path)
+        for file in (path, *companions):
+            if self.difference == "aeccar" and not file.exists():
+                raise RhosightError(
+                    f"{file.parent}: no {file.name} beside the density; VASP writes it with "
+                    "LAECHG = .TRUE."
+                )
         density = read_density(path, self.kind, self.unit)
         if self.difference == "free-atoms":
             from ..free_atoms import difference_from_total
 
             return difference_from_total(density)
-        if self.difference == "aeccar":
-            reference = read_density(_beside(path, "AECCAR1"))
-            other = difference_of(density, reference)
-        elif self.difference:
-            other = read_density(_fill(self.difference, path), "difference", self.unit)
-        elif self.reference:
-            reference = read_density(_fill(self.reference, path), unit=self.unit)
-            other = difference_of(density, reference)
-        else:
+        if not companions:
             return density
+        (companion,) = companions
+        if self.difference == "aeccar":
+            other = difference_of(density, read_density(companion))
+        elif self.difference:
+            other = read_density(companion, "difference", self.unit)
+        else:
+            other = difference_of(density, read_density(companion, unit=self.unit))
         merged = density.merged(other)
         origin = {"difference": other.provenance.get("source", other.name)}
         return replace(merged, provenance={**merged.provenance, **origin})
+
+    def _companions(self, path: Path) -> list[Path]:
+        """The other file that a density's difference comes from, if one does."""
+        if self.difference == "aeccar":
+            return [_beside(path, "AECCAR1")]
+        pattern = self.reference or self.difference
+        return [_fill(pattern, path)] if pattern not in (None, "free-atoms") else []
 
     def _find(self) -> tuple[dict[str, Path], dict[str, str]]:
         """Id → its density file, and what could not be told apart."""
@@ -174,12 +188,13 @@ class Directory(Source):
         return found, problems
 
     def _in_folder(self, parent: Path, names: list[str]) -> list[tuple[str, Path]]:
-        wanted = ("AECCAR2",) if self.difference == "aeccar" else _PREFERRED
         vasp = {}
         for name in names:
             if match := _VASP.match(name):
                 vasp.setdefault(match[1].upper(), name)
-        chosen = next((vasp[name] for name in wanted if name in vasp), None)
+        chosen = next((vasp[name] for name in _PREFERRED if name in vasp), None)
+        if chosen and self.difference == "aeccar":  # reading says so if there is none
+            chosen = vasp.get("AECCAR2", "AECCAR2")
         below = parent.relative_to(self.folder).as_posix()
         own = self.folder.name if below == "." else below
         entries = [(own, parent / chosen)] if chosen else []
@@ -243,7 +258,14 @@ def _is_companion(path: Path, pattern: str, names: list[str]) -> bool:
 
 
 def _beside(path: Path, name: str) -> Path:
-    for suffix in ("", ".gz", ".bz2", ".xz"):
-        if (found := path.with_name(name + suffix)).exists():
-            return found
-    raise RhosightError(f"{path}: no {name} beside it; write it with LAECHG = .TRUE.")
+    """A file in the same folder, as it is compressed there."""
+    places = [path.with_name(name + suffix) for suffix in ("", ".gz", ".bz2", ".xz")]
+    return next((place for place in places if place.exists()), places[0])
+
+
+def _size_and_time(path: Path) -> str:
+    try:
+        found = path.stat()
+    except OSError:
+        return f"{path.name}: absent"  # reading it says more
+    return f"{path.name}: {found.st_size} bytes, {found.st_mtime_ns} ns"

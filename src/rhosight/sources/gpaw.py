@@ -77,7 +77,10 @@ class Gpaw(Source):
     cifs
         A folder of ``*.cif``, or CIF files; the ids are the files' stems.
     labels
-        Further columns, indexed by material id; NaN is left out.
+        Further columns, indexed by material id; NaN is left out. Figures of the calculation go
+        before those of the same name. A row that no CIF file has the id of is a problem.
+    units
+        Column → unit, of those that the schema does not know.
     python
         The Python that has GPAW. By default the first of: this one, the one that the ``gpaw``
         command on the path uses, ``/usr/bin/python3``. Another Python than this one does not
@@ -124,6 +127,7 @@ class Gpaw(Source):
     timeout: float = 7200.0
     symprec: float = 0.1
     logs: str | os.PathLike | None = None
+    units: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("cutoff", "kpoint_density", "smearing", "max_iterations", "timeout"):
@@ -143,15 +147,20 @@ class Gpaw(Source):
     def settings(self) -> dict[str, Any]:
         return {
             "source": self.name,
-            "labels": "" if self.labels is None else _digest(self.labels),
             "gpaw": find_gpaw(self.python).version,
             "symprec": self.symprec,
             **self._calculation(),
         }
 
+    def problems(self) -> dict[str, str]:
+        rows = () if self.labels is None else self.labels.index
+        absent = (row for row in rows if row not in self._paths)
+        return {row: f"{row}: among the labels, but no CIF file has this name" for row in absent}
+
     def about(self) -> dict[str, Any]:
         version = find_gpaw(self.python).version
         return {
+            "units": self.units,
             "description": f"Charge densities computed with GPAW {version}",
             "attribution": f"Charge densities: GPAW {version} (doi:10.1088/0953-8984/22/25/253202)",
         }
@@ -164,7 +173,21 @@ class Gpaw(Source):
         figures, grids = self._run(gpaw, structure, material_id)
         provenance = self._provenance(gpaw, figures.pop("setups"))
         density = ChargeDensity(structure, grids, name=material_id, provenance=provenance)
-        return Entry(density, labels={**self._labels_of(material_id), **figures})
+        return Entry(density, labels=figures)
+
+    def state(self, material_id: str) -> str:
+        try:
+            return hashlib.sha256(self._paths[material_id].read_bytes()).hexdigest()
+        except OSError:
+            return "absent"  # reading it says more
+
+    def table_row(self, material_id: str) -> dict[str, Any]:
+        if self.labels is None:
+            return {}
+        if material_id not in self.labels.index:
+            return dict.fromkeys(self.labels)
+        row = self.labels.loc[material_id]
+        return {name: None if pd.isna(value) else value for name, value in row.items()}
 
     def _calculation(self) -> dict[str, Any]:
         """What the script is told, and what decides about its result."""
@@ -178,11 +201,6 @@ class Gpaw(Source):
             "convergence": dict(self.convergence),
             "max_iterations": self.max_iterations,
         }
-
-    def _labels_of(self, material_id: str) -> dict[str, Any]:
-        if self.labels is None or material_id not in self.labels.index:
-            return {}
-        return self.labels.loc[material_id].dropna().to_dict()
 
     def _provenance(self, gpaw: GpawInstallation, setups: dict[str, str]) -> dict[str, Any]:
         magnetic = ", ".join(self.magnetic_elements)
@@ -345,10 +363,6 @@ def _environment(python: str) -> dict[str, str]:
     threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
     kept.pop("GPAW_NEW", None)  # chooses a calculator that the script does not know
     return {**kept, **threads}
-
-
-def _digest(labels: pd.DataFrame) -> str:
-    return hashlib.sha256(labels.sort_index().to_csv().encode()).hexdigest()
 
 
 def _find_cifs(cifs: str | os.PathLike | Sequence[str | os.PathLike]) -> dict[str, Path]:

@@ -20,6 +20,7 @@ class Entry:
         Structure and grids, e/Å³, named by the material id, with provenance.
     labels
         Column of :mod:`rhosight.schema` (or a further one) → value; missing ones are left out.
+        Those of a table beside the densities are not among them: :meth:`Source.table_row`.
     texts
         Extent → text, as far as the source has it already.
     """
@@ -62,7 +63,21 @@ class Source(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """All that decides about the result, as JSON: a build of other settings is another one."""
+        """All that decides about the densities, as JSON: a build of other settings is another one.
+        What :meth:`state` and :meth:`table_row` tell is not among it."""
+
+    def state(self, material_id: str) -> str:
+        """What tells whether the input of a material has changed since it was read, in few words;
+        empty if nothing does. A material whose state is another one is read again."""
+        return ""
+
+    def table_row(self, material_id: str) -> dict[str, Any]:
+        """Its labels in a table beside the densities: every column → value, None where missing.
+
+        Apart from :meth:`read`, so that a corrected table costs no reading. A label that reading
+        gives goes before one of the table.
+        """
+        return {}
 
     def problems(self) -> dict[str, str]:
         """Id (or file name) → why it is not among :meth:`ids`; known after these."""

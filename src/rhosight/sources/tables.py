@@ -70,8 +70,11 @@ def read_targets(
     table.index = pd.Index(ids, name="material_id")
     _check_units(units, path)
     for column in table:
-        if column in KNOWN and pa.types.is_floating(KNOWN[column].type):
+        known = column in KNOWN and pa.types.is_floating(KNOWN[column].type)
+        if known or column in units:  # what has a unit is a number
             table[column] = numbers_of(table[column], path)
+        else:
+            table[column] = _of_one_type(table[column])
     return table, units
 
 
@@ -94,6 +97,16 @@ def _read(path: Path) -> pd.DataFrame:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise RhosightError(f"{path}: not a readable table ({reason})") from error
     raise RhosightError(f"{path}: unknown kind of table; give CSV, Parquet or Excel")
+
+
+def _of_one_type(column: pd.Series) -> pd.Series:
+    """Text throughout, if it is not numbers throughout: cells of Excel have a type each."""
+    if column.dtype != object or not column.notna().any():
+        return column
+    numbers = pd.to_numeric(column, errors="coerce")
+    if numbers[column.notna()].notna().all() and not column.map(lambda v: isinstance(v, str)).any():
+        return numbers
+    return column.map(lambda value: value if value is None or value is pd.NA else str(value))
 
 
 def _check_units(units: dict[str, str], path: Path) -> None:
