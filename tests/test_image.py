@@ -113,6 +113,21 @@ def test_kinds_needed(kinds, needed):
     assert ImageSettings(channels=tuple(Channel(kind=kind) for kind in kinds)).kinds == needed
 
 
+def test_the_table_of_free_atoms_needs_total_alone(dataset, tmp_path):
+    """`difference` of a plain CHGCAR: near the code's own, and the same from file and dataset."""
+    channels = tuple(Channel(kind=kind) for kind in ("total", "difference", "promolecule"))
+    own = ImageSettings(size=48, channels=channels)
+    table = own.model_copy(update={"reference": "free-atoms"})
+    assert table.kinds == ("total",)
+    for material_id in ("mp-22862", "mp-30"):
+        density = dataset[material_id].density
+        density.to_chgcar(tmp_path / "CHGCAR")
+        plain = ChargeDensity.from_chgcar(tmp_path / "CHGCAR")
+        from_file = density_image(plain, table)
+        np.testing.assert_allclose(from_file, density_image(density, table), atol=1e-4)
+        np.testing.assert_allclose(from_file, density_image(density, own), atol=0.02)
+
+
 # what is missing
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .density import KINDS, ChargeDensity
 from .errors import RhosightError
+from .free_atoms import difference_from_total
 from .plane import LatticePlane, lattice_plane, sample_window
 
 if TYPE_CHECKING:
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 Normalisation = Literal["physical", "paper", "zero"]
 Colour = Literal["channels", "grey", "viridis"]
+
+DERIVED = {"difference", "promolecule"}
+"""Kinds of density that refer to free atoms."""
 
 # The physical map arcsinh(ρ/ρ₀) is linear below ρ₀ and logarithmic above it. ρ₀ and the value
 # that maps to 1 are fixed for all materials, in e/Å³; the few larger values, at cores, are clipped.
@@ -64,6 +69,11 @@ class ImageSettings(BaseModel):
         Replace each slice by the logarithm of the modulus of its two-dimensional Fourier
         transform, origin in the centre (paper Figure 8, d to f). Padding continues it
         periodically.
+    reference
+        What ``difference`` and ``promolecule`` refer to. ``"code"``: the free atoms of the code
+        itself, so a file (or a pair) must hold both densities. ``"free-atoms"``: those of the
+        table that comes with the package, so `total` alone is enough; see
+        :mod:`rhosight.free_atoms` for its limits.
     interpolation
         ``"spline"`` or ``"fourier"``, see :func:`rhosight.plane.sample`.
     symprec
@@ -81,6 +91,7 @@ class ImageSettings(BaseModel):
     normalisation: Normalisation = "physical"
     colour: Colour = "channels"
     fourier: bool = False
+    reference: Literal["code", "free-atoms"] = "code"
     interpolation: Literal["spline", "fourier"] = "fourier"
     symprec: float = Field(0.01, gt=0)
 
@@ -97,7 +108,9 @@ class ImageSettings(BaseModel):
     def kinds(self) -> tuple[str, ...]:
         """The kinds of density that a file must hold for this image."""
         wanted = {channel.kind for channel in self.channels}
-        if "promolecule" in wanted:
+        if self.reference == "free-atoms" and wanted & DERIVED:
+            wanted = wanted - DERIVED | {"total"}
+        elif "promolecule" in wanted:
             wanted = wanted - {"promolecule"} | {"total", "difference"}
         return tuple(kind for kind in KINDS if kind in wanted)
 
@@ -199,8 +212,11 @@ def density_image(
         raise RhosightError(
             f"{density.name or 'density'}: the image needs {', '.join(settings.kinds)}, but only "
             f"{', '.join(density.kinds)} is there; add {', '.join(missing)}, or use image settings "
-            "(or a model) for what the file holds"
+            "(or a model) for what the file holds, such as reference='free-atoms' for a total alone"
         )
+    if settings.reference == "free-atoms" and DERIVED & {c.kind for c in settings.channels}:
+        bare = {kind: grid for kind, grid in density.grids.items() if kind not in DERIVED}
+        density = difference_from_total(replace(density, grids=bare))
     planes: dict = {}
     layers = []
     margin = 0 if settings.fourier else pad  # a wider window has another spectrum

@@ -50,6 +50,13 @@ def image(
     normalisation: Annotated[Normalisation, typer.Option()] = Normalisation.paper,
     colour: Annotated[Colour, typer.Option()] = Colour.viridis,
     fourier: Annotated[bool, typer.Option("--fourier", help="Fourier transform.")] = False,
+    free_atoms: Annotated[
+        bool,
+        typer.Option(
+            "--free-atoms",
+            help="Take difference and promolecule from the table of free atoms: total is enough.",
+        ),
+    ] = False,
     material: Annotated[
         list[str] | None, typer.Option("--id", help="Only these materials of the dataset.")
     ] = None,
@@ -70,6 +77,7 @@ def image(
         normalisation=normalisation.value,
         colour=colour.value,
         fourier=fourier,
+        reference="free-atoms" if free_atoms else "code",
     )
     materials = read_materials(files, kind, None)
     if material:
