@@ -13,15 +13,19 @@ from sklearn.base import clone
 from sklearn.model_selection import cross_val_predict
 
 from rhosight.baselines import (
+    ALL_BASELINES,
     BASELINES,
     PERCENTS,
     baseline_features,
     composition_features,
     density_features,
     density_statistics,
+    features_of_baselines,
     make_baseline,
     prototype_label,
+    strongest,
 )
+from rhosight.dataset import Dataset
 from rhosight.density import ChargeDensity
 from rhosight.errors import RhosightError
 
@@ -258,17 +262,107 @@ def test_density_features_name_the_material_that_lacks_a_kind():
 def test_every_baseline_has_features_and_a_model():
     assert BASELINES == ("mean", "composition", "promolecule", "density")
     densities = [material(), material(FLUORITE, name="CaF2"), material(SPINEL, 0.5, name="spinel")]
-    columns = {}
-    for name in BASELINES:
-        features = baseline_features(name, densities)
+    assert set(BASELINES) < set(ALL_BASELINES)
+    frames = features_of_baselines(ALL_BASELINES, densities)
+    assert tuple(frames) == ALL_BASELINES
+    for name, features in frames.items():
         assert list(features.index) == [0, 1, 2]
-        columns[name] = list(features.columns)
         model = make_baseline(name, seed=0).fit(features, np.array([1.0, 2.0, 6.0]))
         assert model.predict(features.iloc[[2, 0]]).shape == (2,)
+    columns = {name: list(features.columns) for name, features in frames.items()}
     assert columns["mean"] == []
     assert "prototype" in columns["composition"]
     assert {c.split("_")[0] for c in columns["promolecule"]} == {"volume", "promolecule"}
     assert {c.split("_")[0] for c in columns["density"]} == {"volume", "total", "difference"}
+    for part in ("promolecule", "density"):
+        others = [c for c in columns["composition"] if c != "volume_per_atom"]
+        both = columns[part] + others  # the volume once
+        assert columns[f"{part}+composition"] == both
+        pd.testing.assert_frame_equal(
+            frames[f"{part}+composition"], baseline_features(f"{part}+composition", densities)
+        )
+        for form in ("kernel", "average"):
+            assert frames[f"{part}-{form}"] is frames[part]
+
+
+def test_an_average_is_the_mean_of_trees_and_kernel_machine():
+    means = np.random.default_rng(2).uniform(0.2, 1.0, 24)
+    features = baseline_features("density", [material(mean=mean) for mean in means])
+    y, train, test = np.sin(5 * means), slice(0, 18), slice(18, None)
+    predicted = {
+        name: make_baseline(name, seed=1).fit(features[train], y[train]).predict(features[test])
+        for name in ("density", "density-kernel", "density-average")
+    }
+    half = (predicted["density"] + predicted["density-kernel"]) / 2
+    np.testing.assert_allclose(predicted["density-average"], half, rtol=1e-12)
+    assert not np.allclose(predicted["density"], predicted["density-kernel"])
+
+
+def test_the_kernel_machine_follows_a_smooth_law_and_knows_where_it_ends():
+    """The volume alone says the label, exponentially; beyond the training part it is a guess."""
+    sides = np.linspace(4.5, 6.5, 25)
+    densities = [material(substituted(ROCKSALT, a, Na="Na")) for a in (*sides, 9.0)]
+    features = baseline_features("promolecule", densities)
+    y = np.exp(-features.volume_per_atom.to_numpy() / 10)
+    held = [5, 12, 19, 25]
+    train = np.setdiff1d(np.arange(26), held)
+    model = make_baseline("promolecule-kernel", seed=0).fit(features.iloc[train], y[train])
+    predicted, std = model.predict(features.iloc[held], return_std=True)
+    np.testing.assert_allclose(predicted[:3], y[held[:3]], rtol=0.02)
+    assert std[3] > 5 * std[:3].max()
+
+
+def test_the_kernel_machine_learns_its_scale_from_the_training_part():
+    """Other units of a feature and of the label change nothing; nor does an extreme newcomer."""
+    means = np.random.default_rng(3).uniform(0.2, 1.0, 30)
+    features = baseline_features("promolecule", [material(mean=mean) for mean in means])
+    y, train, test = means**2, slice(0, 20), slice(20, None)
+
+    def predict(frame: pd.DataFrame, labels: np.ndarray) -> np.ndarray:
+        model = make_baseline("promolecule-kernel", 0).fit(frame[train], labels[train])
+        return model.predict(frame[test])
+
+    first = predict(features, y)
+    np.testing.assert_allclose(predict(1000 * features, y), first, rtol=1e-3)
+    np.testing.assert_allclose(predict(features, 50 * y + 7), 50 * first + 7, rtol=1e-3)
+    extreme = features.copy()
+    extreme.iloc[-1] = 1e30
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        changed = predict(extreme, y)
+    np.testing.assert_allclose(changed[:-1], first[:-1])
+    assert np.isfinite(changed[-1])
+
+
+def test_strongest_is_the_lowest_mean_error_among_baselines():
+    scores = pd.DataFrame(
+        [
+            ("density", "efermi", 1.0),
+            ("density", "efermi", 3.0),
+            ("composition-kernel", "efermi", 1.8),
+            ("composition-kernel", "efermi", 1.9),
+            ("density", "gap", 0.1),
+            ("composition-kernel", "gap", 0.2),
+            ("best", "gap", 0.01),
+        ],
+        columns=["model", "target", "rmse"],
+    )
+    assert strongest(scores) == {"efermi": "composition-kernel", "gap": "density"}
+    assert strongest(scores, ["density", "mean"]) == {"efermi": "density", "gap": "density"}
+    with pytest.raises(RhosightError, match="none of the scores is a baseline's"):
+        strongest(scores[scores.model == "best"])
+
+
+def test_kernel_machine_on_real_materials(dataset: Dataset):
+    """Composition explains most of the formation energy, to a kernel machine as to trees."""
+    rows = np.random.default_rng(0).permutation(len(dataset))[:120]
+    names = ("composition-kernel", "composition")
+    features = features_of_baselines(names, dataset[rows].densities)
+    y = dataset.targets["formation_energy_per_atom"].to_numpy()[rows]
+    train, test = slice(0, 90), slice(90, None)
+    for name in names:
+        model = make_baseline(name, seed=0).fit(features[name][train], y[train])
+        assert model.score(features[name][test], y[test]) > 0.7
 
 
 def test_density_baseline_uses_the_kinds_that_all_have():
@@ -349,9 +443,9 @@ def test_unknown_baseline_names_the_known():
 
 def test_no_warning_reaches_the_user(recwarn):
     exotic = material(substituted(ROCKSALT, 5.0, Na="Pu", Cl="Kr"))
-    for name in BASELINES:
-        features = baseline_features(name, [exotic, material()])
-        make_baseline(name, 0).fit(features, np.array([0.0, 1.0])).predict(features)
+    for name, features in features_of_baselines(ALL_BASELINES, [exotic, material()]).items():
+        if not name.endswith("-average"):  # fits the two others
+            make_baseline(name, 0).fit(features, np.array([0.0, 1.0])).predict(features)
     assert not recwarn.list
 
 

@@ -4,11 +4,16 @@
 - ``composition``: Magpie statistics of the elements, volume per atom, size of the cell, prototype
 - ``promolecule``: statistics over the cell of the superposition of free atoms; needs no SCF
 - ``density``: statistics over the cell of the SCF density, `total` and `difference`
+- ``promolecule+composition``, ``density+composition``: both side by side
 
-All but the first feed extremely randomised trees (Geurts et al., Mach. Learn. 63, 3 (2006),
-doi:10.1007/s10994-006-6226-1) with fixed settings: nothing here is tuned. Features know nothing of
-the labels and do not depend on the cell in which a crystal is stored; what is learned, the set of
-prototypes included, is learned in ``fit``, from the training part only.
+All but the first come in three forms. The bare name is extremely randomised trees (Geurts et al.,
+Mach. Learn. 63, 3 (2006), doi:10.1007/s10994-006-6226-1) with fixed settings; ``-kernel`` is a
+Gaussian process with an RBF kernel, whose hyper-parameters maximise the marginal likelihood of the
+training part (Rasmussen & Williams, Gaussian Processes for Machine Learning, MIT Press 2006,
+section 5.4.1); ``-average`` is the mean of both predictions. Nothing here is tuned on scored
+materials. Features know nothing of the labels and do not depend on the cell in which a crystal is
+stored; what is learned, the set of prototypes included, is learned in ``fit``, from the training
+part only.
 
 >>> X = baseline_features("density", densities)
 >>> make_baseline("density", seed=0).fit(X.iloc[train], y[train]).predict(X.iloc[test])
@@ -18,26 +23,52 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from math import gcd
 from string import ascii_uppercase
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 import spglib
 from pymatgen.core import Composition, Structure
+from sklearn.base import RegressorMixin
+from sklearn.compose import ColumnTransformer
+from sklearn.dummy import DummyRegressor
+from sklearn.ensemble import ExtraTreesRegressor, VotingRegressor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    OneHotEncoder,
+    PowerTransformer,
+    StandardScaler,
+)
 
 from .density import ChargeDensity
 from .errors import RhosightError
 
-if TYPE_CHECKING:
-    from sklearn.base import RegressorMixin
-
 BASELINES: tuple[str, ...] = ("mean", "composition", "promolecule", "density")
-"""Names of the baselines, from the one that knows least."""
+"""Names of the baselines that every table shows, from the one that knows least."""
+
+INPUTS: tuple[str, ...] = (
+    "composition",
+    "promolecule",
+    "density",
+    "promolecule+composition",
+    "density+composition",
+)
+"""What a baseline can be shown of a material."""
+
+ALL_BASELINES: tuple[str, ...] = (
+    "mean",
+    *(f"{inputs}{form}" for inputs in INPUTS for form in ("", "-kernel", "-average")),
+)
+"""Names of all baselines, :data:`BASELINES` among them."""
 
 PERCENTS: tuple[int, ...] = (0, 1, 5, 10, 25, 50, 75, 90, 95, 99, 100)
 """Where :func:`density_statistics` takes quantiles, %."""
@@ -48,6 +79,9 @@ spglib calls tetragonal what the Materials Project lists as cubic (In, mp-85).""
 
 N_TREES = 300
 
+SIGMAS = 5.0
+"""Where the kernel machine's inputs are cut off, in standard deviations of the training part."""
+
 
 def baseline_features(name: str, densities: Sequence[ChargeDensity]) -> pd.DataFrame:
     """What one baseline is shown of each material.
@@ -55,7 +89,7 @@ def baseline_features(name: str, densities: Sequence[ChargeDensity]) -> pd.DataF
     Parameters
     ----------
     name
-        One of :data:`BASELINES`.
+        One of :data:`ALL_BASELINES`.
     densities
         n materials. ``promolecule`` needs `total` and `difference` of each. ``density`` uses those
         of the two that every material has, so that all rows say the same.
@@ -69,16 +103,33 @@ def baseline_features(name: str, densities: Sequence[ChargeDensity]) -> pd.DataF
     RhosightError
         For an unknown name, or a material that lacks the density that is needed.
     """
-    _check_name(name)
-    if name == "mean":
-        return pd.DataFrame(index=pd.RangeIndex(len(densities)))
-    if name == "composition":
-        return composition_features([d.structure for d in densities])
-    if name == "promolecule":
-        return density_features(densities, ("promolecule",))
-    kinds = ("total", "difference")
-    shared = [kind for kind in kinds if all(kind in density.kinds for density in densities)]
-    return density_features(densities, shared or kinds)
+    return features_of_baselines([name], densities)[name]
+
+
+def features_of_baselines(
+    names: Iterable[str], densities: Sequence[ChargeDensity]
+) -> dict[str, pd.DataFrame]:
+    """:func:`baseline_features` of several baselines; what they share is computed once.
+
+    Parameters
+    ----------
+    names
+        Some of :data:`ALL_BASELINES`, or all.
+    densities
+        n materials.
+
+    Returns
+    -------
+    Name → DataFrame of n rows. Baselines that are shown the same share one frame.
+    """
+    inputs = {name: _inputs_of(name) for name in names}
+    parts = {part for shown in inputs.values() for part in shown.split("+")}
+    frames = {part: _part(part, densities) for part in sorted(parts)}
+    for shown in set(inputs.values()) - set(frames):
+        first, second = shown.split("+")
+        repeated = frames[second].columns.intersection(frames[first].columns)
+        frames[shown] = frames[first].join(frames[second].drop(columns=repeated))
+    return {name: frames[shown] for name, shown in inputs.items()}
 
 
 def make_baseline(name: str, seed: int) -> RegressorMixin:
@@ -87,36 +138,56 @@ def make_baseline(name: str, seed: int) -> RegressorMixin:
     Parameters
     ----------
     name
-        One of :data:`BASELINES`.
+        One of :data:`ALL_BASELINES`.
     seed
-        Fixes the trees' random thresholds: the same seed and data give the same predictions.
+        Fixes the trees' random thresholds: the same seed and data give the same predictions. The
+        Gaussian process has nothing random.
 
     Returns
     -------
-    For ``mean`` a DummyRegressor, else a Pipeline that ends in an ExtraTreesRegressor of
-    300 trees, otherwise with scikit-learn's default settings. ``fit(X, y)`` takes the frame and
-    one target of shape (n,) without missing values. A prototype that ``fit`` has not seen is
-    encoded as none of the known ones.
-    """
-    _check_name(name)
-    from sklearn.compose import ColumnTransformer
-    from sklearn.dummy import DummyRegressor
-    from sklearn.ensemble import ExtraTreesRegressor
-    from sklearn.pipeline import Pipeline
-    from sklearn.preprocessing import OneHotEncoder
+    For ``mean`` a DummyRegressor. For a bare name a Pipeline that ends in an ExtraTreesRegressor of
+    300 trees, otherwise with scikit-learn's default settings. For ``-kernel`` one that ends in a
+    Gaussian process, so that ``predict(X, return_std=True)`` gives standard deviations too; numbers
+    are brought near a normal distribution (Yeo & Johnson, Biometrika 87, 954 (2000),
+    doi:10.1093/biomet/87.4.954) and standardised with the training part. For ``-average`` a
+    VotingRegressor of the two.
 
-    if name == "mean":
+    ``fit(X, y)`` takes the frame and one target of shape (n,) without missing values. A prototype
+    that ``fit`` has not seen is encoded as none of the known ones.
+    """
+    inputs = _inputs_of(name)
+    if inputs == "mean":
         return DummyRegressor(strategy="mean")
-    encode: Any = "passthrough"
-    if name == "composition":
-        one_hot = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
-        encode = ColumnTransformer(
-            [("prototype", one_hot, ["prototype"])],
-            remainder="passthrough",
-            verbose_feature_names_out=False,
+    if name.endswith("-kernel"):
+        return _kernel_machine(inputs)
+    if name.endswith("-average"):
+        return VotingRegressor(
+            [("trees", _trees(inputs, seed)), ("kernel", _kernel_machine(inputs))]
         )
-    trees = ExtraTreesRegressor(n_estimators=N_TREES, random_state=seed, n_jobs=1)
-    return Pipeline([("encode", encode), ("trees", trees)])
+    return _trees(inputs, seed)
+
+
+def strongest(scores: pd.DataFrame, names: Iterable[str] = ALL_BASELINES) -> dict[str, str]:
+    """The baseline to beat, for each target.
+
+    Parameters
+    ----------
+    scores
+        Columns ``model``, ``target``, ``rmse``; one row a fold or one a model, as
+        :func:`rhosight.statistics.fold_scores` gives them. Other models may be among them.
+    names
+        Which models count as baselines.
+
+    Returns
+    -------
+    Target → name of the baseline with the lowest mean RMSE.
+    """
+    baselines = scores[scores["model"].isin(list(names))]
+    if baselines.empty:
+        raise RhosightError("none of the scores is a baseline's; score some of them first")
+    means = baselines.groupby(["target", "model"], sort=False)["rmse"].mean()
+    best = means.groupby(level="target", sort=False).idxmin()
+    return {target: model for target, model in best}
 
 
 def composition_features(structures: Sequence[Structure]) -> pd.DataFrame:
@@ -246,9 +317,65 @@ def density_statistics(grid: np.ndarray, prefix: str) -> dict[str, float]:
     return result
 
 
-def _check_name(name: str) -> None:
-    if name not in BASELINES:
-        raise RhosightError(f"unknown baseline {name!r}; known are {', '.join(BASELINES)}")
+def _inputs_of(name: str) -> str:
+    """What a baseline is shown: one of :data:`INPUTS`, or ``mean``."""
+    if name not in ALL_BASELINES:
+        raise RhosightError(f"unknown baseline {name!r}; known are {', '.join(ALL_BASELINES)}")
+    return name.removesuffix("-kernel").removesuffix("-average")
+
+
+def _part(part: str, densities: Sequence[ChargeDensity]) -> pd.DataFrame:
+    if part == "mean":
+        return pd.DataFrame(index=pd.RangeIndex(len(densities)))
+    if part == "composition":
+        return composition_features([density.structure for density in densities])
+    if part == "promolecule":
+        return density_features(densities, ("promolecule",))
+    kinds = ("total", "difference")
+    shared = [kind for kind in kinds if all(kind in density.kinds for density in densities)]
+    return density_features(densities, shared or kinds)
+
+
+def _trees(inputs: str, seed: int) -> Pipeline:
+    trees = ExtraTreesRegressor(n_estimators=N_TREES, random_state=seed, n_jobs=1)
+    return Pipeline([("encode", _encoder(inputs, "passthrough")), ("trees", trees)])
+
+
+def _kernel_machine(inputs: str) -> Pipeline:
+    numbers = Pipeline(
+        [
+            ("standardise", StandardScaler()),
+            ("straighten", PowerTransformer(method="yeo-johnson", standardize=True)),
+            # what training never saw must not grow without bounds under the power law
+            ("clip", FunctionTransformer(np.clip, kw_args={"a_min": -SIGMAS, "a_max": SIGMAS})),
+        ]
+    )
+    kernel = ConstantKernel(4.0, (1e-2, 1e4)) * RBF(15.0, (1.0, 1e3)) + WhiteKernel(
+        0.05, (1e-4, 1.0)
+    )
+    machine = _GaussianProcess(kernel, alpha=1e-8, normalize_y=True)
+    return Pipeline([("encode", _encoder(inputs, numbers)), ("kernel", machine)])
+
+
+def _encoder(inputs: str, numbers: Any) -> Any:
+    """Prototypes as zeros and ones, the other columns by ``numbers``."""
+    if "composition" not in inputs:
+        return numbers
+    one_hot = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    return ColumnTransformer(
+        [("prototype", one_hot, ["prototype"])],
+        remainder=numbers,
+        verbose_feature_names_out=False,
+    )
+
+
+class _GaussianProcess(GaussianProcessRegressor):
+    """One that does not warn when a hyper-parameter ends at a bound: no noise, or all noise."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return super().fit(X, y)
 
 
 @cache
