@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint models clean
 
 demo: .venv/demo.stamp
 	$(BIN)/rhosight demo --out demo
@@ -17,6 +17,13 @@ test-slow: .venv/dev.stamp
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Train the models that come with the package again. Their new hashes go into saved_model.py.
+models: .venv/demo.stamp
+	for name in best no-dft; do \
+		$(BIN)/rhosight train mp-fcc --preset $$name --out src/rhosight/data/models/$$name || exit 1; \
+		sha256sum src/rhosight/data/models/$$name/model.safetensors; \
+	done
 
 clean:
 	rm -rf .venv demo dist

@@ -21,7 +21,7 @@ from rhosight.cli import main
 from rhosight.image import ImageSettings
 
 FAST = [
-    "--extent", "formula", "--size", "48", "--epochs", "1", "1",
+    "--extent", "formula", "--size", "48", "--epochs", "1", "1", "--element-steps", "0",
 ]  # fmt: skip
 
 
@@ -73,7 +73,10 @@ def model(small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "model"
     rows, _ = split(load_dataset(small))
     recipe = Recipe(
-        image=ImageSettings().model_copy(update={"size": 48}), extent="keywords", epochs=(3, 1)
+        image=ImageSettings().model_copy(update={"size": 48}),
+        extent="keywords",
+        epochs=(3, 1),
+        element_steps=0,
     )
     PropertyModel(recipe).fit(load_dataset(small)[rows]).save_pretrained(folder)
     return folder
@@ -93,7 +96,16 @@ def chgcars(small, tmp_path_factory):
 
 
 def test_help_shows_every_command_with_an_example():
-    for command in ("demo", "crossval", "train", "predict", "image", "data info", "data pack"):
+    for command in (
+        "demo",
+        "crossval",
+        "train",
+        "pretrain",
+        "predict",
+        "image",
+        "data info",
+        "data pack",
+    ):
         text = rhosight(*command.split(), "--help").stdout
         assert f"rhosight {command}" in " ".join(text.split()), command
         assert "Example:" in text, command

@@ -280,6 +280,7 @@ def model(dataset: Dataset, tmp_path_factory) -> Path:
     """One that was trained on GPAW's densities, for a moment."""
     folder = tmp_path_factory.mktemp("models") / "model"
     recipe = Recipe(
+        element_steps=0,
         modality="image",
         image=ImageSettings().model_copy(update={"size": 32, "interpolation": "spline"}),
         epochs=(1, 1),

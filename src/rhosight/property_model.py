@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from . import __version__
+from .backbones import ClipBackbone, ImageBackbone, TextBackbone
+from .contrastive import pretrained_ids
 from .dataset import Dataset, split
 from .density import ChargeDensity
-from .errors import RhosightError
 from .image import turn_margin
 from .inputs import Inputs, draw_images
-from .models import StackedModel
+from .models import build_model, encoders, reader
+from .recipe import Recipe
 from .rewording import reword
 from .runs import open_run
+from .saved_model import WEIGHTS, SavedModel, codes_of, versions, warn_of_other_codes
 from .text import describe, truncated_fraction
-from .training import Recipe, StageResult, build_model, predict_rows, train
+from .training import StageResult, predict_rows, train
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-"""Version of the saved folder; a folder of a later one is refused."""
 
-
-class PropertyModel:
+class PropertyModel(SavedModel):
     """Predicts properties of crystals from their charge density and description.
 
     Parameters
@@ -51,12 +45,10 @@ class PropertyModel:
     ----------
     recipe
         As given.
-    units
-        Target → unit (after ``fit``).
+    units, scores, about
+        See :class:`rhosight.saved_model.SavedModel`.
     history
         (modality, stage) → losses per epoch (after ``fit``).
-    scores
-        Target → R² and RMSE on the materials given to ``score``; saved with the model.
 
     Examples
     --------
@@ -66,14 +58,26 @@ class PropertyModel:
     >>> model.predict(dataset[test])
     """
 
+    kind: ClassVar[str] = "network"
+
     def __init__(self, recipe: Recipe | None = None, **changes: Any):
+        super().__init__()
         self.recipe = Recipe.checked((recipe or Recipe()).model_dump() | changes)
         self.network: nn.Module | None = None
-        self.units: dict[str, str] = {}
         self.history: dict[tuple[str, str], list[dict[str, float]]] = {}
         self._scaler: tuple[np.ndarray, np.ndarray] | None = None
-        self.scores: dict[str, dict[str, float]] = {}
-        self._about: dict[str, Any] = {}
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return self.recipe.targets
+
+    @property
+    def fitted(self) -> bool:
+        return self.network is not None
+
+    @property
+    def uses_density(self) -> bool:
+        return True  # texts alone are made from the structure of a density's file
 
     def fit(
         self,
@@ -125,19 +129,14 @@ class PropertyModel:
             ),
             on_stage=remember,
             progress=progress,
+            formulas=dataset.table["formula"].to_list(),
         )
-        self.units = {name: dataset.units[name] for name in self.recipe.targets}
-        self._about = {
-            "dataset": dataset.metadata.get("name", ""),
-            "dataset_sha256": dataset.fingerprint(),
-            "materials": len(dataset),
-            "training_ids": dataset.ids,
-            "licence": dataset.metadata.get("licence", ""),
-            "attribution": dataset.metadata.get("attribution", ""),
-            "backbones": {b.name: b.weights for b in _backbones(self.network)},
-            "codes": sorted(_codes(dataset.densities)) if self.recipe.uses_image else [],
-            "versions": versions(),
-        }
+        self._remember(
+            dataset,
+            training_ids=sorted({*dataset.ids, *pretrained_ids(self.recipe)}),
+            backbones={b.name: b.weights for b in encoders(self.network)},
+            codes=sorted(codes_of(dataset)) if self.recipe.uses_image else [],
+        )
         return self
 
     def predict(
@@ -164,200 +163,56 @@ class PropertyModel:
         RhosightError
             If the model is not fitted, or a material lacks a kind of density or a text.
         """
-        if self.network is None:
-            raise RhosightError("this model is not fitted; call fit, or load one: from_pretrained")
+        self._check_fitted()
         if isinstance(materials, ChargeDensity):
             materials = [materials]
+        warn_of_other_codes(codes_of(materials), self.about.get("codes", []))
         mean, std = self._scaler
         found = []
-        trained = set(self._about.get("codes", ()))
-        others: set[str] = set()
         chunk = 16  # memory does not grow with the number of materials
         for start in range(0, len(materials), chunk):
             part = materials[start : start + chunk]
-            densities = part.densities if isinstance(part, Dataset) else part
-            if trained:
-                others |= _codes(densities) - trained
             # full precision: files of one crystal differ in the last digits, predictions must not
-            inputs = make_inputs(part, self.recipe, self._text_backbone, dtype=torch.float32)
+            inputs = make_inputs(part, self.recipe, reader(self.network), dtype=torch.float32)
             rows = torch.arange(len(inputs))
             values = predict_rows(self.network, inputs, rows, self.recipe)
             found.append(values.numpy() * std + mean)
             if progress:
                 progress("predict", start + len(part), len(materials))
-        if others:
-            logger.warning(
-                "densities of %s, but the model was trained on those of %s: near the nuclei they "
-                "are not the same quantity, and predictions may be off",
-                ", ".join(sorted(others)),
-                ", ".join(sorted(trained)),
-            )
         names = materials.ids if isinstance(materials, Dataset) else [d.name for d in materials]
         values = np.concatenate(found) if found else np.empty((0, len(self.recipe.targets)))
         index = pd.Index(names, name="material_id")
         return pd.DataFrame(values, index=index, columns=list(self.recipe.targets))
 
-    def score(self, dataset: Dataset) -> dict[str, dict[str, float]]:
-        """R², RMSE (in the target's unit) and count for each target; remembered in the card.
-
-        Raises
-        ------
-        RhosightError
-            If a material was part of the training data: such a score would mean nothing.
-        """
-        seen = set(self._about.get("training_ids", ())) & set(dataset.ids)
-        if seen:
-            raise RhosightError(
-                f"{len(seen)} of these materials were trained on, {min(seen)} for one: score others"
-            )
-        predicted = self.predict(dataset)
-        self.scores = {}
-        for target in self.recipe.targets:
-            true = dataset.targets[target].to_numpy(dtype=float)
-            known = ~np.isnan(true)
-            pair = true[known], predicted[target].to_numpy()[known]
-            score = {"r2": r2_score(*pair), "rmse": rmse(*pair), "n": int(known.sum())}
-            self.scores[target] = score
-        return self.scores
-
-    def save_pretrained(self, folder: str | os.PathLike) -> None:
-        """Write weights (safetensors), config (JSON), tokenizer and model card to a folder.
-
-        The folder appears at once or not at all; an existing model in it is replaced.
-        """
-        if self.network is None:
-            raise RhosightError("nothing to save: the model is not fitted")
-        folder = Path(folder)
-        if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").exists():
-            raise RhosightError(f"{folder}: not empty and not a model; choose another folder")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            state = {k: v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}
-            save_file(state, draft / "model.safetensors", metadata={"format": "pt"})
-            mean, std = self._scaler
-            config = {
-                "rhosight_format": FORMAT,
-                "recipe": self.recipe.model_dump(mode="json"),
-                "units": self.units,
-                "scaler": {"mean": mean.tolist(), "std": std.tolist()},
-                "scores": self.scores,
-                "about": self._about,
-            }
-            (draft / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False))
-            (draft / "README.md").write_text(self._card())
-            if text := self._text_backbone:
-                text.tokenizer.save_pretrained(draft / "text_backbone")
-                text.model.config.save_pretrained(draft / "text_backbone")
-            if folder.exists():
-                shutil.rmtree(folder)
-            os.replace(draft, folder)
-            folder.chmod(0o755)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+    def _write(self, folder: Path) -> dict[str, Any]:
+        state = {k: v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}
+        save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+        save_backbone_configs(encoders(self.network), folder)
+        mean, std = self._scaler
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "scaler": {"mean": mean.tolist(), "std": std.tolist()},
+        }
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike) -> PropertyModel:
-        """Load a model that ``save_pretrained`` wrote: a local folder, or a Hugging Face hub id.
-
-        Raises
-        ------
-        RhosightError
-            If the folder is not such a model, or the hub cannot be reached.
-        """
-        path = Path(folder)
-        if not path.exists() and str(folder).count("/") == 1 and not str(folder).startswith("."):
-            path = _from_hub(str(folder))
-        config_path, weights = path / "config.json", path / "model.safetensors"
-        if not path.is_dir() or not config_path.exists() or not weights.exists():
-            raise RhosightError(
-                f"{folder}: not a rhosight model; give a folder with config.json and "
-                "model.safetensors, as `rhosight train` writes it"
-            )
-        try:
-            config = json.loads(config_path.read_text())
-            if config.get("rhosight_format") != FORMAT:
-                raise ValueError(f"format {config.get('rhosight_format')!r}, expected {FORMAT}")
-            model = cls(Recipe(**config["recipe"]))
-            scaler = config["scaler"]
-            model._scaler = np.array(scaler["mean"]), np.array(scaler["std"])
-            model.units, model._about = config["units"], config["about"]
-            model.scores = config["scores"]
-            network = build_model(
-                model.recipe, pretrained=False, text_source=str(path / "text_backbone")
-            )
-            network.load_state_dict(load_file(weights))
-        except (ValueError, KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0][:160]
-            raise RhosightError(
-                f"{folder}: not a readable rhosight model ({reason}); train or download it again"
-            ) from error
+    def _read(cls, config: dict[str, Any], folder: Path) -> Self:
+        model = cls(Recipe(**config["recipe"]))
+        model._scaler = tuple(np.array(config["scaler"][name]) for name in ("mean", "std"))
+        network = build_model(model.recipe, pretrained=False, saved=folder)
+        network.load_state_dict(load_file(folder / WEIGHTS))
         model.network = network.eval()
         return model
 
-    @property
-    def _text_backbone(self):
-        if not self.recipe.uses_text or self.network is None:
-            return None
-        stacked = isinstance(self.network, StackedModel)
-        return (self.network.text if stacked else self.network).backbone
-
-    def _score_lines(self) -> str:
-        if not self.scores:
-            return "Not scored on materials of its own: no test part was held out.\n"
-        rows = [
-            f"| `{name}` | {s['r2']:.3f} | {s['rmse']:.4g} {self.units[name]} | {s['n']} |"
-            for name, s in self.scores.items()
-        ]
-        head = ["Scores on held-out materials:", "", "| target | R² | RMSE | materials |"]
-        return "\n".join([*head, "| --- | --- | --- | --- |", *rows, ""])
-
-    def _card(self) -> str:
-        """The model card, Markdown with the hub's YAML header."""
-        about, recipe = self._about, self.recipe
-        targets = "\n".join(f"- `{name}` ({self.units[name]})" for name in recipe.targets)
-        backbones = "\n".join(f"- `{n}`, SHA-256 `{h}`" for n, h in about["backbones"].items())
+    def _describe(self) -> tuple[str, str]:
+        recipe = self.recipe
+        backbones = "\n".join(f"- `{n}`, SHA-256 `{h}`" for n, h in self.about["backbones"].items())
         density = ", ".join(recipe.image.kinds) if recipe.uses_image else "none"
-        return f"""---
-library_name: rhosight
-tags: [materials-science, charge-density]
----
-
-# {recipe.modality} model for {", ".join(recipe.targets)}
-
-Predicts, for a crystal:
-
-{targets}
-
-Reads: density {density}; text {recipe.extent if recipe.uses_text else "none"}.
-
-Trained on {about["materials"]} materials of {about["dataset"] or "an unnamed dataset"}
-(SHA-256 `{about["dataset_sha256"]}`). {about["attribution"]} {about["licence"]}
-
-{self._score_lines()}
-Pre-trained encoders, fine-tuned:
-
-{backbones}
-
-Limits: valid for crystals and densities like those it was trained on. The kind of density and the
-code that made it matter: see `config.json` for every setting. Made with rhosight {__version__}.
-"""
-
-
-def _codes(densities: Sequence[ChargeDensity]) -> set[str]:
-    """Codes that densities come from, as far as their provenance tells."""
-    return {str(d.provenance["code"]) for d in densities if d.provenance.get("code")}
-
-
-def r2_score(true: np.ndarray, predicted: np.ndarray) -> float:
-    """Coefficient of determination; NaN for a truth without spread."""
-    spread = np.sum((true - true.mean()) ** 2) if len(true) else 0.0
-    return float(1 - np.sum((true - predicted) ** 2) / spread) if spread > 0 else float("nan")
-
-
-def rmse(true: np.ndarray, predicted: np.ndarray) -> float:
-    """Root mean square error, in the unit of the values."""
-    return float(np.sqrt(np.mean((true - predicted) ** 2))) if len(true) else float("nan")
+        return f"{recipe.modality} model", (
+            f"Reads: density {density}; text {recipe.extent if recipe.uses_text else 'none'}.\n\n"
+            f"Pre-trained encoders, fine-tuned:\n\n{backbones}\n\n"
+            "Limits: valid for crystals and densities like those it was trained on. The kind of "
+            "density and the code that made it matter: see `config.json` for every setting."
+        )
 
 
 def inner_split(dataset: Dataset, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
@@ -382,8 +237,6 @@ def make_inputs(
 ) -> Inputs:
     """The images and tokens that a recipe reads of some materials; ``texts`` if already made.
     ``dtype`` is that of the images."""
-    from .backbones import TextBackbone
-
     canvas = ids = mask = None
     densities = materials.densities if isinstance(materials, Dataset) else materials
     if recipe.uses_image:
@@ -396,7 +249,7 @@ def make_inputs(
         else:
             canvas = draw_images(densities, recipe.image, recipe.augment, progress, dtype)
     if recipe.uses_text:
-        backbone = text_backbone or TextBackbone(recipe.text_backbone)
+        backbone = text_backbone or _reader(recipe)
         texts = texts or texts_of(materials, recipe.extent)
         wordings = recipe.views if recipe.augment else 1
         said = [reword(text, number) for number in range(wordings) for text in texts]
@@ -413,6 +266,13 @@ def make_inputs(
     return Inputs(canvas, recipe.image.size, ids, mask)
 
 
+def _reader(recipe: Recipe) -> TextBackbone | ClipBackbone:
+    """What tokenises the texts of a recipe."""
+    if recipe.modality == "clip" and recipe.clip:
+        return ClipBackbone(recipe.clip)
+    return TextBackbone(recipe.text_backbone)
+
+
 def texts_of(materials: Dataset | Sequence[ChargeDensity], extent: str) -> list[str]:
     """Stored descriptions where there are any, made ones otherwise."""
     if isinstance(materials, Dataset):
@@ -426,34 +286,8 @@ def texts_of(materials: Dataset | Sequence[ChargeDensity], extent: str) -> list[
     return [describe(d.structure, extent, d.name) for d in materials]
 
 
-def versions() -> dict[str, str]:
-    """Versions of what decides about the numbers."""
-    packages = (
-        "torch",
-        "timm",
-        "transformers",
-        "lightning",
-        "pymatgen",
-        "robocrys",
-        "scikit-learn",
-    )
-    return {"rhosight": __version__} | {name: version(name) for name in packages}
-
-
-def _backbones(network: nn.Module) -> list:
-    if isinstance(network, StackedModel):
-        return [network.image.backbone, network.text.backbone]
-    return [network.backbone]
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise RhosightError(
-            f"{name}: no such folder, and not found on the model hub; give a folder that "
-            "`rhosight train` wrote"
-        ) from error
+def save_backbone_configs(backbones: Sequence[nn.Module], folder: Path) -> None:
+    """Write beside saved weights what it takes to build a network without the backbones' own."""
+    for encoder in backbones:
+        what = "image" if isinstance(encoder, ImageBackbone) else "text"
+        encoder.save_config(folder / f"{what}_backbone")

@@ -18,11 +18,14 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from .baselines import BASELINES
+from .descriptor_model import DESCRIPTOR_RECIPES
 from .errors import RhosightError
-from .evaluation import PARTS, CrossValidation, r2_score, rmse
+from .evaluation import PARTS, CrossValidation
 from .image import ImageSettings, density_image, to_pil, window_side
 from .plane import lattice_plane
 from .runs import replacing
+from .saved_model import r2_score, rmse
 from .schema import KNOWN
 
 if TYPE_CHECKING:
@@ -99,8 +102,10 @@ class _Report:
         means = ((key, part, row[part]) for key, row in summary.iterrows() for part in PARTS)
         self._means = {(key, part): values.to_dict() for key, part, values in means}
         rows = list(dict.fromkeys((model, stage) for _, model, stage in summary.index))
-        self.baselines = [row for row in rows if not row[1]]
+        self.baselines = [row for row in rows if row[0] in BASELINES]
+        self.descriptors = [row for row in rows if row[0] in DESCRIPTOR_RECIPES]
         self.trained = [row for row in rows if row[1]]
+        self.ours = self.descriptors + self.trained
         self.final = self.trained[-1]
         spread = self.used.targets[self.targets].std()
         self.digits = {t: _decimals(spread[t]) for t in self.targets}
@@ -119,8 +124,8 @@ class _Report:
         return rows[int(np.nanargmin(errors))] if np.isfinite(errors).any() else rows[0]
 
     def duel(self, target: str) -> dict[str, Any]:
-        """The best trained model against the strongest baseline, on validation."""
-        model, baseline = self.best(target, self.trained), self.best(target, self.baselines)
+        """The best of our models against the strongest baseline, on validation."""
+        model, baseline = self.best(target, self.ours), self.best(target, self.baselines)
         scores = _where(self._scores, target=target, part="validation").set_index("fold")
         ours = _where(scores, model=model[0], stage=model[1])["rmse"]
         theirs = _where(scores, model=baseline[0], stage="")["rmse"]

@@ -8,7 +8,7 @@ import sys
 import typer
 
 from ..errors import RhosightError
-from . import data, learning, slices
+from . import data, learning, predicting, slices
 from .common import errors
 
 app = typer.Typer(
@@ -21,8 +21,9 @@ app = typer.Typer(
 for command, example in {
     learning.demo: "rhosight demo --out demo",
     learning.crossval: ("rhosight crossval mp-fcc --modality image --target bulk_modulus_vrh"),
-    learning.train: "rhosight train mp-fcc --out model --modality image",
-    learning.predict: "rhosight predict model relaxed/*/CHGCAR --format csv",
+    learning.train: "rhosight train mp-fcc --out model",
+    learning.pretrain: "rhosight pretrain mp-fcc --out encoder",
+    predicting.predict: "rhosight predict best relaxed/*/CHGCAR --format csv",
     slices.image: "rhosight image CHGCAR --kind difference --out slices",
 }.items():
     app.command(epilog=f"Example: {example}")(command)

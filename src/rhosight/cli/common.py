@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
     from ..dataset import Dataset
     from ..density import ChargeDensity
 
@@ -110,17 +112,33 @@ def progress_bar():
         yield report
 
 
+def read_structures(files: list[str]) -> Dataset | dict[str, Structure]:
+    """Structures of CIF, POSCAR or density files by name, or one dataset."""
+    from pymatgen.core import Structure
+
+    from ..density import ChargeDensity
+
+    if _is_dataset(files):
+        from ..dataset import load_dataset
+
+        return load_dataset(files[0])
+    found = {}
+    for file in files:
+        try:
+            found[file] = Structure.from_file(file)
+        except Exception:  # no structure file: pymatgen raises what its parsers raise
+            found[file] = ChargeDensity.from_file(file).structure
+    return found
+
+
 def read_materials(
     files: list[str], kind: FirstBlock, difference: str | None
 ) -> Dataset | list[ChargeDensity]:
     """Density files, or one dataset, from the arguments of a command."""
-    from ..dataset import BUNDLED, load_dataset
+    from ..dataset import load_dataset
     from ..density import ChargeDensity
 
-    first = Path(files[0])
-    if len(files) == 1 and (
-        files[0] in BUNDLED or first.is_dir() or first.suffix.lower() == ".parquet"
-    ):
+    if _is_dataset(files):
         return load_dataset(files[0])
     densities = []
     for file in map(Path, files):
@@ -130,3 +148,12 @@ def read_materials(
             density = density.merged(ChargeDensity.from_file(other, "difference"))
         densities.append(density)
     return densities
+
+
+def _is_dataset(files: list[str]) -> bool:
+    from ..dataset import BUNDLED
+
+    first = Path(files[0])
+    return len(files) == 1 and (
+        files[0] in BUNDLED or first.is_dir() or first.suffix.lower() == ".parquet"
+    )

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,12 +16,8 @@ from rich.table import Table
 from ..errors import RhosightError
 from .common import (
     DatasetArgument,
-    FilesArgument,
-    FirstBlock,
-    KindOption,
     console,
     progress_bar,
-    read_materials,
     shared_options,
 )
 
@@ -35,6 +32,7 @@ class Modality(StrEnum):
     image = "image"
     text = "text"
     both = "image+text"
+    clip = "clip"
 
 
 class Extent(StrEnum):
@@ -43,52 +41,78 @@ class Extent(StrEnum):
     all = "all"
 
 
-class Preset(StrEnum):
-    default = "default"
-    paper = "paper"
-
-
-class Format(StrEnum):
-    table = "table"
-    csv = "csv"
-    json = "json"
-
-
 _RECIPE_OPTIONS = {
-    "preset": (Preset, Preset.default, "The default recipe, or the paper's (section 2.2)."),
+    "preset": (
+        str | None,
+        None,
+        "best or no-dft (descriptors); default, quick, clip-offline (networks); paper-image, "
+        "paper-text, paper-stacked, paper-clip; or a trial of the paper such as paper-table2-T3, "
+        "paper-table1-E_F-1, paper-figure2-E_F-all.",
+    ),
     "recipe_file": (Path | None, None, "JSON file with fields of the recipe; wins over preset."),
     "modality": (Modality | None, None, "Which inputs."),
     "extent": (Extent | None, None, "How much text."),
     "target": (list[str] | None, None, "Column to predict; repeat for several."),
     "image_backbone": (str | None, None, "Any timm model, or a folder."),
     "text_backbone": (str | None, None, "Any Hugging Face encoder, or a folder."),
+    "clip": (str | None, None, "Any CLIP of Hugging Face, or a folder; for modality clip."),
     "size": (int | None, None, "Pixels along an image's side."),
     "epochs": (tuple[int, int] | None, None, "Of the head and the fine-tuning stage."),
+    "element_steps": (
+        int | None,
+        None,
+        "Batches from which the text backbone first learns the elements; 0 for none.",
+    ),
+    "pretraining_epochs": (int | None, None, "Of a dual encoder (modality clip); 0 for none."),
     "seed": (int | None, None, "Of everything random in training."),
 }
 
 
 def _recipe(
-    preset: Preset, recipe_file: Path | None, target: list[str] | None, size: int | None, **options
+    fallback: str,
+    preset: str | None,
+    recipe_file: Path | None,
+    target: list[str] | None,
+    size: int | None,
+    pretraining_epochs: int | None,
+    **options,
 ) -> Any:
-    from ..training import Recipe
+    """The recipe of a command; ``fallback`` is its own preset if no option speaks of networks."""
+    from ..descriptor_model import DESCRIPTOR_RECIPES, DescriptorRecipe
+    from ..recipe import Recipe
 
-    base = Recipe.paper() if preset is Preset.paper else Recipe()
-    fields = base.model_dump()
+    given = {name: value for name, value in options.items() if value is not None}
+    targets = {"targets": tuple(target)} if target else {}
+    of_networks = [name for name in given if name != "seed"]
+    of_networks += ["size"] * (size is not None)
+    of_networks += ["recipe-file"] * (recipe_file is not None)
+    of_networks += ["pretraining-epochs"] * (pretraining_epochs is not None)
+    preset = preset or ("default" if of_networks else fallback)
+    if preset in DESCRIPTOR_RECIPES:
+        if fallback not in DESCRIPTOR_RECIPES:
+            raise RhosightError(f"{preset} trains no network; crossval shows it in every table")
+        if of_networks:
+            option = of_networks[0].replace("_", "-")
+            raise RhosightError(f"{preset} trains no network and has no --{option}; leave one out")
+        return DescriptorRecipe.named(preset, **targets, **given)
+    fields = Recipe.named(preset).model_dump()
     if recipe_file:
         try:
             fields |= json.loads(recipe_file.read_text())
         except (OSError, ValueError, TypeError) as error:
             raise RhosightError(f"{recipe_file}: not a readable JSON recipe ({error})") from error
-    fields |= {name: value for name, value in options.items() if value is not None}
-    if target:
-        fields["targets"] = tuple(target)
+    fields |= given | targets
     if size:
         fields["image"] = dict(fields["image"]) | {"size": size}
+    if pretraining_epochs is not None:
+        fields["pretraining"] = dict(fields["pretraining"]) | {"epochs": pretraining_epochs}
     return Recipe.checked(fields)
 
 
-_takes_recipe = shared_options("recipe", _RECIPE_OPTIONS, _recipe, "Recipe")
+_takes_network, _takes_recipe = (
+    shared_options("recipe", _RECIPE_OPTIONS, partial(_recipe, fallback), "Recipe")
+    for fallback in ("default", "best")
+)
 
 
 def demo(
@@ -97,18 +121,18 @@ def demo(
     """The main job on the bundled data: one split, all models and baselines, a table, a report."""
     from ..dataset import load_dataset
     from ..evaluation import cross_validate
-    from ..training import Recipe
+    from ..recipe import Recipe
 
     dataset = load_dataset("mp-fcc")
     console.print(f"{len(dataset)} face-centred cubic crystals with DFT charge densities (mp-fcc)")
     with progress_bar() as progress:
         result = cross_validate(
-            dataset, Recipe.quick(), run_dir=out, only_folds=1, progress=progress
+            dataset, Recipe.named("quick"), run_dir=out, only_folds=1, progress=progress
         )
     _finish(result, dataset, out)
 
 
-@_takes_recipe
+@_takes_network
 def crossval(
     recipe: Any,
     dataset: DatasetArgument = "mp-fcc",
@@ -120,7 +144,7 @@ def crossval(
     only_folds: Annotated[int | None, typer.Option(min=1, help="Run only the first few.")] = None,
     split_seed: Annotated[int, typer.Option(help="Of the test split and the folds.")] = 0,
 ) -> None:
-    """Cross-validate a recipe beside the baselines (paper section 3, Figure 2)."""
+    """Cross-validate networks beside `best`, `no-dft` and the baselines (paper, Figure 2)."""
     from ..dataset import load_dataset
     from ..evaluation import cross_validate
 
@@ -153,21 +177,28 @@ def train(
     ] = 0.15,
     split_seed: Annotated[int, typer.Option(help="Of the test split.")] = 0,
 ) -> None:
-    """Train a model and save it. Materials of the test split are not looked at until the end."""
+    """Train a model and save it: `best`, or a network if an option asks for one.
+
+    Materials of the test split are not looked at until the end.
+    """
     from ..dataset import load_dataset, split
+    from ..descriptor_model import DescriptorModel, DescriptorRecipe
     from ..property_model import PropertyModel
 
     loaded = load_dataset(dataset).require_targets(recipe.targets, how="any")
     rows, test = range(len(loaded)), []
     if test_fraction:
         rows, test = split(loaded, test_fraction, split_seed)
-    model = PropertyModel(recipe)
+    run_dir = out.with_name(f"{out.name}.run")
     with progress_bar() as progress:
-        model.fit(loaded[rows], run_dir=out.with_name(f"{out.name}.run"), progress=progress)
+        if isinstance(recipe, DescriptorRecipe):
+            model: Any = DescriptorModel(recipe).fit(loaded[rows], progress)
+        else:
+            model = PropertyModel(recipe).fit(loaded[rows], run_dir=run_dir, progress=progress)
         if len(test):
             model.score(loaded[test])
     model.save_pretrained(out)
-    shutil.rmtree(out.with_name(f"{out.name}.run"), ignore_errors=True)
+    shutil.rmtree(run_dir, ignore_errors=True)
     if len(test):
         table = Table("target", "R²", "RMSE", "unit", title=f"test part: {len(test)} materials")
         for target, score in model.scores.items():
@@ -177,49 +208,44 @@ def train(
     console.print(f"model: {out}")
 
 
-def predict(
-    model: Annotated[str, typer.Argument(help="Folder of a saved model, or a hub id.")],
-    files: FilesArgument,
-    kind: KindOption = FirstBlock.total,
-    difference: Annotated[
-        str | None,
-        typer.Option(
-            help="File with the difference beside each CHGCAR, for models that read both; "
-            "{parent}, {name} and {stem} stand for parts of the CHGCAR's path."
-        ),
-    ] = None,
-    output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
-    out: Annotated[Path | None, typer.Option(help="Write there instead of printing.")] = None,
+@_takes_network
+def pretrain(
+    recipe: Any,
+    out: Annotated[Path, typer.Option(help="Folder for the encoder.")],
+    dataset: DatasetArgument = "mp-fcc",
+    test_fraction: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="Held out to retrieve among; 0 for none.")
+    ] = 0.15,
+    split_seed: Annotated[int, typer.Option(help="Of the test split.")] = 0,
 ) -> None:
-    """Predict properties from density files or a dataset with a saved model."""
-    from ..property_model import PropertyModel
+    """Pre-train a dual encoder on density images and their descriptions, without labels.
 
-    loaded = PropertyModel.from_pretrained(model)
-    materials = read_materials(files, kind, difference)
+    Prints how well densities and texts of held-out materials find each other.
+    """
+    from ..dataset import load_dataset, split
+    from ..pretraining import ImageTextEncoder
+
+    loaded = load_dataset(dataset)
+    rows, test = range(len(loaded)), []
+    if test_fraction:
+        rows, test = split(loaded, test_fraction, split_seed)
+    encoder = ImageTextEncoder(recipe)
+    run_dir = out.with_name(f"{out.name}.run")
     with progress_bar() as progress:
-        predicted = loaded.predict(materials, progress=progress)
-    _show_predictions(predicted, loaded.units, output, out)
-
-
-def _show_predictions(
-    predicted: pd.DataFrame, units: dict[str, str], output: Format, out: Path | None
-) -> None:
-    if output is Format.table and out is None:
-        table = Table("material", *(f"{t}\n{units[t]}" for t in predicted.columns))
-        for name, row in predicted.iterrows():
-            table.add_row(str(name), *(f"{value:.4f}" for value in row))
+        encoder.fit(loaded[rows], run_dir=run_dir, progress=progress)
+        if len(test):
+            encoder.retrieval(loaded[test], progress=progress)
+    encoder.save_pretrained(out)
+    shutil.rmtree(run_dir, ignore_errors=True)
+    if encoder.scores is not None:
+        table = Table("", title=f"retrieval among {len(test)} held-out materials")
+        for name in ("recall@1", "recall@5", "recall@10", "median rank"):
+            table.add_column(name, justify="right")
+        for name, row in encoder.scores.iterrows():
+            recalls = (f"{row[f'recall@{k}']:.3f}" for k in (1, 5, 10))
+            table.add_row(name, *recalls, f"{row['median_rank']:.1f}")
         console.print(table)
-        return
-    if output is Format.json:
-        rows = [{"material": str(name), **row} for name, row in predicted.to_dict("index").items()]
-        text = json.dumps({"units": units, "predictions": rows}, indent=2, ensure_ascii=False)
-    else:
-        named = predicted.rename(columns={t: f"{t} ({units[t]})" for t in predicted.columns})
-        text = named.to_csv(lineterminator="\n").rstrip()
-    if out:
-        out.write_text(text + "\n")
-    else:
-        print(text)
+    console.print(f"encoder: {out}")
 
 
 def _finish(result: CrossValidation, dataset: Dataset, out: Path) -> None:

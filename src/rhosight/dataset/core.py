@@ -250,6 +250,11 @@ class Dataset:
         """One pymatgen Structure a material; decoded when asked for."""
         return Lazy(self._structure, len(self))
 
+    @property
+    def provenances(self) -> Sequence[Mapping[str, Any]]:
+        """What is known of where each density came from; no grid is decoded for it."""
+        return Lazy(self._provenance, len(self))
+
     def images(self, settings: ImageSettings, pad: int = 0) -> np.ndarray | None:
         """Stored images, shape (materials, 3, size + 2 pad, size + 2 pad), float16 in [-1, 1].
 
@@ -364,13 +369,15 @@ class Dataset:
         return schema.columns_with(self._table.schema, "density")
 
     def _density(self, i: int) -> ChargeDensity:
-        provenance: Mapping[str, Any] = {}
-        if "provenance" in self._table.column_names:
-            text = self._table["provenance"][int(self._rows[i])].as_py()
-            try:
-                provenance = json.loads(text or "{}")
-            except ValueError as error:
-                raise RhosightError(
-                    f"{self.ids[i]}: its `provenance` is no JSON; build the dataset again"
-                ) from error
-        return ChargeDensity(self._structure(i), self._grids(i), self.ids[i], provenance)
+        return ChargeDensity(self._structure(i), self._grids(i), self.ids[i], self._provenance(i))
+
+    def _provenance(self, i: int) -> Mapping[str, Any]:
+        if "provenance" not in self._table.column_names:
+            return {}
+        text = self._table["provenance"][int(self._rows[i])].as_py()
+        try:
+            return json.loads(text or "{}")
+        except ValueError as error:
+            raise RhosightError(
+                f"{self.ids[i]}: its `provenance` is no JSON; build the dataset again"
+            ) from error

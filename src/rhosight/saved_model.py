@@ -1,0 +1,365 @@
+"""What every model has in common: scores on held-out materials, a folder on disk, a model card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+from safetensors import SafetensorError
+
+from . import __version__
+from .dataset import Dataset
+from .density import ChargeDensity
+from .errors import RhosightError
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Version of the saved folder; a folder of another one is refused."""
+
+MODELS = Path(__file__).parent / "data" / "models"
+
+BUNDLED_MODELS: dict[str, str] = {
+    "best": "",
+    "no-dft": "",
+}
+"""Models that come with the package, and the SHA-256 of their weights."""
+
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+
+
+class SavedModel(ABC):
+    """A fitted model that predicts properties of crystals, and can be saved.
+
+    Attributes
+    ----------
+    units
+        Target → unit (after ``fit``).
+    scores
+        Target → R² and RMSE on the materials given to ``score``; saved with the model.
+    about
+        What is known of the training: dataset, its hash, ids, licence, versions, codes.
+    """
+
+    kind: ClassVar[str]
+    """What ``config.json`` calls this class."""
+
+    def __init__(self) -> None:
+        self.units: dict[str, str] = {}
+        self.scores: dict[str, dict[str, float]] = {}
+        self.about: dict[str, Any] = {}
+
+    @property
+    @abstractmethod
+    def targets(self) -> tuple[str, ...]:
+        """What it predicts, in order."""
+
+    @property
+    @abstractmethod
+    def fitted(self) -> bool:
+        """Whether there is something to predict with."""
+
+    @property
+    @abstractmethod
+    def uses_density(self) -> bool:
+        """Whether a structure is not enough."""
+
+    @abstractmethod
+    def predict(
+        self, materials: Any, progress: Callable[[str, int, int], None] | None = None
+    ) -> pd.DataFrame:
+        """Predictions (materials, targets), in :attr:`units`, indexed by id or file name."""
+
+    def predict_intervals(
+        self, materials: Any, progress: Callable[[str, int, int], None] | None = None
+    ) -> pd.DataFrame:
+        """As :meth:`predict`, with the intervals of the models that have them."""
+        return self.predict(materials, progress)
+
+    @abstractmethod
+    def _write(self, folder: Path) -> dict[str, Any]:
+        """Write weights into a folder; return what else the config has to hold."""
+
+    @classmethod
+    @abstractmethod
+    def _read(cls, config: dict[str, Any], folder: Path) -> Self:
+        """The model of a config, with the weights of a folder."""
+
+    @abstractmethod
+    def _describe(self) -> tuple[str, str]:
+        """For the model card: what kind of model this is, and what to know of it, Markdown."""
+
+    def score(self, dataset: Dataset) -> dict[str, dict[str, float]]:
+        """R², RMSE (in the target's unit) and count for each target; remembered in the card.
+
+        Raises
+        ------
+        RhosightError
+            If a material was part of the training data: such a score would mean nothing.
+        """
+        seen = set(self.about.get("training_ids", ())) & set(dataset.ids)
+        if seen:
+            raise RhosightError(
+                f"{len(seen)} of these materials were trained on, {min(seen)} for one: score others"
+            )
+        predicted = self.predict(dataset)
+        self.scores = {}
+        for target in self.targets:
+            true = dataset.targets[target].to_numpy(dtype=float)
+            known = ~np.isnan(true)
+            pair = true[known], predicted[target].to_numpy()[known]
+            score = {"r2": r2_score(*pair), "rmse": rmse(*pair), "n": int(known.sum())}
+            self.scores[target] = score
+        return self.scores
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Write weights (safetensors), config (JSON) and model card to a folder.
+
+        The folder appears at once or not at all; an existing model in it is replaced.
+        """
+        self._check_fitted("nothing to save: the model is not fitted")
+        with new_folder(Path(folder)) as draft:
+            config = {
+                "rhosight_format": FORMAT,
+                "kind": self.kind,
+                "units": self.units,
+                "scores": self.scores,
+                "about": self.about,
+                **self._write(draft),
+            }
+            (draft / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+            (draft / CARD).write_text(self._card())
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike) -> Self:
+        """Load a model that ``save_pretrained`` wrote: a local folder, or a Hugging Face hub id.
+
+        Raises
+        ------
+        RhosightError
+            If the folder is not such a model, or the hub cannot be reached.
+        """
+        path, config = read_config(folder)
+        if config["kind"] != cls.kind:
+            raise RhosightError(
+                f"{folder}: a model of kind {config['kind']!r}, not {cls.kind!r}; "
+                "rhosight.load_model loads either"
+            )
+        try:
+            model = cls._read(config, path)
+        except (ValueError, KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
+            reason = str(error).strip().splitlines()[0][:160]
+            raise RhosightError(
+                f"{folder}: not a readable rhosight model ({reason}); train or download it again"
+            ) from error
+        model.units, model.scores, model.about = (
+            config[name] for name in ("units", "scores", "about")
+        )
+        return model
+
+    def _check_fitted(self, message: str = "") -> None:
+        if not self.fitted:
+            raise RhosightError(
+                message or "this model is not fitted; call fit, or load one: from_pretrained"
+            )
+
+    def _remember(self, dataset: Dataset, **more: Any) -> None:
+        """What the card and later warnings need to know of the training part."""
+        self.units = {name: dataset.units[name] for name in self.targets}
+        self.about = {
+            "dataset": dataset.metadata.get("name", ""),
+            "dataset_sha256": dataset.fingerprint(),
+            "materials": len(dataset),
+            "training_ids": dataset.ids,
+            "licence": dataset.metadata.get("licence", ""),
+            "attribution": dataset.metadata.get("attribution", ""),
+            "versions": versions(),
+            **more,
+        }
+
+    def _score_lines(self) -> str:
+        if not self.scores:
+            return "Not scored on materials of its own: no test part was held out.\n"
+        rows = [
+            f"| `{name}` | {s['r2']:.3f} | {s['rmse']:.4g} {self.units[name]} | {s['n']} |"
+            for name, s in self.scores.items()
+        ]
+        head = ["Scores on held-out materials:", "", "| target | R² | RMSE | materials |"]
+        return "\n".join([*head, "| --- | --- | --- | --- |", *rows, ""])
+
+    def _card(self) -> str:
+        """The model card, Markdown with the hub's YAML header."""
+        title, text = self._describe()
+        targets = "\n".join(f"- `{name}` ({self.units[name]})" for name in self.targets)
+        used = ", ".join(f"{name} {number}" for name, number in self.about["versions"].items())
+        return f"""---
+library_name: rhosight
+tags: [materials-science, charge-density]
+---
+
+# {title} for {", ".join(self.targets)}
+
+Predicts, for a crystal:
+
+{targets}
+
+{text}
+
+## Scores
+
+{self._score_lines()}
+## Training data
+
+{self.about["materials"]} materials of `{self.about["dataset"]}` (SHA-256
+`{self.about["dataset_sha256"]}`). {self.about["attribution"]} {self.about["licence"]}
+
+Made with {used}.
+
+```python
+import rhosight
+
+model = rhosight.load_model("this-folder")
+model.predict([rhosight.ChargeDensity.from_file("CHGCAR")])
+```
+"""
+
+
+def load_model(name: str | os.PathLike) -> SavedModel:
+    """Load any model.
+
+    Parameters
+    ----------
+    name
+        ``best`` or ``no-dft``, which come with the package (trained on 85 % of ``mp-fcc``, see
+        their cards), a folder that ``save_pretrained`` wrote, or a Hugging Face hub id.
+
+    Raises
+    ------
+    RhosightError
+        If there is no such model, or its weights are not those that were packaged.
+    """
+    from .descriptor_model import DescriptorModel
+    from .property_model import PropertyModel
+
+    if name in BUNDLED_MODELS:
+        folder = MODELS / str(name)
+        found = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+        if found != BUNDLED_MODELS[name]:
+            raise RhosightError(
+                f"{folder / WEIGHTS}: not the weights that came with rhosight; install it again"
+            )
+        return DescriptorModel.from_pretrained(folder)
+    kind = read_config(name)[1]["kind"]
+    cls = DescriptorModel if kind == DescriptorModel.kind else PropertyModel
+    return cls.from_pretrained(name)
+
+
+def read_config(folder: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
+    """Where a saved model lies (fetched if it is a hub id), and its config."""
+    path = Path(folder)
+    if not path.exists() and str(folder).count("/") == 1 and not str(folder).startswith("."):
+        path = _from_hub(str(folder))
+    if not path.is_dir() or not all((path / name).exists() for name in (CONFIG, WEIGHTS)):
+        raise RhosightError(
+            f"{folder}: not a rhosight model; give a folder with {CONFIG} and {WEIGHTS}, as "
+            "`rhosight train` writes it"
+        )
+    try:
+        config = json.loads((path / CONFIG).read_text())
+        if config.get("rhosight_format") != FORMAT:
+            raise ValueError(f"format {config.get('rhosight_format')!r}, expected {FORMAT}")
+        config.setdefault("kind", "network")
+    except (ValueError, AttributeError, OSError) as error:
+        raise RhosightError(
+            f"{folder}: not a readable rhosight model ({error}); train or download it again"
+        ) from error
+    return path, config
+
+
+def codes_of(materials: Dataset | Sequence[Any] | Mapping[str, Any]) -> set[str]:
+    """Codes that densities come from, as far as their provenance tells."""
+    if isinstance(materials, Dataset):
+        found: Sequence[Any] = materials.provenances
+    else:
+        found = [d.provenance for d in materials if isinstance(d, ChargeDensity)]
+    return {str(about["code"]) for about in found if about.get("code")}
+
+
+def warn_of_other_codes(found: set[str], trained: Sequence[str]) -> None:
+    """Say so if densities come from codes that the model was not trained on."""
+    others = found - set(trained)
+    if trained and others:
+        logger.warning(
+            "densities of %s, but the model was trained on those of %s: near the nuclei they "
+            "are not the same quantity, and predictions may be off",
+            ", ".join(sorted(others)),
+            ", ".join(sorted(trained)),
+        )
+
+
+def r2_score(true: np.ndarray, predicted: np.ndarray) -> float:
+    """Coefficient of determination; NaN for a truth without spread."""
+    spread = np.sum((true - true.mean()) ** 2) if len(true) else 0.0
+    return float(1 - np.sum((true - predicted) ** 2) / spread) if spread > 0 else float("nan")
+
+
+def rmse(true: np.ndarray, predicted: np.ndarray) -> float:
+    """Root mean square error, in the unit of the values."""
+    return float(np.sqrt(np.mean((true - predicted) ** 2))) if len(true) else float("nan")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides about the numbers."""
+    packages = (
+        "torch",
+        "timm",
+        "transformers",
+        "lightning",
+        "pymatgen",
+        "robocrys",
+        "scikit-learn",
+    )
+    return {"rhosight": __version__} | {name: version(name) for name in packages}
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A draft of a saved model; it takes the place of ``folder`` when the block ends without an
+    error. A folder that holds something else is refused."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).exists():
+        raise RhosightError(f"{folder}: not empty and not a model; choose another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield draft
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(draft, folder)
+        folder.chmod(0o755)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise RhosightError(
+            f"{name}: no such folder, and not found on the model hub; give a folder that "
+            "`rhosight train` wrote"
+        ) from error
