@@ -32,8 +32,8 @@ FORMAT = 1
 MODELS = Path(__file__).parent / "data" / "models"
 
 BUNDLED_MODELS: dict[str, str] = {
-    "best": "",
-    "no-dft": "",
+    "best": "03414ccf1c3a2a6365147ab57467d31f4d1ed040dbfe4992fc194628942521c3",
+    "no-dft": "55f1178ad7dbd3fe7a74c64623faf85c8fb802e8098431c7936315e6dc4b865f",
 }
 """Models that come with the package, and the SHA-256 of their weights."""
 

@@ -91,7 +91,10 @@ def _show(
 
 def _print_table(found: pd.DataFrame, targets: tuple[str, ...], units: dict[str, str]) -> None:
     has_intervals = f"{targets[0]}_low" in found
-    table = Table("material", *(f"{target}\n{units[target]}" for target in targets))
+    table = Table()
+    table.add_column("material", overflow="fold")
+    for target in targets:
+        table.add_column(f"{target}\n{units[target]}")
     for name, row in found.iterrows():
         cells = [f"{row[t]:.4f}" for t in targets]
         if has_intervals:
