@@ -581,7 +581,7 @@ def test_iqr_on_the_bundled_data(dataset):
 
 
 def test_iqr_refuses(few):
-    with pytest.raises(RhosightError, match="but not `spin`"):
+    with pytest.raises(RhosightError, match="but no `spin`"):
         iqr_filter(few, kind="spin")
     with pytest.raises(RhosightError, match="positive"):
         iqr_filter(few, factor=0)

@@ -90,7 +90,8 @@ def test_training_begins_with_it_once_for_all_folds(dataset):
     steps: list[str] = []
 
     def run(count: int):
-        recipe = Recipe(modality="text", extent="formula", epochs=(1, 1), element_steps=count)
+        fields = {"targets": ("efermi",), "extent": "formula", "epochs": (1, 1)}
+        recipe = Recipe(modality="text", element_steps=count, **fields)
         return cross_validate(
             few,
             recipe,

@@ -219,20 +219,18 @@ def test_headline_says_what_was_done_and_who_won(page: Page):
     assert f"30 materials of mp-fcc were divided into a test part of {n_test}" in text
     assert f"{30 - n_test} for cross-validation in 3 folds, all of which were run" in text
     for name in ("Formation energy", "Fermi energy", "Bulk modulus"):
-        assert f"{name}: the trained model is better. Its RMSE is" in text
-    assert "The best trained model, image+text after fine-tuning, has R² 0." in text
+        assert f"{name}: the model is better. Its RMSE is" in text
+    assert "The best model, image+text after fine-tuning, has R² 0." in text
     assert "the strongest baseline, density, has R²" in text
     assert re.search(r"RMSE [\d.]+ ± [\d.]+ GPa", text)
     assert "lower RMSE than the strongest baseline for all 3 targets" in text
-    assert re.search(
-        r"the trained model is better. Its RMSE is \d+ % lower, and lower in 3 of", text
-    )
+    assert re.search(r"the model is better. Its RMSE is \d+ % lower, and lower in 3 of", text)
 
 
 def test_headline_admits_defeat(report, thirty: Dataset):
     bad = report(synthetic(thirty, recipe(modality="text"), errors={"text": 3.0}))
     assert "lower RMSE than the strongest baseline for none of the 3 targets" in bad.text()
-    assert "the trained model is better" not in bad.text()
+    assert "the model is better" not in bad.text()
     assert re.search(r"the baseline is better. Its RMSE is \d+ % lower", bad.text())
 
 
