@@ -1,6 +1,6 @@
 """The recipes `best` and `no-dft` against all baselines, on the same repeated folds.
 
-    python benchmarks/best.py OUT [--groups formula|chemsys|prototype] [--repeats 3]
+    python benchmarks/best.py OUT [--groups formula|chemsys|prototype] [--repeats 3] [--size N]
 
 Five folds of the training part of `mp-fcc`, the test part never being looked at, then the test part
 once, by models of the whole training part. Nothing is tuned here: the Gaussian processes settle
@@ -14,6 +14,7 @@ same command goes on where it stopped.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--groups", default="formula")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--size", type=int, help="learn from so many materials of each fold only")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     dataset = rhosight.load_dataset("mp-fcc")
@@ -105,6 +107,9 @@ def main() -> None:
         repeated_folds(dataset, repeats=arguments.repeats, groups=arguments.groups, indices=train)
     )
     parts.append(Fold(TEST, TEST, train, test))
+    if arguments.size:
+        draw = np.random.default_rng(arguments.size)
+        parts = [replace(p, train=draw.permutation(p.train)[: arguments.size]) for p in parts]
     work = delayed(predict_fold)
     found = Parallel(n_jobs=arguments.jobs)(
         work(dataset, features, tables, baselines, part, arguments.out) for part in parts

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from pymatgen.core import Structure
 from safetensors.numpy import load_file, save_file
 
@@ -26,6 +26,7 @@ from .descriptors import STRUCTURE_BLOCKS, block_columns, descriptor_frame
 from .errors import RhosightError
 from .free_atoms import difference_from_total
 from .gaussian_process import GaussianProcess, Term
+from .recipe import checked
 from .saved_model import WEIGHTS, SavedModel, codes_of, warn_of_other_codes
 from .schema import TARGETS
 from .uncertainty import ConformalIntervals, TrainingDomain
@@ -128,12 +129,7 @@ class DescriptorRecipe(BaseModel):
         if name not in DESCRIPTOR_RECIPES:
             known = ", ".join(DESCRIPTOR_RECIPES)
             raise RhosightError(f"no recipe is called {name!r}; known are {known}")
-        try:
-            return cls(**DESCRIPTOR_RECIPES[name] | changes)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(map(str, problem["loc"]))
-            raise RhosightError(f"recipe: {where}: {problem['msg']}") from error
+        return checked(cls, DESCRIPTOR_RECIPES[name] | changes)
 
     @property
     def blocks(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import signal
 import tempfile
 import time
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ class Plan:
         return hash((*self.seeds, *more)) % 2**63
 
 
-class Stage(L.LightningModule):
+class Stage(L.LightningModule, ABC):
     """One stage: ``network`` learns; ``loss`` and ``parameter_groups`` say what and how fast."""
 
     def __init__(self, plan: Plan, network: nn.Module, stop_rows: np.ndarray):
@@ -77,13 +78,13 @@ class Stage(L.LightningModule):
         self.plan, self.network = plan, network
         self.stop_rows = torch.as_tensor(stop_rows)
 
+    @abstractmethod
     def loss(self, rows: Tensor, learning: bool) -> tuple[Tensor, int]:
         """The mean loss of some materials, and over how many numbers it is the mean."""
-        raise NotImplementedError
 
+    @abstractmethod
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What learns, each group with its peak rate ``lr``."""
-        raise NotImplementedError
 
     def training_step(self, rows: Tensor, _: int) -> Tensor:
         loss, count = self.loss(rows.cpu(), learning=True)

@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,6 +20,19 @@ from .schema import TARGETS
 
 Modality = Literal["image", "text", "image+text", "clip"]
 MODALITIES: tuple[Modality, ...] = ("image", "text", "image+text", "clip")
+
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def checked(kind: type[Settings], fields: Mapping[str, Any]) -> Settings:
+    """Settings of a kind with these fields; RhosightError names the first that is wrong."""
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise RhosightError(f"recipe: {where}: {problem['msg']}") from error
 
 
 class Pretraining(BaseModel):
@@ -148,12 +162,7 @@ class Recipe(BaseModel):
     @classmethod
     def checked(cls, fields: dict[str, Any]) -> Recipe:
         """The recipe with these fields; RhosightError names the first that is wrong."""
-        try:
-            return cls(**fields)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(map(str, problem["loc"]))
-            raise RhosightError(f"recipe: {where}: {problem['msg']}") from error
+        return checked(cls, fields)
 
     @classmethod
     def named(cls, name: str, **changes: Any) -> Recipe:
