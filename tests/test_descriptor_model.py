@@ -47,6 +47,8 @@ def test_predictions_with_intervals(model, parts):
         assert (found[f"{target}_low"] < found[target]).all()
         assert (found[f"{target}_high"] > found[target]).all()
     pd.testing.assert_frame_equal(model.predict(parts[1]), found[TARGETS])
+    nothing = model.predict_intervals([])
+    assert nothing.empty and list(nothing) == list(found)
     scores = model.score(parts[1])
     assert scores["bulk_modulus_vrh"]["r2"] > 0.6
     with pytest.raises(RhosightError, match="were trained on"):

@@ -46,6 +46,10 @@ SPARSE = ("fractions", "element_densities", "prototype")
 """Blocks whose features are mostly zero: standardised as they are."""
 
 
+CHUNK = 8
+"""Densities that are decoded at a time."""
+
+
 class Kernel(BaseModel):
     """Of one Gaussian process: what each block adds alone, and what they say together.
 
@@ -214,16 +218,6 @@ class DescriptorModel(SavedModel):
         """
         dataset = dataset.require_targets(self.targets, how="any")
         table = descriptor_table(dataset.densities, self.recipe, progress)
-        return self.fit_table(dataset, table, progress)
-
-    def fit_table(
-        self,
-        dataset: Dataset,
-        table: pd.DataFrame,
-        progress: Callable[[str, int, int], None] | None = None,
-    ) -> Self:
-        """:meth:`fit` with the descriptors of the dataset, as :func:`descriptor_table` gives them;
-        for those who fit several parts of one dataset."""
         labels = dataset.targets[list(self.targets)].to_numpy(dtype=float)
         self._prototypes = sorted(set(table["prototype"]))
         blocks = to_blocks(table, self._prototypes)
@@ -288,15 +282,12 @@ class DescriptorModel(SavedModel):
         self._check_fitted()
         warn_of_other_codes(codes_of(materials), self.about.get("codes", []))
         crystals = _crystals(materials)
+        if not len(crystals):
+            ends = ("", "_low", "_high")
+            names = [f"{target}{end}" for target in self.targets for end in ends]
+            return pd.DataFrame(columns=[*names, "outside"], index=pd.Index([], name="material_id"))
         table = descriptor_table(crystals, self.recipe, progress)
         elements = _elements([_structure(c) for c in crystals])
-        found = self.predict_table(table, elements)
-        found.index = pd.Index(_names(materials), name="material_id")
-        return found
-
-    def predict_table(self, table: pd.DataFrame, elements: Sequence[set[str]]) -> pd.DataFrame:
-        """:meth:`predict_intervals` from descriptors, as :func:`descriptor_table` gives them, and
-        the symbols of each material's elements."""
         blocks = to_blocks(table, self._prototypes)
         values, std = self._process.predict(blocks, return_std=True)
         low, high = self._intervals(values, std)
@@ -305,7 +296,7 @@ class DescriptorModel(SavedModel):
             columns[target] = values[:, number]
             columns[f"{target}_low"], columns[f"{target}_high"] = low[:, number], high[:, number]
         columns["outside"] = self._domain.reasons(_joined(blocks), elements, std, self.targets)
-        return pd.DataFrame(columns)
+        return pd.DataFrame(columns, index=pd.Index(_names(materials), name="material_id"))
 
     def _cross_predict(
         self,
@@ -399,6 +390,15 @@ def descriptor_table(
         For a crystal without what the recipe reads, with partial occupancies, or with an element
         that has no free atom.
     """
+    parts = []
+    for start in range(0, len(crystals), CHUNK):
+        parts.append(_descriptors(crystals[start : start + CHUNK], recipe))
+        if progress:
+            progress("descriptors", min(start + CHUNK, len(crystals)), len(crystals))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _descriptors(crystals: Crystals, recipe: DescriptorRecipe) -> pd.DataFrame:
     if recipe.uses_density:
         crystals = [_with_difference(c) for c in crystals]
     composition = composition_features([_structure(c) for c in crystals])
@@ -412,7 +412,7 @@ def descriptor_table(
             statistics = density_features(crystals, (kind,)).drop(columns="volume_per_atom")
             parts.append(statistics.add_prefix(f"{kind}."))
     others = [n for n in recipe.blocks if n not in (*COMPOSITION_BLOCKS, *STATISTICS_BLOCKS)]
-    parts.append(descriptor_frame(crystals, others, progress))
+    parts.append(descriptor_frame(crystals, others))
     return pd.concat(parts, axis=1)
 
 
