@@ -167,9 +167,9 @@ def test_two_processes_share_the_batches_of_fine_tuning(dataset, tmp_path):
         assert len(histories[0]) == len(histories[1])
         weights = [load_file(folder / "weights.safetensors") for folder in folders]
         assert weights[0].keys() == weights[1].keys()
-    # both learned from the same materials, in other company
-    spread = np.std(alone[1][2], axis=0)
-    assert (np.abs(shared[1][2] - alone[1][2]).mean(0) < spread).all()
+        # both learned from the same materials, in other company
+        one, two = (history[-1]["train"] for history in histories)
+        assert 0.5 < two / one < 2, modality
     assert np.abs(shared[1][2] - shared[0][2]).max() > 1e-3
 
 
