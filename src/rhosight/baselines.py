@@ -215,7 +215,7 @@ def composition_features(structures: Sequence[Structure]) -> pd.DataFrame:
     RhosightError
         For a disordered crystal, or one whose symmetry spglib cannot find.
     """
-    magpie = _magpie()
+    featuriser = magpie()
     rows = []
     for structure in structures:
         label, nsites = _prototype(structure)
@@ -223,9 +223,9 @@ def composition_features(structures: Sequence[Structure]) -> pd.DataFrame:
         amounts = structure.composition.element_composition.reduced_composition.as_dict()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            values = magpie.featurize(Composition(dict(sorted(amounts.items()))))
+            values = featuriser.featurize(Composition(dict(sorted(amounts.items()))))
         rows.append([*values, structure.volume / len(structure), nsites, label])
-    columns = [*magpie.feature_labels(), "volume_per_atom", "nsites", "prototype"]
+    columns = [*featuriser.feature_labels(), "volume_per_atom", "nsites", "prototype"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -379,7 +379,7 @@ class _GaussianProcess(GaussianProcessRegressor):
 
 
 @cache
-def _magpie() -> Any:
+def magpie() -> Any:
     """matminer's featuriser; its import and its tables take about two seconds, once."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -287,7 +287,8 @@ class DescriptorModel(SavedModel):
             names = [f"{target}{end}" for target in self.targets for end in ends]
             return pd.DataFrame(columns=[*names, "outside"], index=pd.Index([], name="material_id"))
         table = descriptor_table(crystals, self.recipe, progress)
-        elements = _elements([_structure(c) for c in crystals])
+        structures = materials.structures if isinstance(materials, Dataset) else crystals
+        elements = _elements([_structure(c) for c in structures])
         blocks = to_blocks(table, self._prototypes)
         values, std = self._process.predict(blocks, return_std=True)
         low, high = self._intervals(values, std)

@@ -70,7 +70,7 @@ class Term:
 
 
 def sum_and_product(blocks: Sequence[str] | Blocks) -> tuple[Term, ...]:
-    """The kernel that `best` uses: an RBF term for each block, and a rational one over all.
+    """An RBF term for each block, and a rational one over all.
 
     Parameters
     ----------

@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from .backbones import TextBackbone
+from .baselines import magpie
 
 HEAVIEST = 83
 """Bi: beyond it Magpie's table has gaps, and crystals are few."""
@@ -167,10 +168,7 @@ def _elements() -> _Elements:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from matminer.featurizers.composition import ElementProperty
-
-        magpie = ElementProperty.from_preset("magpie", impute_nan=True)
-        names, source = magpie.features, magpie.data_source
+        names, source = magpie().features, magpie().data_source
         elements = [Element.from_Z(z) for z in range(1, HEAVIEST + 1)]
         elements = [e for e in elements if e.symbol not in NOBLE_GASES]
         values = np.array(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -181,14 +182,12 @@ def train(
 
     Materials of the test split are not looked at until the end.
     """
-    from ..dataset import load_dataset, split
+    from ..dataset import load_dataset
     from ..descriptor_model import DescriptorModel, DescriptorRecipe
     from ..property_model import PropertyModel
 
     loaded = load_dataset(dataset).require_targets(recipe.targets, how="any")
-    rows, test = range(len(loaded)), []
-    if test_fraction:
-        rows, test = split(loaded, test_fraction, split_seed)
+    rows, test = _held_out(loaded, test_fraction, split_seed)
     run_dir = out.with_name(f"{out.name}.run")
     with progress_bar() as progress:
         if isinstance(recipe, DescriptorRecipe):
@@ -222,13 +221,11 @@ def pretrain(
 
     Prints how well densities and texts of held-out materials find each other.
     """
-    from ..dataset import load_dataset, split
+    from ..dataset import load_dataset
     from ..pretraining import ImageTextEncoder
 
     loaded = load_dataset(dataset)
-    rows, test = range(len(loaded)), []
-    if test_fraction:
-        rows, test = split(loaded, test_fraction, split_seed)
+    rows, test = _held_out(loaded, test_fraction, split_seed)
     encoder = ImageTextEncoder(recipe)
     run_dir = out.with_name(f"{out.name}.run")
     with progress_bar() as progress:
@@ -246,6 +243,17 @@ def pretrain(
             table.add_row(name, *recalls, f"{row['median_rank']:.1f}")
         console.print(table)
     console.print(f"encoder: {out}")
+
+
+def _held_out(
+    dataset: Dataset, test_fraction: float, split_seed: int
+) -> tuple[Sequence[int], Sequence[int]]:
+    """Rows to learn from, and rows not looked at until the end; none for a fraction of 0."""
+    from ..dataset import split
+
+    if not test_fraction:
+        return range(len(dataset)), []
+    return split(dataset, test_fraction, split_seed)
 
 
 def _finish(result: CrossValidation, dataset: Dataset, out: Path) -> None:
