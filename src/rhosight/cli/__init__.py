@@ -8,7 +8,7 @@ import sys
 import typer
 
 from ..errors import RhosightError
-from . import data, learning, predicting, slices
+from . import data, experiments, learning, predicting, slices
 from .common import errors
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ for command, example in {
     learning.train: "rhosight train mp-fcc --out model",
     learning.pretrain: "rhosight pretrain mp-fcc --out encoder",
     predicting.predict: "rhosight predict best relaxed/*/CHGCAR --format csv",
+    experiments.reproduce: "rhosight reproduce figure2 table1 --repeats 5",
     slices.image: "rhosight image CHGCAR --kind difference --out slices",
 }.items():
     app.command(epilog=f"Example: {example}")(command)

@@ -24,7 +24,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -200,39 +200,42 @@ class JobFolder:
             Called with (label, step, steps, ...).
         """
         ordered = _in_order(jobs)
+        needed = {need.name for job in ordered for need in job.needs}
         waiting = [job for job in ordered if not self.finished(job)]
         while waiting:
             idle = True
             for job in list(waiting):
-                done = len(ordered) - len(waiting)
+                place = f"job {len(ordered) - len(waiting) + 1} of {len(ordered)}"
                 if self.finished(job):  # by another process
                     waiting.remove(job)
-                elif self._ready(job) and self._try(job, worker, progress, done, len(ordered)):
+                elif self._try(job, worker, progress, place):
                     waiting.remove(job)
                     idle = False
+                    if job.name not in needed:
+                        self._forget_stages(job)
             if waiting and idle:
                 time.sleep(POLL_SECONDS)
-        self._forget_stages(ordered)
+        for job in ordered:
+            self._forget_stages(job)
 
-    def _ready(self, job: Job) -> bool:
-        return all(self.finished(need) for need in job.needs)
-
-    def _try(
-        self, job: Job, worker: Worker, progress: Progress | None, done: int, count: int
-    ) -> bool:
-        """Run a job, unless another process holds it; whether it is finished now."""
-        with self._lock(job) as mine:
-            if not mine:
+    def _try(self, job: Job, worker: Worker, progress: Progress | None, place: str) -> bool:
+        """Run a job, unless another process holds it or one that it needs; whether it is finished
+        now."""
+        if not all(self.finished(need) for need in job.needs):
+            return False
+        with ExitStack() as stack:
+            if not stack.enter_context(self._lock(job)):
                 return False
             if self.finished(job):
                 return True
-            place = f"job {done + 1} of {count}"
             for need in job.needs:
-                if not (self.path(need) / "stages").is_dir():  # forgotten after an earlier run
-                    with self._lock(need) as free:
-                        if not free:
+                if not self._stages(need).is_dir():  # forgotten after an earlier run
+                    with self._lock(need) as mine:
+                        if not mine:
                             return False
                         self._work(need, worker, progress, place)
+                if not stack.enter_context(self._lock(need, shared=True)):
+                    return False
             seconds = self._work(job, worker, progress, place)
             logger.info("%s: %s, %.0f s", place, job.name, seconds)
             return True
@@ -247,9 +250,9 @@ class JobFolder:
             progress(f"{place} ({fold}): {text}", *values)
 
         started, used = time.monotonic(), time.process_time()
-        stages = folder / "stages"
+        stages = self._stages(job)
         stages.mkdir(exist_ok=True)
-        given = [self.path(need) / "stages" for need in job.needs]
+        given = [self._stages(need) for need in job.needs]
         predictions, history = worker.run(job, stages, given, report if progress else None)
         seconds, used = time.monotonic() - started, time.process_time() - used
         for frame, name in ((predictions, "predictions"), (history, "history")):
@@ -267,25 +270,28 @@ class JobFolder:
         return seconds
 
     @contextmanager
-    def _lock(self, job: Job) -> Iterator[bool]:
-        """Whether this process holds the job now. The lock ends with the process, however it
-        ends, so none is ever stale."""
+    def _lock(self, job: Job, shared: bool = False) -> Iterator[bool]:
+        """Whether this process holds the job now, alone or with others that only read its stages.
+        The system lifts the lock of a process that ends, however it ends: none is ever stale."""
         folder = self.path(job)
         folder.mkdir(exist_ok=True)
         with (folder / "lock").open("w") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             except BlockingIOError:
                 yield False
                 return
             yield True
 
-    def _forget_stages(self, jobs: Sequence[Job]) -> None:
-        """Remove weights: when all jobs are finished they are of no further use."""
-        for job in jobs:
+    def _stages(self, job: Job) -> Path:
+        return self.path(job) / "stages"
+
+    def _forget_stages(self, job: Job) -> None:
+        """Remove the weights of a finished job, unless another process reads them."""
+        if self._stages(job).is_dir():
             with self._lock(job) as mine:
                 if mine:
-                    shutil.rmtree(self.path(job) / "stages", ignore_errors=True)
+                    shutil.rmtree(self._stages(job), ignore_errors=True)
 
 
 def hardware() -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ..dataset import Dataset
 from ..descriptor_model import DESCRIPTOR_RECIPES
 from ..errors import RhosightError
 from ..recipe import Recipe
-from ..saved_model import versions
+from ..saved_model import versions as installed_versions
 from ..text import EXTENTS
 from .jobs import Job, JobFolder, Split
 from .presets import CHOSEN, TRIALS, Preset
@@ -62,14 +62,16 @@ class Plan:
         How many; a repeat does not depend on how many there are, so they accumulate.
     only_folds
         Run only the first so many folds of each repeat.
+    versions
+        Of the packages that decide about the numbers.
     """
 
     dataset: Dataset
     preset: Preset
     repeats: int = 1
     only_folds: int | None = None
-    _versions: tuple[tuple[str, str], ...] = field(
-        default_factory=lambda: tuple(sorted(versions().items()))
+    versions: tuple[tuple[str, str], ...] = field(
+        default_factory=lambda: tuple(sorted(installed_versions().items()))
     )
 
     @classmethod
@@ -131,7 +133,7 @@ class Plan:
             for trial in trials:
                 for recipe in self.preset.clip(trial, fourier, wanted):
                     job = self._network(recipe, split, needs)
-                        found.append(Entry(job, recipe.extent, trial))
+                    found.append(Entry(job, recipe.extent, trial))
         return found
 
     def chosen_clip(self) -> list[Entry]:
@@ -150,7 +152,7 @@ class Plan:
                     "baseline",
                     self.fingerprint,
                     split,
-                    self._versions,
+                    self.versions,
                     baseline=name,
                     seed=split.repeat,
                 )
@@ -198,7 +200,7 @@ class Plan:
             "network",
             self.fingerprint,
             split,
-            self._versions,
+            self.versions,
             recipe=recipe.model_copy(update=changes),
             needs=needs,
         )
