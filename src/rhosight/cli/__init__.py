@@ -29,6 +29,7 @@ for command, example in {
 }.items():
     app.command(epilog=f"Example: {example}")(command)
 app.add_typer(data.app, name="data")
+app.add_typer(experiments.runs, name="runs")
 
 
 def main() -> None:
