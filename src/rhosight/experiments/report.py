@@ -226,7 +226,7 @@ class _Report:
 
 
 def _cell(row: pd.Series | None) -> dict[str, Any]:
-    """What stands in a cell, ours and the paper's: lines of text, and R² from 0 to 1 to shade by."""
+    """What stands in a cell, ours and the paper's: lines, and R² from 0 to 1 to shade by."""
     if row is None:
         return {"ours": [], "paper": [], "shade": 0.0, "paper_shade": 0.0, "interval": ""}
     ours = [] if np.isnan(row["r2"]) else [number(row["r2"], 2, row.get("r2_std", np.nan))]
@@ -236,7 +236,7 @@ def _cell(row: pd.Series | None) -> dict[str, Any]:
         interval = f"{number(row['r2_low'], 2)} to {number(row['r2_high'], 2)}"
     printed = [] if np.isnan(row["paper_r2"]) else [number(row["paper_r2"], 2)]
     if printed and not np.isnan(row["paper_rmse"]):
-        printed.append(significant(row["paper_rmse"], 2))
+        printed.append(paper.as_printed(row["paper_rmse"]))
     shades = [float(np.clip(np.nan_to_num(row[c]), 0, 1)) for c in ("r2", "paper_r2")]
     return {
         "ours": ours,
