@@ -52,7 +52,7 @@ def write_page(path: str | os.PathLike, template: str, **values: Any) -> Path:
     tidy = {"trim_blocks": True, "lstrip_blocks": True}
     environment = Environment(loader=PackageLoader("rhosight"), **strict, **tidy)
     environment.filters |= {"number": number, "formula": formula, "links": links}
-    environment.filters |= {"words": words, "setting": setting}
+    environment.filters |= {"words": words, "setting": setting, "significant": significant}
     html = environment.get_template(template).render(version=__version__, **values)
     try:
         with replacing(path) as draft:
@@ -120,6 +120,14 @@ def links(text: str) -> Markup:
     for pattern, site in ((DOI, "https://doi.org/"), (ARXIV, "https://arxiv.org/abs/")):
         html = re.sub(pattern, rf'<a href="{site}\1">\g<0></a>', html)
     return Markup(html)
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """A size, such as an error, to so many digits, and to as many decimals at most."""
+    if not np.isfinite(value):
+        return "–"
+    decimals = digits - 1 - int(np.floor(np.log10(abs(value)))) if value else digits
+    return number(value, int(np.clip(decimals, 0, digits)))
 
 
 def setting(value: Any) -> str:

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import pandas as pd
+from scipy.stats import t as student
 
 from ..errors import RhosightError
+from ..page import NBSP, significant
 from ..statistics import PREDICTION_COLUMNS, compare, holm
 from .scores import EXTENTS, checked, row_name
 
@@ -24,7 +25,7 @@ ALPHA = 0.05
 COMPOSITION = "composition"  # the baseline that knows the elements, not the density
 
 Verdict = Literal["yes", "no", "it depends", "uncertain", "not run"]
-Pair = tuple[str, str]  # keys of the model with what may help, and of the one without
+Pair = tuple[str, str, str]  # short name; keys of the model with what may help, and without
 
 
 @dataclass(frozen=True)
@@ -35,54 +36,27 @@ class Question:
     ----------
     name, words
         Short, and as a question.
-    yes, no
-        How a difference that survives the test is said; "{a}" is the model with what may help,
-        "{b}" the one without.
+    better, worse
+        How it is said that pairs differ; their names follow.
     """
 
     name: str
     words: str
-    yes: str
-    no: str
+    better: str = "Yes"
+    worse: str = "It does harm"
 
 
 QUESTIONS: tuple[Question, ...] = (
-    Question(
-        "text helps image",
-        "Does the text help the image?",
-        "{a} is better than {b}",
-        "{a} is worse than {b}",
-    ),
-    Question(
-        "image helps text",
-        "Does the image help the text?",
-        "{a} is better than {b}",
-        "{a} is worse than {b}",
-    ),
-    Question(
-        "either helps composition",
-        "Does either help a model of the composition?",
-        "blended with it, {a} makes {b} better",
-        "blended with it, {a} makes {b} worse",
-    ),
+    Question("text helps image", "Does the text help the image?"),
+    Question("image helps text", "Does the image help the text?"),
+    Question("either helps composition", "Does either help a composition model?"),
     Question(
         "better than composition",
-        "Is any of them better than a model of the composition by itself?",
-        "{a} is better than {b}",
-        "{a} is worse than {b}",
+        "Is any better than a composition model by itself?",
+        worse="Worse",
     ),
-    Question(
-        "fine-tuning helps",
-        "Does fine-tuning help?",
-        "{a} gains by it",
-        "{a} loses by it",
-    ),
-    Question(
-        "more text helps",
-        "Does more text help?",
-        "{a} is better than {b}",
-        "{a} is worse than {b}",
-    ),
+    Question("fine-tuning helps", "Does fine-tuning help?"),
+    Question("more text helps", "Does more text help?"),
 )
 
 
@@ -100,7 +74,10 @@ class Answer:
     text
         The answer in a sentence or two, numbers included.
     comparisons
-        One row a pair, with the columns of :func:`rhosight.statistics.compare` and ``a``, ``b``.
+        One row a pair: ``case``, its short name, and the columns of
+        :func:`rhosight.statistics.compare`, where ``model`` is the one with what may help;
+        ``worse``; ``p_holm`` is corrected over all pairs and targets of the question, and so are
+        the intervals (Bonferroni).
     """
 
     target: str
@@ -167,31 +144,32 @@ def _image(there: set[str], extent: str) -> str:
 
 def _text_helps_image(there: set[str]) -> Iterator[Pair]:
     for extent in EXTENTS:
-        yield _key("image+text", extent), _image(there, extent)
+        yield extent, _key("image+text", extent), _image(there, extent)
 
 
 def _image_helps_text(there: set[str]) -> Iterator[Pair]:
     for extent in EXTENTS:
-        yield _key("image+text", extent), _key("text", extent)
+        yield extent, _key("image+text", extent), _key("text", extent)
 
 
 def _against_composition(there: set[str]) -> Iterator[Pair]:
     networks = [_key("image")] if _key("image") in there else [_key("image", e) for e in EXTENTS]
     networks += [_key(model, extent) for model in ("text", "image+text") for extent in EXTENTS]
     for network in networks:
-        yield network, _key(COMPOSITION, stage="")
+        yield row_name(*network.split("|")), network, _key(COMPOSITION, stage="")
 
 
 def _fine_tuning_helps(there: set[str]) -> Iterator[Pair]:
     for model in ("image", "text", "image+text"):
         for extent in ("", *EXTENTS):
-            yield _key(model, extent), _key(model, extent, "head")
+            name = row_name(model, extent, "")
+            yield name, _key(model, extent), _key(model, extent, "head")
 
 
 def _more_text_helps(there: set[str]) -> Iterator[Pair]:
     for model in ("text", "image+text"):
         for less, more in (("formula", "keywords"), ("keywords", "all"), ("formula", "all")):
-            yield _key(model, more), _key(model, less)
+            yield f"{model}, {more} over {less}", _key(model, more), _key(model, less)
 
 
 _PAIRS: tuple[Callable[[set[str]], Iterator[Pair]], ...] = (
@@ -214,7 +192,7 @@ def _compared(
     there = set(predictions["model"].unique())
     models = dict(tuple(predictions.groupby("model", sort=False)))
     found = []
-    for a, b in pairs(there):
+    for case, a, b in pairs(there):
         if a not in there or b not in there:
             continue
         mine, other = models[a], models[b]
@@ -225,10 +203,18 @@ def _compared(
         if blended:
             mine = blend(mine, other)
         table = compare(pd.concat([mine, other]), a, b, alpha).reset_index()
-        found.append(table.assign(a=row_name(*a.split("|")), b=row_name(*b.split("|"))))
+        names = {"model": row_name(*a.split("|")), "baseline": row_name(*b.split("|"))}
+        if blended:
+            names["model"] = f"{names['baseline']} blended with {names['model']}"
+        found.append(table.assign(case=case, **names))
     if not found:
         return pd.DataFrame()
     table = pd.concat(found, ignore_index=True)
+    # intervals that hold together (Bonferroni): no pair that is uncertain has one without zero
+    freedom = table["folds"] - 1
+    wider = student.ppf(1 - alpha / 2 / len(table), freedom) / student.ppf(1 - alpha / 2, freedom)
+    half = wider * (table["high"] - table["low"]) / 2
+    table["low"], table["high"] = table["difference"] - half, table["difference"] + half
     corrected = holm(table["p"].to_numpy(dtype=float))
     better = (corrected < alpha) & (table["difference"] < 0)
     worse = (corrected < alpha) & (table["difference"] > 0)
@@ -261,55 +247,35 @@ def blend(network: pd.DataFrame, composition: pd.DataFrame) -> pd.DataFrame:
 def _said(target: str, question: Question, table: pd.DataFrame, unit: str) -> Answer:
     if table.empty:
         return Answer(target, question, "not run", "Not run, or in one fold only.", table)
-    folds = int(table["folds"].min())
+    table = table.reset_index(drop=True)
     better, worse = table[table["better"]], table[table["worse"]]
+    rest = table[~(table["better"] | table["worse"])]
     verdict: Verdict = "uncertain"
     if len(better) or len(worse):
         verdict = "it depends" if len(better) and len(worse) else "yes" if len(better) else "no"
-    sentences = [
-        _sentence(rows, form, unit)
-        for rows, form in ((better, question.yes), (worse, question.no))
-        if len(rows)
-    ]
-    rest = table[~(table["better"] | table["worse"])]
+    parts = [(question.better, better), (question.worse, worse)]
+    sentences = [f"{start}: {_cases(rows, unit)}." for start, rows in parts if len(rows)]
     if len(rest):
-        sentences.append(_no_difference(rest, len(rest) == len(table), folds, unit))
-    return Answer(target, question, verdict, " ".join(sentences), table.reset_index(drop=True))
+        start = f"No difference that {int(table['folds'].min())} folds can show"
+        sentences.append(f"{start}: {_cases(rest, unit, uncertain=True)}.")
+    return Answer(target, question, verdict, " ".join(sentences), table)
 
 
-def _sentence(rows: pd.DataFrame, form: str, unit: str) -> str:
-    """The pairs that survived, the largest difference first."""
+def _cases(rows: pd.DataFrame, unit: str, uncertain: bool = False) -> str:
+    """The pairs by their short names, the largest difference first; of that one, more."""
     rows = rows.reindex(rows["relative"].abs().sort_values(ascending=False).index)
-    parts = []
+    said = []
     for row in rows.itertuples():
-        numbers = f"RMSE {_error(row.baseline_rmse)} → {_error(row.rmse)} {unit}"
-        numbers += f", {_percent(row.relative)}, {_p(row.p_holm)}"
-        parts.append(f"{form.format(a=row.a, b=row.b)} ({numbers})")
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}."
-
-
-def _no_difference(rows: pd.DataFrame, all_of_them: bool, folds: int, unit: str) -> str:
-    closest = rows.loc[rows["p_holm"].idxmin()]
-    interval = f"{_percent(closest['low'] / closest['baseline_rmse'])} to "
-    interval += _percent(closest["high"] / closest["baseline_rmse"])
-    names = f"{closest['a']} and {closest['b']}"
-    one = f"RMSE {_error(closest['baseline_rmse'])} → {_error(closest['rmse'])} {unit}"
-    one += f", 95 % interval {interval}, {_p(closest['p_holm'])}"
-    start = f"No difference that {folds} folds can show"
-    if len(rows) == 1:
-        return f"{start} between {names} ({one})."
-    of = "any" if all_of_them else f"the other {len(rows)}"
-    return f"{start} in {of} pair{'' if all_of_them else 's'}; the nearest to one: {names} ({one})."
-
-
-def _error(value: float) -> str:
-    return np.format_float_positional(value, 3, fractional=False, trim="k").rstrip(".")
+        numbers = _percent(row.relative)
+        if uncertain and not said:
+            low, high = (_percent(end / row.baseline_rmse) for end in (row.low, row.high))
+            numbers += f", between {low} and {high}"
+        elif not said:
+            numbers = f"RMSE {significant(row.baseline_rmse)} → {significant(row.rmse)} {unit}, "
+            numbers += _percent(row.relative)
+        said.append(f"{row.case} ({numbers})")
+    return "; ".join(said)
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:+.0f} %".replace("-", "−")
-
-
-def _p(value: float) -> str:
-    return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
+    return f"{100 * value:+.0f}{NBSP}%".replace("-", "−")
