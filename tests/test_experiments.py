@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from rhosight import RhosightError
@@ -188,5 +187,3 @@ def test_the_papers_preset_has_its_recipes(dataset: Dataset) -> None:
     assert trials["T4"] == Recipe.named("paper-table2-T4", targets=("efermi",))
     second = next(e for e in plan.chosen_clip() if e.job.split.repeat == 1)
     assert second.job.recipe == Recipe.named("paper-table1-E_F-2")
-
-
