@@ -12,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pandas as pd
+
 from ..errors import RhosightError
 from ..runs import replacing
 from .exhibit import Exhibit
