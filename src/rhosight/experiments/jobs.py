@@ -30,6 +30,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from .. import __version__
 from ..errors import RhosightError
 from ..runs import replacing
 
@@ -79,7 +80,7 @@ class Job:
     split
         Which fold it is about.
     versions
-        Of the packages that decide about the numbers.
+        Of the libraries that decide about the numbers.
     recipe
         Of a network.
     baseline
@@ -117,12 +118,15 @@ class Job:
     @cached_property
     def name(self) -> str:
         """Readable in front, derived from the content behind."""
-        what = self.baseline or self.recipe.modality.replace("+", "-")
-        if self.kind == "network" and not any(self.recipe.epochs):
-            what += "-pretraining"
-        text = json.dumps(self.basis, sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-        return f"{what}-r{self.split.repeat}-f{self.split.fold}-{digest}"
+        return _name(self.basis)
+
+
+def _name(basis: dict[str, Any]) -> str:
+    what = basis["baseline"] or basis["recipe"]["modality"].replace("+", "-")
+    if basis["kind"] == "network" and not any(basis["recipe"]["epochs"]):
+        what += "-pretraining"
+    digest = hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest()[:12]
+    return f"{what}-r{basis['split']['repeat']}-f{basis['split']['fold']}-{digest}"
 
 
 class Worker(Protocol):
@@ -155,7 +159,34 @@ class JobFolder:
             ) from error
 
     def path(self, job: Job) -> Path:
-        return self.folder / job.name
+        """Where a job's results are, or will be."""
+        return self.folder / self._earlier.get(job.name, job.name)
+
+    @cached_property
+    def _earlier(self) -> dict[str, str]:
+        """Today's name of a job → the name under which an earlier version of rhosight ran it.
+
+        A recipe may have grown fields since; their defaults are what was done before.
+        """
+        from ..recipe import Recipe
+
+        found: dict[str, str] = {}
+
+        def name_today(name: str) -> str:
+            basis = json.loads((self.folder / name / "job.json").read_text(encoding="utf-8"))
+            if basis["recipe"]:
+                recipe = Recipe(**basis["recipe"])
+                basis["recipe"] = recipe.model_dump(mode="json", exclude_none=True)
+            basis["needs"] = [name_today(need) for need in basis["needs"]]
+            basis["versions"].pop("rhosight", None)
+            return _name(basis)
+
+        for path in self.folder.glob("*/result.json"):
+            try:
+                found[name_today(path.parent.name)] = path.parent.name
+            except (OSError, ValueError, KeyError, TypeError):  # of another recipe: another job
+                continue
+        return found
 
     def finished(self, job: Job) -> bool:
         return (self.path(job) / "result.json").exists()
@@ -268,6 +299,7 @@ class JobFolder:
             "seconds": round(seconds, 2),
             "cpu_seconds": round(used, 2),
             "finished": _now(),
+            "rhosight": __version__,
             **hardware(),
         }
         with replacing(folder / "result.json") as draft:  # last: it marks the end

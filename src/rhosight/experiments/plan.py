@@ -26,6 +26,12 @@ KEYS: tuple[str, ...] = ("repeat", "fold", "extent", "trial")
 """Columns that tell where a row of a job's result belongs; the others are the job's own."""
 
 
+def _libraries() -> tuple[tuple[str, str], ...]:
+    """Without our own version: results are kept from one to the next."""
+    found = installed_versions()
+    return tuple(sorted((name, found[name]) for name in found if name != "rhosight"))
+
+
 @dataclass(frozen=True)
 class Entry:
     """A job, and what an experiment calls it: one job may serve several.
@@ -63,16 +69,14 @@ class Plan:
     only_folds
         Run only the first so many folds of each repeat.
     versions
-        Of the packages that decide about the numbers.
+        Of the libraries that decide about the numbers.
     """
 
     dataset: Dataset
     preset: Preset
     repeats: int = 1
     only_folds: int | None = None
-    versions: tuple[tuple[str, str], ...] = field(
-        default_factory=lambda: tuple(sorted(installed_versions().items()))
-    )
+    versions: tuple[tuple[str, str], ...] = field(default_factory=_libraries)
 
     @classmethod
     def of(

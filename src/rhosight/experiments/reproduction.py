@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..errors import RhosightError
 from ..runs import replacing
+from ..saved_model import versions
 from .exhibit import Exhibit
 from .jobs import Job, JobFolder, Progress, hardware
 from .plan import Frames, Plan
@@ -243,7 +244,7 @@ def describe_run(
         "dataset_sha256": plan.fingerprint,
         "targets": list(preset.targets),
         "units": {target: dataset.units[target] for target in preset.targets},
-        "versions": dict(plan.versions),
+        "versions": versions(),
         "hardware": hardware(),
         "jobs": len(results),
         "seconds": round(sum(result["seconds"] for result in results), 1),

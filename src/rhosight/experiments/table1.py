@@ -25,4 +25,4 @@ def exhibit(plan: Plan, frames: Frames) -> Exhibit:
     networks = runs[runs["model"] == "clip"]
     table = summary(pd.concat([networks, shown.assign(trial="mean")]), by=("trial",))
     table = beside_paper(table, "table1")
-    return Exhibit("table1", TITLE, table, dots(table, "r2", TITLE))
+    return Exhibit("table1", TITLE, table, dots(table, "r2"))

@@ -20,4 +20,4 @@ def trial_exhibit(name: str, title: str, frames: Frames) -> Exhibit:
     energy = frames.predictions[frames.predictions["target"] == TARGET]
     shown = standardised(energy).query("part != 'train' and stage != 'head'")
     table = beside_paper(summary(shown, by=("trial",)), name)
-    return Exhibit(name, title, table, dots(table, "r2", title))
+    return Exhibit(name, title, table, dots(table, "r2"))
