@@ -18,36 +18,29 @@ from pydantic import BaseModel, ConfigDict, Field
 from pymatgen.core import Structure
 from safetensors.numpy import load_file, save_file
 
-from .baselines import composition_features, density_features
+from .blocks import (
+    COMPOSITION_BLOCKS,
+    SPARSE,
+    STATISTICS_BLOCKS,
+    Crystals,
+    block_table,
+    needs_density,
+    structure_of,
+    to_blocks,
+)
 from .committee import Committee
 from .dataset import Dataset, folds
 from .density import ChargeDensity
-from .descriptors import STRUCTURE_BLOCKS, block_columns, descriptor_frame
+from .descriptors import STRUCTURE_BLOCKS
 from .errors import RhosightError
-from .free_atoms import difference_from_total
 from .gaussian_process import GaussianProcess, Term
 from .recipe import checked
 from .saved_model import WEIGHTS, SavedModel, codes_of, warn_of_other_codes
 from .schema import TARGETS
 from .uncertainty import ConformalIntervals, TrainingDomain
 
-Crystals = Sequence[ChargeDensity] | Sequence[Structure]
 Materials = Dataset | Sequence[ChargeDensity] | Mapping[str, Structure]
 """A dataset, densities, or (for a model that needs none) name → structure."""
-
-COMPOSITION_BLOCKS = ("magpie", "volume", "prototype")
-"""Blocks that :func:`rhosight.baselines.composition_features` gives: Magpie's statistics, volume
-per atom, and the structure type, one column for each that the training part has."""
-
-STATISTICS_BLOCKS = ("total", "difference", "promolecule")
-"""Blocks of :func:`rhosight.baselines.density_statistics`, one for each kind of density."""
-
-SPARSE = ("fractions", "element_densities", "prototype")
-"""Blocks whose features are mostly zero: standardised as they are."""
-
-
-CHUNK = 8
-"""Densities that are decoded at a time."""
 
 
 class Kernel(BaseModel):
@@ -144,7 +137,7 @@ class DescriptorRecipe(BaseModel):
     @property
     def uses_density(self) -> bool:
         """Whether a structure is not enough."""
-        return bool(set(self.blocks) - {*COMPOSITION_BLOCKS, *STRUCTURE_BLOCKS})
+        return needs_density(self.blocks)
 
 
 DESCRIPTOR_RECIPES: dict[str, dict[str, Any]] = {
@@ -288,7 +281,7 @@ class DescriptorModel(SavedModel):
             return pd.DataFrame(columns=[*names, "outside"], index=pd.Index([], name="material_id"))
         table = descriptor_table(crystals, self.recipe, progress)
         structures = materials.structures if isinstance(materials, Dataset) else crystals
-        elements = _elements([_structure(c) for c in structures])
+        elements = _elements([structure_of(c) for c in structures])
         blocks = to_blocks(table, self._prototypes)
         values, std = self._process.predict(blocks, return_std=True)
         low, high = self._intervals(values, std)
@@ -369,70 +362,8 @@ def descriptor_table(
     recipe: DescriptorRecipe,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """All numbers that a recipe reads of n crystals.
-
-    Parameters
-    ----------
-    crystals
-        Densities, or structures if the recipe reads no density. A density that has only `total`
-        gets its `difference` from :mod:`rhosight.free_atoms`.
-    recipe
-        Says which blocks.
-    progress
-        Called with ("descriptors", done, n).
-
-    Returns
-    -------
-    DataFrame of n rows; columns ``block.name``, and ``prototype``, a label.
-
-    Raises
-    ------
-    RhosightError
-        For a crystal without what the recipe reads, with partial occupancies, or with an element
-        that has no free atom.
-    """
-    parts = []
-    for start in range(0, len(crystals), CHUNK):
-        parts.append(_descriptors(crystals[start : start + CHUNK], recipe))
-        if progress:
-            progress("descriptors", min(start + CHUNK, len(crystals)), len(crystals))
-    return pd.concat(parts, ignore_index=True)
-
-
-def _descriptors(crystals: Crystals, recipe: DescriptorRecipe) -> pd.DataFrame:
-    if recipe.uses_density:
-        crystals = [_with_difference(c) for c in crystals]
-    composition = composition_features([_structure(c) for c in crystals])
-    parts = [
-        composition[["prototype"]],
-        composition.filter(regex="^MagpieData ").add_prefix("magpie."),
-        composition[["volume_per_atom"]].add_prefix("volume."),
-    ]
-    for kind in STATISTICS_BLOCKS:
-        if kind in recipe.blocks:
-            statistics = density_features(crystals, (kind,)).drop(columns="volume_per_atom")
-            parts.append(statistics.add_prefix(f"{kind}."))
-    others = [n for n in recipe.blocks if n not in (*COMPOSITION_BLOCKS, *STATISTICS_BLOCKS)]
-    parts.append(descriptor_frame(crystals, others))
-    return pd.concat(parts, axis=1)
-
-
-def to_blocks(table: pd.DataFrame, prototypes: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Block → its columns; structure types that the training part lacks are none of the known."""
-    columns = block_columns(name for name in table if name != "prototype")
-    blocks = {name: table[names] for name, names in columns.items()}
-    labels = pd.Categorical(table["prototype"], categories=prototypes)
-    blocks["prototype"] = pd.get_dummies(labels, dtype=float)
-    return blocks
-
-
-def _with_difference(crystal: Any) -> ChargeDensity:
-    if not isinstance(crystal, ChargeDensity):
-        raise RhosightError(
-            f"{crystal.composition.reduced_formula}: this model reads charge densities; use the "
-            "model no-dft for a structure alone"
-        )
-    return crystal if "difference" in crystal.grids else difference_from_total(crystal)
+    """All numbers that a recipe reads of n crystals, see :func:`rhosight.blocks.block_table`."""
+    return block_table(crystals, recipe.blocks, progress)
 
 
 def _crystals(materials: Materials) -> Sequence[ChargeDensity | Structure]:
@@ -449,10 +380,6 @@ def _names(materials: Materials) -> list[str]:
     if isinstance(materials, Mapping):
         return list(materials)
     return [density.name for density in _crystals(materials)]
-
-
-def _structure(crystal: ChargeDensity | Structure) -> Structure:
-    return crystal.structure if isinstance(crystal, ChargeDensity) else crystal
 
 
 def _elements(structures: Sequence[Structure]) -> list[set[str]]:

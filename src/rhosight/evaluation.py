@@ -33,7 +33,7 @@ from .descriptor_model import (
 )
 from .errors import RhosightError
 from .inputs import Inputs
-from .property_model import inner_split, make_inputs, scaler_of, texts_of
+from .property_model import inner_split, known_prototypes, make_inputs, scaler_of, texts_of
 from .recipe import MODALITIES, Recipe
 from .runs import open_run, replacing
 from .saved_model import r2_score, rmse, versions
@@ -201,7 +201,12 @@ class _Shared:
     def inputs(self) -> Inputs:
         if self._inputs is None:
             self._inputs = make_inputs(
-                self.dataset, self.recipe, progress=self.progress, texts=self.texts
+                self.dataset,
+                self.recipe,
+                progress=self.progress,
+                texts=self.texts,
+                # those that a fold's training part lacks are constant there, and left out
+                prototypes=known_prototypes(self.dataset, self.recipe),
             )
         return self._inputs
 
