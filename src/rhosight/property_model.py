@@ -223,10 +223,11 @@ class PropertyModel(SavedModel):
             if progress:
                 progress("predict", start + len(part), len(materials))
 
-    def values(self, inputs: Inputs) -> np.ndarray:
-        """Predictions of such inputs, shape (n, targets), in :attr:`units`."""
+    def values(self, inputs: Inputs, rows: np.ndarray | None = None) -> np.ndarray:
+        """Predictions of such inputs, or some rows of them, shape (rows, targets), in
+        :attr:`units`."""
         mean, std = self._scaler
-        rows = torch.arange(len(inputs))
+        rows = torch.arange(len(inputs)) if rows is None else torch.as_tensor(rows)
         return predict_rows(self.network, inputs, rows, self.recipe).numpy() * std + mean
 
     def _write(self, folder: Path) -> dict[str, Any]:

@@ -251,6 +251,7 @@ def load_model(name: str | os.PathLike) -> SavedModel:
         If there is no such model, or its weights are not those that were packaged.
     """
     from .descriptor_model import DescriptorModel
+    from .ensemble import Ensemble
     from .property_model import PropertyModel
 
     if name in BUNDLED_MODELS:
@@ -262,8 +263,8 @@ def load_model(name: str | os.PathLike) -> SavedModel:
             )
         return DescriptorModel.from_pretrained(folder)
     kind = read_config(name)[1]["kind"]
-    cls = DescriptorModel if kind == DescriptorModel.kind else PropertyModel
-    return cls.from_pretrained(name)
+    classes: dict[str, type[SavedModel]] = {c.kind: c for c in (DescriptorModel, Ensemble)}
+    return classes.get(kind, PropertyModel).from_pretrained(name)
 
 
 def read_config(folder: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
