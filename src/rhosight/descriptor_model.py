@@ -8,7 +8,7 @@ comes with an interval and a word on whether the material is like those of the t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -224,7 +224,9 @@ class DescriptorModel(SavedModel):
         predicted, std = self._cross_predict(dataset, blocks, labels, progress)
         self._process = committee_of(self.recipe).fit(blocks, labels)
         self._intervals = ConformalIntervals.fit(labels, predicted, std, self.recipe.level)
-        self._domain = TrainingDomain.fit(_joined(blocks), _elements(dataset.structures), std)
+        self._domain = TrainingDomain.fit(
+            _joined(blocks), [_elements(structure) for structure in dataset.structures], std
+        )
         self.out_of_fold = pd.DataFrame(
             {
                 "material_id": np.repeat(dataset.ids, len(self.targets)),
@@ -280,15 +282,19 @@ class DescriptorModel(SavedModel):
         :mod:`rhosight.uncertainty`); ``outside``: why a material is not, or None.
         """
         self._check_fitted()
-        warn_of_other_codes(codes_of(materials), self.about.get("codes", []))
         crystals = _crystals(materials)
         if not len(crystals):
             ends = ("", "_low", "_high")
             names = [f"{target}{end}" for target in self.targets for end in ends]
             return pd.DataFrame(columns=[*names, "outside"], index=pd.Index([], name="material_id"))
-        table = descriptor_table(crystals, self.recipe, progress)
-        structures = materials.structures if isinstance(materials, Dataset) else crystals
-        elements = _elements([_structure(c) for c in structures])
+        parts, names, elements, codes = [], [], [], set()
+        for part, descriptors in _chunks(crystals, self.recipe, progress):
+            parts.append(descriptors)
+            names += [getattr(crystal, "name", "") for crystal in part]
+            elements += [_elements(_structure(crystal)) for crystal in part]
+            codes |= codes_of(part)
+        warn_of_other_codes(codes, self.about.get("codes", []))
+        table = pd.concat(parts, ignore_index=True)
         blocks = to_blocks(table, self._prototypes)
         values, std = self._process.predict(blocks, return_std=True)
         low, high = self._intervals(values, std)
@@ -297,7 +303,8 @@ class DescriptorModel(SavedModel):
             columns[target] = values[:, number]
             columns[f"{target}_low"], columns[f"{target}_high"] = low[:, number], high[:, number]
         columns["outside"] = self._domain.reasons(_joined(blocks), elements, std, self.targets)
-        return pd.DataFrame(columns, index=pd.Index(_names(materials), name="material_id"))
+        names = list(materials) if isinstance(materials, Mapping) else names
+        return pd.DataFrame(columns, index=pd.Index(names, name="material_id"))
 
     def _cross_predict(
         self,
@@ -391,12 +398,19 @@ def descriptor_table(
         For a crystal without what the recipe reads, with partial occupancies, or with an element
         that has no free atom.
     """
-    parts = []
-    for start in range(0, len(crystals), CHUNK):
-        parts.append(_descriptors(crystals[start : start + CHUNK], recipe))
-        if progress:
-            progress("descriptors", min(start + CHUNK, len(crystals)), len(crystals))
+    parts = [descriptors for _, descriptors in _chunks(crystals, recipe, progress)]
     return pd.concat(parts, ignore_index=True)
+
+
+def _chunks(
+    crystals: Crystals, recipe: DescriptorRecipe, progress: Callable[[str, int, int], None] | None
+) -> Iterator[tuple[Crystals, pd.DataFrame]]:
+    """A few crystals at a time, each read once and then forgotten, with what describes them."""
+    for start in range(0, len(crystals), CHUNK):
+        part = crystals[start : start + CHUNK]
+        yield part, _descriptors(part, recipe)
+        if progress:
+            progress("descriptors", start + len(part), len(crystals))
 
 
 def _descriptors(crystals: Crystals, recipe: DescriptorRecipe) -> pd.DataFrame:
@@ -435,28 +449,23 @@ def _with_difference(crystal: Any) -> ChargeDensity:
     return crystal if "difference" in crystal.grids else difference_from_total(crystal)
 
 
-def _crystals(materials: Materials) -> Sequence[ChargeDensity | Structure]:
+def _crystals(materials: Materials) -> Crystals:
+    """The crystals; those of a sequence that reads them on demand are not read here."""
     if isinstance(materials, Dataset):
         return materials.densities
+    if isinstance(materials, ChargeDensity):
+        return [materials]
     if isinstance(materials, Mapping):
         return list(materials.values())
-    return [materials] if isinstance(materials, ChargeDensity) else list(materials)
-
-
-def _names(materials: Materials) -> list[str]:
-    if isinstance(materials, Dataset):
-        return materials.ids
-    if isinstance(materials, Mapping):
-        return list(materials)
-    return [density.name for density in _crystals(materials)]
+    return materials if isinstance(materials, Sequence) else list(materials)
 
 
 def _structure(crystal: ChargeDensity | Structure) -> Structure:
     return crystal.structure if isinstance(crystal, ChargeDensity) else crystal
 
 
-def _elements(structures: Sequence[Structure]) -> list[set[str]]:
-    return [{str(e) for e in s.composition.element_composition} for s in structures]
+def _elements(structure: Structure) -> set[str]:
+    return {str(element) for element in structure.composition.element_composition}
 
 
 def _rows(blocks: dict[str, pd.DataFrame], rows: np.ndarray) -> dict[str, pd.DataFrame]:

@@ -166,12 +166,13 @@ class PropertyModel(SavedModel):
         self._check_fitted()
         if isinstance(materials, ChargeDensity):
             materials = [materials]
-        warn_of_other_codes(codes_of(materials), self.about.get("codes", []))
         mean, std = self._scaler
-        found = []
+        found, names, codes = [], [], set()
         chunk = 16  # memory does not grow with the number of materials
         for start in range(0, len(materials), chunk):
-            part = materials[start : start + chunk]
+            part = materials[start : start + chunk]  # may be read from files at this moment
+            names += part.ids if isinstance(part, Dataset) else [d.name for d in part]
+            codes |= codes_of(part)
             # full precision: files of one crystal differ in the last digits, predictions must not
             inputs = make_inputs(part, self.recipe, reader(self.network), dtype=torch.float32)
             rows = torch.arange(len(inputs))
@@ -179,7 +180,7 @@ class PropertyModel(SavedModel):
             found.append(values.numpy() * std + mean)
             if progress:
                 progress("predict", start + len(part), len(materials))
-        names = materials.ids if isinstance(materials, Dataset) else [d.name for d in materials]
+        warn_of_other_codes(codes, self.about.get("codes", []))
         values = np.concatenate(found) if found else np.empty((0, len(self.recipe.targets)))
         index = pd.Index(names, name="material_id")
         return pd.DataFrame(values, index=index, columns=list(self.recipe.targets))

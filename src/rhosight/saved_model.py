@@ -251,7 +251,6 @@ def load_model(name: str | os.PathLike) -> SavedModel:
         If there is no such model, or its weights are not those that were packaged.
     """
     from .descriptor_model import DescriptorModel
-    from .property_model import PropertyModel
 
     if name in BUNDLED_MODELS:
         folder = MODELS / str(name)
@@ -261,9 +260,11 @@ def load_model(name: str | os.PathLike) -> SavedModel:
                 f"{folder / WEIGHTS}: not the weights that came with rhosight; install it again"
             )
         return DescriptorModel.from_pretrained(folder)
-    kind = read_config(name)[1]["kind"]
-    cls = DescriptorModel if kind == DescriptorModel.kind else PropertyModel
-    return cls.from_pretrained(name)
+    if read_config(name)[1]["kind"] == DescriptorModel.kind:
+        return DescriptorModel.from_pretrained(name)
+    from .property_model import PropertyModel  # Lightning takes seconds to load
+
+    return PropertyModel.from_pretrained(name)
 
 
 def read_config(folder: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
