@@ -253,18 +253,27 @@ def load_model(name: str | os.PathLike) -> SavedModel:
     from .descriptor_model import DescriptorModel
 
     if name in BUNDLED_MODELS:
-        folder = MODELS / str(name)
-        found = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-        if found != BUNDLED_MODELS[name]:
-            raise RhosightError(
-                f"{folder / WEIGHTS}: not the weights that came with rhosight; install it again"
-            )
-        return DescriptorModel.from_pretrained(folder)
+        return DescriptorModel.from_pretrained(bundled_folder(str(name)))
     if read_config(name)[1]["kind"] == DescriptorModel.kind:
         return DescriptorModel.from_pretrained(name)
     from .property_model import PropertyModel  # Lightning takes seconds to load
 
     return PropertyModel.from_pretrained(name)
+
+
+def bundled_folder(name: str) -> Path:
+    """Where a model of :data:`BUNDLED_MODELS` lies, its weights checked against their SHA-256.
+
+    Raises
+    ------
+    RhosightError
+        If the weights are not those that were packaged.
+    """
+    weights = MODELS / name / WEIGHTS
+    found = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.exists() else "no file"
+    if found != BUNDLED_MODELS[name]:
+        raise RhosightError(f"{weights}: not the weights that came with rhosight; install it again")
+    return weights.parent
 
 
 def read_config(folder: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
