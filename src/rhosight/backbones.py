@@ -335,18 +335,28 @@ def _hugging_face_model(name: str, pretrained: bool, modality: str = "text"):
 
 def _require_hub(name: str, hub_id: str | None, modality: str, bundled: str) -> None:
     """Fail at once, not after a minute of retries, where weights are neither here nor reachable."""
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    files = ("model.safetensors", "pytorch_model.bin")
-    if hub_id and any(isinstance(try_to_load_from_cache(hub_id, file), str) for file in files):
-        return
-    if not constants.HF_HUB_OFFLINE and _reachable(constants.ENDPOINT):
+    if (hub_id and cached_on_this_machine(hub_id)) or hub_answers():
         return
     raise RhosightError(
         f"the weights of {modality} backbone {name!r} are not on this machine and the model hub "
         f"cannot be reached: on a machine with network run `hf download {hub_id or name}` and copy "
         f"its cache (HF_HOME) here, or give a local folder, or use the bundled {bundled!r}"
     )
+
+
+def cached_on_this_machine(hub_id: str) -> bool:
+    """Whether the model hub's cache has weights under this id."""
+    from huggingface_hub import try_to_load_from_cache
+
+    files = ("model.safetensors", "pytorch_model.bin")
+    return any(isinstance(try_to_load_from_cache(hub_id, file), str) for file in files)
+
+
+def hub_answers() -> bool:
+    """Whether weights can be fetched: the user has not forbidden it, and the hub can be reached."""
+    from huggingface_hub import constants
+
+    return not constants.HF_HUB_OFFLINE and _reachable(constants.ENDPOINT)
 
 
 def _hub_error(name: str, modality: str, bundled: str, error: Exception) -> RhosightError:

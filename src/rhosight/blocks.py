@@ -9,7 +9,7 @@ Composition and structure type (:mod:`rhosight.baselines`), statistics of the de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -72,12 +72,22 @@ def block_table(
         For a crystal without what the blocks need, with partial occupancies, or with an element
         that has no free atom.
     """
-    parts = []
-    for start in range(0, len(crystals), CHUNK):
-        parts.append(_descriptors(crystals[start : start + CHUNK], blocks))
-        if progress:
-            progress("descriptors", min(start + CHUNK, len(crystals)), len(crystals))
+    parts = [descriptors for _, descriptors in described(crystals, blocks, progress)]
     return pd.concat(parts, ignore_index=True)
+
+
+def described(
+    crystals: Crystals,
+    blocks: Collection[str],
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Iterator[tuple[Crystals, pd.DataFrame]]:
+    """A few crystals at a time, each read once and then forgotten, and their part of
+    :func:`block_table`."""
+    for start in range(0, len(crystals), CHUNK):
+        part = crystals[start : start + CHUNK]
+        yield part, _descriptors(part, blocks)
+        if progress:
+            progress("descriptors", start + len(part), len(crystals))
 
 
 def to_blocks(table: pd.DataFrame, prototypes: Sequence[str]) -> dict[str, pd.DataFrame]:

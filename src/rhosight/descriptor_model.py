@@ -24,6 +24,7 @@ from .blocks import (
     STATISTICS_BLOCKS,
     Crystals,
     block_table,
+    described,
     needs_density,
     structure_of,
     to_blocks,
@@ -217,7 +218,9 @@ class DescriptorModel(SavedModel):
         predicted, std = self._cross_predict(dataset, blocks, labels, progress)
         self._process = committee_of(self.recipe).fit(blocks, labels)
         self._intervals = ConformalIntervals.fit(labels, predicted, std, self.recipe.level)
-        self._domain = TrainingDomain.fit(_joined(blocks), _elements(dataset.structures), std)
+        self._domain = TrainingDomain.fit(
+            _joined(blocks), [_elements(structure) for structure in dataset.structures], std
+        )
         self.out_of_fold = pd.DataFrame(
             {
                 "material_id": np.repeat(dataset.ids, len(self.targets)),
@@ -273,15 +276,19 @@ class DescriptorModel(SavedModel):
         :mod:`rhosight.uncertainty`); ``outside``: why a material is not, or None.
         """
         self._check_fitted()
-        warn_of_other_codes(codes_of(materials), self.about.get("codes", []))
         crystals = _crystals(materials)
         if not len(crystals):
             ends = ("", "_low", "_high")
             names = [f"{target}{end}" for target in self.targets for end in ends]
             return pd.DataFrame(columns=[*names, "outside"], index=pd.Index([], name="material_id"))
-        table = descriptor_table(crystals, self.recipe, progress)
-        structures = materials.structures if isinstance(materials, Dataset) else crystals
-        elements = _elements([structure_of(c) for c in structures])
+        parts, names, elements, codes = [], [], [], set()
+        for part, descriptors in described(crystals, self.recipe.blocks, progress):
+            parts.append(descriptors)
+            names += [getattr(crystal, "name", "") for crystal in part]
+            elements += [_elements(structure_of(crystal)) for crystal in part]
+            codes |= codes_of(part)
+        warn_of_other_codes(codes, self.about.get("codes", []))
+        table = pd.concat(parts, ignore_index=True)
         blocks = to_blocks(table, self._prototypes)
         values, std = self._process.predict(blocks, return_std=True)
         low, high = self._intervals(values, std)
@@ -290,7 +297,8 @@ class DescriptorModel(SavedModel):
             columns[target] = values[:, number]
             columns[f"{target}_low"], columns[f"{target}_high"] = low[:, number], high[:, number]
         columns["outside"] = self._domain.reasons(_joined(blocks), elements, std, self.targets)
-        return pd.DataFrame(columns, index=pd.Index(_names(materials), name="material_id"))
+        names = list(materials) if isinstance(materials, Mapping) else names
+        return pd.DataFrame(columns, index=pd.Index(names, name="material_id"))
 
     def _cross_predict(
         self,
@@ -366,24 +374,19 @@ def descriptor_table(
     return block_table(crystals, recipe.blocks, progress)
 
 
-def _crystals(materials: Materials) -> Sequence[ChargeDensity | Structure]:
+def _crystals(materials: Materials) -> Crystals:
+    """The crystals; those of a sequence that reads them on demand are not read here."""
     if isinstance(materials, Dataset):
         return materials.densities
+    if isinstance(materials, ChargeDensity):
+        return [materials]
     if isinstance(materials, Mapping):
         return list(materials.values())
-    return [materials] if isinstance(materials, ChargeDensity) else list(materials)
+    return materials if isinstance(materials, Sequence) else list(materials)
 
 
-def _names(materials: Materials) -> list[str]:
-    if isinstance(materials, Dataset):
-        return materials.ids
-    if isinstance(materials, Mapping):
-        return list(materials)
-    return [density.name for density in _crystals(materials)]
-
-
-def _elements(structures: Sequence[Structure]) -> list[set[str]]:
-    return [{str(e) for e in s.composition.element_composition} for s in structures]
+def _elements(structure: Structure) -> set[str]:
+    return {str(element) for element in structure.composition.element_composition}
 
 
 def _rows(blocks: dict[str, pd.DataFrame], rows: np.ndarray) -> dict[str, pd.DataFrame]:

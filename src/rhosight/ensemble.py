@@ -210,12 +210,16 @@ class Ensemble(SavedModel):
         self._check_fitted()
         if isinstance(materials, ChargeDensity):
             materials = [materials]
-        warn_of_other_codes(codes_of(materials), self.about.get("codes", []))
+        found, names, structures, codes = [], [], [], set()
         first = self.networks[0]  # members read the same
-        found = [
-            np.stack([member.values(inputs) for member in self.networks])
-            for inputs in first.inputs_of(materials, progress)
-        ]
+        for part, inputs in first.inputs_of(materials, progress):
+            found.append(np.stack([member.values(inputs) for member in self.networks]))
+            names += part.ids if isinstance(part, Dataset) else [d.name for d in part]
+            structures += (
+                part.structures if isinstance(part, Dataset) else [d.structure for d in part]
+            )
+            codes |= codes_of(part)
+        warn_of_other_codes(codes, self.about.get("codes", []))
         shape = (len(self.networks), 0, len(self.targets))
         values = np.concatenate(found, axis=1) if found else np.empty(shape)
         columns: dict[str, Any] = {}
@@ -225,10 +229,6 @@ class Ensemble(SavedModel):
             columns[target] = mean
             columns[f"{target}_low"], columns[f"{target}_high"] = mean - half, mean + half
             columns[f"{target}_std"] = spread
-        if isinstance(materials, Dataset):
-            names, structures = materials.ids, materials.structures
-        else:
-            names, structures = ([getattr(d, n) for d in materials] for n in ("name", "structure"))
         outside = self._domain.reasons(*_domain_features(structures)) if len(names) else []
         index = pd.Index(names, name="material_id")
         return pd.DataFrame(columns | {"outside": outside}, index=index)

@@ -196,9 +196,12 @@ class PropertyModel(SavedModel):
         self._check_fitted()
         if isinstance(materials, ChargeDensity):
             materials = [materials]
-        warn_of_other_codes(codes_of(materials), self.about.get("codes", []))
-        found = [self.values(inputs) for inputs in self.inputs_of(materials, progress)]
-        names = materials.ids if isinstance(materials, Dataset) else [d.name for d in materials]
+        found, names, codes = [], [], set()
+        for part, inputs in self.inputs_of(materials, progress):
+            found.append(self.values(inputs))
+            names += part.ids if isinstance(part, Dataset) else [d.name for d in part]
+            codes |= codes_of(part)
+        warn_of_other_codes(codes, self.about.get("codes", []))
         values = np.concatenate(found) if found else np.empty((0, len(self.recipe.targets)))
         index = pd.Index(names, name="material_id")
         return pd.DataFrame(values, index=index, columns=list(self.recipe.targets))
@@ -207,19 +210,20 @@ class PropertyModel(SavedModel):
         self,
         materials: Dataset | Sequence[ChargeDensity],
         progress: Callable[[str, int, int], None] | None = None,
-    ) -> Iterator[Inputs]:
-        """What the network reads of materials, a few at a time, so that memory does not grow with
-        their number; ``progress`` is called after each with (label, done, all)."""
+    ) -> Iterator[tuple[Dataset | Sequence[ChargeDensity], Inputs]]:
+        """A few materials at a time and what the network reads of them, so that memory does not
+        grow with their number; ``progress`` is called after each with (label, done, all)."""
         for start in range(0, len(materials), CHUNK):
-            part = materials[start : start + CHUNK]
+            part = materials[start : start + CHUNK]  # may be read from files at this moment
             # full precision: files of one crystal differ in the last digits, predictions must not
-            yield make_inputs(
+            inputs = make_inputs(
                 part,
                 self.recipe,
                 reader(self.network),
                 dtype=torch.float32,
                 prototypes=self._prototypes,
             )
+            yield part, inputs
             if progress:
                 progress("predict", start + len(part), len(materials))
 

@@ -251,20 +251,31 @@ def load_model(name: str | os.PathLike) -> SavedModel:
         If there is no such model, or its weights are not those that were packaged.
     """
     from .descriptor_model import DescriptorModel
-    from .ensemble import Ensemble
-    from .property_model import PropertyModel
 
     if name in BUNDLED_MODELS:
-        folder = MODELS / str(name)
-        found = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-        if found != BUNDLED_MODELS[name]:
-            raise RhosightError(
-                f"{folder / WEIGHTS}: not the weights that came with rhosight; install it again"
-            )
-        return DescriptorModel.from_pretrained(folder)
+        return DescriptorModel.from_pretrained(bundled_folder(str(name)))
     kind = read_config(name)[1]["kind"]
-    classes: dict[str, type[SavedModel]] = {c.kind: c for c in (DescriptorModel, Ensemble)}
-    return classes.get(kind, PropertyModel).from_pretrained(name)
+    if kind == DescriptorModel.kind:
+        return DescriptorModel.from_pretrained(name)
+    from .ensemble import Ensemble  # Lightning takes seconds to load
+    from .property_model import PropertyModel
+
+    return (Ensemble if kind == Ensemble.kind else PropertyModel).from_pretrained(name)
+
+
+def bundled_folder(name: str) -> Path:
+    """Where a model of :data:`BUNDLED_MODELS` lies, its weights checked against their SHA-256.
+
+    Raises
+    ------
+    RhosightError
+        If the weights are not those that were packaged.
+    """
+    weights = MODELS / name / WEIGHTS
+    found = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.exists() else "no file"
+    if found != BUNDLED_MODELS[name]:
+        raise RhosightError(f"{weights}: not the weights that came with rhosight; install it again")
+    return weights.parent
 
 
 def read_config(folder: str | os.PathLike) -> tuple[Path, dict[str, Any]]:

@@ -4,30 +4,60 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Annotated
 
 import typer
 
+from .. import __version__
 from ..errors import RhosightError
-from . import data, learning, predicting, slices
+from . import data, doctoring, learning, predicting, slices
 from .common import errors
 
 app = typer.Typer(
     name="rhosight",
     help="Structure-property relations from electron charge densities.",
+    epilog="Start with `rhosight doctor` and `rhosight predict best CHGCAR`; COMMAND --help shows "
+    "an example of each. Commands and options complete on the Tab key after "
+    "`rhosight --install-completion`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command, example in {
-    learning.demo: "rhosight demo --out demo",
-    learning.crossval: ("rhosight crossval mp-fcc --modality image --target bulk_modulus_vrh"),
-    learning.train: "rhosight train mp-fcc --out model",
-    learning.pretrain: "rhosight pretrain mp-fcc --out encoder",
-    predicting.predict: "rhosight predict best relaxed/*/CHGCAR --format csv",
-    slices.image: "rhosight image CHGCAR --kind difference --out slices",
-}.items():
-    app.command(epilog=f"Example: {example}")(command)
-app.add_typer(data.app, name="data")
+
+START, USE, TRAIN, DATA = "Start", "Use a model", "Train and compare", "Data"
+
+COMMANDS = (
+    # panel of the help, in this order; command; example
+    (START, doctoring.doctor, "rhosight doctor"),
+    (START, learning.demo, "rhosight demo --out demo"),
+    (USE, predicting.predict, "rhosight predict best relaxed/*/CHGCAR --format csv"),
+    (USE, slices.image, "rhosight image CHGCAR --kind difference --out slices"),
+    (TRAIN, learning.train, "rhosight train mp-fcc --out model"),
+    (TRAIN, learning.pretrain, "rhosight pretrain mp-fcc --out encoder"),
+    (
+        TRAIN,
+        learning.crossval,
+        "rhosight crossval mp-fcc --modality image --target bulk_modulus_vrh",
+    ),
+)
+for panel, command, example in COMMANDS:
+    app.command(rich_help_panel=panel, epilog=f"Example: {example}")(command)
+app.add_typer(data.app, name="data", rich_help_panel=DATA)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    """Options that stand before a command."""
 
 
 def main() -> None:
