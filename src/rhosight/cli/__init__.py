@@ -8,7 +8,7 @@ import sys
 import typer
 
 from ..errors import RhosightError
-from . import data, learning, predicting, slices
+from . import data, learning, predicting, slices, sweeping
 from .common import errors
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ for command, example in {
     learning.demo: "rhosight demo --out demo",
     learning.crossval: ("rhosight crossval mp-fcc --modality image --target bulk_modulus_vrh"),
     learning.train: "rhosight train mp-fcc --out model",
+    sweeping.sweep: "rhosight sweep mp-fcc --space network --trials 30 --out sweep",
     learning.pretrain: "rhosight pretrain mp-fcc --out encoder",
     predicting.predict: "rhosight predict best relaxed/*/CHGCAR --format csv",
     slices.image: "rhosight image CHGCAR --kind difference --out slices",
