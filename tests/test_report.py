@@ -17,7 +17,8 @@ from rhosight.dataset import Dataset, folds, split
 from rhosight.errors import RhosightError
 from rhosight.evaluation import CrossValidation
 from rhosight.image import Channel, ImageSettings
-from rhosight.report import _links, _number, _scale_bar, _setting, write_report
+from rhosight.page import links, number, setting
+from rhosight.report import _scale_bar, write_report
 from rhosight.training import STAGES, Recipe
 
 TARGETS = ("formation_energy_per_atom", "efermi", "bulk_modulus_vrh")
@@ -459,16 +460,16 @@ def test_unwritable_path_says_so_and_leaves_nothing(thirty: Dataset, tmp_path: P
 
 
 def test_numbers():
-    assert _number(-0.004, 2) == "0.00"
-    assert _number(-1.25, 1, 0.31) == "−1.2\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.3"
-    assert _number(float("nan"), 2) == "–"
+    assert number(-0.004, 2) == "0.00"
+    assert number(-1.25, 1, 0.31) == "−1.2\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.3"
+    assert number(float("nan"), 2) == "–"
 
 
 def test_settings_in_words():
-    assert _setting([1e-3, 5e-4]) == "0.001 (head), 0.0005 (fine-tuning)"
-    assert _setting(True) == "yes" and _setting(None) == "none"
+    assert setting([1e-3, 5e-4]) == "0.001 (head), 0.0005 (fine-tuning)"
+    assert setting(True) == "yes" and setting(None) == "none"
     channel = Channel(kind="spin", window=2, unit="lattice", hkl=(1, -1, 0), offset=0.5)
-    assert _setting(channel.model_dump(mode="json")) == (
+    assert setting(channel.model_dump(mode="json")) == (
         "spin, window 2 lattice scales, plane (1 -1 0), offset 0.5\N{NO-BREAK SPACE}d"
     )
 
@@ -482,6 +483,6 @@ def test_scale_bars_are_round():
 
 
 def test_links_stop_at_punctuation():
-    html = str(_links("A (2013), doi:10.1063/1.4812323), <b> arXiv:2401.09301."))
+    html = str(links("A (2013), doi:10.1063/1.4812323), <b> arXiv:2401.09301."))
     assert '<a href="https://doi.org/10.1063/1.4812323">doi:10.1063/1.4812323</a>),' in html
     assert '<a href="https://arxiv.org/abs/2401.09301">' in html and "&lt;b&gt;" in html

@@ -8,26 +8,32 @@ from __future__ import annotations
 import base64
 import io
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from .baselines import BASELINES, PRETRAINED
 from .chgnet import CHGNET_NOTE
 from .descriptor_model import DESCRIPTOR_RECIPES
-from .errors import RhosightError
 from .evaluation import PARTS, CrossValidation
 from .image import ImageSettings, density_image, to_pil, window_side
+from .page import (
+    FIRST,
+    SECOND,
+    SOFT,
+    channel_words,
+    inline_svg,
+    number,
+    page_style,
+    words,
+    write_page,
+)
 from .plane import lattice_plane
-from .runs import replacing
 from .saved_model import r2_score, rmse
-from .schema import KNOWN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,18 +46,6 @@ Row = tuple[str, str]  # model and stage; the stage of a baseline is empty
 EXAMPLES, SPANNED = 6, "bulk_modulus_vrh"  # how many, and the target they span if it is there
 MAX_PIXELS = 300  # side of an embedded picture; larger ones are reduced
 MAX_POINTS = 2000  # of a plot in vectors; one with more of them is drawn in pixels
-
-DOI, ARXIV = r"doi:([\w./()-]*\w)", r"arXiv:([\d.]*\d)"
-NBSP = "\N{NO-BREAK SPACE}"
-
-# matplotlib's colours (Okabe and Ito's) → the page's, which differ by day and night
-COLOURS = {
-    "#1b1f24": "currentColor",
-    "#767676": "var(--soft)",
-    "#0072b2": "var(--first)",
-    "#d55e00": "var(--second)",
-}
-INK, SOFT, FIRST, SECOND = COLOURS
 
 
 def write_report(result: CrossValidation, dataset: Dataset, path: str | os.PathLike) -> Path:
@@ -71,20 +65,7 @@ def write_report(result: CrossValidation, dataset: Dataset, path: str | os.PathL
     RhosightError
         If the dataset lacks a material of the result, or the file cannot be written.
     """
-    path = Path(path)
-    strict = {"autoescape": True, "undefined": StrictUndefined}
-    tidy = {"trim_blocks": True, "lstrip_blocks": True}
-    environment = Environment(loader=PackageLoader("rhosight"), **strict, **tidy)
-    filters = {"number": _number, "formula": _formula, "links": _links, "setting": _setting}
-    environment.filters |= filters | {"words": _words}
-    html = environment.get_template("report.html.j2").render(report=_Report(result, dataset))
-    try:
-        with replacing(path) as draft:
-            draft.write_text(html, encoding="utf-8")
-    except OSError as error:
-        reason = "is a folder" if path.is_dir() else f"no writable folder {path.parent}"
-        raise RhosightError(f"{path}: cannot be written ({reason}); choose another") from error
-    return path
+    return write_page(path, "report.html.j2", report=_Report(result, dataset))
 
 
 class _Report:
@@ -152,7 +133,7 @@ class _Report:
         for row, frame in zip(rows, frames, strict=True):
             title = ", ".join([row[0], row[1] or "baseline"])
             draw = _parity(frame, title, limits, self.units[target], self.digits[target])
-            label = f"{_words(target)}, predicted against true: {title}"
+            label = f"{words(target)}, predicted against true: {title}"
             plots.append(_svg(draw, (3.5, 4.2), label))
         return plots
 
@@ -192,7 +173,7 @@ class _Report:
         for channel in settings.channels:
             plane = lattice_plane(density.structure, channel.hkl, settings.symprec)
             bars.append(_scale_bar(window_side(channel, plane), settings))
-            names.append(_channel(channel.model_dump()))
+            names.append(channel_words(channel.model_dump()))
         if len(names) == 1:
             return [{"title": names[0], "src": _png(to_pil(image)), "bar": bars[0]}]
         one_scale = all(bar == bars[0] for bar in bars)
@@ -218,8 +199,8 @@ def _parity(
             true, predicted = frame.loc[frame["part"] == part, ["true", "predicted"]].to_numpy().T
             if not len(true):
                 continue
-            scores = f"R² {_number(r2_score(true, predicted), 2)}, "
-            scores += f"RMSE {_number(rmse(true, predicted), digits)} {unit}"
+            scores = f"R² {number(r2_score(true, predicted), 2)}, "
+            scores += f"RMSE {number(rmse(true, predicted), digits)} {unit}"
             look = {"s": 12, "marker": marker, "color": colour, "alpha": 0.55, "linewidth": 0}
             look |= {"rasterized": len(frame) > MAX_POINTS, "label": f"{part}: {scores}"}
             axes.scatter(true, predicted, **look)
@@ -248,29 +229,13 @@ def _curves(history: pd.DataFrame, title: str) -> Callable[[Axes], None]:
 
 
 def _svg(draw: Callable[[Axes], None], size: tuple[float, float], label: str) -> Markup:
-    """An inline SVG that takes its colours and its font from the page."""
-    import matplotlib
+    """What is drawn on one pair of axes, inline."""
     from matplotlib.figure import Figure
 
-    style = {"svg.fonttype": "none", "svg.hashsalt": label, "font.family": ["DejaVu Sans"]}
-    style |= {"font.size": 8, "axes.titlesize": 9, "legend.fontsize": 8, "legend.frameon": False}
-    style |= {"axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6}
-    style |= {"axes.edgecolor": SOFT, "text.color": INK, "axes.labelcolor": INK}
-    style |= {"xtick.color": SOFT, "ytick.color": SOFT, "text.parse_math": False}
-    style |= {"xtick.labelcolor": INK, "ytick.labelcolor": INK}
-    with matplotlib.rc_context(style):
+    with page_style(label):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.add_subplot())
-        buffer = io.StringIO()
-        unsaid = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, dpi=150, metadata=unsaid)
-    text = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
-    name = re.sub(r"\W+", "-", label)  # ids of several figures must not meet in one page
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
-    for colour, value in COLOURS.items():
-        text = text.replace(colour, value)
-    box, rest = re.search(r'<svg[^>]*(viewBox="[^"]*")[^>]*>(.*)', text, re.DOTALL).groups()
-    return Markup(f'<svg {box} role="img" aria-label="{escape(label)}">{rest}')
+    return inline_svg(figure, label)
 
 
 def _scale_bar(side: float, settings: ImageSettings) -> dict[str, str]:
@@ -302,54 +267,6 @@ def _png(picture: Image) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _words(target: str) -> str:
-    """A target in words, such as "bulk modulus"."""
-    return KNOWN[target].description.split(",")[0] if target in KNOWN else target
-
-
 def _decimals(spread: float) -> int:
     """So many that an error a tenth of the spread still has two digits."""
     return int(np.clip(2 - np.floor(np.log10(spread)), 0, 9)) if spread > 0 else 3
-
-
-def _number(value: float, digits: int, spread: float = np.nan) -> str:
-    """Fixed decimals, a true minus sign, no minus zero, "–" for NaN, ± spread if there is one."""
-    if np.isnan(value):
-        return "–"
-    text = f"{value:.{digits}f}"
-    text = text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
-    return text if np.isnan(spread) else f"{text}{NBSP}±{NBSP}{spread:.{digits}f}"
-
-
-def _setting(value: Any) -> str:
-    """A setting as one would write it: two numbers are those of the two stages."""
-    if value is None or isinstance(value, bool):
-        return {None: "none", True: "yes", False: "no"}[value]
-    if isinstance(value, dict) and "window" in value:
-        return _channel(value)
-    if not isinstance(value, list | tuple):
-        return f"{value:g}" if isinstance(value, float) else str(value)
-    parts = [_setting(part) for part in value]
-    if len(value) == 2 and all(isinstance(part, int | float) for part in value):
-        return f"{parts[0]} (head), {parts[1]} (fine-tuning)"
-    return "; ".join(parts)
-
-
-def _channel(channel: dict[str, Any]) -> str:
-    """Such as "difference, window 8 Å, densest plane, offset 0 d"."""
-    unit = "Å" if channel["unit"] == "angstrom" else "lattice scales"
-    plane = f"plane ({' '.join(map(str, channel['hkl']))})" if channel["hkl"] else "densest plane"
-    window, offset = f"window {channel['window']:g} {unit}", f"offset {channel['offset']:g}{NBSP}d"
-    return f"{channel['kind']}, {window}, {plane}, {offset}"
-
-
-def _formula(text: str) -> Markup:
-    return Markup(re.sub(r"\d+(\.\d+)?", r"<sub>\g<0></sub>", str(escape(text))))
-
-
-def _links(text: str) -> Markup:
-    """Plain text with its DOIs and arXiv numbers as links."""
-    html = str(escape(text))
-    for pattern, site in ((DOI, "https://doi.org/"), (ARXIV, "https://arxiv.org/abs/")):
-        html = re.sub(pattern, rf'<a href="{site}\1">\g<0></a>', html)
-    return Markup(html)

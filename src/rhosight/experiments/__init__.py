@@ -1,0 +1,1 @@
+"""The paper's tables and figures, made anew: one module for each, and the report of all."""

@@ -1,0 +1,280 @@
+"""Figures of results, ours beside the paper's, from the tables of :mod:`.scores`.
+
+Nothing is told by colour alone; colours are Okabe and Ito's, and cividis, which look alike to every
+eye. A figure belongs to no window: ``figure.savefig("a.png")``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from string import ascii_lowercase
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from ..errors import RhosightError
+from ..evaluation import PARTS
+from ..figures import NAMES as _TARGETS
+from ..page import FIRST, NBSP, SECOND, SOFT, number, page_style, significant
+from ..saved_model import r2_score, rmse
+from .scores import row_name
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_SHORT = {"train": "train", "validation": "val", "test": "test"}
+_MOST_POINTS = 2000  # of a plot in vectors; one with more is drawn in pixels
+_MOST_CURVES = 9  # panels of learning curves
+
+
+def heat_map(table: pd.DataFrame, title: str = "") -> Figure:
+    """Scores as the paper's Figures 2 and 9 show them, the paper's in columns of their own.
+
+    Parameters
+    ----------
+    table
+        From :func:`rhosight.experiments.scores.beside_paper`; one panel a target, one row a model,
+        extent and stage. Each cell says R² (± its standard deviation) and RMSE; the shade is R².
+    title
+        Above all panels.
+
+    Raises
+    ------
+    RhosightError
+        If the table is empty.
+    """
+    _require(table)
+    keys = ["extent", "model", "stage"]
+    rows = list(table[keys].drop_duplicates().itertuples(index=False, name=None))
+    targets = list(table["target"].unique())
+    parts = [part for part in PARTS if part in set(table["part"])]
+    columns = list(product(parts, ("ours", "paper")))
+    cells = table.set_index(["target", *keys, "part"])
+    with page_style(title):
+        size = 1.15 * len(columns) + 2.4, 0.36 * len(rows) + 0.75
+        figure = Figure(figsize=(size[0], size[1] * len(targets)), layout="constrained")
+        panels = figure.subplots(len(targets), 1, squeeze=False).ravel()
+        for letter, axes, target in zip(ascii_lowercase, panels, targets, strict=False):
+            for (y, row), (x, (part, whose)) in product(enumerate(rows), enumerate(columns)):
+                key = (target, *row, part)
+                if key in cells.index:
+                    _cell(axes, x, y, *_texts(cells.loc[key], whose))
+            unit = cells.loc[target]["rmse_unit"].dropna()
+            unit = f" / RMSE ({unit.iloc[0]})" if len(unit) else ""
+            axes.set_title(f"{letter}) {_name(target)}: R²{unit}", loc="left", weight="bold")
+            axes.set_xticks(
+                range(len(columns)), [f"{_SHORT[part]}\n{whose}" for part, whose in columns]
+            )
+            axes.set_yticks(range(len(rows)), [row_name(m, e, s) for e, m, s in rows])
+            axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
+            axes.tick_params(length=0)
+            axes.spines[:].set_visible(False)
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", weight="bold")
+    return figure
+
+
+def _texts(cell: pd.Series, whose: str) -> tuple[float, str]:
+    """Its R², and what stands in it."""
+    if whose == "paper":
+        r2, text, error = cell["paper_r2"], number(cell["paper_r2"], 2), cell["paper_rmse"]
+        digits = 2  # as printed
+    else:
+        r2, text, error = cell["r2"], number(cell["r2"], 2, cell["r2_std"]), cell["rmse"]
+        digits = 3
+    if np.isnan(r2):
+        return r2, ""
+    text = text.replace(NBSP, "")
+    return r2, text if np.isnan(error) else f"{text}\n{significant(error, digits)}"
+
+
+def _cell(axes: Axes, x: int, y: int, r2: float, text: str) -> None:
+    from matplotlib import colormaps
+
+    if not text:
+        return
+    colour = colormaps["cividis"](0.15 + 0.85 * float(np.clip(r2, 0, 1)))
+    left, width = (x - 0.46, 0.96) if x % 2 == 0 else (x - 0.5, 0.96)  # ours and paper's touch
+    axes.add_patch(Rectangle((left, y - 0.48), width, 0.96, facecolor=colour, linewidth=0))
+    ink = "black" if 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 0.45 else "white"
+    axes.text(x, y, text, ha="center", va="center", color=ink, fontsize=6.5, linespacing=1.1)
+
+
+def dots(table: pd.DataFrame, score: str = "r2", title: str = "") -> Figure:
+    """One row a model or trial: ours with its standard deviation, the paper's beside it.
+
+    Parameters
+    ----------
+    table
+        From :func:`rhosight.experiments.scores.beside_paper`; one panel a target and part. Rows are
+        named by trial, if there are trials, else by model, extent and stage.
+    score
+        ``"r2"`` or ``"rmse"``.
+    title
+        Above all panels.
+    """
+    _require(table)
+    if score not in ("r2", "rmse"):
+        raise RhosightError(f"no score {score!r}; draw r2 or rmse")
+    keys = [key for key in ("trial", "extent", "model", "stage") if key in table]
+    rows = list(table[keys].drop_duplicates().itertuples(index=False, name=None))
+    targets = list(table["target"].unique())
+    parts = [part for part in PARTS if part in set(table["part"])]
+    with page_style(title):
+        figure = Figure(
+            figsize=(2.5 * len(parts) + 1.2, (0.2 * len(rows) + 0.9) * len(targets)),
+            layout="constrained",
+        )
+        panels = figure.subplots(len(targets), len(parts), squeeze=False, sharey=True)
+        for (i, target), (j, part) in product(enumerate(targets), enumerate(parts)):
+            axes = panels[i, j]
+            mine = table[(table["target"] == target) & (table["part"] == part)]
+            places = [rows.index(tuple(row)) for row in mine[keys].itertuples(index=False)]
+            axes.errorbar(
+                mine[score],
+                places,
+                xerr=mine[f"{score}_std"].fillna(0),
+                fmt="o",
+                color=FIRST,
+                markersize=4,
+                linewidth=1,
+                label="ours, ± standard deviation",
+            )
+            look = {"marker": "^", "color": SECOND, "s": 22, "zorder": 3}
+            axes.scatter(mine[f"paper_{score}"], places, label="paper", **look)
+            unit = mine["rmse_unit"].dropna()
+            unit = f" ({unit.iloc[0]})" if score == "rmse" and len(unit) else ""
+            axes.set_xlabel(f"{'R²' if score == 'r2' else 'RMSE'}{unit}")
+            axes.set_title(f"{_name(target)}, {part}", loc="left", weight="bold")
+            axes.set_yticks(range(len(rows)), [_row(keys, row) for row in rows])
+            axes.set_ylim(len(rows) - 0.5, -0.5)
+            axes.grid(axis="y", color=SOFT, alpha=0.25, linewidth=0.5)
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+        handles, labels = panels[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=2)
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", weight="bold")
+    return figure
+
+
+def _row(keys: Sequence[str], values: Sequence[str]) -> str:
+    found = dict(zip(keys, values, strict=True))
+    name = row_name(found["model"], found["extent"], found["stage"])
+    return f"{found['trial']}, {name}" if found.get("trial") else name
+
+
+def parity(
+    predictions: pd.DataFrame, target: str, unit: str, rows: Sequence[tuple[str, str, str]]
+) -> Figure:
+    """Predicted against true values, one panel a row; validation and test part.
+
+    Parameters
+    ----------
+    predictions
+        With :data:`rhosight.experiments.scores.COLUMNS`; over repeats, a material's predictions of
+        a part are averaged.
+    target, unit
+        What is predicted.
+    rows
+        (model, extent, stage) of each panel.
+    """
+    keys = ["part", "material_id"]
+    frames = []
+    for model, extent, stage in rows:
+        names = {"target": target, "model": model, "extent": extent, "stage": stage}
+        mine = predictions[(predictions[list(names)] == list(names.values())).all(axis=1)]
+        mine = mine[mine["part"] != "train"]
+        frames.append(mine.groupby(keys)[["true", "predicted"]].mean().reset_index())
+    values = pd.concat(frames)[["true", "predicted"]].to_numpy() if frames else np.empty(0)
+    if not len(values):
+        raise RhosightError(f"{target}: no predictions of {', '.join(row_name(*r) for r in rows)}")
+    margin = 0.04 * (np.ptp(values) or 1.0)
+    limits = values.min() - margin, values.max() + margin
+    with page_style(target):
+        figure = Figure(figsize=(3.3 * len(rows), 3.9), layout="constrained")
+        panels = figure.subplots(1, len(rows), squeeze=False).ravel()
+        for axes, row, frame in zip(panels, rows, frames, strict=True):
+            axes.plot(limits, limits, color=SOFT, linewidth=0.8, zorder=1)
+            for part, colour, marker in (("validation", FIRST, "o"), ("test", SECOND, "^")):
+                points = frame.loc[frame["part"] == part, ["true", "predicted"]].to_numpy().T
+                if not points.size:
+                    continue
+                label = f"{part}: R² {number(r2_score(*points), 2)}, "
+                label += f"RMSE {significant(rmse(*points))} {unit}"
+                look: dict[str, Any] = {"s": 12, "marker": marker, "color": colour, "alpha": 0.55}
+                look |= {"linewidth": 0, "rasterized": len(frame) > _MOST_POINTS}
+                axes.scatter(*points, label=label, **look)
+            axes.set(xlabel=f"true ({unit})", ylabel=f"predicted ({unit})")
+            axes.set(xlim=limits, ylim=limits, aspect="equal")
+            axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderpad=0)
+            axes.set_title(row_name(*row), loc="left", pad=32, weight="bold")
+    return figure
+
+
+_METRICS = {
+    "r2": "R²",
+    "rmse": "RMSE (standard deviations)",
+    "watched": "Huber loss (standardised)",
+    "train": "Huber loss (standardised)",
+}
+
+
+def learning_curves(history: pd.DataFrame, metric: str = "watched", title: str = "") -> Figure:
+    """How a score of the validation folds goes with the epochs (paper Figures 6 and 7).
+
+    Parameters
+    ----------
+    history
+        One row an epoch: repeat, fold, extent, model, stage, epoch (from 0), and the metric; one
+        panel a model, extent and stage (and trial), one line a fold.
+    metric
+        Column: ``"r2"``, ``"rmse"`` (of standardised labels), or the losses ``"watched"``, with
+        which ``"train"`` is drawn, dashed.
+    title
+        Above all panels.
+    """
+    _require(history)
+    if metric not in _METRICS or metric not in history:
+        raise RhosightError(f"the history has no {metric!r}; draw one of {', '.join(_METRICS)}")
+    keys = [key for key in ("trial", "extent", "model", "stage") if key in history]
+    groups = list(history.groupby(keys, sort=False))[:_MOST_CURVES]
+    wide = min(3, len(groups))
+    high = -(-len(groups) // wide)
+    with page_style(title):
+        figure = Figure(figsize=(3.2 * wide, 2.5 * high + 0.3), layout="constrained")
+        panels = figure.subplots(high, wide, squeeze=False, sharey=True).ravel()
+        for axes in panels[len(groups) :]:
+            axes.remove()
+        for axes, (values, frame) in zip(panels, groups, strict=False):
+            styles = ((0, ()), (0, (4, 1.5)), (0, (1, 1)), (0, (6, 1, 1, 1)), (0, (3, 1, 1, 1)))
+            for (_, fold), curve in frame.groupby(["repeat", "fold"]):
+                epoch = curve["epoch"].to_numpy() + 1
+                if metric == "watched" and "train" in curve:
+                    axes.plot(epoch, curve["train"], color=FIRST, linewidth=0.8, linestyle="--")
+                look = {"color": SECOND, "linewidth": 1.0, "linestyle": styles[fold % len(styles)]}
+                axes.plot(epoch, curve[metric], **look)
+            axes.set(xlabel="epoch", ylabel=_METRICS[metric])
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            if metric == "r2":
+                axes.set_ylim(bottom=max(-0.5, min(0, axes.get_ylim()[0])), top=1)
+            else:
+                axes.set_ylim(bottom=0)
+            axes.set_title(_row(keys, values), loc="left", weight="bold")
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", weight="bold")
+    return figure
+
+
+def _name(target: str) -> str:
+    name = _TARGETS.get(target, target).replace("K$_{VRH}$", "").strip()
+    return f"{name[0].upper()}{name[1:]}"
+
+
+def _require(table: pd.DataFrame) -> None:
+    if table.empty:
+        raise RhosightError("no results to draw; run the experiment first")
