@@ -80,8 +80,10 @@ class ImageSettings(BaseModel):
         not, is set to 0 e/Å³. There a density depends on the code and its pseudo-potentials.
     core_radius
         In covalent radii of the element (Cordero et al., Dalton Trans. 2832 (2008),
-        doi:10.1039/b801115j). The smooth cores of the bundled densities are below 2 % of the free
-        atom's valence density beyond 0.9 for three of four elements, at most beyond 1.3 (Ga).
+        doi:10.1039/b801115j). Beyond 0.9 the smooth cores of the bundled densities are below 2 %
+        of the free atom's valence density for three of four elements (at worst beyond 1.3: Ga). It
+        covers a third of the image of an open crystal such as silicon, and most of a close-packed
+        metal's: three quarters of copper's.
     interpolation
         ``"spline"`` or ``"fourier"``, see :func:`rhosight.plane.sample`.
     symprec
