@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from .adapters import load_state, stored_state
 from .backbones import ClipBackbone, ImageBackbone, TextBackbone
 from .contrastive import pretrained_ids
 from .dataset import Dataset, split
@@ -185,13 +186,15 @@ class PropertyModel(SavedModel):
         return pd.DataFrame(values, index=index, columns=list(self.recipe.targets))
 
     def _write(self, folder: Path) -> dict[str, Any]:
-        state = {k: v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}
+        state, packaged = stored_state(self.network, self.recipe)
+        state = {key: value.contiguous() for key, value in state.items()}
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
         save_backbone_configs(encoders(self.network), folder)
         mean, std = self._scaler
         return {
             "recipe": self.recipe.model_dump(mode="json"),
             "scaler": {"mean": mean.tolist(), "std": std.tolist()},
+            "packaged": packaged,
         }
 
     @classmethod
@@ -199,17 +202,23 @@ class PropertyModel(SavedModel):
         model = cls(Recipe(**config["recipe"]))
         model._scaler = tuple(np.array(config["scaler"][name]) for name in ("mean", "std"))
         network = build_model(model.recipe, pretrained=False, saved=folder)
-        network.load_state_dict(load_file(folder / WEIGHTS))
+        # an older model's config has no "packaged": its weights are whole
+        load_state(network, model.recipe, load_file(folder / WEIGHTS), config.get("packaged", {}))
         model.network = network.eval()
         return model
 
     def _describe(self) -> tuple[str, str]:
         recipe = self.recipe
+        tuned = {
+            "all": "fine-tuned",
+            "last": f"the last {recipe.tuned_blocks} blocks of each fine-tuned",
+            "lora": f"fine-tuned by updates of rank {recipe.lora_rank} (LoRA)",
+        }[recipe.tuned]
         backbones = "\n".join(f"- `{n}`, SHA-256 `{h}`" for n, h in self.about["backbones"].items())
         density = ", ".join(recipe.image.kinds) if recipe.uses_image else "none"
         return f"{recipe.modality} model", (
             f"Reads: density {density}; text {recipe.extent if recipe.uses_text else 'none'}.\n\n"
-            f"Pre-trained encoders, fine-tuned:\n\n{backbones}\n\n"
+            f"Pre-trained encoders, {tuned}:\n\n{backbones}\n\n"
             "Limits: valid for crystals and densities like those it was trained on. The kind of "
             "density and the code that made it matter: see `config.json` for every setting."
         )

@@ -327,6 +327,7 @@ def versions() -> dict[str, str]:
         "timm",
         "transformers",
         "lightning",
+        "peft",
         "pymatgen",
         "robocrys",
         "scikit-learn",
