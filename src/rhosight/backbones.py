@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,24 @@ _PACKAGED = {
 }
 
 
-class ImageBackbone(nn.Module):
+class _Encoder(nn.Module):
+    """What all encoders have in common: a ``model``, all of which or a part learns."""
+
+    def train(self, mode: bool = True) -> Self:
+        """As :meth:`torch.nn.Module.train`; what does not learn stays in evaluation mode.
+
+        A frozen BatchNorm must not average the statistics of the batches that pass: the block
+        would drift although no weight of it learns. Frozen dropout would only be noise.
+        """
+        super().train(mode)
+        for module in self.model.modules():
+            weights = list(module.parameters())
+            if weights and not any(weight.requires_grad for weight in weights):
+                module.eval()
+        return self
+
+
+class ImageBackbone(_Encoder):
     """A timm image model without its classification head.
 
     ``forward`` takes images of shape (n, 3, h, w) in [-1, 1] and returns features (n, width): the
@@ -88,7 +106,7 @@ class ImageBackbone(nn.Module):
         save_config_for_hf(self.model, str(folder / "config.json"))
 
 
-class _ReadsText(nn.Module):
+class _ReadsText(_Encoder):
     """What encoders of text have in common."""
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -223,6 +241,11 @@ class ClipBackbone(_ReadsText):
     def text_embedding(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         found = self.model.text_model(input_ids=input_ids, attention_mask=attention_mask)
         return self.model.text_projection(found.pooler_output)
+
+
+def packaged_hash(name: str) -> str | None:
+    """SHA-256 of the weights of a default backbone; None for any other, which has no package."""
+    return _PACKAGED[name][2] if name in _PACKAGED else None
 
 
 def packaged_file(name: str) -> Path:

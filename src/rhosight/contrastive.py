@@ -99,6 +99,7 @@ class _Contrast(Stage):
             batch_size=settings.batch_size,
             patience=settings.patience,
             weight_decay=recipe.weight_decay,
+            precision=recipe.precision,
         )
         super().__init__(plan, encoder, stop)
         self.recipe, self.inputs, self.codes = recipe, inputs, codes

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from .adapters import load_state, stored_state
 from .backbones import ClipBackbone, ImageBackbone, TextBackbone
 from .baselines import prototype_label
 from .blocks import SPARSE, block_table, needs_density, to_blocks
@@ -235,7 +236,8 @@ class PropertyModel(SavedModel):
         return predict_rows(self.network, inputs, rows, self.recipe).numpy() * std + mean
 
     def _write(self, folder: Path) -> dict[str, Any]:
-        state = {k: v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}
+        state, packaged = stored_state(self.network, self.recipe)
+        state = {key: value.contiguous() for key, value in state.items()}
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
         save_backbone_configs(encoders(self.network), folder)
         mean, std = self._scaler
@@ -243,6 +245,7 @@ class PropertyModel(SavedModel):
             "recipe": self.recipe.model_dump(mode="json"),
             "scaler": {"mean": mean.tolist(), "std": std.tolist()},
             "prototypes": self._prototypes,
+            "packaged": packaged,
         }
 
     @classmethod
@@ -253,19 +256,25 @@ class PropertyModel(SavedModel):
         weights = load_file(folder / WEIGHTS)
         columns = len(weights.get("descriptors.backbone.mean", ()))
         network = build_model(model.recipe, pretrained=False, saved=folder, columns=columns)
-        network.load_state_dict(weights)
+        # an older model's config has no "packaged": its weights are whole
+        load_state(network, model.recipe, weights, config.get("packaged", {}))
         model.network = network.eval()
         return model
 
     def _describe(self) -> tuple[str, str]:
         recipe = self.recipe
+        tuned = {
+            "all": "fine-tuned",
+            "last": f"the last {recipe.tuned_blocks} blocks of each fine-tuned",
+            "lora": f"fine-tuned by updates of rank {recipe.lora_rank} (LoRA)",
+        }[recipe.tuned]
         backbones = "\n".join(f"- `{n}`, SHA-256 `{h}`" for n, h in self.about["backbones"].items())
         density = ", ".join(recipe.image.kinds) if recipe.uses_image else "none"
         numbers = f"; descriptors {', '.join(recipe.descriptors)}" if recipe.descriptors else ""
         return f"{recipe.modalities[-1]} model", (
             f"Reads: density {density}; text {recipe.extent if recipe.uses_text else 'none'}"
             f"{numbers}.\n\n"
-            f"Pre-trained encoders, fine-tuned:\n\n{backbones}\n\n"
+            f"Pre-trained encoders, {tuned}:\n\n{backbones}\n\n"
             "Limits: valid for crystals and densities like those it was trained on. The kind of "
             "density and the code that made it matter: see `config.json` for every setting."
         )

@@ -27,6 +27,7 @@ from .image import ImageSettings
 from .schema import TARGETS
 
 Modality = Literal["image", "text", "image+text", "clip"]
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 MODALITIES: tuple[str, ...] = (
     "image",
     "text",
@@ -153,6 +154,17 @@ class Recipe(BaseModel):
     views
         So many fixed turns (shifts, planes) of each image and wordings of each text: the head
         stage learns from all of them, and predictions are their mean. One without ``augment``.
+    tuned
+        What of the backbones learns in the fine-tuning stage: ``"all"``, ``"last"`` (only the last
+        ``tuned_blocks``: stages of an image backbone as timm groups them, layers of a transformer)
+        or ``"lora"`` (only updates of rank ``lora_rank``), see :mod:`rhosight.adapters`.
+    tuned_blocks, lora_rank
+        Read with ``tuned`` ``"last"`` and ``"lora"``.
+    precision
+        Of training, as Lightning names it. ``"auto"``: bfloat16 where a GPU has it, float16 on
+        other GPUs, float32 on CPUs, which are rarely faster otherwise.
+    compiled
+        Fine-tune through ``torch.compile``, which needs a C++ compiler; the last digits change.
     devices
         Fine-tune in so many processes, each on a GPU if there are GPUs and else on the CPU; they
         share every batch. The order of summation changes, so the last digits do.
@@ -189,6 +201,11 @@ class Recipe(BaseModel):
     shift: float = Field(0.0, ge=0, le=0.5)
     parallel: tuple[float, ...] = ()
     views: int = Field(6, ge=1)
+    tuned: Literal["all", "last", "lora"] = "all"
+    tuned_blocks: int = Field(2, ge=1)
+    lora_rank: int = Field(8, ge=1)
+    precision: Precision = "auto"
+    compiled: bool = False
     devices: int = Field(1, ge=1)
     seed: int = 0
 

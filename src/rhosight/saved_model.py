@@ -339,6 +339,7 @@ def versions() -> dict[str, str]:
         "timm",
         "transformers",
         "lightning",
+        "peft",
         "pymatgen",
         "robocrys",
         "scikit-learn",

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .adapters import limit_tuning
 from .backbones import TextBackbone
 from .contrastive import load_weights, pretrain_encoder
 from .inputs import Inputs
@@ -111,6 +112,7 @@ def train(
             load_weights(network.backbone, recipe)
         if isinstance(network, ClipModel):  # no part of a regression
             network.backbone.logit_scale.requires_grad_(False)
+        limit_tuning(network, recipe)
         parts = network.parts if isinstance(network, StackedModel) else {}
         for number, modality in enumerate(recipe.modalities):
             model = parts.get(modality, network)
@@ -202,6 +204,7 @@ class _Job:
             # epochs on the few materials that are watched: to keep that is to believe a lucky
             # number.
             keeps_start=self.stacked and phase == 1,
+            precision=recipe.precision,
             devices=recipe.devices if phase == 1 else 1,  # the head alone takes seconds
         )
 
@@ -229,13 +232,19 @@ def _features(job: _Job, model: nn.Module, inputs: Inputs, frozen: dict[str, Any
 
 
 class _Regression(Stage):
-    """Head stage: the head learns from cached features. Fine-tuning: everything learns."""
+    """Head stage: the head learns from cached features. Fine-tuning: the backbones learn, too."""
 
     def __init__(
         self, job: _Job, model: nn.Module, inputs: Inputs, labels: Tensor, stop_rows: np.ndarray
     ):
         super().__init__(job.plan, model.head if job.phase == 0 else model, stop_rows)
         self.job, self.inputs, self.labels = job, inputs, labels
+
+    def setup(self, stage: str) -> None:
+        if self.job.phase == 1 and self.job.recipe.compiled:
+            for encoder in encoders(self.network):
+                # in place: names of weights stay, and a copy in another process compiles its own
+                encoder.model.compile(dynamic=True)
 
     def outputs(self, rows: Tensor, learning: bool) -> Tensor:
         """Standardised predictions for rows of the inputs."""
@@ -261,7 +270,8 @@ class _Regression(Stage):
         """Huber loss of the standardised targets over the labels that are there."""
         labels = self.labels[rows].to(self.device)
         there = ~labels.isnan()
-        loss = functional.huber_loss(self.outputs(rows, learning)[there], labels[there])
+        outputs = self.outputs(rows, learning).float()  # which mixed precision has halved
+        loss = functional.huber_loss(outputs[there], labels[there])
         return loss, max(1, int(there.sum()))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -285,4 +295,5 @@ class _Regression(Stage):
         else:
             backbone_rate = recipe.image_rate if "image" in model.inputs else recipe.text_rate
             parts = [(model.backbone, backbone_rate), (model.head, rate)]
-        return [{"params": list(part.parameters()), "lr": lr} for part, lr in parts]
+        learning = (([p for p in part.parameters() if p.requires_grad], lr) for part, lr in parts)
+        return [{"params": weights, "lr": lr} for weights, lr in learning if weights]

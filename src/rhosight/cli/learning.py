@@ -42,6 +42,19 @@ class Extent(StrEnum):
     all = "all"
 
 
+class Tuned(StrEnum):
+    all = "all"
+    last = "last"
+    lora = "lora"
+
+
+class Precision(StrEnum):
+    auto = "auto"
+    single = "32-true"
+    bfloat16 = "bf16-mixed"
+    float16 = "16-mixed"
+
+
 _RECIPE_OPTIONS = {
     "preset": (
         str | None,
@@ -71,6 +84,12 @@ _RECIPE_OPTIONS = {
         "Batches from which the text backbone first learns the elements; 0 for none.",
     ),
     "pretraining_epochs": (int | None, None, "Of a dual encoder (modality clip); 0 for none."),
+    "tuned": (Tuned | None, None, "What of the backbones learns in the fine-tuning stage."),
+    "tuned_blocks": (int | None, None, "How many, for tuned last."),
+    "lora_rank": (int | None, None, "Of the updates, for tuned lora."),
+    "precision": (Precision | None, None, "Of training; auto is what the hardware is fast at."),
+    "compiled": (bool | None, None, "Fine-tune through torch.compile; needs a C++ compiler."),
+    "devices": (int | None, None, "Processes to fine-tune in, each on a GPU if there are any."),
     "seed": (int | None, None, "Of everything random in training."),
 }
 
