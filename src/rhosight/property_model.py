@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,9 @@ from .runs import open_run
 from .saved_model import WEIGHTS, SavedModel, codes_of, versions, warn_of_other_codes
 from .text import describe, truncated_fraction
 from .training import StageResult, predict_rows, train
+
+if TYPE_CHECKING:
+    from .explain import Explanation
 
 logger = logging.getLogger(__name__)
 
@@ -234,6 +237,36 @@ class PropertyModel(SavedModel):
         mean, std = self._scaler
         rows = torch.arange(len(inputs)) if rows is None else torch.as_tensor(rows)
         return predict_rows(self.network, inputs, rows, self.recipe).numpy() * std + mean
+
+    def _explainer(self, background: Dataset | None) -> Callable[[Any, bool], Explanation]:
+        from .explain.assembly import Predicted, explain_by_network, network_background
+        from .explain.networks import NetworkExplainer
+
+        others, sentence = network_background(background, self.about)
+        tokens = reader(self.network)
+        explainer = NetworkExplainer(
+            self.network,
+            self.recipe,
+            make_inputs(
+                others, self.recipe, tokens, dtype=torch.float32, prototypes=self._prototypes
+            ),
+        )
+        predicted = Predicted(self.units, *self._scaler, sentence)
+
+        def explain(part: Dataset | Sequence[ChargeDensity], details: bool) -> Explanation:
+            text = texts_of(part, self.recipe.extent)[0] if self.recipe.uses_text else ""
+            inputs = make_inputs(
+                part,
+                self.recipe,
+                tokens,
+                texts=[text],
+                dtype=torch.float32,
+                prototypes=self._prototypes,
+            )
+            density = getattr(part, "densities", part)[0]
+            return explain_by_network(explainer, inputs, density, text, predicted, details)
+
+        return explain
 
     def _write(self, folder: Path) -> dict[str, Any]:
         state, packaged = stored_state(self.network, self.recipe)

@@ -234,9 +234,7 @@ def sweep(
     recipe = space.recipe_of({})  # as it is where nothing varies
     dataset = dataset.require_targets(recipe.targets, how="any")
     if not isinstance(recipe, DescriptorRecipe) and recipe.early_stopping == "validation":
-        logger.info(
-            "early stopping watches the scored fold, as the paper does: optimistic"
-        )
+        logger.info("early stopping watches the scored fold, as the paper does: optimistic")
     settings = {
         "space": space.model_dump(mode="json"),
         "n_splits": n_splits,
