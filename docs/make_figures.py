@@ -57,47 +57,38 @@ def plane_in_cell(dataset: rhosight.Dataset, formula: str = "NaCl", window: floa
     have = dataset.table["formula"]
     material = dataset[have.index[have == formula][0]]
     plane = rhosight.lattice_plane(material.structure)
-    primitive = material.structure.lattice
-    centre = primitive.get_cartesian_coords(plane.points(0.0, 0.0, 0.0))
+    lattice, scale = material.structure.lattice, plane.lattice_scale
+    centre = plane.points(0.0, 0.0, 0.0)
+    # primitive vectors b + c - a … are the edges of an F lattice's cubic cell
+    to_cubic = np.linalg.inv(np.ones((3, 3)) - 2 * np.eye(3)) * scale
+    corners = (-scale / 2, scale / 2)
     figure = Figure(figsize=(9.6, 4.6), layout="constrained")
     axis = figure.add_subplot(1, 2, 1, projection="3d")
-    # the conventional cell of an F lattice around the plane's origin, in the primitive one's axes
-    a = plane.lattice_scale
-    edges = (primitive.matrix.sum(axis=0) - 2 * primitive.matrix) * (a / _norm(primitive.matrix))
-    corner = centre - edges.sum(axis=0) / 2
-    for start, end in combinations(product((0, 1), repeat=3), 2):
-        if np.abs(np.subtract(start, end)).sum() == 1:
-            line = corner + np.array([start, end]) @ edges
-            axis.plot(*line.T, color=GREY, linewidth=1)
-    marks = dict(zip(("Na", "Cl"), (ORANGE, GREEN), strict=True))
-    sites = material.structure.get_sites_in_sphere(centre, a)
-    for symbol, colour in marks.items():
-        inside = [
-            site.coords
-            for site in sites
-            if site.species_string == symbol
-            and np.all(np.abs(np.linalg.solve(edges.T, site.coords - centre)) < 0.501)
-        ]
-        axis.scatter(*np.transpose(inside), s=60, color=colour, label=symbol, depthshade=False)
-    turns = np.array([(1, 1), (1, -1), (-1, -1), (-1, 1)]) * window / 2
-    square = centre + turns @ np.array([plane.x, plane.y])
+    for start, end in combinations(product(corners, repeat=3), 2):
+        if np.count_nonzero(np.subtract(start, end)) == 1:
+            axis.plot(*np.transpose([start, end]), color=GREY, linewidth=1)
+    around = material.structure.get_sites_in_sphere(lattice.get_cartesian_coords(centre), scale)
+    for symbol, colour in zip(("Na", "Cl"), (ORANGE, GREEN), strict=True):
+        places = np.array([s.frac_coords - centre for s in around if s.species_string == symbol])
+        inside = places @ to_cubic
+        inside = inside[np.abs(inside).max(axis=1) < 0.501 * scale]
+        axis.scatter(*inside.T, s=60, color=colour, label=symbol, depthshade=False)
+    half = window / 2
+    turns = np.array([(1, 1), (1, -1), (-1, -1), (-1, 1)]) * half
+    square = [(plane.points(u, v, 0.0) - centre) @ to_cubic for u, v in turns]
     axis.add_collection3d(Poly3DCollection([square], facecolor=BLUE, alpha=0.25, edgecolor=BLUE))
-    axis.set_box_aspect((1, 1, 1))
+    axis.set(xlim=(-half, half), ylim=(-half, half), zlim=(-half, half))
+    axis.set_box_aspect((1, 1, 1), zoom=1.4)
+    axis.view_init(elev=22, azim=-20)
     axis.set_axis_off()
     axis.legend(loc="lower left", frameon=False)
     axis.set_title(f"({' '.join(map(str, plane.hkl))}), window of {window:g} Å", fontsize=10)
     beside = figure.add_subplot(1, 2, 2)
     values = density_slice(material.density, Channel(kind="total", window=window), 300)
-    half = window / 2
     shown = beside.imshow(values, extent=(-half, half, -half, half), vmax=np.quantile(values, 0.98))
     figure.colorbar(shown, ax=beside, label="e/Å³", extend="max", shrink=0.85)
     beside.set(title="total on it", xlabel="x (Å)", ylabel="y (Å)")
     return figure
-
-
-def _norm(primitive: np.ndarray) -> float:
-    """Length of an edge of the conventional cell of an F lattice."""
-    return float(np.linalg.norm(primitive.sum(axis=0) - 2 * primitive[0]))
 
 
 if __name__ == "__main__":
