@@ -3,9 +3,9 @@
     python benchmarks/predict_speed.py [--many 1000]
 
 Each command runs in a process of its own, so that start-up is part of it. Files are CHGCARs of the
-bundled training part; a thousand are links to fifty of them. Bounds, on two cores: `import rhosight`
-0.5 s, one file 8 s, each further one 0.3 s, and no more memory for ``--many`` files than for a
-hundred, but for 10 %. The exit code is 1 if one is exceeded.
+bundled training part; a thousand are links to fifty of them. Bounds, on two cores: `import
+rhosight` 0.5 s, one file 8 s, each further one 0.3 s, and no more memory for ``--many`` files than
+for a hundred, but for 10 %. The exit code is 1 if one is exceeded.
 """
 
 from __future__ import annotations
