@@ -210,7 +210,7 @@ def total_and_difference(
         above, below = values.max() > scale.vmax, values.min() < scale.vmin
         ends = {(1, 1): "both", (1, 0): "max", (0, 1): "min"}.get((above, below), "neither")
         _colour_bar(figure, axis, scale, _MAPS[kind], "e/Å³", extend=ends, shrink=0.85)
-        _mark_atoms(axis, material.structure, plane, half, offset)
+        mark_atoms(axis, material.structure, plane, half, offset)
         axis.set(title=kind, xlabel="x (Å)", ylabel="y (Å)")
     indices = " ".join(map(str, plane.hkl))
     shift = f", {offset:g} d above it" if offset else ""
@@ -218,7 +218,7 @@ def total_and_difference(
     return figure
 
 
-def _mark_atoms(axis: Axes, structure, plane: LatticePlane, half: float, offset: float) -> None:
+def mark_atoms(axis: Axes, structure, plane: LatticePlane, half: float, offset: float) -> None:
     """Rings, and the element beside each, where atoms lie on the plane."""
     centre = structure.lattice.get_cartesian_coords(plane.points(0.0, 0.0, offset))
     sites = structure.get_sites_in_sphere(centre, 1.5 * half + LAYER_TOLERANCE)
