@@ -23,7 +23,7 @@ def test_notebook_runs(path: Path, tmp_path: Path):
 
 def test_notebooks_are_small_and_without_output():
     """Outputs age and hide what changed; whoever opens a notebook runs it."""
-    assert len(NOTEBOOKS) >= 1
+    assert len(NOTEBOOKS) == 2
     for path in NOTEBOOKS:
         notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
