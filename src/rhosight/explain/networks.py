@@ -1,8 +1,8 @@
 """Explanations of a network.
 
-The modalities are image, text and descriptors, as far as the network reads them. An absent one is that of another material, one of the background
-at a time, and the value of a coalition is the mean over all of these (interventional Shapley
-values; Janzing et al. 2020, arXiv:1910.13413).
+The modalities are image, text and descriptors, as far as the network reads them. An absent one is
+that of another material, one of the background at a time, and the value of a coalition is the mean
+over all of these (interventional Shapley values; Janzing et al. 2020, arXiv:1910.13413).
 
 Within a modality, integrated gradients say which pixels and which words matter, the other modality
 being the material's own. The image starts from the mean image of the background, the text from
