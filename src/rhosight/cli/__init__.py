@@ -8,7 +8,7 @@ import sys
 import typer
 
 from ..errors import RhosightError
-from . import data, learning, predicting, slices
+from . import data, learning, predicting, serving, slices
 from .common import errors
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ for command, example in {
     learning.pretrain: "rhosight pretrain mp-fcc --out encoder",
     predicting.predict: "rhosight predict best relaxed/*/CHGCAR --format csv",
     slices.image: "rhosight image CHGCAR --kind difference --out slices",
+    serving.serve: "rhosight serve --port 7860",
 }.items():
     app.command(epilog=f"Example: {example}")(command)
 app.add_typer(data.app, name="data")
