@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..figures import colour_limits, colour_map_of
-from .views import Slices, Solid
+from .views import Block, Slices
 
 _CONFIG = {
     "displaylogo": False,
@@ -21,10 +21,12 @@ _CONFIG = {
     "toImageButtonOptions": {"scale": 2},
 }
 _CLEAR = "rgba(0,0,0,0)"
-INK = "#7d8590"  # of texts and lines; readable on white and on near-black, the page's CSS refines it
+INK = (
+    "#7d8590"  # of texts and lines; readable on white and on near-black, the page's CSS refines it
+)
 _FONT = {"color": INK, "size": 12, "family": "inherit"}
 
-_SURFACE = {"total": "#3b82f6", "difference": "#3b82f6", "spin": "#f59e0b"}
+MORE, LESS = "#2f7fd1", "#d9622b"  # surfaces at the level, and at minus the level
 
 
 def slice_figure(slices: Slices, kind: str) -> str:
@@ -81,20 +83,20 @@ def slice_figure(slices: Slices, kind: str) -> str:
     )
 
 
-def solid_figure(solid: Solid) -> tuple[str, dict[str, float]]:
+def block_figure(block: Block) -> tuple[str, dict[str, float]]:
     """Atoms, the edges of the block, and an isosurface; and the range of its level.
 
     The surface is the first trace, so that the page can move its level without the server.
     """
     traces: list[dict[str, Any]] = []
-    level = {"least": 0.0, "most": 1.0, "value": 0.5}
-    if solid.values is not None and solid.kind:
-        surface, level = _surface(solid)
+    level = {"least": 0.0, "most": 1.0, "value": 0.5, "step": 0.1}
+    if block.values is not None and block.kind:
+        surface, level = _surface(block)
         traces.append(surface)
-    traces.append(_edges(solid.edges))
-    for element in dict.fromkeys(solid.elements):
-        rows = [i for i, symbol in enumerate(solid.elements) if symbol == element]
-        places = solid.atoms[rows]
+    traces.append(_edges(block.edges))
+    for element in dict.fromkeys(block.elements):
+        rows = [i for i, symbol in enumerate(block.elements) if symbol == element]
+        places = block.atoms[rows]
         traces.append(
             {
                 "type": "scatter3d",
@@ -102,12 +104,13 @@ def solid_figure(solid: Solid) -> tuple[str, dict[str, float]]:
                 "name": element,
                 **{name: _packed(places[:, i]) for i, name in enumerate("xyz")},
                 "marker": {
-                    "size": _size(element, float(solid.edges.max())),
+                    "size": _size(element, float(block.edges.max())),
                     "color": _colours().get(element, "#909090"),
                     "line": {"color": "#333", "width": 1},
                     "opacity": 1,
                 },
-                "hovertemplate": f"{element}<br>%{{x:.2f}}, %{{y:.2f}}, %{{z:.2f}} Å<extra></extra>",
+                "hovertemplate": f"{element}<br>%{{x:.2f}}, %{{y:.2f}}, %{{z:.2f}} Å"
+                "<extra></extra>",
             }
         )
     hidden = {"visible": False, "showspikes": False}
@@ -117,7 +120,10 @@ def solid_figure(solid: Solid) -> tuple[str, dict[str, float]]:
             "yaxis": hidden,
             "zaxis": hidden,
             "aspectmode": "data",
-            "camera": {"eye": {"x": 1.55, "y": 1.0, "z": 0.75}, "projection": {"type": "orthographic"}},
+            "camera": {
+                "eye": {"x": 1.55, "y": 1.0, "z": 0.75},
+                "projection": {"type": "orthographic"},
+            },
             "dragmode": "orbit",
         },
         "height": 420,
@@ -127,16 +133,21 @@ def solid_figure(solid: Solid) -> tuple[str, dict[str, float]]:
     return _figure(traces, layout, "structure"), level
 
 
-def _surface(solid: Solid) -> tuple[dict[str, Any], dict[str, float]]:
-    values = solid.values
-    ticks = [np.linspace(0, edge, n) for edge, n in zip(solid.edges, values.shape, strict=True)]
+def _surface(block: Block) -> tuple[dict[str, Any], dict[str, float]]:
+    values = block.values
+    ticks = [np.linspace(0, edge, n) for edge, n in zip(block.edges, values.shape, strict=True)]
     places = np.meshgrid(*ticks, indexing="ij")
-    signed = solid.kind != "total"
+    signed = block.kind != "total"
     size = np.abs(values) if signed else values
     most = float(np.quantile(size, 0.995)) or 1e-3
     value = float(np.quantile(size, 0.93 if signed else 0.85))
-    least = most / 200
-    value = min(max(value, least), most)
+    # steps that read well: 1, 2 or 5 times a power of ten, about two hundred of them
+    step = most / 200
+    power = 10.0 ** np.floor(np.log10(step))
+    step = float(power * min(m for m in (1, 2, 5, 10) if m * power >= step))
+    most = step * np.floor(most / step)
+    value = step * round(min(max(value, step), most) / step)
+    level = {"least": step, "most": most, "value": value, "step": step}
     trace = {
         "type": "isosurface",
         **{name: _packed(place.ravel()) for name, place in zip("xyz", places, strict=True)},
@@ -145,7 +156,9 @@ def _surface(solid: Solid) -> tuple[dict[str, Any], dict[str, float]]:
         "isomax": value,
         "surface": {"count": 2 if signed else 1},
         "caps": {axis: {"show": False} for axis in "xyz"},
-        "colorscale": [[0, "#d9622b"], [1, "#2f7fd1"]] if signed else [[0, "#2f7fd1"], [1, "#2f7fd1"]],
+        "colorscale": [[0, "#d9622b"], [1, "#2f7fd1"]]
+        if signed
+        else [[0, "#2f7fd1"], [1, "#2f7fd1"]],
         "cmin": -1e-9 if signed else 0,
         "cmax": 1e-9 if signed else 1,
         "opacity": 0.45,
@@ -153,7 +166,7 @@ def _surface(solid: Solid) -> tuple[dict[str, Any], dict[str, float]]:
         "hoverinfo": "skip",
         "lighting": {"ambient": 0.6, "diffuse": 0.6, "specular": 0.2},
     }
-    return trace, {"least": least, "most": most, "value": value}
+    return trace, {n: round(float(v), 9) for n, v in level.items()}
 
 
 def _edges(edges: np.ndarray) -> dict[str, Any]:

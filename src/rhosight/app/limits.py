@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 MIB = 2**20
 
+MAX_INDEX = 12
+"""Of a plane that can be chosen: those of larger indices are hardly apart from each other."""
+
 
 @dataclass(frozen=True)
 class Limits:

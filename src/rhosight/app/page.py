@@ -11,9 +11,10 @@ from gradio.components.plot import PlotData
 
 from ..errors import RhosightError
 from . import cards
+from .endpoints import FREE, add_endpoints
+from .jobs import Jobs
 from .limits import MIB, Limits
-from .pool import Pool, Update
-from .store import Store
+from .pool import Update
 
 STYLE = Path(__file__).parent / "page.css"
 
@@ -25,20 +26,10 @@ _MOVE_LEVEL = """(level, kind) => {
   if (plot && plot.data.length && plot.data[0].type === 'isosurface')
     window.Plotly.restyle(
       plot, {isomin: [kind === 'total' ? level : -level], isomax: [level]}, [0]);
-  return [level, kind];
+  return [];
 }"""
 
 HEAD = '<meta name="color-scheme" content="light dark">'
-
-
-class DensityFile(gr.File):
-    """Gradio's file field, for files that :class:`rhosight.app.door.Door` has let through."""
-
-    is_template = True
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
-        """The file stays where it is, and is not remembered."""
-        return url_or_file_path and str(url_or_file_path)
 
 
 def theme() -> gr.Theme:
@@ -54,9 +45,19 @@ def theme() -> gr.Theme:
     )
 
 
-def build_page(pool: Pool, store: Store, limits: Limits) -> gr.Blocks:
-    """The page, whose jobs run in ``pool`` and whose files are in ``store``."""
-    jobs = _Jobs(pool, store)
+def build_page(jobs: Jobs, limits: Limits, materials: list[dict[str, str]]) -> gr.Blocks:
+    """The page and its API.
+
+    Parameters
+    ----------
+    jobs
+        What the controls start.
+    limits
+        For the texts.
+    materials
+        ``material`` (id) and ``formula`` of those that a visitor can choose.
+    """
+    choices = [(f"{m['formula']} · {m['material']}", m["material"]) for m in materials]
     with gr.Blocks(
         title="rhosight", analytics_enabled=False, fill_width=True, delete_cache=None
     ) as page:
@@ -64,7 +65,7 @@ def build_page(pool: Pool, store: Store, limits: Limits) -> gr.Blocks:
         gr.HTML(cards.header())
         key = gr.State("")
         with gr.Row(elem_id="choose", equal_height=True):
-            file = DensityFile(
+            file = gr.File(
                 label=f"CHGCAR, cube, XSF or CIF, up to {limits.file_bytes / MIB:g} MiB",
                 elem_id="file",
                 height=132,
@@ -73,7 +74,7 @@ def build_page(pool: Pool, store: Store, limits: Limits) -> gr.Blocks:
             )
             with gr.Column(scale=2, min_width=280):
                 material = gr.Dropdown(
-                    _choices(),
+                    choices,
                     value=None,
                     label="or a bundled material",
                     elem_id="material",
@@ -93,14 +94,40 @@ def build_page(pool: Pool, store: Store, limits: Limits) -> gr.Blocks:
             gr.HTML(cards.heading("Density on a lattice plane"))
             with gr.Row(elem_id="plane"):
                 indices = [
-                    gr.Number(1, label=name, precision=0, minimum=-12, maximum=12, min_width=56)
+                    gr.Number(
+                        1,
+                        label=name,
+                        precision=0,
+                        minimum=-12,
+                        maximum=12,
+                        min_width=60,
+                        elem_id=f"index-{name}",
+                    )
                     for name in "hkl"
                 ]
-                densest = gr.Button("Densest", size="sm", min_width=80)
+                densest = gr.Button("Densest plane", size="sm", min_width=120, elem_id="densest")
                 offset = gr.Slider(
-                    -1, 1, 0, step=0.02, label="Offset, interplanar spacings", min_width=220
+                    -1,
+                    1,
+                    0,
+                    step=0.02,
+                    label="Offset, interplanar spacings",
+                    min_width=240,
+                    buttons=[],
+                    elem_id="offset",
+                    scale=3,
                 )
-                window = gr.Slider(2, 24, 8, step=0.5, label="Window, Å", min_width=180)
+                window = gr.Slider(
+                    2,
+                    24,
+                    8,
+                    step=0.5,
+                    label="Window, Å",
+                    min_width=200,
+                    buttons=[],
+                    elem_id="window",
+                    scale=3,
+                )
             plane_line = gr.HTML("")
             with gr.Row():
                 figures = [
@@ -112,7 +139,9 @@ def build_page(pool: Pool, store: Store, limits: Limits) -> gr.Blocks:
             gr.HTML(cards.heading("Structure and isosurface"))
             with gr.Row():
                 shown = gr.Radio(["none"], value="none", label="Surface of", min_width=240)
-                level = gr.Slider(0, 1, 0.5, label="Level, e/Å³", min_width=220)
+                level = gr.Slider(
+                    0, 1, 0.5, label="Level, e/Å³", min_width=220, buttons=[], elem_id="level"
+                )
             solid = gr.Plot(show_label=False, elem_id="solid")
         nearest = gr.HTML("", elem_id="nearest")
 
@@ -140,9 +169,11 @@ def build_page(pool: Pool, store: Store, limits: Limits) -> gr.Blocks:
                 cancel: gr.Button(visible=False),
             }
             try:
-                async for new_key, update in jobs.analyse(visitor, file, material, kind):
+                path = file["path"] if file else None
+                async for update in jobs.analyse(visitor, path, material, kind):
                     yield {status: cards.status(update)}
                 result = update.result
+                new_key = result["key"]
                 has_density = bool(result["kinds"])
                 yield {
                     key: new_key,
@@ -153,7 +184,7 @@ def build_page(pool: Pool, store: Store, limits: Limits) -> gr.Blocks:
                     crystal: gr.Column(visible=True),
                 }
                 if has_density:
-                    async for update in jobs.slices(visitor, new_key, None, 0.0, window):
+                    async for update in jobs.slices(visitor, new_key, None, 0.0, window, "figures"):
                         yield {status: cards.status(update)}
                     yield {
                         offset: 0,
@@ -161,11 +192,11 @@ def build_page(pool: Pool, store: Store, limits: Limits) -> gr.Blocks:
                         **shown_slices(new_key, update.result, 0.0, window),
                     }
                 first = result["kinds"][0] if has_density else "none"
-                async for update in jobs.solid(visitor, new_key, first):
+                async for update in jobs.block(visitor, new_key, first, "figure"):
                     yield {status: cards.status(update)}
-                choices = [*result["kinds"], "none"]
+                surfaces = [*result["kinds"], "none"]
                 yield {
-                    shown: gr.Radio(choices, value=first, visible=has_density),
+                    shown: gr.Radio(surfaces, value=first, visible=has_density),
                     **shown_solid(update.result),
                     **done,
                 }
@@ -191,7 +222,7 @@ def build_page(pool: Pool, store: Store, limits: Limits) -> gr.Blocks:
                     minimum=span["least"],
                     maximum=span["most"],
                     value=span["value"],
-                    step=(span["most"] - span["least"]) / 200,
+                    step=span["step"],
                     visible=found["kind"] is not None,
                 ),
             }
@@ -199,14 +230,14 @@ def build_page(pool: Pool, store: Store, limits: Limits) -> gr.Blocks:
         file_field = file
 
         async def cut(
-            key: str, h: int, k: int, l: int, offset: float, window: float, request: gr.Request
+            key: str, h: int, k: int, m: int, offset: float, window: float, request: gr.Request
         ) -> dict[Any, Any]:
             if not key:
                 return {plane_line: ""}
             try:
-                hkl = [h, k, l] if any((h, k, l)) else None
+                hkl = [h, k, m] if any((h, k, m)) else None
                 found = await _last(
-                    jobs.slices(str(request.session_hash), key, hkl, offset, window)
+                    jobs.slices(str(request.session_hash), key, hkl, offset, window, "figures")
                 )
             except RhosightError as error:
                 return {plane_line: cards.problem(error)}
@@ -215,25 +246,27 @@ def build_page(pool: Pool, store: Store, limits: Limits) -> gr.Blocks:
                 **shown_slices(key, found, offset, window),
             }
 
+        def leave(request: gr.Request) -> None:
+            jobs.leave(str(request.session_hash))
+
         async def draw(key: str, kind: str, request: gr.Request) -> dict[Any, Any]:
             if not key:
                 return {solid: None}
             try:
-                found = await _last(jobs.solid(str(request.session_hash), key, kind))
+                found = await _last(jobs.block(str(request.session_hash), key, kind, "figure"))
             except RhosightError as error:
                 return {status: cards.problem(error)}
             return shown_solid(found)
 
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        again: dict[str, Any] = {"trigger_mode": "always_last", **FREE, **private}
         started = gr.on(
             [file.upload, material.input],
             show,
             [file, material, kind, window],
             outputs,
             preprocess=False,
-            trigger_mode="always_last",
-            concurrency_limit=None,
-            **private,
+            **again,
         )
         cancel.click(
             lambda: {status: cards.status("cancelled"), cancel: gr.Button(visible=False)},
@@ -243,11 +276,6 @@ def build_page(pool: Pool, store: Store, limits: Limits) -> gr.Blocks:
             queue=False,
             **private,
         )
-        again: dict[str, Any] = {
-            "trigger_mode": "always_last",
-            "concurrency_limit": None,
-            **private,
-        }
         cutting = [*indices, plane_line, *figures, downloads]
         gr.on(
             [*(number.submit for number in indices), *(number.blur for number in indices),
@@ -259,48 +287,9 @@ def build_page(pool: Pool, store: Store, limits: Limits) -> gr.Blocks:
         )
         shown.input(draw, [key, shown], [solid, level, status], **again)
         level.input(None, [level, shown], None, js=_MOVE_LEVEL)
-        page.unload(jobs.leave)
+        page.unload(leave)
+        add_endpoints(jobs, materials)
     return page
-
-
-class _Jobs:
-    """What the page asks of the worker processes."""
-
-    def __init__(self, pool: Pool, store: Store) -> None:
-        self._pool = pool
-        self._store = store
-
-    async def analyse(
-        self, visitor: str, file: dict[str, Any] | None, material: str | None, kind: str
-    ) -> AsyncIterator[tuple[str, Update]]:
-        if file:
-            path = Path(file["path"])
-            key, arguments = path.parent.name, {"name": path.name, "kind": kind}
-        else:
-            key, arguments = self._store.new(), {"material": material}
-        self._store.own(visitor, key)
-        answered = False
-        try:
-            folder = self._store.folder(key)
-            async for update in self._pool.run(visitor, "analyse", folder, arguments):
-                yield key, update
-                answered = update.result is not None
-        finally:
-            if not answered:
-                self._store.delete(key)
-
-    def slices(
-        self, visitor: str, key: str, hkl: list[int] | None, offset: float, window: float,
-        form: str = "figures",
-    ) -> AsyncIterator[Update]:  # fmt: skip
-        arguments = {"hkl": hkl, "offset": offset, "window": window, "form": form}
-        return self._pool.run(visitor, "slices", self._store.folder(key), arguments)
-
-    def solid(self, visitor: str, key: str, kind: str) -> AsyncIterator[Update]:
-        return self._pool.run(visitor, "solid", self._store.folder(key), {"kind": kind})
-
-    def leave(self, request: gr.Request) -> None:
-        self._store.leave(str(request.session_hash))
 
 
 async def _last(updates: AsyncIterator[Update]) -> dict[str, Any]:
@@ -311,12 +300,3 @@ async def _last(updates: AsyncIterator[Update]) -> dict[str, Any]:
 
 def _plot(figure: str | None) -> PlotData | None:
     return PlotData(type="plotly", plot=figure) if figure else None
-
-
-def _choices() -> list[tuple[str, str]]:
-    from ..dataset import load_dataset
-
-    table = load_dataset("mp-fcc").table
-    return sorted((f"{formula} · {id_}", id_) for id_, formula in table["formula"].items())
-
-

@@ -9,17 +9,20 @@ import logging
 import os
 import shutil
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request, UploadFile
+from fastapi import FastAPI, Query, Request
 from fastapi.responses import JSONResponse, Response
-from starlette.datastructures import FormData
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
+from ..dataset import load_dataset
 from ..errors import RhosightError
 from .door import API, Door
+from .jobs import Jobs
 from .limits import MIB, Limits
 from .pool import Pool
+from .reading import DATASET
 from .store import Store, safe_name
 
 logger = logging.getLogger(__name__)
@@ -49,11 +52,21 @@ def create_site(limits: Limits, workers: int) -> FastAPI:
     from .page import HEAD, STYLE, build_page, theme
 
     pool = Pool(workers, limits)
+    jobs = Jobs(pool, store)
+
+    page = build_page(jobs, limits, _materials())
+
+    async def sweep() -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            store.sweep()
+            for names in page.temp_file_sets:  # of every file that Gradio ever saw
+                names.clear()
 
     @contextlib.asynccontextmanager
     async def lifespan(site: FastAPI) -> AsyncIterator[None]:
         pool.start()
-        sweeper = asyncio.create_task(_sweep(store))
+        sweeper = asyncio.create_task(sweep())
         try:
             yield
         finally:
@@ -65,10 +78,10 @@ def create_site(limits: Limits, workers: int) -> FastAPI:
     site.state.pool, site.state.store = pool, store
     site.add_middleware(Door, store=store)
     _add_uploads(site, store, limits)
-    _add_downloads(site, store, pool)
+    _add_downloads(site, jobs)
     return gradio.mount_gradio_app(
         site,
-        build_page(pool, store, limits),
+        page,
         path="/",
         theme=theme(),
         css_paths=STYLE,
@@ -101,11 +114,11 @@ def _add_uploads(site: FastAPI, store: Store, limits: Limits) -> None:
         if store.size() + length > limits.disk_bytes:
             raise HTTPException(503, "too many files are open; try again in some minutes")
         try:
-            form: FormData = await request.form(max_files=1, max_fields=4)
+            form = await request.form(max_files=1, max_fields=4)
         except HTTPException:
             raise HTTPException(400, "send one file, as the field `files` of a form") from None
         file = form.get("files")
-        if not isinstance(file, UploadFile | _starlette_upload()):
+        if not isinstance(file, UploadFile):
             raise HTTPException(400, "send one file, as the field `files` of a form")
         key, name = store.new(), safe_name(file.filename or "")
         with (store.root / key / name).open("wb") as copy:
@@ -113,19 +126,17 @@ def _add_uploads(site: FastAPI, store: Store, limits: Limits) -> None:
         await form.close()
         return [f"{key}/{name}"]
 
+    @site.get(f"{API}/upload_progress")
+    async def upload_progress() -> Response:
+        """The browser asks while it sends; it need not be told what it knows."""
+        return Response('data: {"msg": "done"}\n\n', media_type="text/event-stream")
 
-def _starlette_upload() -> type:
-    from starlette.datastructures import UploadFile as Plain
 
-    return Plain
-
-
-def _add_downloads(site: FastAPI, store: Store, pool: Pool) -> None:
+def _add_downloads(site: FastAPI, jobs: Jobs) -> None:
     @site.get("/download/{key}/{name}")
     async def download(
         key: str,
         name: str,
-        request: Request,
         hkl: Annotated[str, Query(pattern=r"^(-?\d{1,3},-?\d{1,3},-?\d{1,3})?$")] = "",
         offset: Annotated[float, Query(ge=-10, le=10)] = 0.0,
         window: Annotated[float, Query(ge=1, le=40)] = 8.0,
@@ -133,17 +144,11 @@ def _add_downloads(site: FastAPI, store: Store, pool: Pool) -> None:
         form = {"slice.csv": "csv", "slice.png": "png"}.get(name)
         if form is None:
             raise HTTPException(404, "there is nothing here")
-        arguments = {
-            "hkl": [int(i) for i in hkl.split(",")] if hkl else None,
-            "offset": offset,
-            "window": window,
-            "form": form,
-        }
+        indices = [int(i) for i in hkl.split(",")] if hkl else None
+        result: dict[str, Any] = {}
         try:
-            folder = store.folder(key)
-            result = None
-            async for update in pool.run(key, "slices", folder, arguments):
-                result = update.result
+            async for update in jobs.slices(key, key, indices, offset, window, form):
+                result = update.result or {}
         except RhosightError as error:
             return JSONResponse({"detail": str(error)}, 400)
         if form == "csv":
@@ -151,14 +156,17 @@ def _add_downloads(site: FastAPI, store: Store, pool: Pool) -> None:
         else:
             content, kind = base64.b64decode(result["png"]), "image/png"
         return Response(
-            content, media_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'}
+            content,
+            media_type=kind,
+            headers={"Content-Disposition": f'attachment; filename="{name}"'},
         )
 
 
-async def _sweep(store: Store) -> None:
-    while True:
-        await asyncio.sleep(SWEEP_SECONDS)
-        store.sweep()
+def _materials() -> list[dict[str, str]]:
+    """Id and formula of the bundled materials, by formula."""
+    table = load_dataset(DATASET).table
+    pairs = sorted(zip(table["formula"], table.index, strict=True))
+    return [{"material": material, "formula": formula} for formula, material in pairs]
 
 
 def serve(host: str, port: int, workers: int, limits: Limits) -> None:

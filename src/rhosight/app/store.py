@@ -28,7 +28,10 @@ class Store:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self.root = Path(tempfile.mkdtemp(prefix="rhosight-"))
+        self._temporary = tempfile.TemporaryDirectory(
+            prefix="rhosight-", ignore_cleanup_errors=True
+        )
+        self.root = Path(self._temporary.name)
         self._used: dict[str, float] = {}
         self._visitors: dict[str, set[str]] = {}
 
@@ -96,7 +99,7 @@ class Store:
 
     def close(self) -> None:
         """Delete everything."""
-        shutil.rmtree(self.root, ignore_errors=True)
+        self._temporary.cleanup()
 
 
 def safe_name(name: str) -> str:

@@ -38,7 +38,7 @@ def warm_up() -> None:
     for name in ("best", "no-dft"):
         _predict(name, material.density if name == "best" else material.structure)
     drawing.slice_figure(views.cut(material.density, None, 0.0, 8.0), "total")
-    drawing.solid_figure(views.block(material.density, "total"))
+    drawing.block_figure(views.block(material.density, "total"))
 
 
 def analyse(
@@ -101,22 +101,26 @@ def slices(
     return {"figures": figures, "hkl": list(found.plane.hkl), "spacing": found.plane.spacing}
 
 
-def solid(
+def block(
     arguments: dict[str, Any], limits: Limits, progress: Callable[[str, int, int], None]
 ) -> dict[str, Any]:
-    """Atoms in the conventional cell, and the density of one ``kind`` in it, null for none."""
+    """Atoms in the conventional cell, and a density in it.
+
+    ``arguments``: ``kind``, of which there may be none; ``form``: ``figure`` or ``data``.
+    """
     crystal, kind = reading.kept(Path()), arguments["kind"]
-    if not isinstance(crystal, ChargeDensity) or kind not in crystal.grids:
-        kind = None
-    found = views.block(crystal, kind)
-    figure, level = drawing.solid_figure(found)
-    return {"figure": figure, "kind": kind, "level": level}
+    have = crystal.grids if isinstance(crystal, ChargeDensity) else ()
+    found = views.block(crystal, kind if kind in have else None)
+    if arguments["form"] == "data":
+        return found.to_dict()
+    figure, level = drawing.block_figure(found)
+    return {"figure": figure, "kind": found.kind, "level": level}
 
 
 TASKS: dict[str, Task] = {
     "analyse": analyse,
     "slices": slices,
-    "solid": solid,
+    "block": block,
 }
 
 
@@ -223,5 +227,3 @@ def _space_group(structure: Structure) -> tuple[str, int]:
         raise RhosightError(
             "no symmetry was found for this structure; check for atoms on top of each other"
         ) from error
-
-

@@ -18,6 +18,7 @@ from ..errors import RhosightError
 from ..figures import atoms_on_plane
 from ..image import Channel, density_slice
 from ..plane import LatticePlane, lattice_plane, sample
+from .limits import MAX_INDEX
 
 SLICE_PIXELS = 160
 
@@ -31,9 +32,6 @@ SMALLEST_BLOCK = 3.0
 """Å that each edge of the block is long at least."""
 
 MOST_ATOMS = 1500
-
-MAX_INDEX = 12
-"""Of a plane: those beyond are hardly apart from each other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +79,7 @@ class Slices:
 
 
 @dataclass(frozen=True, eq=False)
-class Solid:
+class Block:
     """A rectangular block of a crystal, edges along x, y and z.
 
     Attributes
@@ -101,6 +99,16 @@ class Solid:
     elements: list[str]
     kind: str | None
     values: np.ndarray | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: ``edges``, ``atoms`` (Å), ``elements``, ``kind``, ``values`` (e/Å³)."""
+        return {
+            "edges": self.edges.tolist(),
+            "atoms": np.round(self.atoms, 5).tolist(),
+            "elements": self.elements,
+            "kind": self.kind,
+            "values": None if self.values is None else np.round(self.values, 6).tolist(),
+        }
 
 
 def kinds_of(density: ChargeDensity) -> tuple[str, ...]:
@@ -129,7 +137,7 @@ def cut(
     Raises
     ------
     RhosightError
-        For Miller indices that are none, or beyond :data:`MAX_INDEX`.
+        For Miller indices that are none, or beyond :data:`rhosight.app.limits.MAX_INDEX`.
     """
     if hkl and max(map(abs, hkl)) > MAX_INDEX:
         raise RhosightError(f"Miller indices go from -{MAX_INDEX} to {MAX_INDEX} here")
@@ -143,7 +151,7 @@ def cut(
     return Slices(plane, offset, axis, values, atoms)
 
 
-def block(crystal: ChargeDensity | Structure, kind: str | None = None) -> Solid:
+def block(crystal: ChargeDensity | Structure, kind: str | None = None) -> Block:
     """Atoms, and one kind of density if given, in the conventional cell or a block as large.
 
     The edges follow the conventional cell's a, the part of b across it, and the part of c across
@@ -161,13 +169,13 @@ def block(crystal: ChargeDensity | Structure, kind: str | None = None) -> Solid:
     corner = structure[heaviest].coords
     atoms, elements = _atoms_within(structure, corner, axes, edges)
     if kind is None:
-        return Solid(edges, atoms, elements, None, None)
+        return Block(edges, atoms, elements, None, None)
     step = max(FINEST, float((edges.prod() / MOST_POINTS) ** (1 / 3)) * 1.06)
     counts = [max(2, int(edge / step) + 1) for edge in edges]
     ticks = [np.linspace(0, edge, count) for edge, count in zip(edges, counts, strict=True)]
     local = np.stack(np.meshgrid(*ticks, indexing="ij"), axis=-1)
     places = structure.lattice.get_fractional_coords(local @ axes + corner)
-    return Solid(edges, atoms, elements, kind, sample(crystal.grid(kind), places))
+    return Block(edges, atoms, elements, kind, sample(crystal.grid(kind), places))
 
 
 def _conventional(structure: Structure) -> np.ndarray:

@@ -19,7 +19,9 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 7860,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, max=64, help="Jobs at a time; as many as there are cores if not given."),
+        typer.Option(
+            min=1, max=64, help="Jobs at a time; as many as there are cores if not given."
+        ),
     ] = None,
     max_file: Annotated[int, typer.Option(min=1, help="Largest upload, MiB.")] = 256,
     max_points: Annotated[int, typer.Option(min=1, help="Largest grid, points.")] = 8_000_000,
@@ -33,7 +35,10 @@ def serve(
     from ..app.site import serve as run
 
     limits = Limits(
-        file_bytes=max_file * MIB, grid_points=max_points, seconds=seconds, memory_bytes=memory * MIB
+        file_bytes=max_file * MIB,
+        grid_points=max_points,
+        seconds=seconds,
+        memory_bytes=memory * MIB,
     )
     console.print(f"rhosight at http://{host}:{port} (stop with Ctrl-C)", highlight=False)
     run(host, port, workers or os.cpu_count() or 1, limits)
