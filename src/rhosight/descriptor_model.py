@@ -262,7 +262,10 @@ class DescriptorModel(SavedModel):
         return self.predict_intervals(materials, progress)[list(self.targets)]
 
     def predict_intervals(
-        self, materials: Materials, progress: Callable[[str, int, int], None] | None = None
+        self,
+        materials: Materials,
+        progress: Callable[[str, int, int], None] | None = None,
+        nearest: int = 0,
     ) -> pd.DataFrame:
         """Predictions with their intervals, and why a material may be beyond the model.
 
@@ -270,13 +273,17 @@ class DescriptorModel(SavedModel):
         ----------
         materials, progress
             As :meth:`predict` takes them.
+        nearest
+            How many of the nearest training materials to name.
 
         Returns
         -------
         DataFrame indexed as that of :meth:`predict`. For each target ``{target}``, and the ends
         ``{target}_low`` and ``{target}_high`` of an interval that is meant to hold the truth for
         the recipe's ``level`` of the materials that are like the training part (conformal,
-        :mod:`rhosight.uncertainty`); ``outside``: why a material is not, or None.
+        :mod:`rhosight.uncertainty`); ``outside``: why a material is not, or None. With ``nearest``
+        also ``nearest``: pairs of a training material's id and its distance in the descriptors,
+        1 being one standard deviation in each.
         """
         self._check_fitted()
         crystals = _crystals(materials)
@@ -300,6 +307,13 @@ class DescriptorModel(SavedModel):
             columns[target] = values[:, number]
             columns[f"{target}_low"], columns[f"{target}_high"] = low[:, number], high[:, number]
         columns["outside"] = self._domain.reasons(_joined(blocks), elements, std, self.targets)
+        if nearest:
+            rows, distances = self._domain.nearest(_joined(blocks), nearest)
+            ids = np.array(self.about["training_ids"])[rows]
+            columns["nearest"] = [
+                list(zip(i.tolist(), d.tolist(), strict=True))
+                for i, d in zip(ids, distances, strict=True)
+            ]
         names = list(materials) if isinstance(materials, Mapping) else names
         return pd.DataFrame(columns, index=pd.Index(names, name="material_id"))
 

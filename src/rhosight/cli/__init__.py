@@ -10,7 +10,7 @@ import typer
 
 from .. import __version__
 from ..errors import RhosightError
-from . import data, doctoring, learning, predicting, slices, sweeping
+from . import data, doctoring, learning, predicting, serving, slices, sweeping
 from .common import errors
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ COMMANDS = (
     (START, doctoring.doctor, "rhosight doctor"),
     (START, learning.demo, "rhosight demo --out demo"),
     (USE, predicting.predict, "rhosight predict best relaxed/*/CHGCAR --format csv"),
+    (USE, serving.serve, "rhosight serve --port 7860"),
     (USE, slices.image, "rhosight image CHGCAR --kind difference --out slices"),
     (TRAIN, learning.train, "rhosight train mp-fcc --out model"),
     (TRAIN, learning.pretrain, "rhosight pretrain mp-fcc --out encoder"),
