@@ -109,13 +109,16 @@ class ImageBackbone(_Encoder):
 class _ReadsText(_Encoder):
     """What encoders of text have in common."""
 
-    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token ids and attention mask, each (n, longest), int64, cut at ``max_tokens``."""
+    def tokenize(
+        self, texts: Sequence[str], max_tokens: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Token ids and attention mask, each (n, longest), int64, cut at ``max_tokens``: by default
+        all that the encoder reads."""
         tokens = self.tokenizer(
             list(texts),
             padding=True,
             truncation=True,
-            max_length=self.max_tokens,
+            max_length=max_tokens or self.max_tokens,
             return_tensors="pt",
         )
         return tokens["input_ids"], tokens["attention_mask"]

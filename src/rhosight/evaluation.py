@@ -278,11 +278,15 @@ def _fold(
 
     for name in shared.baselines:
         features = shared.baseline(name)
-        record(name, "", _fitted_baseline(name, features, shared.targets, rows["train"], recipe))
+        fitted = fitted_baseline(name, features, shared.targets, rows["train"], recipe.seed)
+        record(name, "", fitted)
 
     if shared.descriptors is not None:
         for name in DESCRIPTOR_RECIPES:
-            record(name, "", _fitted_descriptors(name, shared, rows["train"]))
+            fitted = fitted_descriptors(
+                name, shared.descriptors, shared.targets, rows["train"], recipe.seed
+            )
+            record(name, "", fitted)
 
     def on_stage(result: StageResult) -> None:
         record(result.modality, result.stage, result.predict)
@@ -335,14 +339,18 @@ def _fold(
     return result
 
 
-def _fitted_baseline(
-    name: str, features: pd.DataFrame, targets: np.ndarray, rows: np.ndarray, recipe: Recipe
+def fitted_baseline(
+    name: str, features: pd.DataFrame, targets: np.ndarray, rows: np.ndarray, seed: int
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """One baseline for each target, fitted on the labels that are there."""
+    """One baseline for each target, fitted on the labels that are there.
+
+    ``features`` are those of :func:`rhosight.baselines.baseline_features`, ``targets``
+    is (n, targets); returns rows → predictions (rows, targets) in the targets' units.
+    """
     models = []
     for column in range(targets.shape[1]):
         known = rows[~np.isnan(targets[rows, column])]
-        model = make_baseline(name, recipe.seed)
+        model = make_baseline(name, seed)
         models.append(model.fit(features.iloc[known], targets[known, column]))
 
     def predict(where: np.ndarray) -> np.ndarray:
@@ -351,14 +359,14 @@ def _fitted_baseline(
     return predict
 
 
-def _fitted_descriptors(
-    name: str, shared: _Shared, rows: np.ndarray
+def fitted_descriptors(
+    name: str, table: pd.DataFrame, targets: np.ndarray, rows: np.ndarray, seed: int
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """The Gaussian processes of a descriptor recipe, fitted on some rows."""
-    table = shared.descriptors
+    """The Gaussian processes of a descriptor recipe, fitted on some rows of its table; returns rows
+    → predictions (rows, targets) in the targets' units."""
     prototypes = sorted(set(table["prototype"].iloc[rows]))
-    process = committee_of(DescriptorRecipe.named(name, seed=shared.recipe.seed))
-    process.fit(to_blocks(table.iloc[rows], prototypes), shared.targets[rows])
+    process = committee_of(DescriptorRecipe.named(name, seed=seed))
+    process.fit(to_blocks(table.iloc[rows], prototypes), targets[rows])
 
     def predict(where: np.ndarray) -> np.ndarray:
         return process.predict(to_blocks(table.iloc[where], prototypes))

@@ -115,6 +115,10 @@ class Stage(L.LightningModule, ABC):
             found = [self.loss(rows, learning=False) for rows in self.stop_rows.split(EVAL_BATCH)]
         return sum(float(loss) * count for loss, count in found) / sum(n for _, n in found)
 
+    def epoch_scores(self) -> dict[str, float]:
+        """What the history holds of an epoch besides its losses; changes no mode or number."""
+        return {}
+
     def on_train_epoch_start(self) -> None:
         # one seed per epoch: dropout and augmentation survive an interruption
         rank = (self.global_rank,) if self._shared else ()
@@ -278,7 +282,8 @@ class _Record(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, stage: Stage) -> None:
         metrics = {key: float(trainer.callback_metrics[key]) for key in ("train", "watched")}
-        self.history.append({"epoch": trainer.current_epoch, **metrics})
+        scores = stage.epoch_scores()
+        self.history.append({"epoch": trainer.current_epoch, **metrics, **scores})
         if self.progress:
             epochs = trainer.max_epochs
             self.progress(stage.plan.label, trainer.current_epoch + 1, epochs, metrics["watched"])

@@ -360,17 +360,20 @@ def make_inputs(
             parallel = torch.stack([draw(recipe.image.moved(by)) for by in recipe.parallel])
     if recipe.uses_text:
         backbone = text_backbone or _reader(recipe)
+        longest = min(recipe.max_tokens or backbone.max_tokens, backbone.max_tokens)
         texts = texts or texts_of(materials, recipe.extent)
         wordings = recipe.views if recipe.augment else 1
         said = [reword(text, number) for number in range(wordings) for text in texts]
-        ids, mask = (part.reshape(wordings, len(texts), -1) for part in backbone.tokenize(said))
-        cut = truncated_fraction(texts, backbone.tokenizer, backbone.max_tokens)
+        ids, mask = (
+            part.reshape(wordings, len(texts), -1) for part in backbone.tokenize(said, longest)
+        )
+        cut = truncated_fraction(texts, backbone.tokenizer, longest)
         if cut or text_backbone is None:
             logger.info(
                 "texts (%s): %.1f %% are longer than the %d tokens that %s reads, and cut",
                 recipe.extent,
                 100 * cut,
-                backbone.max_tokens,
+                longest,
                 backbone.name,
             )
     if recipe.descriptors:

@@ -120,6 +120,8 @@ class Recipe(BaseModel):
         See :class:`rhosight.image.ImageSettings`.
     extent
         How much text: ``"formula"``, ``"keywords"`` or ``"all"``.
+    max_tokens
+        Of a text that the encoder is shown; None is all that it reads.
     element_steps
         Batches of made-up descriptions from which the text backbone first learns the elements'
         properties, see :mod:`rhosight.periodic_table`; 0 leaves that out, as the paper does.
@@ -183,6 +185,7 @@ class Recipe(BaseModel):
     pretraining: Pretraining = Pretraining()
     image: ImageSettings = ImageSettings()
     extent: Literal["formula", "keywords", "all"] = "keywords"
+    max_tokens: int | None = Field(None, ge=3)
     element_steps: int = Field(300, ge=0)
     epochs: tuple[int, int] = (60, 16)
     stacked_epochs: tuple[int, int] = (40, 3)

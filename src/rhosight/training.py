@@ -33,6 +33,7 @@ from .loop import EVAL_BATCH, Plan, Progress, Stage, fit_stage, quiet_lightning
 from .models import ClipModel, DescriptorNetwork, StackedModel, build_model, encoders
 from .periodic_table import learn_elements
 from .recipe import MODALITIES, Recipe
+from .saved_model import r2_score, rmse
 
 __all__ = ["MODALITIES", "STAGES", "Recipe", "StageResult", "build_model", "predict_rows", "train"]
 
@@ -62,6 +63,7 @@ def train(
     frozen: dict[str, Any] | None = None,
     progress: Progress | None = None,
     formulas: Sequence[str] = (),
+    scored_rows: np.ndarray | None = None,
 ) -> nn.Module:
     """Run the protocol and return the trained network.
 
@@ -90,6 +92,9 @@ def train(
         Called with (label, epoch, epochs, watched loss).
     formulas
         Of the n materials; read if the recipe pre-trains.
+    scored_rows
+        Materials that are scored after every epoch, for learning curves: the history then has
+        ``r2_TARGET`` and ``rmse_TARGET`` (of the standardised target). Nothing else reads them.
     """
     mean, std = scaler
     labels = torch.as_tensor((targets - mean) / std, dtype=torch.float32)
@@ -122,7 +127,7 @@ def train(
                     continue
                 if phase == 0:
                     job.features = _features(job, model, inputs, frozen)
-                lightning = _Regression(job, model, inputs, labels, stop_rows)
+                lightning = _Regression(job, model, inputs, labels, stop_rows, scored_rows)
                 folder = run_dir / f"{modality}-{stage}" if run_dir else None
                 history = fit_stage(lightning, fit_rows, folder, progress)
 
@@ -235,10 +240,17 @@ class _Regression(Stage):
     """Head stage: the head learns from cached features. Fine-tuning: the backbones learn, too."""
 
     def __init__(
-        self, job: _Job, model: nn.Module, inputs: Inputs, labels: Tensor, stop_rows: np.ndarray
+        self,
+        job: _Job,
+        model: nn.Module,
+        inputs: Inputs,
+        labels: Tensor,
+        stop_rows: np.ndarray,
+        scored_rows: np.ndarray | None = None,
     ):
         super().__init__(job.plan, model.head if job.phase == 0 else model, stop_rows)
         self.job, self.inputs, self.labels = job, inputs, labels
+        self.scored_rows = scored_rows
 
     def setup(self, stage: str) -> None:
         if self.job.phase == 1 and self.job.recipe.compiled:
@@ -265,6 +277,22 @@ class _Regression(Stage):
         with torch.inference_mode():
             views = [self.network(view[rows].to(self.device)) for view in self.job.features]
         return torch.stack(views).mean(0).cpu().numpy()
+
+    def epoch_scores(self) -> dict[str, float]:
+        """R² and RMSE of each standardised target on the scored rows."""
+        if self.scored_rows is None:
+            return {}
+        modes = {module: module.training for module in self.network.modules()}
+        predicted = self.predict(self.scored_rows)
+        for module, mode in modes.items():
+            module.training = mode
+        found = {}
+        for column, target in enumerate(self.job.recipe.targets):
+            true = self.labels[self.scored_rows, column].double().numpy()
+            known = ~np.isnan(true)
+            pair = true[known], predicted[known, column].astype(float)
+            found |= {f"r2_{target}": r2_score(*pair), f"rmse_{target}": rmse(*pair)}
+        return found
 
     def loss(self, rows: Tensor, learning: bool) -> tuple[Tensor, int]:
         """Huber loss of the standardised targets over the labels that are there."""

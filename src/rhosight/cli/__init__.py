@@ -10,7 +10,7 @@ import typer
 
 from .. import __version__
 from ..errors import RhosightError
-from . import data, doctoring, learning, predicting, serving, slices, sweeping
+from . import data, doctoring, experiments, learning, predicting, serving, slices, sweeping
 from .common import errors
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ COMMANDS = (
         learning.crossval,
         "rhosight crossval mp-fcc --modality image --target bulk_modulus_vrh",
     ),
+    (TRAIN, experiments.reproduce, "rhosight reproduce figure2 table1 --repeats 5"),
     (TRAIN, sweeping.sweep, "rhosight sweep mp-fcc --space network --trials 30 --out sweep"),
 )
 for panel, command, example in COMMANDS:

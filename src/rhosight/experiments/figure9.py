@@ -1,0 +1,17 @@
+"""Figure 9: image, text and stacked model, before and after fine-tuning."""
+
+from __future__ import annotations
+
+from .exhibit import Exhibit
+from .plan import Entry, Frames, Plan
+from .scores import beside_paper, summary
+
+TITLE = "Image, text and image+text models before and after fine-tuning"
+
+
+def entries(plan: Plan) -> list[Entry]:
+    return [*plan.stacked(), *plan.baselines()]
+
+
+def exhibit(plan: Plan, frames: Frames) -> Exhibit:
+    return Exhibit("figure9", TITLE, beside_paper(summary(frames.predictions), "figure9"))

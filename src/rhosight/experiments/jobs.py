@@ -1,0 +1,332 @@
+"""Jobs: the units of the paper's experiments, and the folder that holds their results.
+
+A job is one model, or one chain of models, trained on one fold. Its name is derived from all that
+decides about its result, so that figures that share a model share the job, and a finished job is
+never run again. Any number of processes may work on one folder: each job is locked while it runs,
+and the system lifts the lock of a process that dies.
+
+    FOLDER/jobs/NAME/job.json             what decides about the result
+                     result.json          seconds, hardware, versions; it marks the end
+                     predictions.parquet  one row a prediction
+                     history.parquet      one row an epoch (networks)
+                     stages/              weights and checkpoints, as long as something needs them
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from ..errors import RhosightError
+from ..runs import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0
+"""Between two looks at jobs that another process is running."""
+
+Progress = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which materials are held out: 15 % for a test part, the rest in five folds (paper section 3).
+
+    Attributes
+    ----------
+    repeat
+        Seed of test part and folds; another repeat draws both anew.
+    fold
+        Which of the folds validates.
+    n_splits, test_fraction
+        Number of folds, and share of the test part.
+    """
+
+    repeat: int = 0
+    fold: int = 0
+    n_splits: int = 5
+    test_fraction: float = 0.15
+
+
+@dataclass(frozen=True)
+class Job:
+    """One unit of work.
+
+    Attributes
+    ----------
+    kind
+        ``"network"`` trains the recipe's models in their order; ``"baseline"`` fits one.
+    dataset
+        Fingerprint of the materials.
+    split
+        Which fold it is about.
+    versions
+        Of the packages that decide about the numbers.
+    recipe
+        Of a network.
+    baseline
+        Name of a baseline or of a descriptor recipe.
+    seed
+        Of a baseline; a network's stands in its recipe.
+    needs
+        Jobs whose trained stages it begins with.
+    """
+
+    kind: Literal["network", "baseline"]
+    dataset: str
+    split: Split
+    versions: tuple[tuple[str, str], ...]
+    recipe: Recipe | None = None
+    baseline: str = ""
+    seed: int = 0
+    needs: tuple[Job, ...] = ()
+
+    @cached_property
+    def basis(self) -> dict[str, Any]:
+        """All that decides about the result, as JSON."""
+        recipe = self.recipe.model_dump(mode="json", exclude_none=True) if self.recipe else None
+        return {
+            "kind": self.kind,
+            "dataset_sha256": self.dataset,
+            "split": vars(self.split),
+            "recipe": recipe,
+            "baseline": self.baseline,
+            "seed": self.seed,
+            "needs": [job.name for job in self.needs],
+            "versions": dict(self.versions),
+        }
+
+    @cached_property
+    def name(self) -> str:
+        """Readable in front, derived from the content behind."""
+        what = self.baseline or self.recipe.modality.replace("+", "-")
+        if self.kind == "network" and not any(self.recipe.epochs):
+            what += "-pretraining"
+        text = json.dumps(self.basis, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        return f"{what}-r{self.split.repeat}-f{self.split.fold}-{digest}"
+
+
+class Worker(Protocol):
+    """What does the work; see :class:`rhosight.experiments.work.Workbench`."""
+
+    def run(
+        self, job: Job, stages: Path, given: Sequence[Path], progress: Progress | None
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Predictions and history of a job. ``stages`` is its folder for weights and checkpoints,
+        ``given`` are those of the jobs it needs."""
+        ...
+
+
+class JobFolder:
+    """The results of many jobs in one folder.
+
+    Parameters
+    ----------
+    folder
+        Is made if it is not there.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder) / "jobs"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RhosightError(
+                f"{folder}: no folder can be made there ({error.strerror}); give another with --out"
+            ) from error
+
+    def path(self, job: Job) -> Path:
+        return self.folder / job.name
+
+    def finished(self, job: Job) -> bool:
+        return (self.path(job) / "result.json").exists()
+
+    def result(self, job: Job) -> dict[str, Any]:
+        """Seconds, hardware and time of a finished job."""
+        return json.loads((self.path(job) / "result.json").read_text(encoding="utf-8"))
+
+    def predictions(self, job: Job) -> pd.DataFrame:
+        return self._frame(job, "predictions")
+
+    def history(self, job: Job) -> pd.DataFrame:
+        return self._frame(job, "history")
+
+    def _frame(self, job: Job, name: str) -> pd.DataFrame:
+        import pandas as pd
+
+        path = self.path(job) / f"{name}.parquet"
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise RhosightError(
+                f"{path}: not readable; remove the folder {path.parent}, and the same command runs "
+                "this job again"
+            ) from error
+
+    def run(
+        self,
+        jobs: Sequence[Job],
+        worker: Worker,
+        progress: Progress | None = None,
+    ) -> None:
+        """Run all jobs that are not finished, and what they need; several processes may do so.
+
+        Parameters
+        ----------
+        jobs
+            In any order, without those that they need.
+        worker
+            Does the work.
+        progress
+            Called with (label, step, steps, ...).
+        """
+        ordered = _in_order(jobs)
+        needed = {need.name for job in ordered for need in job.needs}
+        waiting = [job for job in ordered if not self.finished(job)]
+        while waiting:
+            idle = True
+            for job in list(waiting):
+                place = f"job {len(ordered) - len(waiting) + 1} of {len(ordered)}"
+                if self.finished(job):  # by another process
+                    waiting.remove(job)
+                elif self._try(job, worker, progress, place):
+                    waiting.remove(job)
+                    idle = False
+                    if job.name not in needed:
+                        self._forget_stages(job)
+            if waiting and idle:
+                time.sleep(POLL_SECONDS)
+        for job in ordered:
+            self._forget_stages(job)
+
+    def _try(self, job: Job, worker: Worker, progress: Progress | None, place: str) -> bool:
+        """Run a job, unless another process holds it or one that it needs; whether it is finished
+        now."""
+        if not all(self.finished(need) for need in job.needs):
+            return False
+        with ExitStack() as stack:
+            if not stack.enter_context(self._lock(job)):
+                return False
+            if self.finished(job):
+                return True
+            for need in job.needs:
+                if not self._stages(need).is_dir():  # forgotten after an earlier run
+                    with self._lock(need) as mine:
+                        if not mine:
+                            return False
+                        self._work(need, worker, progress, place)
+                if not stack.enter_context(self._lock(need, shared=True)):
+                    return False
+            seconds = self._work(job, worker, progress, place)
+            logger.info("%s: %s, %.0f s", place, job.name, seconds)
+            return True
+
+    def _work(self, job: Job, worker: Worker, progress: Progress | None, place: str) -> float:
+        folder = self.path(job)
+        with replacing(folder / "job.json") as draft:
+            draft.write_text(json.dumps(job.basis, indent=1), encoding="utf-8")
+
+        def report(text: str, *values: Any) -> None:
+            fold = f"repeat {job.split.repeat}, fold {job.split.fold + 1}"
+            progress(f"{place} ({fold}): {text}", *values)
+
+        started, used = time.monotonic(), time.process_time()
+        stages = self._stages(job)
+        stages.mkdir(exist_ok=True)
+        given = [self._stages(need) for need in job.needs]
+        predictions, history = worker.run(job, stages, given, report if progress else None)
+        seconds, used = time.monotonic() - started, time.process_time() - used
+        for frame, name in ((predictions, "predictions"), (history, "history")):
+            with replacing(folder / f"{name}.parquet") as draft:
+                frame.to_parquet(draft)
+        about = {
+            "name": job.name,
+            "seconds": round(seconds, 2),
+            "cpu_seconds": round(used, 2),
+            "finished": _now(),
+            **hardware(),
+        }
+        with replacing(folder / "result.json") as draft:  # last: it marks the end
+            draft.write_text(json.dumps(about, indent=1), encoding="utf-8")
+        return seconds
+
+    @contextmanager
+    def _lock(self, job: Job, shared: bool = False) -> Iterator[bool]:
+        """Whether this process holds the job now, alone or with others that only read its stages.
+        The system lifts the lock of a process that ends, however it ends: none is ever stale."""
+        folder = self.path(job)
+        folder.mkdir(exist_ok=True)
+        with (folder / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+    def _stages(self, job: Job) -> Path:
+        return self.path(job) / "stages"
+
+    def _forget_stages(self, job: Job) -> None:
+        """Remove the weights of a finished job, unless another process reads them."""
+        if self._stages(job).is_dir():
+            with self._lock(job) as mine:
+                if mine:
+                    shutil.rmtree(self._stages(job), ignore_errors=True)
+
+
+def hardware() -> dict[str, Any]:
+    """What a job ran on."""
+    return {
+        "host": socket.gethostname(),
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": os.environ.get("OMP_NUM_THREADS", ""),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _in_order(jobs: Sequence[Job]) -> list[Job]:
+    """Each job once, after those that it needs."""
+    found: dict[str, Job] = {}
+
+    def add(job: Job) -> None:
+        for need in job.needs:
+            add(need)
+        found.setdefault(job.name, job)
+
+    for job in jobs:
+        add(job)
+    return list(found.values())

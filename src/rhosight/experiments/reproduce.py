@@ -1,0 +1,176 @@
+"""Run the paper's experiments: their jobs, then tables and figures from what the jobs left."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..errors import RhosightError
+from ..runs import replacing
+from .exhibit import Exhibit
+from .jobs import Job, JobFolder, Progress, hardware
+from .plan import Frames, Plan
+
+logger = logging.getLogger(__name__)
+
+TRAINED: tuple[str, ...] = (
+    "table1",
+    "table2",
+    "table3",
+    "figure2",
+    "figure6",
+    "figure7",
+    "figure9",
+)
+"""Experiments that are made of jobs; the others are pictures of the data and the networks."""
+
+PICTURES: tuple[str, ...] = ("figure1", "figure3", "figure4", "figure5", "figure8")
+
+EXPERIMENTS: tuple[str, ...] = (
+    *(f"table{number}" for number in range(1, 4)),
+    *(f"figure{number}" for number in range(1, 10)),
+)
+"""Names of the paper's tables and figures, each a module of this package."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reproduction:
+    """What :func:`reproduce` found.
+
+    Attributes
+    ----------
+    exhibits
+        Name → table and figure.
+    frames
+        Name → predictions and history of an experiment that is made of jobs.
+    settings
+        Preset, weights, deviations, split, dataset, versions, hardware, seconds.
+    folder
+        Where the files are.
+    """
+
+    exhibits: dict[str, Exhibit]
+    frames: dict[str, Frames]
+    settings: dict[str, Any]
+    folder: Path
+
+
+def reproduce(
+    names: Sequence[str],
+    plan: Plan,
+    out: str | os.PathLike,
+    progress: Progress | None = None,
+    command: str = "",
+) -> Reproduction:
+    """Run some of the paper's experiments and write their tables and figures.
+
+    Parameters
+    ----------
+    names
+        Some of :data:`EXPERIMENTS`.
+    plan
+        Dataset, preset, repeats.
+    out
+        Run folder. Jobs that are finished there are not run again, whichever experiment, number
+        of repeats or process ran them; several processes may work on one folder.
+    progress
+        Called with (label, step, steps, ...).
+    command
+        What the user typed, for the record.
+
+    Returns
+    -------
+    The exhibits; ``out`` holds each as CSV, LaTeX, PNG, SVG and PDF, and ``settings.json``.
+
+    Raises
+    ------
+    RhosightError
+        For an unknown name, materials that lack what the networks read, or weights that cannot be
+        had.
+    """
+    for name in names:
+        if name not in EXPERIMENTS:
+            raise RhosightError(
+                f"no experiment is called {name!r}; known: {', '.join(EXPERIMENTS)}"
+            )
+    folder = JobFolder(out)
+    entries = {name: _module(name).entries(plan) for name in names if name in TRAINED}
+    jobs = {entry.job.name: entry.job for found in entries.values() for entry in found}
+    run_jobs(plan, list(jobs.values()), folder, progress)
+    settings = describe_run(plan, list(jobs.values()), folder, command)
+    read: dict[str, Frames] = {}
+    exhibits = {}
+    for name in names:
+        if progress:
+            progress("tables and figures", len(exhibits), len(names))
+        if name in TRAINED:
+            read[name] = Frames.read(entries[name], folder)
+            exhibits[name] = _module(name).exhibit(plan, read[name])
+        else:
+            exhibits[name] = _picture(name, plan)
+        exhibits[name].save(out)
+    path = Path(out) / "settings.json"
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(settings, indent=1, ensure_ascii=False), encoding="utf-8")
+    return Reproduction(exhibits, read, settings, Path(out))
+
+
+def run_jobs(
+    plan: Plan, jobs: Sequence[Job], folder: JobFolder, progress: Progress | None = None
+) -> None:
+    """Run those jobs of a plan that are not finished."""
+    if all(folder.finished(job) for job in jobs):
+        return
+    from .work import Workbench  # the networks' libraries take seconds to load
+
+    folder.run(jobs, Workbench(plan.dataset, plan.preset.targets), progress)
+
+
+def describe_run(
+    plan: Plan, jobs: Sequence[Job], folder: JobFolder, command: str = ""
+) -> dict[str, Any]:
+    """All that it takes to run this again, and what it took."""
+    preset, dataset = plan.preset, plan.dataset
+    results = [folder.result(job) for job in jobs]
+    return {
+        "command": command,
+        "preset": preset.name,
+        "weights": preset.weights,
+        "deviations": plan.deviations,
+        "recipe": preset.stacked("all")[0].model_dump(mode="json"),
+        "repeats": plan.repeats,
+        "seed": 0,
+        "n_splits": preset.n_splits,
+        "test_fraction": preset.test_fraction,
+        "only_folds": plan.only_folds,
+        "groups": "formula",
+        "dataset": dataset.metadata.get("name", ""),
+        "materials": len(dataset),
+        "dataset_sha256": plan.fingerprint,
+        "targets": list(preset.targets),
+        "units": {target: dataset.units[target] for target in preset.targets},
+        "versions": dict(plan.versions),
+        "hardware": hardware(),
+        "jobs": len(results),
+        "seconds": round(sum(result["seconds"] for result in results), 1),
+        "cpu_seconds": round(sum(result["cpu_seconds"] for result in results), 1),
+    }
+
+
+def _module(name: str) -> ModuleType:
+    return import_module(f".{name}", __package__)
+
+
+def _picture(name: str, plan: Plan) -> Exhibit:
+    """Figures without training: of the data, or of the networks."""
+    module = _module(name)
+    if name == "figure5":
+        return module.exhibit(plan.preset.stacked("all")[0])
+    return module.exhibit(plan.dataset)

@@ -1,0 +1,194 @@
+"""What a job does: train networks on a fold, or fit a baseline, and predict all parts."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..baselines import baseline_features
+from ..dataset import Dataset, folds, split
+from ..descriptor_model import DESCRIPTOR_RECIPES, DescriptorRecipe, descriptor_table
+from ..evaluation import fitted_baseline, fitted_descriptors
+from ..inputs import Inputs
+from ..property_model import inner_split, make_inputs, scaler_of
+from ..recipe import Recipe
+from ..training import StageResult, train
+from .jobs import Job, Progress, Split
+
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+class Workbench:
+    """Does jobs on one dataset; what several jobs share is made once.
+
+    Parameters
+    ----------
+    dataset
+        All materials of the experiment.
+    targets
+        The columns that are predicted.
+    """
+
+    def __init__(self, dataset: Dataset, targets: Sequence[str]):
+        self.dataset, self.targets = dataset, list(targets)
+        self._inputs: dict[str, Inputs] = {}
+        self._frozen: dict[str, dict[str, Any]] = {}
+        self._features: dict[str, pd.DataFrame] = {}
+
+    def run(
+        self, job: Job, stages: Path, given: Sequence[Path], progress: Progress | None
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Predictions and history of a job, see :class:`rhosight.experiments.jobs.Worker`."""
+        rows = self.parts(job.split)
+        if job.kind == "baseline":
+            return self._baseline(job, rows, progress)
+        return self._network(job, rows, stages, given, progress)
+
+    def parts(self, where: Split) -> dict[str, np.ndarray]:
+        """Positions of the training, validation and test part."""
+        train_part, test = split(self.dataset, where.test_fraction, where.repeat)
+        parts = folds(self.dataset, where.n_splits, where.repeat, indices=train_part)
+        train_rows, validation = parts[where.fold]
+        return {"train": train_rows, "validation": validation, "test": test}
+
+    def _network(
+        self,
+        job: Job,
+        rows: dict[str, np.ndarray],
+        stages: Path,
+        given: Sequence[Path],
+        progress: Progress | None,
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        recipe = job.recipe
+        for folder in given:
+            for stage in folder.iterdir():
+                if not (stages / stage.name).is_dir():
+                    _hand_over(stage, stages / stage.name)
+        trained_before = {stage.name for folder in given for stage in folder.iterdir()}
+        if recipe.early_stopping == "inner":
+            fit, stop = inner_split(self.dataset[rows["train"]], recipe)
+            fit_rows, stop_rows = rows["train"][fit], rows["train"][stop]
+        else:  # the paper's way: optimistic on the validation part
+            fit_rows, stop_rows = rows["train"], rows["validation"]
+        labels = self._labels(recipe.targets)
+        predictions, history = [], []
+
+        def on_stage(result: StageResult) -> None:
+            if f"{result.modality}-{result.stage}" in trained_before:
+                return  # scored by the job that trained it
+            keys = {"model": result.modality, "stage": result.stage}
+            predictions.append(self._predictions(keys, rows, recipe.targets, result.predict))
+            history.append(pd.DataFrame(keys | pd.DataFrame(result.history).to_dict("series")))
+
+        train(
+            recipe,
+            self._inputs_of(recipe, progress),
+            labels,
+            fit_rows,
+            stop_rows,
+            scaler_of(labels[rows["train"]]),
+            run_dir=stages,
+            on_stage=on_stage,
+            frozen=self._frozen_of(recipe),
+            progress=progress,
+            formulas=self.dataset.table["formula"].to_list(),
+            scored_rows=rows["validation"],
+        )
+        nothing = pd.DataFrame()
+        return (
+            pd.concat(predictions, ignore_index=True) if predictions else nothing,
+            pd.concat(history, ignore_index=True) if history else nothing,
+        )
+
+    def _baseline(
+        self, job: Job, rows: dict[str, np.ndarray], progress: Progress | None
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        name, labels = job.baseline, self._labels(self.targets)
+        if name in DESCRIPTOR_RECIPES:
+            table = self._descriptors
+            predict = fitted_descriptors(name, table, labels, rows["train"], job.seed)
+        else:
+            if name not in self._features:
+                if progress:
+                    progress(f"features of baseline {name}", 0, 1)
+                self._features[name] = baseline_features(name, self.dataset.densities)
+            predict = fitted_baseline(name, self._features[name], labels, rows["train"], job.seed)
+        keys = {"model": name, "stage": ""}
+        return self._predictions(keys, rows, self.targets, predict), pd.DataFrame()
+
+    def _predictions(
+        self,
+        keys: dict[str, str],
+        rows: dict[str, np.ndarray],
+        targets: Sequence[str],
+        predict: Predict,
+    ) -> pd.DataFrame:
+        labels, ids = self._labels(targets), np.array(self.dataset.ids)
+        found = []
+        for part, where in rows.items():
+            values = np.asarray(predict(where), dtype=float)
+            for column, target in enumerate(targets):
+                frame = keys | {
+                    "part": part,
+                    "target": target,
+                    "material_id": ids[where],
+                    "true": labels[where, column],
+                    "predicted": values[:, column],
+                }
+                found.append(pd.DataFrame(frame))
+        table = pd.concat(found, ignore_index=True)
+        return table[table["true"].notna()].reset_index(drop=True)
+
+    def _labels(self, targets: Sequence[str]) -> np.ndarray:
+        return self.dataset.targets[list(targets)].to_numpy(dtype=float)
+
+    @cached_property
+    def _descriptors(self) -> pd.DataFrame:
+        return descriptor_table(self.dataset.densities, DescriptorRecipe())
+
+    def _inputs_of(self, recipe: Recipe, progress: Progress | None) -> Inputs:
+        key = _shown(recipe)
+        if key not in self._inputs:
+            self._inputs[key] = make_inputs(self.dataset, recipe, progress=progress)
+        return self._inputs[key]
+
+    def _frozen_of(self, recipe: Recipe) -> dict[str, Any]:
+        """What depends on no label may serve all folds; a pre-trained dual encoder knows a fold's
+        training part, and serves none but it."""
+        if recipe.modality == "clip":
+            return {}
+        key = f"{_shown(recipe)} {recipe.element_steps} {recipe.seed * bool(recipe.element_steps)}"
+        return self._frozen.setdefault(key, {})
+
+
+def _shown(recipe: Recipe) -> str:
+    """What decides about the images and tokens that a recipe reads."""
+    fields = {"modality", "augment", "views"}
+    if recipe.uses_image:
+        fields |= {"image", "image_backbone"}
+    if recipe.uses_text:
+        fields |= {"extent", "text_backbone", "clip", "max_tokens"}
+    return json.dumps(recipe.model_dump(mode="json", include=fields), sort_keys=True)
+
+
+def _hand_over(source: Path, target: Path) -> None:
+    """A finished stage for another job: hard links where the file system has them."""
+
+    def place(one: str, other: str) -> None:
+        try:
+            os.link(one, other)
+        except OSError:
+            shutil.copy2(one, other)
+
+    draft = target.with_name(f".{target.name}.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    shutil.copytree(source, draft, copy_function=place)
+    os.replace(draft, target)
