@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import RhosightError
+from ..page import number
 from ..schema import TARGETS
 
 EXHIBITS: tuple[str, ...] = ("table1", "table2", "table3", "figure2", "figure9")
@@ -103,6 +104,11 @@ def implied_spread(table: pd.DataFrame) -> pd.DataFrame:
             "high": (rmse + half_rmse) / np.sqrt(unexplained - half_r2),
         }
     )
+
+
+def as_printed(error: float) -> str:
+    """An RMSE of the paper: two decimals, of ten and more one."""
+    return number(error, 2 if error < 10 else 1)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from ..evaluation import PARTS
 from ..figures import NAMES as _TARGETS
 from ..page import FIRST, NBSP, SECOND, SOFT, number, page_style, significant
 from ..saved_model import r2_score, rmse
+from . import paper
 from .scores import row_name
 
 if TYPE_CHECKING:
@@ -83,14 +84,13 @@ def _texts(cell: pd.Series, whose: str) -> tuple[float, str]:
     """Its R², and what stands in it."""
     if whose == "paper":
         r2, text, error = cell["paper_r2"], number(cell["paper_r2"], 2), cell["paper_rmse"]
-        digits = 2  # as printed
     else:
         r2, text, error = cell["r2"], number(cell["r2"], 2, cell["r2_std"]), cell["rmse"]
-        digits = 3
     if np.isnan(r2):
         return r2, ""
     text = text.replace(NBSP, "")
-    return r2, text if np.isnan(error) else f"{text}\n{significant(error, digits)}"
+    said = paper.as_printed if whose == "paper" else significant
+    return r2, text if np.isnan(error) else f"{text}\n{said(error)}"
 
 
 def _cell(axes: Axes, x: int, y: int, r2: float, text: str) -> None:
