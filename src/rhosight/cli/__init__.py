@@ -45,6 +45,7 @@ COMMANDS = (
 )
 for panel, command, example in COMMANDS:
     app.command(rich_help_panel=panel, epilog=f"Example: {example}")(command)
+app.add_typer(experiments.runs, name="runs", rich_help_panel=TRAIN)
 app.add_typer(data.app, name="data", rich_help_panel=DATA)
 
 

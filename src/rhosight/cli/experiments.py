@@ -14,7 +14,7 @@ from rich.table import Table
 from .common import console, progress_bar
 
 if TYPE_CHECKING:
-    from ..experiments import Exhibit
+    import pandas as pd
 
 NUMBERS = ("table1", "table2", "table3", *(f"figure{n}" for n in range(1, 10)))
 
@@ -58,19 +58,70 @@ def reproduce(
     with progress_bar() as progress:
         result = run(names, plan, out, progress, shlex.join(["rhosight", *sys.argv[1:]]))
     for exhibit in result.exhibits.values():
-        console.print(_table(exhibit))
+        console.print(frame_table(exhibit.table, f"{exhibit.heading}: {exhibit.title}"))
     console.print(f"weights: {plan.preset.weights}", highlight=False)
     for what, how in plan.deviations.items():
         console.print(f"  {what}: {how}", highlight=False)
     console.print(f"tables and figures: {out}", highlight=False)
 
 
-def _table(exhibit: Exhibit) -> Table:
-    """An exhibit as it is printed."""
-    table = Table(title=f"{exhibit.heading}: {exhibit.title}")
-    frame = exhibit.table
+runs = typer.Typer(help="What a run folder of `rhosight reproduce` holds.", no_args_is_help=True)
+
+OutOption = Annotated[Path, typer.Option(help="Run folder.")]
+
+
+@runs.command("list", epilog="Example: rhosight runs list --out runs/reproduce")
+def runs_list(out: OutOption = Path("runs/reproduce")) -> None:
+    """The jobs of a run folder: which are finished, running or interrupted."""
+    from ..experiments.records import list_jobs
+
+    jobs = list_jobs(out)
+    console.print(frame_table(jobs, f"{out}: {len(jobs)} jobs"))
+    states = jobs["state"].value_counts()
+    total = jobs["seconds"].sum()
+    said = ", ".join(f"{count} {state}" for state, count in states.items())
+    console.print(f"{said}; {total / 60:.0f} min in all", highlight=False)
+
+
+@runs.command("show", epilog="Example: rhosight runs show image-r0-f0")
+def runs_show(
+    name: Annotated[str, typer.Argument(help="Of a job, or its beginning or end.")],
+    out: OutOption = Path("runs/reproduce"),
+) -> None:
+    """What decided about a job's result, and how it scored."""
+    from ..experiments.records import show_job
+
+    about, scores = show_job(out, name)
+    console.print_json(data=about)
+    if len(scores):
+        console.print(frame_table(scores, "scores, in the target's unit"))
+
+
+@runs.command("compare", epilog="Example: rhosight runs compare runs/reproduce runs/other")
+def runs_compare(
+    one: Annotated[Path, typer.Argument(help="Run folder.")],
+    other: Annotated[Path, typer.Argument(help="Run folder.")],
+) -> None:
+    """Two run folders side by side: settings that differ, and the scores of both."""
+    from ..experiments.records import compare_runs
+
+    settings, scores = compare_runs(one, other)
+    console.print(frame_table(settings, "settings that differ"))
+    console.print(frame_table(scores, f"one: {one}; other: {other}"))
+
+
+def frame_table(frame: pd.DataFrame, title: str) -> Table:
+    """A table for the terminal: three digits of each number."""
+    table = Table(title=title)
     for name in frame:
-        table.add_column(str(name))
+        numbers = frame[name].dtype.kind in "if"
+        table.add_column(str(name), justify="right" if numbers else "left", overflow="fold")
     for row in frame.itertuples(index=False):
-        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row))
+        table.add_row(*(_cell(value) for value in row))
     return table
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.3g}"
+    return str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .exhibit import Exhibit
 from .plan import Entry, Frames, Plan
+from .plots import learning_curves
 from .presets import CHOSEN
 from .trials import TARGET
 
@@ -18,8 +19,7 @@ def curve_exhibit(name: str, title: str, metric: str, frames: Frames) -> Exhibit
     standardised target. The paper prints curves, no numbers."""
     tuned = frames.history[frames.history["stage"] == "fine-tuning"]
     names = {f"r2_{TARGET}": "r2", f"rmse_{TARGET}": "rmse"}
-    columns = ["repeat", "fold", "stage", "epoch", "train", "watched", *names]
-    table = (
-        tuned[columns].rename(columns=names).assign(target=TARGET, model="clip", part="validation")
-    )
-    return Exhibit(name, title, table.reset_index(drop=True))
+    columns = ["repeat", "fold", "model", "stage", "epoch", "train", "watched", *names]
+    table = tuned[columns].rename(columns=names).reset_index(drop=True)
+    table = table.assign(target=TARGET, part="validation")
+    return Exhibit(name, title, table, learning_curves(table, metric, title))

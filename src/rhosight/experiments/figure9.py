@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .exhibit import Exhibit
 from .plan import Entry, Frames, Plan
+from .plots import heat_map
 from .scores import beside_paper, summary
 
 TITLE = "Image, text and image+text models before and after fine-tuning"
@@ -14,4 +15,5 @@ def entries(plan: Plan) -> list[Entry]:
 
 
 def exhibit(plan: Plan, frames: Frames) -> Exhibit:
-    return Exhibit("figure9", TITLE, beside_paper(summary(frames.predictions), "figure9"))
+    table = beside_paper(summary(frames.predictions), "figure9")
+    return Exhibit("figure9", TITLE, table, heat_map(table, TITLE))

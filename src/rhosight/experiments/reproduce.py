@@ -17,6 +17,7 @@ from ..runs import replacing
 from .exhibit import Exhibit
 from .jobs import Job, JobFolder, Progress, hardware
 from .plan import Frames, Plan
+from .report import write_experiments_report
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +120,10 @@ def reproduce(
     path = Path(out) / "settings.json"
     with replacing(path) as draft:
         draft.write_text(json.dumps(settings, indent=1, ensure_ascii=False), encoding="utf-8")
+    stacked = next((read[name] for name in ("figure9", "figure2") if name in read), None)
+    answered = stacked.predictions if stacked else pd.DataFrame()
+    shown = list(exhibits.values())
+    write_experiments_report(Path(out) / "report.html", shown, answered, settings, plan.dataset)
     return Reproduction(exhibits, read, settings, Path(out))
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 
 from .exhibit import Exhibit
 from .plan import Entry, Frames, Plan
+from .plots import dots
 from .scores import beside_paper, summary
 
 TITLE = "CLIP for each target: validation folds and test part of each run, and their mean"
@@ -23,4 +24,5 @@ def exhibit(plan: Plan, frames: Frames) -> Exhibit:
     runs = shown.assign(trial=(shown["repeat"] + 1).astype(str))
     networks = runs[runs["model"] == "clip"]
     table = summary(pd.concat([networks, shown.assign(trial="mean")]), by=("trial",))
-    return Exhibit("table1", TITLE, beside_paper(table, "table1"))
+    table = beside_paper(table, "table1")
+    return Exhibit("table1", TITLE, table, dots(table, "r2", TITLE))

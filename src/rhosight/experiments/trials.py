@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .exhibit import Exhibit
 from .plan import Entry, Frames, Plan
+from .plots import dots
 from .scores import beside_paper, standardised, summary
 
 TARGET = "formation_energy_per_atom"
@@ -19,4 +20,4 @@ def trial_exhibit(name: str, title: str, frames: Frames) -> Exhibit:
     energy = frames.predictions[frames.predictions["target"] == TARGET]
     shown = standardised(energy).query("part != 'train' and stage != 'head'")
     table = beside_paper(summary(shown, by=("trial",)), name)
-    return Exhibit(name, title, table)
+    return Exhibit(name, title, table, dots(table, "r2", title))

@@ -1,0 +1,183 @@
+"""What a run folder holds: its jobs, one of them, and two folders side by side."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..errors import RhosightError
+from ..statistics import FOLD_KEYS, fold_scores
+
+COLUMNS = ["name", "state", "kind", "models", "targets", "repeat", "fold", "seconds", "finished"]
+
+
+def list_jobs(folder: str | os.PathLike) -> pd.DataFrame:
+    """The jobs of a run folder, one row each.
+
+    Returns
+    -------
+    DataFrame with columns name, state ("finished", "running" or "interrupted"), kind, models (what
+    is trained), targets (how many; empty for a baseline, which predicts all), repeat, fold,
+    seconds, finished (UTC).
+
+    Raises
+    ------
+    RhosightError
+        If the folder is no run folder.
+    """
+    rows = []
+    for path in _job_folders(Path(folder)):
+        about = _read(path / "job.json")
+        result = _read(path / "result.json") if (path / "result.json").exists() else {}
+        state = "finished" if result else "running" if _held(path) else "interrupted"
+        recipe = about["recipe"] or {}
+        models = about["baseline"] or " ".join(
+            filter(None, [recipe["modality"], recipe["extent"] if _reads_text(recipe) else ""])
+        )
+        row = [path.name, state, about["kind"], models, len(recipe.get("targets", ())) or ""]
+        row += [about["split"]["repeat"], about["split"]["fold"] + 1]
+        rows.append([*row, result.get("seconds"), result.get("finished", "")])
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def show_job(folder: str | os.PathLike, name: str) -> tuple[dict[str, Any], pd.DataFrame]:
+    """What decided about a job's result, and how it scored.
+
+    Parameters
+    ----------
+    folder
+        A run folder.
+    name
+        Of the job, or as much of its beginning or end as tells it from the others.
+
+    Returns
+    -------
+    The settings with what it took, and R², RMSE and MAE of each model, stage, target and part
+    (target's unit; empty if it predicts nothing or is not finished).
+
+    Raises
+    ------
+    RhosightError
+        If no job, or more than one, is called so.
+    """
+    found = [p for p in _job_folders(Path(folder)) if p.name.startswith(name)]
+    found = found or [p for p in _job_folders(Path(folder)) if p.name.endswith(name)]
+    if len(found) != 1:
+        problem = f"{len(found)} jobs are" if found else "no job is"
+        raise RhosightError(
+            f"{folder}: {problem} called {name!r}; `rhosight runs list` shows their names"
+        )
+    about = _read(found[0] / "job.json")
+    result = found[0] / "result.json"
+    if not result.exists():
+        return about, pd.DataFrame()
+    predictions = pd.read_parquet(found[0] / "predictions.parquet")
+    scores = _job_scores(predictions, about) if len(predictions) else pd.DataFrame()
+    return about | _read(result), scores
+
+
+def compare_runs(
+    one: str | os.PathLike, other: str | os.PathLike
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Two runs side by side: in what they differ, and how each exhibit of both scored.
+
+    Parameters
+    ----------
+    one, other
+        Folders that ``rhosight reproduce`` wrote.
+
+    Returns
+    -------
+    Settings that differ (setting, one, other), and the cells of the tables that both have: exhibit,
+    what names the cell, ``r2`` and ``rmse`` of both as ``…_one`` and ``…_other``.
+
+    Raises
+    ------
+    RhosightError
+        If a folder has no finished experiment.
+    """
+    settings = [_flat(_settings(Path(folder))) for folder in (one, other)]
+    names = [name for name in {**settings[0], **settings[1]}]
+    rows = [[n, settings[0].get(n, ""), settings[1].get(n, "")] for n in names]
+    differ = pd.DataFrame([r for r in rows if r[1] != r[2]], columns=["setting", "one", "other"])
+    tables = []
+    for path in sorted(Path(one).glob("*.csv")):
+        if not (Path(other) / path.name).exists():
+            continue
+        pair = [
+            pd.read_csv(Path(f) / path.name, keep_default_na=False, na_values={"r2": [""]})
+            for f in (one, other)
+        ]
+        keys = ["trial", "target", "extent", "model", "stage", "part"]
+        keys = [key for key in keys if all(key in table for table in pair)]
+        if not all({"r2", "rmse", "part"} <= set(table) for table in pair) or "epoch" in pair[0]:
+            continue
+        left, right = (table[[*keys, "r2", "rmse"]] for table in pair)
+        both = left.merge(right, on=keys, suffixes=("_one", "_other"))
+        tables.append(both.assign(exhibit=path.stem))
+    return differ, pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _job_folders(folder: Path) -> list[Path]:
+    jobs = folder / "jobs"
+    if not jobs.is_dir():
+        raise RhosightError(f"{folder}: no run folder of `rhosight reproduce`; give one with --out")
+    return sorted(path for path in jobs.iterdir() if (path / "job.json").exists())
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    path = folder / "settings.json"
+    if not path.exists() or not (folder / "jobs").is_dir():
+        raise RhosightError(
+            f"{folder}: no finished experiment; run `rhosight reproduce` with --out {folder}"
+        )
+    return _read(path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RhosightError(
+            f"{path}: not readable ({error}); remove its folder, and the job runs again"
+        ) from error
+
+
+def _held(path: Path) -> bool:
+    """Whether a process is running the job."""
+    with (path / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _reads_text(recipe: dict[str, Any]) -> bool:
+    return recipe["modality"] != "image"
+
+
+def _job_scores(predictions: pd.DataFrame, about: dict[str, Any]) -> pd.DataFrame:
+    split = {name: about["split"][name] for name in ("repeat", "fold")}
+    found = []
+    for (part, stage), rows in predictions.groupby(["part", "stage"], sort=False):
+        scores = fold_scores(rows.assign(**split)).assign(stage=stage, part=part)
+        found.append(scores)
+    table = pd.concat(found, ignore_index=True)
+    first = [name for name in FOLD_KEYS if name not in split]
+    return table[[*first, "stage", "part", "n", "r2", "rmse", "mae"]]
+
+
+def _flat(value: Any, name: str = "") -> dict[str, str]:
+    """Nested settings as ``a.b.c`` → text."""
+    if not isinstance(value, dict):
+        return {name: json.dumps(value, ensure_ascii=False)}
+    found = {}
+    for key, item in value.items():
+        found |= _flat(item, f"{name}.{key}" if name else key)
+    return found

@@ -1,0 +1,189 @@
+"""The paper's experiments: jobs, resumption, several processes, tables beside the paper's."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rhosight import RhosightError
+from rhosight.dataset import Dataset, load_dataset
+from rhosight.experiments import EXPERIMENTS, JobFolder, Plan, Preset, preset_named, reproduce
+from rhosight.experiments.records import compare_runs, list_jobs, show_job
+from rhosight.image import ImageSettings
+from rhosight.recipe import Pretraining, Recipe
+
+FORMATS = ("csv", "tex", "png", "svg", "pdf")
+
+
+def tiny() -> Preset:
+    """Two folds, images of 32 pixels, 16 tokens, one epoch a stage."""
+    common = {
+        "image": ImageSettings.paper("grey", size=32),
+        "max_tokens": 16,
+        "element_steps": 0,
+        "epochs": (2, 1),
+        "stacked_epochs": (1, 1),
+        "augment": False,
+        "views": 1,
+    }
+
+    def stacked(extent: str) -> tuple[Recipe, ...]:
+        return (Recipe(modality="image+text", extent=extent, **common),)
+
+    def clip(trial: str, fourier: bool, targets: tuple[str, ...]) -> tuple[Recipe, ...]:
+        batch = 8 if trial in ("T1", "T3", "T5") else 16
+        fields = common | {"image": ImageSettings.paper("grey", fourier, size=32)}
+        pretraining = Pretraining(epochs=1, batch_size=16)
+        return (
+            Recipe(
+                modality="clip",
+                extent="all",
+                batch_size=(8, batch),
+                pretraining=pretraining,
+                **fields,
+            ),
+        )
+
+    return Preset(
+        "tiny",
+        "bundled weights",
+        stacked,
+        clip,
+        pretraining=clip("T3", False, ())[0].model_copy(update={"epochs": (0, 0)}),
+        n_splits=2,
+    )
+
+
+def tiny_plan(repeats: int = 1) -> Plan:
+    return Plan.of(load_dataset("mp-fcc")[:40], tiny(), repeats)
+
+
+RUN = """
+import logging, sys
+sys.path.insert(0, {tests!r})
+from test_experiments import tiny_plan
+from rhosight.experiments import reproduce
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+reproduce(["figure6", "figure7"], tiny_plan(), sys.argv[1])
+"""
+
+
+def start(out: Path) -> subprocess.Popen:
+    """A process that runs Figures 6 and 7 in a folder."""
+    code = RUN.format(tests=str(Path(__file__).parent))
+    command = [sys.executable, "-c", code, str(out)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A folder in which Figures 6 and 7 were run in one go."""
+    out = tmp_path_factory.mktemp("finished")
+    reproduce(["figure6", "figure7"], tiny_plan(), out)
+    return out
+
+
+def test_a_job_is_named_by_what_decides_about_it(dataset: Dataset) -> None:
+    preset = preset_named("offline")
+    plan = Plan.of(dataset, preset)
+    chosen = {entry.job.name for entry in plan.chosen_clip()}
+    trials = {entry.job.name for entry in plan.clip()}
+    assert {n for n in chosen if "-r0-" in n} <= trials  # Table 1's first run is Table 2's T3
+    assert len({entry.job.name for entry in plan.stacked()}) == 5 * (1 + 3)
+    more = Plan.of(dataset, preset, repeats=3)
+    assert trials < {entry.job.name for entry in more.clip()}  # repeats accumulate
+    assert {entry.job.name for entry in more.chosen_clip()} == chosen
+    others = Plan.of(dataset[:300], preset)
+    assert not trials & {entry.job.name for entry in others.clip()}
+    fourier = {entry.job.name for entry in plan.clip(fourier=True)}
+    assert len(fourier) == len(trials) == 25 and not fourier & trials
+
+
+def test_killed_and_shared_by_two_processes_it_ends_the_same(finished, tmp_path) -> None:
+    first = start(tmp_path)
+    while not list(tmp_path.glob("jobs/*/result.json")):
+        assert first.poll() is None, first.stderr.read()
+        time.sleep(0.05)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("jobs/*/result.json")}
+    both = [start(tmp_path), start(tmp_path)]
+    logs = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], logs
+    ran = [line for log in logs for line in log.splitlines() if line.startswith("job ")]
+    names = [line.split(": ")[1].split(",")[0] for line in ran]
+    jobs = {path.name for path in finished.glob("jobs/*")}
+    assert sorted(names) == sorted(jobs - {path.parent.name for path in kept})  # none twice
+    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+    for name in ("figure6.csv", "figure7.csv", "figure6.png"):
+        assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
+    assert not list(tmp_path.glob("jobs/*/stages"))
+
+
+def test_finished_jobs_are_only_read(finished) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.glob("jobs/*/*")}
+    started = time.monotonic()
+    result = reproduce(["figure6"], tiny_plan(), finished)
+    assert time.monotonic() - started < 15
+    assert before == {path: path.stat().st_mtime_ns for path in finished.glob("jobs/*/*")}
+    table = result.exhibits["figure6"].table
+    assert set(table["fold"]) == {0, 1} and table["r2"].notna().all()
+    for name in ("figure6", "figure7"):
+        for form in FORMATS:
+            assert (finished / f"{name}.{form}").stat().st_size > 100
+    settings = json.loads((finished / "settings.json").read_text())
+    assert settings["weights"] == "bundled weights" and settings["jobs"] == 4
+
+
+def test_records_say_what_a_folder_holds(finished) -> None:
+    jobs = list_jobs(finished)
+    assert len(jobs) == 4 and set(jobs["state"]) == {"finished"}
+    assert (jobs["seconds"] > 0).all()
+    about, scores = show_job(finished, jobs["name"].iloc[0])
+    assert about["recipe"]["modality"] == "clip" and about["processor"]
+    assert set(scores["part"]) == {"train", "validation", "test"}
+    with pytest.raises(RhosightError, match="4 jobs are called 'clip'"):
+        show_job(finished, "clip")
+    settings, _ = compare_runs(finished, finished)
+    assert settings.empty
+
+
+def test_tables_have_the_papers_figures_and_baselines(finished, tmp_path) -> None:
+    plan = tiny_plan()
+    folder = JobFolder(tmp_path)
+    result = reproduce(["table1"], plan, tmp_path)
+    table = result.exhibits["table1"].table
+    ours = table[(table["model"] == "clip") & (table["target"] == "efermi")]
+    mean = ours[(ours["trial"] == "mean") & (ours["part"] == "test")].iloc[0]
+    assert mean["paper_r2"] == 0.73 and mean["paper_rmse"] == 1.41
+    runs = ours[(ours["part"] == "test") & (ours["trial"] != "mean")]
+    assert list(runs["trial"]) == ["1", "2", "3"]
+    assert mean["r2"] == pytest.approx(runs["r2"].mean())
+    assert {"mean", "composition", "promolecule", "density", "best"} <= set(table["model"])
+    assert all(folder.finished(entry.job) for entry in plan.chosen_clip())
+
+
+def test_mistakes_are_named(dataset: Dataset, tmp_path) -> None:
+    with pytest.raises(RhosightError, match="no experiment is called 'table4'"):
+        reproduce(["table4"], tiny_plan(), tmp_path)
+    with pytest.raises(RhosightError, match="no preset is called 'online'"):
+        preset_named("online")
+    with pytest.raises(RhosightError, match="no run folder"):
+        list_jobs(tmp_path / "nothing")
+    assert len(EXPERIMENTS) == 12
+
+
+def test_the_papers_preset_has_its_recipes(dataset: Dataset) -> None:
+    plan = Plan.of(dataset, preset_named("paper"))
+    stacked = [entry.job.recipe for entry in plan.stacked() if entry.extent == "all"]
+    assert stacked[0] == Recipe.named("paper-figure2-E_F-all")
+    trials = {entry.trial: entry.job.recipe for entry in plan.clip(targets=("efermi",))}
+    assert trials["T4"] == Recipe.named("paper-table2-T4", targets=("efermi",))
+    second = next(e for e in plan.chosen_clip() if e.job.split.repeat == 1)
+    assert second.job.recipe == Recipe.named("paper-table1-E_F-2")
