@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,8 @@ from .common import console, progress_bar
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..experiments import Exhibit
+
 NUMBERS = ("table1", "table2", "table3", *(f"figure{n}" for n in range(1, 10)))
 
 Experiment = StrEnum("Experiment", ["all", *NUMBERS])
@@ -24,6 +27,10 @@ Experiment = StrEnum("Experiment", ["all", *NUMBERS])
 class PresetName(StrEnum):
     offline = "offline"
     paper = "paper"
+
+
+class Log(StrEnum):
+    tensorboard = "tensorboard"
 
 
 def reproduce(
@@ -42,6 +49,13 @@ def reproduce(
     only_folds: Annotated[
         int | None, typer.Option(min=1, help="Run only the first few folds of each repeat.")
     ] = None,
+    write: Annotated[
+        Path | None, typer.Option(help="Keep a summary there too, such as docs/results.")
+    ] = None,
+    log: Annotated[Log | None, typer.Option(help="Losses and scores of every epoch.")] = None,
+    dask: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler whose workers run the jobs.")
+    ] = None,
 ) -> None:
     """Run tables and figures of the paper, with its own figures beside.
 
@@ -50,19 +64,65 @@ def reproduce(
     from ..dataset import load_dataset
     from ..experiments import EXPERIMENTS, Plan, preset_named
     from ..experiments import reproduce as run
+    from ..experiments.published import publish
 
     wanted = {experiment.value for experiment in experiments}
     names = [name for name in EXPERIMENTS if name in wanted or "all" in wanted]
     plan = Plan.of(load_dataset(dataset), preset_named(preset.value), repeats, only_folds)
     console.print(f"run folder: {out}", highlight=False)
+    command = shlex.join(["rhosight", *sys.argv[1:]])
     with progress_bar() as progress:
-        result = run(names, plan, out, progress, shlex.join(["rhosight", *sys.argv[1:]]))
+        result = run(names, plan, out, progress, command, log and log.value, dask)
+    if write:
+        publish(result, write)
     for exhibit in result.exhibits.values():
-        console.print(frame_table(exhibit.table, f"{exhibit.heading}: {exhibit.title}"))
+        for table in _tables(exhibit):
+            console.print(table)
     console.print(f"weights: {plan.preset.weights}", highlight=False)
     for what, how in plan.deviations.items():
         console.print(f"  {what}: {how}", highlight=False)
-    console.print(f"tables and figures: {out}", highlight=False)
+    console.print(f"tables, figures and report.html: {out}", highlight=False)
+
+
+def _tables(exhibit: Exhibit) -> Iterator[Table]:
+    """An exhibit for the terminal: of scores, one table a target with the paper's beside ours."""
+    frame, heading = exhibit.table, f"{exhibit.heading}: {exhibit.title}"
+    if not {"r2", "rmse", "part", "paper_r2"} <= set(frame):
+        rows = 12
+        more = f" (first {rows} of {len(frame)} rows)" if len(frame) > rows else ""
+        yield frame_table(frame.head(rows), heading + more)
+        return
+    keys = [key for key in ("trial", "extent", "model", "stage") if frame.get(key, "").any()]
+    parts = list(frame["part"].unique())
+    for target, rows in frame.groupby("target", sort=False):
+        unit = next(iter(rows["rmse_unit"].dropna()), "")
+        table = Table(title=f"{heading}\n{target}: R² / RMSE{f' ({unit})' if unit else ''}")
+        for key in keys:
+            table.add_column(key)
+        for part in parts:
+            table.add_column(part, justify="right")
+            table.add_column("paper", justify="right", style="dim")
+        for values, cells in rows.groupby(keys, sort=False):
+            shown = cells.set_index("part")
+            scores = []
+            for part in parts:
+                row = shown.loc[part] if part in shown.index else None
+                scores += ["", ""] if row is None else [_score(row), _printed(row)]
+            table.add_row(*values, *scores)
+        yield table
+
+
+def _score(row: pd.Series) -> str:
+    if row["r2_std"] == row["r2_std"]:  # more than one fold
+        return f"{row['r2']:.2f}±{row['r2_std']:.2f} / {row['rmse']:.3g}±{row['rmse_std']:.2g}"
+    return f"{row['r2']:.2f} / {row['rmse']:.3g}"
+
+
+def _printed(row: pd.Series) -> str:
+    if row["paper_r2"] != row["paper_r2"]:
+        return ""
+    rmse = "" if row["paper_rmse"] != row["paper_rmse"] else f" / {row['paper_rmse']:.3g}"
+    return f"{row['paper_r2']:.2f}{rmse}"
 
 
 runs = typer.Typer(help="What a run folder of `rhosight reproduce` holds.", no_args_is_help=True)

@@ -8,7 +8,7 @@ from .exhibit import Exhibit
 from .jobs import Job, JobFolder, Split
 from .plan import Entry, Frames, Plan
 from .presets import Preset, preset_named
-from .reproduce import EXPERIMENTS, Reproduction, reproduce
+from .reproduction import EXPERIMENTS, Reproduction, reproduce
 
 __all__ = [
     "EXPERIMENTS",

@@ -19,7 +19,7 @@ def curve_exhibit(name: str, title: str, metric: str, frames: Frames) -> Exhibit
     standardised target. The paper prints curves, no numbers."""
     tuned = frames.history[frames.history["stage"] == "fine-tuning"]
     names = {f"r2_{TARGET}": "r2", f"rmse_{TARGET}": "rmse"}
-    columns = ["repeat", "fold", "model", "stage", "epoch", "train", "watched", *names]
+    columns = ["repeat", "fold", "extent", "model", "stage", "epoch", "train", "watched", *names]
     table = tuned[columns].rename(columns=names).reset_index(drop=True)
     table = table.assign(target=TARGET, part="validation")
     return Exhibit(name, title, table, learning_curves(table, metric, title))

@@ -187,6 +187,7 @@ class JobFolder:
         jobs: Sequence[Job],
         worker: Worker,
         progress: Progress | None = None,
+        on_finish: Callable[[Job], None] | None = None,
     ) -> None:
         """Run all jobs that are not finished, and what they need; several processes may do so.
 
@@ -198,6 +199,8 @@ class JobFolder:
             Does the work.
         progress
             Called with (label, step, steps, ...).
+        on_finish
+            Called with each job that this call has run.
         """
         ordered = _in_order(jobs)
         needed = {need.name for job in ordered for need in job.needs}
@@ -211,6 +214,8 @@ class JobFolder:
                 elif self._try(job, worker, progress, place):
                     waiting.remove(job)
                     idle = False
+                    if on_finish:
+                        on_finish(job)
                     if job.name not in needed:
                         self._forget_stages(job)
             if waiting and idle:

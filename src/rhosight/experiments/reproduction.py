@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
+
+import pandas as pd
 
 from ..errors import RhosightError
 from ..runs import replacing
@@ -18,8 +19,6 @@ from .exhibit import Exhibit
 from .jobs import Job, JobFolder, Progress, hardware
 from .plan import Frames, Plan
 from .report import write_experiments_report
-
-logger = logging.getLogger(__name__)
 
 TRAINED: tuple[str, ...] = (
     "table1",
@@ -69,6 +68,8 @@ def reproduce(
     out: str | os.PathLike,
     progress: Progress | None = None,
     command: str = "",
+    log: Literal["tensorboard"] | None = None,
+    scheduler: str | None = None,
 ) -> Reproduction:
     """Run some of the paper's experiments and write their tables and figures.
 
@@ -85,6 +86,10 @@ def reproduce(
         Called with (label, step, steps, ...).
     command
         What the user typed, for the record.
+    log
+        ``"tensorboard"``: write losses and scores of every epoch to ``OUT/tensorboard``.
+    scheduler
+        Address of a running Dask scheduler whose workers reach ``out``; they run the jobs.
 
     Returns
     -------
@@ -104,7 +109,9 @@ def reproduce(
     folder = JobFolder(out)
     entries = {name: _module(name).entries(plan) for name in names if name in TRAINED}
     jobs = {entry.job.name: entry.job for found in entries.values() for entry in found}
-    run_jobs(plan, list(jobs.values()), folder, progress)
+    if scheduler:
+        run_on_cluster(plan, list(jobs.values()), folder, scheduler, log)
+    run_jobs(plan, list(jobs.values()), folder, progress, log)
     settings = describe_run(plan, list(jobs.values()), folder, command)
     read: dict[str, Frames] = {}
     exhibits = {}
@@ -128,14 +135,89 @@ def reproduce(
 
 
 def run_jobs(
-    plan: Plan, jobs: Sequence[Job], folder: JobFolder, progress: Progress | None = None
+    plan: Plan,
+    jobs: Sequence[Job],
+    folder: JobFolder,
+    progress: Progress | None = None,
+    log: Literal["tensorboard"] | None = None,
 ) -> None:
     """Run those jobs of a plan that are not finished."""
     if all(folder.finished(job) for job in jobs):
         return
     from .work import Workbench  # the networks' libraries take seconds to load
 
-    folder.run(jobs, Workbench(plan.dataset, plan.preset.targets), progress)
+    on_finish = tensorboard_logger(folder) if log else None
+    folder.run(jobs, Workbench(plan.dataset, plan.preset.targets), progress, on_finish)
+
+
+def run_on_cluster(
+    plan: Plan,
+    jobs: Sequence[Job],
+    folder: JobFolder,
+    scheduler: str,
+    log: Literal["tensorboard"] | None = None,
+) -> None:
+    """Let every worker of a Dask scheduler run jobs, until none is left.
+
+    The workers share the run folder, whose locks give each job to one of them.
+
+    Raises
+    ------
+    RhosightError
+        If no scheduler answers there, or it has no workers.
+    """
+    from distributed import Client
+
+    from ..dataset.workers import CONNECT_SECONDS
+
+    waiting = [job for job in jobs if not folder.finished(job)]
+    if not waiting:
+        return
+    try:
+        client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise RhosightError(
+            f"{scheduler}: no Dask scheduler answers there ({type(error).__name__}); start one "
+            "with `dask scheduler`, or leave out --dask to use this process"
+        ) from error
+    with client:
+        workers = list(client.scheduler_info(n_workers=-1)["workers"])
+        if not workers:
+            raise RhosightError(f"{scheduler}: has no workers; start some with `dask worker`")
+        futures = [
+            client.submit(run_jobs, plan, waiting, folder, None, log, workers=[worker], pure=False)
+            for worker in workers
+        ]
+        client.gather(futures)
+
+
+def tensorboard_logger(folder: JobFolder) -> Callable[[Job], None]:
+    """Writes the history of a job where TensorBoard finds it: one run a job.
+
+    Raises
+    ------
+    RhosightError
+        If TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise RhosightError(
+            "--log tensorboard: it is not installed; pip install tensorboard"
+        ) from error
+
+    def write(job: Job) -> None:
+        history = folder.history(job)
+        if history.empty:
+            return
+        with SummaryWriter(str(folder.folder.parent / "tensorboard" / job.name)) as writer:
+            for (model, stage), rows in history.groupby(["model", "stage"], sort=False):
+                scores = rows.drop(columns=["model", "stage", "epoch"]).dropna(axis=1)
+                for name, values in scores.items():
+                    for epoch, value in zip(rows["epoch"], values, strict=True):
+                        writer.add_scalar(f"{model}, {stage}/{name}", value, int(epoch))
+
+    return write
 
 
 def describe_run(

@@ -1,0 +1,152 @@
+"""Results that are kept with the code: summaries in a folder, and the README's table of them.
+
+rhosight reproduce all --repeats 5 --write docs/results
+python -m rhosight.experiments.published README.md docs/results
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from ..errors import RhosightError
+from ..runs import replacing
+
+if TYPE_CHECKING:
+    from .reproduction import Reproduction
+
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+"""What the README's table stands between."""
+
+SETTINGS = "settings.json"
+
+_TARGETS = {
+    "formation_energy_per_atom": "formation energy",
+    "efermi": "Fermi energy",
+    "bulk_modulus_vrh": "bulk modulus",
+}
+
+
+def publish(reproduction: Reproduction, folder: str | os.PathLike) -> list[Path]:
+    """Write the tables of all experiments as CSV, and how they came about as JSON.
+
+    Returns
+    -------
+    The paths: ``NAME.csv`` of each exhibit that has scores or curves, and ``settings.json`` with
+    command, preset, weights, deviations, versions, hardware, seconds.
+
+    Raises
+    ------
+    RhosightError
+        If the folder cannot be written to.
+    """
+    folder = Path(folder)
+    paths = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in reproduction.frames:
+            paths.extend(reproduction.exhibits[name].save(folder, ("csv",)))
+        with replacing(folder / SETTINGS) as draft:
+            text = json.dumps(reproduction.settings, indent=1, ensure_ascii=False)
+            draft.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise RhosightError(f"{folder}: cannot be written to; give another folder") from error
+    return [*paths, folder / SETTINGS]
+
+
+def markdown(folder: str | os.PathLike) -> str:
+    """The README's table: R² of Figure 2's models, CLIP and the baselines, and the paper's.
+
+    Parameters
+    ----------
+    folder
+        Where :func:`publish` wrote ``figure2.csv``; ``table1.csv`` adds CLIP.
+
+    Raises
+    ------
+    RhosightError
+        If there are no such results.
+    """
+    folder = Path(folder)
+    settings = _settings(folder)
+    figure2 = _table(folder / "figure2.csv")
+    rows = [figure2]
+    if (folder / "table1.csv").exists():
+        table1 = _table(folder / "table1.csv")
+        rows.append(table1[(table1["trial"] == "mean") & (table1["model"] == "clip")])
+    table = pd.concat(rows, ignore_index=True)
+    targets = [target for target in _TARGETS if target in set(table["target"])]
+    lines = [
+        f"R², validation folds and test part, mean ± standard deviation over {settings['repeats']} "
+        f"repeat(s) of {settings['n_splits']} folds; *paper*: what it prints. Preset "
+        f"`{settings['preset']}`, `{settings['command']}`.",
+        "",
+        "| model | " + " | ".join(_TARGETS[target] for target in targets) + " |",
+        "| --- " * (len(targets) + 1) + "|",
+    ]
+    for (model, extent), group in table.groupby(["model", "extent"], sort=False):
+        name = f"{model} (`{extent}`)" if extent else model
+        cells = [_cell(group[group["target"] == target]) for target in targets]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def insert(readme: str | os.PathLike, folder: str | os.PathLike) -> bool:
+    """Put the table between the README's markers; whether that changed anything.
+
+    Raises
+    ------
+    RhosightError
+        If the README has no markers, or the folder no results.
+    """
+    path = Path(readme)
+    text = path.read_text(encoding="utf-8")
+    if BEGIN not in text or END not in text:
+        raise RhosightError(f"{path}: no {BEGIN} and {END}; put both where the table is to stand")
+    before, rest = text.split(BEGIN, 1)
+    after = rest.split(END, 1)[1]
+    new = f"{before}{BEGIN}\n{markdown(folder)}\n{END}{after}"
+    with replacing(path) as draft:
+        draft.write_text(new, encoding="utf-8")
+    return new != text
+
+
+def _cell(rows: pd.DataFrame) -> str:
+    """Such as "0.85 ± 0.04, 0.80 ± 0.03 (*paper* 0.62, 0.72)"."""
+    parts = rows.set_index("part")
+    ours, printed = [], []
+    for part in ("validation", "test"):
+        if part in parts.index:
+            row = parts.loc[part]
+            spread = "" if pd.isna(row["r2_std"]) else f" ± {row['r2_std']:.2f}"
+            ours.append(f"{row['r2']:.2f}{spread}")
+            if pd.notna(row["paper_r2"]):
+                printed.append(f"{row['paper_r2']:.2f}")
+    paper = f" (*paper* {', '.join(printed)})" if printed else ""
+    return ", ".join(ours) + paper
+
+
+def _settings(folder: Path) -> dict:
+    path = folder / SETTINGS
+    if not path.exists():
+        raise RhosightError(f"{folder}: no results; `rhosight reproduce` writes them with --write")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _table(path: Path) -> pd.DataFrame:
+    if not path.exists():
+        raise RhosightError(f"{path}: not there; run `rhosight reproduce figure2` with --write")
+    names = dict.fromkeys(("trial", "target", "extent", "model", "stage", "part"), str)
+    return pd.read_csv(path, dtype=names).fillna({name: "" for name in names})
+
+
+if __name__ == "__main__":
+    try:
+        insert(*sys.argv[1:3])
+    except RhosightError as error:
+        sys.exit(f"error: {error}")
