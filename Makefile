@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint models clean
+.PHONY: demo test test-slow lint docs notebooks wheel models clean
 
 demo: .venv/demo.stamp
 	$(BIN)/rhosight demo --out demo
@@ -18,6 +18,20 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# The documentation, as a folder `site` that needs no server.
+docs: .venv/dev.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Run the notebooks of the documentation from their first cell to their last.
+notebooks: .venv/dev.stamp
+	$(BIN)/python -m pytest -m slow tests/test_notebooks.py
+
+# dist/*.whl, installed into an environment of its own, where it has to predict.
+wheel: .venv/dev.stamp
+	rm -rf dist
+	$(BIN)/python -m build --wheel
+	RHOSIGHT_WHEEL=$$(ls dist/*.whl) $(BIN)/python -m pytest -m slow tests/test_wheel.py
+
 # Train the models that come with the package again. Their new hashes go into saved_model.py.
 models: .venv/demo.stamp
 	for name in best no-dft; do \
@@ -26,7 +40,7 @@ models: .venv/demo.stamp
 	done
 
 clean:
-	rm -rf .venv demo dist
+	rm -rf .venv demo dist site
 
 .venv/python.stamp:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rhosight needs Python 3.11 or later")'

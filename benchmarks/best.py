@@ -23,7 +23,14 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 import rhosight
-from rhosight.baselines import ALL_BASELINES, features_of_baselines, make_baseline, strongest
+from rhosight.baselines import (
+    ALL_BASELINES,
+    PRETRAINED,
+    features_of_baselines,
+    make_baseline,
+    strongest,
+)
+from rhosight.chgnet import CHGNET_NOTE, chgnet_version
 from rhosight.dataset import Dataset, split
 from rhosight.descriptor_model import DescriptorRecipe, committee_of, descriptor_table, to_blocks
 from rhosight.runs import replacing
@@ -100,6 +107,8 @@ def main() -> None:
     dataset = rhosight.load_dataset("mp-fcc")
     train, test = split(dataset, groups=arguments.groups)
     baselines = [name for name in ALL_BASELINES if name != "mean"]
+    if chgnet_version():
+        baselines += [f"{n}{form}" for n in PRETRAINED for form in ("", "-kernel", "-average")]
     features = features_of_baselines(baselines, dataset.densities)
     best = descriptor_table(dataset.densities, DescriptorRecipe.named("best"))
     tables = {"best": best, "no-dft": best}  # it reads some of the same blocks
@@ -124,6 +133,8 @@ def report(predictions: pd.DataFrame, title: str) -> None:
     print(f"\n{title}\n")
     means = scores.groupby(["target", "model"], sort=False)[["r2", "rmse"]].agg(["mean", "std"])
     print(means.round(4).to_string())
+    if scores["model"].isin(PRETRAINED).any():
+        print(CHGNET_NOTE)
     top = strongest(scores[~scores["model"].isin(["best", "no-dft"])])
     for target, name in top.items():
         ours, theirs = (means.loc[(target, m), ("rmse", "mean")] for m in ("best", name))

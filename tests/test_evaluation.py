@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import r2_score as sklearn_r2
 
 from rhosight import Recipe, RhosightError, cross_validate, load_dataset
-from rhosight.baselines import BASELINES
+from rhosight.baselines import BASELINES, PRETRAINED
 from rhosight.dataset import folds, split
 from rhosight.descriptor_model import DESCRIPTOR_RECIPES
 from rhosight.image import ImageSettings
@@ -42,7 +42,9 @@ def test_every_model_and_baseline_is_scored_on_the_same_materials(run):
         assert sets.nunique() == 1
     stages = set(seen.index.droplevel(keys))
     trained = {(m, s) for m in ("image", "text", "image+text") for s in ("head", "fine-tuning")}
-    assert stages == trained | {(name, "") for name in (*BASELINES, *DESCRIPTOR_RECIPES)}
+    assert stages == trained | {
+        (name, "") for name in (*BASELINES, *PRETRAINED, *DESCRIPTOR_RECIPES)
+    }
 
 
 def test_the_parts_do_not_share_a_formula_and_the_test_part_is_the_split(run, dataset):

@@ -18,6 +18,7 @@ _PUBLIC = {
     "describe": "text",
     "PropertyModel": "property_model",
     "DescriptorModel": "descriptor_model",
+    "Ensemble": "ensemble",
     "ImageTextEncoder": "pretraining",
     "load_model": "saved_model",
     "Recipe": "recipe",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .dataset import split as split
     from .density import ChargeDensity as ChargeDensity
     from .descriptor_model import DescriptorModel as DescriptorModel
+    from .ensemble import Ensemble as Ensemble
     from .errors import RhosightError as RhosightError
     from .evaluation import cross_validate as cross_validate
     from .image import ImageSettings as ImageSettings

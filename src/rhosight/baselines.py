@@ -5,6 +5,8 @@
 - ``promolecule``: statistics over the cell of the superposition of free atoms; needs no SCF
 - ``density``: statistics over the cell of the SCF density, `total` and `difference`
 - ``promolecule+composition``, ``density+composition``: both side by side
+- ``chgnet``, ``chgnet+composition``: the embedding of a pre-trained graph network, which is shown
+  but never counts as the baseline to beat, see :mod:`rhosight.chgnet`
 
 All but the first come in three forms. The bare name is extremely randomised trees (Geurts et al.,
 Mach. Learn. 63, 3 (2006), doi:10.1007/s10994-006-6226-1) with fixed settings; ``-kernel`` is a
@@ -28,29 +30,19 @@ from contextlib import suppress
 from functools import cache
 from math import gcd
 from string import ascii_uppercase
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import spglib
 from pymatgen.core import Composition, Structure
-from sklearn.base import RegressorMixin
-from sklearn.compose import ColumnTransformer
-from sklearn.dummy import DummyRegressor
-from sklearn.ensemble import ExtraTreesRegressor, VotingRegressor
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
-from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import (
-    FunctionTransformer,
-    OneHotEncoder,
-    PowerTransformer,
-    StandardScaler,
-)
 
+from .chgnet import chgnet_features
 from .density import ChargeDensity
 from .errors import RhosightError
+
+if TYPE_CHECKING:
+    from sklearn.base import RegressorMixin
 
 BASELINES: tuple[str, ...] = ("mean", "composition", "promolecule", "density")
 """Names of the baselines that every table shows, from the one that knows least."""
@@ -70,17 +62,22 @@ ALL_BASELINES: tuple[str, ...] = (
 )
 """Names of all baselines, :data:`BASELINES` among them."""
 
+PRETRAINED: tuple[str, ...] = ("chgnet", "chgnet+composition")
+"""What needs the optional package chgnet; with the three forms of the others. Not among
+:data:`ALL_BASELINES`, hence no candidate of :func:`strongest`: its pre-training saw energies of the
+Materials Project."""
+
+_KNOWN: tuple[str, ...] = (
+    *ALL_BASELINES,
+    *(f"{inputs}{form}" for inputs in PRETRAINED for form in ("", "-kernel", "-average")),
+)
+
 PERCENTS: tuple[int, ...] = (0, 1, 5, 10, 25, 50, 75, 90, 95, 99, 100)
 """Where :func:`density_statistics` takes quantiles, %."""
 
 SYMPREC, ANGLE_TOLERANCE = 0.1, 5.0
 """Tolerances of the symmetry search, Å and degrees: the Materials Project's. Without the second,
 spglib calls tetragonal what the Materials Project lists as cubic (In, mp-85)."""
-
-N_TREES = 300
-
-SIGMAS = 5.0
-"""Where the kernel machine's inputs are cut off, in standard deviations of the training part."""
 
 
 def baseline_features(name: str, densities: Sequence[ChargeDensity]) -> pd.DataFrame:
@@ -89,7 +86,7 @@ def baseline_features(name: str, densities: Sequence[ChargeDensity]) -> pd.DataF
     Parameters
     ----------
     name
-        One of :data:`ALL_BASELINES`.
+        One of :data:`ALL_BASELINES`, or of :data:`PRETRAINED` in one of the three forms.
     densities
         n materials. ``promolecule`` needs `total` and `difference` of each. ``density`` uses those
         of the two that every material has, so that all rows say the same.
@@ -114,7 +111,7 @@ def features_of_baselines(
     Parameters
     ----------
     names
-        Some of :data:`ALL_BASELINES`, or all.
+        As :func:`baseline_features` takes them.
     densities
         n materials.
 
@@ -138,7 +135,7 @@ def make_baseline(name: str, seed: int) -> RegressorMixin:
     Parameters
     ----------
     name
-        One of :data:`ALL_BASELINES`.
+        As :func:`baseline_features` takes it.
     seed
         Fixes the trees' random thresholds: the same seed and data give the same predictions. The
         Gaussian process has nothing random.
@@ -156,15 +153,14 @@ def make_baseline(name: str, seed: int) -> RegressorMixin:
     that ``fit`` has not seen is encoded as none of the known ones.
     """
     inputs = _inputs_of(name)
+    # scikit-learn's ensembles load with the first baseline, not with a model that shares features
+    from .baseline_regressors import average, kernel_machine, mean, trees
+
     if inputs == "mean":
-        return DummyRegressor(strategy="mean")
+        return mean()
     if name.endswith("-kernel"):
-        return _kernel_machine(inputs)
-    if name.endswith("-average"):
-        return VotingRegressor(
-            [("trees", _trees(inputs, seed)), ("kernel", _kernel_machine(inputs))]
-        )
-    return _trees(inputs, seed)
+        return kernel_machine(inputs)
+    return average(inputs, seed) if name.endswith("-average") else trees(inputs, seed)
 
 
 def strongest(scores: pd.DataFrame, names: Iterable[str] = ALL_BASELINES) -> dict[str, str]:
@@ -318,9 +314,9 @@ def density_statistics(grid: np.ndarray, prefix: str) -> dict[str, float]:
 
 
 def _inputs_of(name: str) -> str:
-    """What a baseline is shown: one of :data:`INPUTS`, or ``mean``."""
-    if name not in ALL_BASELINES:
-        raise RhosightError(f"unknown baseline {name!r}; known are {', '.join(ALL_BASELINES)}")
+    """What a baseline is shown: one of :data:`INPUTS` or :data:`PRETRAINED`, or ``mean``."""
+    if name not in _KNOWN:
+        raise RhosightError(f"unknown baseline {name!r}; known are {', '.join(_KNOWN)}")
     return name.removesuffix("-kernel").removesuffix("-average")
 
 
@@ -329,53 +325,13 @@ def _part(part: str, densities: Sequence[ChargeDensity]) -> pd.DataFrame:
         return pd.DataFrame(index=pd.RangeIndex(len(densities)))
     if part == "composition":
         return composition_features([density.structure for density in densities])
+    if part == "chgnet":
+        return chgnet_features([density.structure for density in densities])
     if part == "promolecule":
         return density_features(densities, ("promolecule",))
     kinds = ("total", "difference")
     shared = [kind for kind in kinds if all(kind in density.kinds for density in densities)]
     return density_features(densities, shared or kinds)
-
-
-def _trees(inputs: str, seed: int) -> Pipeline:
-    trees = ExtraTreesRegressor(n_estimators=N_TREES, random_state=seed, n_jobs=1)
-    return Pipeline([("encode", _encoder(inputs, "passthrough")), ("trees", trees)])
-
-
-def _kernel_machine(inputs: str) -> Pipeline:
-    numbers = Pipeline(
-        [
-            ("standardise", StandardScaler()),
-            ("straighten", PowerTransformer(method="yeo-johnson", standardize=True)),
-            # what training never saw must not grow without bounds under the power law
-            ("clip", FunctionTransformer(np.clip, kw_args={"a_min": -SIGMAS, "a_max": SIGMAS})),
-        ]
-    )
-    kernel = ConstantKernel(4.0, (1e-2, 1e4)) * RBF(15.0, (1.0, 1e3)) + WhiteKernel(
-        0.05, (1e-4, 1.0)
-    )
-    machine = _GaussianProcess(kernel, alpha=1e-8, normalize_y=True)
-    return Pipeline([("encode", _encoder(inputs, numbers)), ("kernel", machine)])
-
-
-def _encoder(inputs: str, numbers: Any) -> Any:
-    """Prototypes as zeros and ones, the other columns by ``numbers``."""
-    if "composition" not in inputs:
-        return numbers
-    one_hot = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
-    return ColumnTransformer(
-        [("prototype", one_hot, ["prototype"])],
-        remainder=numbers,
-        verbose_feature_names_out=False,
-    )
-
-
-class _GaussianProcess(GaussianProcessRegressor):
-    """One that does not warn when a hyper-parameter ends at a bound: no noise, or all noise."""
-
-    def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            return super().fit(X, y)
 
 
 @cache

@@ -24,7 +24,7 @@ from .backbones import ClipBackbone
 from .errors import RhosightError
 from .inputs import Inputs
 from .loop import EVAL_BATCH, Plan, Progress, Stage, fit_stage, quiet_lightning
-from .models import DualEncoder, StackedModel
+from .models import ClipModel, DualEncoder
 from .recipe import Recipe
 
 Encoder = ClipBackbone | DualEncoder
@@ -99,12 +99,13 @@ class _Contrast(Stage):
             batch_size=settings.batch_size,
             patience=settings.patience,
             weight_decay=recipe.weight_decay,
+            precision=recipe.precision,
         )
         super().__init__(plan, encoder, stop)
         self.recipe, self.inputs, self.codes = recipe, inputs, codes
 
     def loss(self, rows: Tensor, learning: bool) -> tuple[Tensor, int]:
-        batch = self.inputs.batch(StackedModel.inputs, rows, learning and self.recipe.augment)
+        batch = self.inputs.batch(ClipModel.inputs, rows, learning and self.recipe.augment)
         image, *tokens = (part.to(self.device) for part in batch)
         loss = contrastive_loss(
             self.network.image_embedding(image),
@@ -141,7 +142,7 @@ def embeddings(
         for part in rows.split(EVAL_BATCH):
             both = []
             for view in range(views):
-                batch = inputs.batch(StackedModel.inputs, part, view=view)
+                batch = inputs.batch(ClipModel.inputs, part, view=view)
                 image, *tokens = (tensor.to(device) for tensor in batch)
                 found = encoder.image_embedding(image), encoder.text_embedding(*tokens)
                 both.append([functional.normalize(one, dim=1) for one in found])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -18,36 +18,33 @@ from pydantic import BaseModel, ConfigDict, Field
 from pymatgen.core import Structure
 from safetensors.numpy import load_file, save_file
 
-from .baselines import composition_features, density_features
+from .blocks import (
+    COMPOSITION_BLOCKS,
+    SPARSE,
+    STATISTICS_BLOCKS,
+    Crystals,
+    block_table,
+    described,
+    needs_density,
+    structure_of,
+    to_blocks,
+)
 from .committee import Committee
 from .dataset import Dataset, folds
 from .density import ChargeDensity
-from .descriptors import STRUCTURE_BLOCKS, block_columns, descriptor_frame
+from .descriptors import STRUCTURE_BLOCKS
 from .errors import RhosightError
-from .free_atoms import difference_from_total
 from .gaussian_process import GaussianProcess, Term
 from .recipe import checked
 from .saved_model import WEIGHTS, SavedModel, codes_of, warn_of_other_codes
 from .schema import TARGETS
 from .uncertainty import ConformalIntervals, TrainingDomain
 
-Crystals = Sequence[ChargeDensity] | Sequence[Structure]
+if TYPE_CHECKING:
+    from .explain import Explanation
+
 Materials = Dataset | Sequence[ChargeDensity] | Mapping[str, Structure]
 """A dataset, densities, or (for a model that needs none) name → structure."""
-
-COMPOSITION_BLOCKS = ("magpie", "volume", "prototype")
-"""Blocks that :func:`rhosight.baselines.composition_features` gives: Magpie's statistics, volume
-per atom, and the structure type, one column for each that the training part has."""
-
-STATISTICS_BLOCKS = ("total", "difference", "promolecule")
-"""Blocks of :func:`rhosight.baselines.density_statistics`, one for each kind of density."""
-
-SPARSE = ("fractions", "element_densities", "prototype")
-"""Blocks whose features are mostly zero: standardised as they are."""
-
-
-CHUNK = 8
-"""Densities that are decoded at a time."""
 
 
 class Kernel(BaseModel):
@@ -144,7 +141,7 @@ class DescriptorRecipe(BaseModel):
     @property
     def uses_density(self) -> bool:
         """Whether a structure is not enough."""
-        return bool(set(self.blocks) - {*COMPOSITION_BLOCKS, *STRUCTURE_BLOCKS})
+        return needs_density(self.blocks)
 
 
 DESCRIPTOR_RECIPES: dict[str, dict[str, Any]] = {
@@ -224,7 +221,9 @@ class DescriptorModel(SavedModel):
         predicted, std = self._cross_predict(dataset, blocks, labels, progress)
         self._process = committee_of(self.recipe).fit(blocks, labels)
         self._intervals = ConformalIntervals.fit(labels, predicted, std, self.recipe.level)
-        self._domain = TrainingDomain.fit(_joined(blocks), _elements(dataset.structures), std)
+        self._domain = TrainingDomain.fit(
+            _joined(blocks), [_elements(structure) for structure in dataset.structures], std
+        )
         self.out_of_fold = pd.DataFrame(
             {
                 "material_id": np.repeat(dataset.ids, len(self.targets)),
@@ -263,7 +262,10 @@ class DescriptorModel(SavedModel):
         return self.predict_intervals(materials, progress)[list(self.targets)]
 
     def predict_intervals(
-        self, materials: Materials, progress: Callable[[str, int, int], None] | None = None
+        self,
+        materials: Materials,
+        progress: Callable[[str, int, int], None] | None = None,
+        nearest: int = 0,
     ) -> pd.DataFrame:
         """Predictions with their intervals, and why a material may be beyond the model.
 
@@ -271,24 +273,32 @@ class DescriptorModel(SavedModel):
         ----------
         materials, progress
             As :meth:`predict` takes them.
+        nearest
+            How many of the nearest training materials to name.
 
         Returns
         -------
         DataFrame indexed as that of :meth:`predict`. For each target ``{target}``, and the ends
         ``{target}_low`` and ``{target}_high`` of an interval that is meant to hold the truth for
         the recipe's ``level`` of the materials that are like the training part (conformal,
-        :mod:`rhosight.uncertainty`); ``outside``: why a material is not, or None.
+        :mod:`rhosight.uncertainty`); ``outside``: why a material is not, or None. With ``nearest``
+        also ``nearest``: pairs of a training material's id and its distance in the descriptors,
+        1 being one standard deviation in each.
         """
         self._check_fitted()
-        warn_of_other_codes(codes_of(materials), self.about.get("codes", []))
         crystals = _crystals(materials)
         if not len(crystals):
             ends = ("", "_low", "_high")
             names = [f"{target}{end}" for target in self.targets for end in ends]
             return pd.DataFrame(columns=[*names, "outside"], index=pd.Index([], name="material_id"))
-        table = descriptor_table(crystals, self.recipe, progress)
-        structures = materials.structures if isinstance(materials, Dataset) else crystals
-        elements = _elements([_structure(c) for c in structures])
+        parts, names, elements, codes = [], [], [], set()
+        for part, descriptors in described(crystals, self.recipe.blocks, progress):
+            parts.append(descriptors)
+            names += [getattr(crystal, "name", "") for crystal in part]
+            elements += [_elements(structure_of(crystal)) for crystal in part]
+            codes |= codes_of(part)
+        warn_of_other_codes(codes, self.about.get("codes", []))
+        table = pd.concat(parts, ignore_index=True)
         blocks = to_blocks(table, self._prototypes)
         values, std = self._process.predict(blocks, return_std=True)
         low, high = self._intervals(values, std)
@@ -297,7 +307,15 @@ class DescriptorModel(SavedModel):
             columns[target] = values[:, number]
             columns[f"{target}_low"], columns[f"{target}_high"] = low[:, number], high[:, number]
         columns["outside"] = self._domain.reasons(_joined(blocks), elements, std, self.targets)
-        return pd.DataFrame(columns, index=pd.Index(_names(materials), name="material_id"))
+        if nearest:
+            rows, distances = self._domain.nearest(_joined(blocks), nearest)
+            ids = np.array(self.about["training_ids"])[rows]
+            columns["nearest"] = [
+                list(zip(i.tolist(), d.tolist(), strict=True))
+                for i, d in zip(ids, distances, strict=True)
+            ]
+        names = list(materials) if isinstance(materials, Mapping) else names
+        return pd.DataFrame(columns, index=pd.Index(names, name="material_id"))
 
     def _cross_predict(
         self,
@@ -315,6 +333,28 @@ class DescriptorModel(SavedModel):
             if progress:
                 progress("folds for the intervals", number, len(parts))
         return mean, std
+
+    def _explainer(self, background: Dataset | None) -> Callable[[Any, bool], Explanation]:
+        from .explain.assembly import Predicted, explain_by_process
+        from .explain.processes import ProcessExplainer
+
+        others, what = None, "training"
+        if background is not None:
+            table = descriptor_table(_crystals(background), self.recipe)
+            others, what = to_blocks(table, self._prototypes), "given"
+        explainer = ProcessExplainer(self._process, others)
+        sentence = f"mean over {len(explainer)} {what} materials"
+        scales = self._process.label_scales()
+        predicted = Predicted(self.units, *scales, sentence)
+
+        def explain(part: Materials, details: bool) -> Explanation:
+            (crystal,) = _crystals(part)
+            name = next(iter(part)) if isinstance(part, Mapping) else crystal.name
+            blocks = to_blocks(descriptor_table([crystal], self.recipe), self._prototypes)
+            structure = structure_of(crystal)
+            return explain_by_process(explainer, blocks, structure, name, predicted, details)
+
+        return explain
 
     def _write(self, folder: Path) -> dict[str, Any]:
         arrays = {f"process/{k}": v for k, v in self._process.arrays().items()}
@@ -369,94 +409,23 @@ def descriptor_table(
     recipe: DescriptorRecipe,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """All numbers that a recipe reads of n crystals.
-
-    Parameters
-    ----------
-    crystals
-        Densities, or structures if the recipe reads no density. A density that has only `total`
-        gets its `difference` from :mod:`rhosight.free_atoms`.
-    recipe
-        Says which blocks.
-    progress
-        Called with ("descriptors", done, n).
-
-    Returns
-    -------
-    DataFrame of n rows; columns ``block.name``, and ``prototype``, a label.
-
-    Raises
-    ------
-    RhosightError
-        For a crystal without what the recipe reads, with partial occupancies, or with an element
-        that has no free atom.
-    """
-    parts = []
-    for start in range(0, len(crystals), CHUNK):
-        parts.append(_descriptors(crystals[start : start + CHUNK], recipe))
-        if progress:
-            progress("descriptors", min(start + CHUNK, len(crystals)), len(crystals))
-    return pd.concat(parts, ignore_index=True)
+    """All numbers that a recipe reads of n crystals, see :func:`rhosight.blocks.block_table`."""
+    return block_table(crystals, recipe.blocks, progress)
 
 
-def _descriptors(crystals: Crystals, recipe: DescriptorRecipe) -> pd.DataFrame:
-    if recipe.uses_density:
-        crystals = [_with_difference(c) for c in crystals]
-    composition = composition_features([_structure(c) for c in crystals])
-    parts = [
-        composition[["prototype"]],
-        composition.filter(regex="^MagpieData ").add_prefix("magpie."),
-        composition[["volume_per_atom"]].add_prefix("volume."),
-    ]
-    for kind in STATISTICS_BLOCKS:
-        if kind in recipe.blocks:
-            statistics = density_features(crystals, (kind,)).drop(columns="volume_per_atom")
-            parts.append(statistics.add_prefix(f"{kind}."))
-    others = [n for n in recipe.blocks if n not in (*COMPOSITION_BLOCKS, *STATISTICS_BLOCKS)]
-    parts.append(descriptor_frame(crystals, others))
-    return pd.concat(parts, axis=1)
-
-
-def to_blocks(table: pd.DataFrame, prototypes: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Block → its columns; structure types that the training part lacks are none of the known."""
-    columns = block_columns(name for name in table if name != "prototype")
-    blocks = {name: table[names] for name, names in columns.items()}
-    labels = pd.Categorical(table["prototype"], categories=prototypes)
-    blocks["prototype"] = pd.get_dummies(labels, dtype=float)
-    return blocks
-
-
-def _with_difference(crystal: Any) -> ChargeDensity:
-    if not isinstance(crystal, ChargeDensity):
-        raise RhosightError(
-            f"{crystal.composition.reduced_formula}: this model reads charge densities; use the "
-            "model no-dft for a structure alone"
-        )
-    return crystal if "difference" in crystal.grids else difference_from_total(crystal)
-
-
-def _crystals(materials: Materials) -> Sequence[ChargeDensity | Structure]:
+def _crystals(materials: Materials) -> Crystals:
+    """The crystals; those of a sequence that reads them on demand are not read here."""
     if isinstance(materials, Dataset):
         return materials.densities
+    if isinstance(materials, ChargeDensity):
+        return [materials]
     if isinstance(materials, Mapping):
         return list(materials.values())
-    return [materials] if isinstance(materials, ChargeDensity) else list(materials)
+    return materials if isinstance(materials, Sequence) else list(materials)
 
 
-def _names(materials: Materials) -> list[str]:
-    if isinstance(materials, Dataset):
-        return materials.ids
-    if isinstance(materials, Mapping):
-        return list(materials)
-    return [density.name for density in _crystals(materials)]
-
-
-def _structure(crystal: ChargeDensity | Structure) -> Structure:
-    return crystal.structure if isinstance(crystal, ChargeDensity) else crystal
-
-
-def _elements(structures: Sequence[Structure]) -> list[set[str]]:
-    return [{str(e) for e in s.composition.element_composition} for s in structures]
+def _elements(structure: Structure) -> set[str]:
+    return {str(element) for element in structure.composition.element_composition}
 
 
 def _rows(blocks: dict[str, pd.DataFrame], rows: np.ndarray) -> dict[str, pd.DataFrame]:

@@ -21,7 +21,8 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from .baselines import BASELINES, baseline_features, make_baseline
+from .baselines import BASELINES, PRETRAINED, baseline_features, make_baseline
+from .chgnet import CHGNET_NOTE, chgnet_version
 from .contrastive import pretrained_ids
 from .dataset import Dataset, folds, split
 from .descriptor_model import (
@@ -33,7 +34,7 @@ from .descriptor_model import (
 )
 from .errors import RhosightError
 from .inputs import Inputs
-from .property_model import inner_split, make_inputs, scaler_of, texts_of
+from .property_model import inner_split, known_prototypes, make_inputs, scaler_of, texts_of
 from .recipe import MODALITIES, Recipe
 from .runs import open_run, replacing
 from .saved_model import r2_score, rmse, versions
@@ -86,7 +87,7 @@ class CrossValidation:
         table = table.unstack("part").swaplevel(axis=1)
         order = [(p, s) for p in PARTS for s in ("r2", "r2_std", "rmse", "rmse_std")]
         rows = self.scores[["target", "model", "stage"]].drop_duplicates()
-        names = [*BASELINES, *DESCRIPTOR_RECIPES, *MODALITIES]
+        names = [*BASELINES, *PRETRAINED, *DESCRIPTOR_RECIPES, *MODALITIES]
         rows = rows.sort_values(
             by=["target", "model"],
             key=lambda column: column.map(
@@ -154,6 +155,7 @@ def cross_validate(
         "dataset_sha256": dataset.fingerprint(),
         "units": {target: dataset.units[target] for target in recipe.targets},
         "versions": versions(),
+        "chgnet": chgnet_version(),
     }
     folder = open_run(run_dir, settings)
     train_part, test = split(dataset, test_fraction, split_seed, groups)
@@ -201,7 +203,12 @@ class _Shared:
     def inputs(self) -> Inputs:
         if self._inputs is None:
             self._inputs = make_inputs(
-                self.dataset, self.recipe, progress=self.progress, texts=self.texts
+                self.dataset,
+                self.recipe,
+                progress=self.progress,
+                texts=self.texts,
+                # those that a fold's training part lacks are constant there, and left out
+                prototypes=known_prototypes(self.dataset, self.recipe),
             )
         return self._inputs
 
@@ -218,6 +225,16 @@ class _Shared:
         except RhosightError as error:
             logger.warning("%s are left out: %s", " and ".join(DESCRIPTOR_RECIPES), error)
             return None
+
+    @cached_property
+    def baselines(self) -> tuple[str, ...]:
+        """Those of every table, and CHGNet where it is installed."""
+        if chgnet_version() is None:
+            names = " and ".join(PRETRAINED)
+            logger.info("%s are left out: pip install 'rhosight[chgnet]' to see them", names)
+            return BASELINES
+        logger.info("%s", CHGNET_NOTE)
+        return (*BASELINES, *PRETRAINED)
 
     def baseline(self, name: str) -> pd.DataFrame:
         if name not in self._features:
@@ -259,7 +276,7 @@ def _fold(
                 )
                 predictions.append(frame[frame["true"].notna()])
 
-    for name in BASELINES:
+    for name in shared.baselines:
         features = shared.baseline(name)
         fitted = fitted_baseline(name, features, shared.targets, rows["train"], recipe.seed)
         record(name, "", fitted)

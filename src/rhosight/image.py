@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .density import KINDS, ChargeDensity
+from .descriptors.crystal import covalent_radius
 from .errors import RhosightError
 from .free_atoms import difference_from_total
 from .plane import LatticePlane, lattice_plane, sample_window
@@ -74,6 +75,15 @@ class ImageSettings(BaseModel):
         itself, so a file (or a pair) must hold both densities. ``"free-atoms"``: those of the
         table that comes with the package, so `total` alone is enough; see
         :mod:`rhosight.free_atoms` for its limits.
+    core
+        ``"keep"``, or ``"mask"``: what lies within ``core_radius`` of a nucleus, in the plane or
+        not, is set to 0 e/Å³. There a density depends on the code and its pseudo-potentials.
+    core_radius
+        In covalent radii of the element (Cordero et al., Dalton Trans. 2832 (2008),
+        doi:10.1039/b801115j). Beyond 0.9 the smooth cores of the bundled densities are below 2 %
+        of the free atom's valence density for three of four elements (at worst beyond 1.3: Ga). It
+        covers a third of the image of an open crystal such as silicon, and most of a close-packed
+        metal's: three quarters of copper's.
     interpolation
         ``"spline"`` or ``"fourier"``, see :func:`rhosight.plane.sample`.
     symprec
@@ -92,6 +102,8 @@ class ImageSettings(BaseModel):
     colour: Colour = "channels"
     fourier: bool = False
     reference: Literal["code", "free-atoms"] = "code"
+    core: Literal["keep", "mask"] = "keep"
+    core_radius: float = Field(0.9, gt=0, le=2)
     interpolation: Literal["spline", "fourier"] = "fourier"
     symprec: float = Field(0.01, gt=0)
 
@@ -113,6 +125,22 @@ class ImageSettings(BaseModel):
         elif "promolecule" in wanted:
             wanted = wanted - {"promolecule"} | {"total", "difference"}
         return tuple(kind for kind in KINDS if kind in wanted)
+
+    @property
+    def steps(self) -> tuple[float, float, float]:
+        """How many pixels of each of the image's three channels are as long as one of the narrowest
+        window; of windows in one unit."""
+        sides = [channel.window for channel in self.channels]
+        first, second, third = (min(sides) / side for side in sides * (3 // len(sides)))
+        return first, second, third
+
+    def moved(self, offset: float) -> ImageSettings:
+        """The same on planes that lie ``offset`` interplanar spacings further along the normal."""
+        channels = [
+            channel.model_copy(update={"offset": channel.offset + offset})
+            for channel in self.channels
+        ]
+        return self.model_copy(update={"channels": tuple(channels)})
 
     @classmethod
     def paper(cls, colour: Colour = "grey", fourier: bool = False, size: int = 299):
@@ -151,6 +179,40 @@ def density_slice(
         channel.offset,
         interpolation,
     )
+
+
+def core_pixels(
+    density: ChargeDensity,
+    channel: Channel,
+    size: int,
+    radius: float,
+    plane: LatticePlane,
+    pad: int = 0,
+) -> np.ndarray:
+    """Which pixels of :func:`density_slice` lie within ``radius`` covalent radii of a nucleus.
+
+    Shape (size + 2 pad, size + 2 pad), bool. Of a site with several occupants the largest counts.
+    """
+    structure, pixels = density.structure, size + 2 * pad
+    side = window_side(channel, plane) * pixels / size
+    radii = np.array(
+        [radius * max(covalent_radius(e.symbol) for e in s.species.elements) for s in structure]
+    )
+    centre = plane.points(0.0, 0.0, channel.offset)
+    frac_coords, _, sites, _ = structure.lattice.get_points_in_sphere(
+        structure.frac_coords,
+        structure.lattice.get_cartesian_coords(centre),
+        side / math.sqrt(2) + radii.max(),
+        zip_results=False,
+    )
+    atoms = plane.coordinates(frac_coords)
+    height = atoms[:, 2] - channel.offset * plane.spacing
+    squares = radii[sites] ** 2 - height**2  # of the circles in which the plane cuts the spheres
+    axis = ((np.arange(pixels) + 0.5) / pixels - 0.5) * side
+    inside = np.zeros((pixels, pixels), dtype=bool)
+    for (x, y, _), square in zip(atoms[squares > 0], squares[squares > 0], strict=True):
+        inside |= (axis[None, :] - x) ** 2 + (-axis[:, None] - y) ** 2 < square
+    return inside
 
 
 def window_side(channel: Channel, plane: LatticePlane) -> float:
@@ -214,9 +276,7 @@ def density_image(
             f"{', '.join(density.kinds)} is there; add {', '.join(missing)}, or use image settings "
             "(or a model) for what the file holds, such as reference='free-atoms' for a total alone"
         )
-    if settings.reference == "free-atoms" and DERIVED & {c.kind for c in settings.channels}:
-        bare = {kind: grid for kind, grid in density.grids.items() if kind not in DERIVED}
-        density = difference_from_total(replace(density, grids=bare))
+    density = referred(density, settings)
     planes: dict = {}
     layers = []
     margin = 0 if settings.fourier else pad  # a wider window has another spectrum
@@ -231,6 +291,11 @@ def density_image(
             plane=planes[channel.hkl],
             pad=margin,
         )
+        if settings.core == "mask":
+            inside = core_pixels(
+                density, channel, settings.size, settings.core_radius, planes[channel.hkl], margin
+            )
+            values = np.where(inside, 0.0, values)
         values = normalise(values, settings.normalisation, channel.kind, margin)
         if settings.fourier:
             values = np.pad(fourier_image(values), pad, mode="wrap")
@@ -242,9 +307,18 @@ def density_image(
     return np.stack(layers).astype(np.float32)
 
 
-def turn_margin(size: int) -> int:
-    """Pixels to add on every side of an image so that it can be turned by any angle."""
-    return math.ceil(size * (math.sqrt(2) - 1) / 2)
+def referred(density: ChargeDensity, settings: ImageSettings) -> ChargeDensity:
+    """The density with `difference` and `promolecule` as ``settings.reference`` means them."""
+    if settings.reference == "code" or not DERIVED & {c.kind for c in settings.channels}:
+        return density
+    bare = {kind: grid for kind, grid in density.grids.items() if kind not in DERIVED}
+    return difference_from_total(replace(density, grids=bare))
+
+
+def turn_margin(size: int, shift: float = 0.0) -> int:
+    """Pixels to add on every side of an image so that it can be turned by any angle, and moved by
+    the fraction ``shift`` of its side along each axis."""
+    return math.ceil(size * (math.sqrt(2) - 1) / 2) + math.ceil(size * shift)
 
 
 def to_pil(image: np.ndarray) -> Image:

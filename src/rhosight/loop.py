@@ -30,6 +30,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from safetensors.torch import load_file, save_file
 from torch import Tensor, multiprocessing, nn
 
+from .errors import RhosightError
+from .recipe import Precision
 from .runs import replacing
 
 CHECKPOINT_SECONDS = 60.0
@@ -38,6 +40,10 @@ EVAL_BATCH = 64
 """Materials at a time where nothing is learned."""
 
 Progress = Callable[[str, int, int, float], None]
+
+
+class Diverged(RhosightError):
+    """A stage whose loss was never a finite number."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,8 @@ class Plan:
         Of everything random in it; no two stages of a run have the same.
     keeps_start
         The weights that it begins with are among those that the best are chosen from.
+    precision
+        See :class:`rhosight.recipe.Recipe`.
     devices
         Processes that share every batch.
     """
@@ -64,6 +72,7 @@ class Plan:
     weight_decay: float
     schedule: Literal["one-cycle", "constant"] = "one-cycle"
     keeps_start: bool = False
+    precision: Precision = "auto"
     devices: int = 1
 
     def seed(self, *more: int) -> int:
@@ -117,7 +126,9 @@ class Stage(L.LightningModule, ABC):
 
     def configure_optimizers(self):
         groups = self.parameter_groups()
-        optimiser = torch.optim.AdamW(groups, weight_decay=self.plan.weight_decay, fused=True)
+        # the fastest step, but in mixed precision Lightning clips no gradients before it
+        fused = self.trainer.precision == "32-true"
+        optimiser = torch.optim.AdamW(groups, weight_decay=self.plan.weight_decay, fused=fused)
         if self.plan.schedule == "constant":
             return optimiser
         steps = int(self.trainer.estimated_stepping_batches)
@@ -174,7 +185,7 @@ def fit_stage(
             accelerator="auto",
             devices=plan.devices,
             strategy=strategy,
-            precision=_precision(),
+            precision=_precision(plan.precision),
             use_distributed_sampler=False,
             logger=False,
             enable_checkpointing=False,
@@ -217,10 +228,18 @@ def _load(network: nn.Module, folder: Path) -> list[dict[str, float]]:
     return json.loads((folder / "history.json").read_text())
 
 
-def _precision() -> Literal["bf16-mixed", "32-true"]:
-    """Half precision where the hardware has it; on a CPU it is rarely faster."""
-    half = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16-mixed" if half else "32-true"
+def _precision(wanted: Precision) -> Precision:
+    """The precision as Lightning takes it: ``"auto"`` is what the hardware is fast at."""
+    if wanted == "16-mixed" and not torch.cuda.is_available():
+        raise RhosightError(
+            "recipe: precision: 16-mixed needs a GPU; use auto, or bf16-mixed, which CPUs have"
+        )
+    if wanted != "auto":
+        return wanted
+    if not torch.cuda.is_available():
+        return "32-true"
+    half = torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if half else "16-mixed"
 
 
 class _KeepBest(Callback):
@@ -236,6 +255,10 @@ class _KeepBest(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, stage: Stage) -> None:
         self._offer(float(trainer.callback_metrics["watched"]), stage)
+
+    def on_fit_end(self, trainer: L.Trainer, stage: Stage) -> None:
+        if not self.weights:
+            raise Diverged(f"{stage.plan.label}: the loss is not finite; lower the learning rates")
 
     def _offer(self, loss: float, stage: Stage) -> None:
         if loss < self.loss:

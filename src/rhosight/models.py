@@ -1,4 +1,5 @@
-"""The networks, small to large: readout, image, text, image+text, CLIP (paper section 2.2).
+"""The networks, small to large: readout, image, text, descriptors, stacked, CLIP (paper section
+2.2).
 
 Each model is split where the two-stage protocol splits it: ``features`` is what is pre-trained (or
 trained in an earlier stage), ``head`` is what is new. ``forward`` is one after the other.
@@ -7,6 +8,7 @@ trained in an earlier stage), ``head`` is what is new. ``forward`` is one after 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,9 +17,14 @@ from torch import Tensor, nn
 
 from .backbones import ClipBackbone, ImageBackbone, TextBackbone
 from .recipe import Recipe
+from .scaling import BlockScaler
 
 PENULTIMATE = 256
 """Width of the features that the image and text models hand to the fusion (paper section 2.2)."""
+
+
+LIMIT = 5.0
+"""Where standardised descriptors are cut off, in standard deviations of the training part."""
 
 
 def dense(width_in: int, width_out: int, dropout: float) -> nn.Sequential:
@@ -89,25 +96,97 @@ class TextModel(nn.Module):
         return self.head.hidden(self.features(input_ids, attention_mask))
 
 
-class StackedModel(nn.Module):
-    """Image and text model without their last layers, and two new layers over both (Figure 5)."""
+class Standardised(nn.Module):
+    """Numbers → numbers of one scale, as :class:`rhosight.scaling.BlockScaler` does it; a column
+    that is constant in the training part becomes 0. Nothing in it is trained.
 
-    inputs = (*ImageModel.inputs, *TextModel.inputs)
+    Buffers, all of shape (columns,): ``centre`` and ``width`` of the arcsinh that draws in long
+    tails (width 0: none), ``mean`` and ``std`` of what comes after it (std 0: constant).
+    """
 
-    def __init__(self, image: ImageModel, text: TextModel, outputs: int, dropout: float):
+    def __init__(self, columns: int):
         super().__init__()
-        self.image = image
-        self.text = text
+        for name in ("centre", "width", "mean", "std"):
+            self.register_buffer(name, torch.zeros(columns))
+
+    def fit(self, table: Tensor, linear: Tensor) -> None:
+        """Learn from the training part, shape (materials, columns); ``linear`` (columns,) marks
+        those that have no long tails."""
+        learned = BlockScaler.fit(table.numpy(), linear.numpy())
+        for name in ("centre", "width", "mean", "std"):
+            getattr(self, name).copy_(torch.from_numpy(getattr(learned, name)))
+
+    def forward(self, table: Tensor) -> Tensor:
+        shift, drawn = table - self.centre, self.width > 0
+        values = torch.where(drawn, torch.asinh(shift / self.width.where(drawn, 1.0)), table)
+        values = (values - self.mean) / self.std.where(self.std > 0, 1.0)
+        # a material unlike all others must not be a thousand standard deviations away
+        return values.clamp(-LIMIT, LIMIT) * (self.std > 0)
+
+
+class DescriptorNetwork(nn.Module):
+    """Descriptors of a crystal, standardised, and a readout of the same form as the others'.
+
+    ``features(descriptors)``: (n, columns) twice. There is no pre-trained part, so that the head
+    is all that learns.
+    """
+
+    inputs = ("descriptors",)
+
+    def __init__(self, columns: int, outputs: int, dropout: float):
+        super().__init__()
+        self.backbone = Standardised(columns)
+        self.head = Readout(columns, outputs, dropout)
+
+    def features(self, descriptors: Tensor) -> Tensor:
+        return self.backbone(descriptors)
+
+    def forward(self, descriptors: Tensor) -> Tensor:
+        return self.head(self.features(descriptors))
+
+    def penultimate(self, descriptors: Tensor) -> Tensor:
+        """The 256 features before the last layer."""
+        return self.head.hidden(self.features(descriptors))
+
+
+class StackedModel(nn.Module):
+    """Models of one modality each without their last layers, and two new layers over their
+    features (Figure 5: image and text)."""
+
+    def __init__(
+        self,
+        image: ImageModel | None,
+        text: TextModel | None,
+        outputs: int,
+        dropout: float,
+        descriptors: DescriptorNetwork | None = None,
+    ):
+        super().__init__()
+        self.image, self.text, self.descriptors = image, text, descriptors
         self.head = nn.Sequential(
-            dense(2 * PENULTIMATE, PENULTIMATE, dropout), nn.Linear(PENULTIMATE, outputs)
+            dense(len(self.parts) * PENULTIMATE, PENULTIMATE, dropout),
+            nn.Linear(PENULTIMATE, outputs),
         )
 
-    def features(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        parts = [self.image.penultimate(image), self.text.penultimate(input_ids, attention_mask)]
-        return torch.cat(parts, dim=1)
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """Modality → the model that reads it, in the order of :attr:`inputs`."""
+        found = {"image": self.image, "text": self.text, "descriptors": self.descriptors}
+        return {name: part for name, part in found.items() if part is not None}
 
-    def forward(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return self.head(self.features(image, input_ids, attention_mask))
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What ``forward`` takes, in order."""
+        return tuple(name for part in self.parts.values() for name in part.inputs)
+
+    def features(self, *inputs: Tensor) -> Tensor:
+        """Penultimate features of all parts, shape (n, 256 · parts)."""
+        given = dict(zip(self.inputs, inputs, strict=True))
+        found = [p.penultimate(*(given[name] for name in p.inputs)) for p in self.parts.values()]
+        return torch.cat(found, dim=1)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.head(self.features(*inputs))
 
 
 class DualEncoder(nn.Module):
@@ -167,7 +246,7 @@ class ClipModel(nn.Module):
     Both embeddings, side by side, before they are normalised: assumed.
     """
 
-    inputs = StackedModel.inputs
+    inputs = (*ImageModel.inputs, *TextModel.inputs)
 
     def __init__(self, backbone: ClipBackbone | DualEncoder, outputs: int):
         super().__init__()
@@ -185,13 +264,23 @@ class ClipModel(nn.Module):
         return self.head(self.features(image, input_ids, attention_mask))
 
 
+def modality_features(network: nn.Module) -> dict[str, Callable[..., Tensor]]:
+    """What ``features`` puts side by side: modality → function of its own inputs."""
+    if isinstance(network, StackedModel):
+        return {name: part.penultimate for name, part in network.parts.items()}
+    if isinstance(network, ClipModel):
+        encoder = network.backbone
+        return {"image": encoder.image_embedding, "text": encoder.text_embedding}
+    names = {ImageModel: "image", TextModel: "text", DescriptorNetwork: "descriptors"}
+    return {names[type(network)]: network.features}
+
+
 def encoders(network: nn.Module) -> list[nn.Module]:
     """The pre-trained encoders of a model, each with a ``name`` and the hash of its weights."""
-    if isinstance(network, StackedModel):
-        return [network.image.backbone, network.text.backbone]
     if isinstance(network, ClipModel):
         return network.backbone.encoders
-    return [network.backbone]
+    parts = network.parts.values() if isinstance(network, StackedModel) else [network]
+    return [part.backbone for part in parts if not isinstance(part, DescriptorNetwork)]
 
 
 def build_encoder(
@@ -204,22 +293,26 @@ def build_encoder(
     return DualEncoder(image, text, recipe.pretraining.width)
 
 
-def build_model(recipe: Recipe, pretrained: bool = True, saved: Path | None = None) -> nn.Module:
+def build_model(
+    recipe: Recipe, pretrained: bool = True, saved: Path | None = None, columns: int = 0
+) -> nn.Module:
     """The network of a recipe.
 
     ``saved`` is the folder of a saved model: tokenizer and configurations come from there instead
-    of from where the backbones once came from.
+    of from where the backbones once came from. ``columns``: how many numbers its descriptors are.
     """
     outputs, dropout = len(recipe.targets), recipe.dropout
     if recipe.modality == "clip":
         return ClipModel(build_encoder(recipe, pretrained, saved), outputs)
-    image = text = None
+    image = text = descriptors = None
     if recipe.uses_image:
         image = ImageModel(_image_backbone(recipe, pretrained, saved), outputs, dropout)
     if recipe.uses_text:
         text = TextModel(_text(recipe, pretrained, saved), outputs, dropout)
-    if image and text:
-        return StackedModel(image, text, outputs, dropout)
+    if recipe.descriptors:
+        descriptors = DescriptorNetwork(columns, outputs, dropout)
+    if len(recipe.modalities) > 1:
+        return StackedModel(image, text, outputs, dropout, descriptors)
     return image or text
 
 
@@ -240,5 +333,5 @@ def reader(network: nn.Module) -> TextBackbone | ClipBackbone | None:
     if isinstance(network, ClipModel):
         return network.backbone.reader
     if isinstance(network, StackedModel):
-        return network.text.backbone
+        network = network.text
     return network.backbone if isinstance(network, TextModel) else None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from .adapters import load_state, stored_state
 from .backbones import ClipBackbone, ImageBackbone, TextBackbone
+from .baselines import prototype_label
+from .blocks import SPARSE, block_table, needs_density, to_blocks
 from .contrastive import pretrained_ids
 from .dataset import Dataset, split
 from .density import ChargeDensity
@@ -28,7 +32,13 @@ from .saved_model import WEIGHTS, SavedModel, codes_of, versions, warn_of_other_
 from .text import describe, truncated_fraction
 from .training import StageResult, predict_rows, train
 
+if TYPE_CHECKING:
+    from .explain import Explanation
+
 logger = logging.getLogger(__name__)
+
+CHUNK = 16
+"""Materials that are predicted at a time."""
 
 
 class PropertyModel(SavedModel):
@@ -66,6 +76,7 @@ class PropertyModel(SavedModel):
         self.network: nn.Module | None = None
         self.history: dict[tuple[str, str], list[dict[str, float]]] = {}
         self._scaler: tuple[np.ndarray, np.ndarray] | None = None
+        self._prototypes: list[str] = []
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -84,7 +95,7 @@ class PropertyModel(SavedModel):
         dataset: Dataset,
         run_dir: str | os.PathLike | None = None,
         progress: Callable[[str, int, int, float], None] | None = None,
-    ) -> PropertyModel:
+    ) -> Self:
         """Train on all materials that have at least one of the recipe's targets.
 
         Parameters
@@ -104,9 +115,36 @@ class PropertyModel(SavedModel):
             If a target is unknown or has no values, or a material lacks what the recipe reads.
         """
         dataset = dataset.require_targets(self.recipe.targets, how="any")
-        targets = dataset.targets[list(self.recipe.targets)].to_numpy(dtype=float)
-        fit_rows, stop_rows = inner_split(dataset, self.recipe)
-        self._scaler = scaler_of(targets)
+        prototypes = known_prototypes(dataset, self.recipe)
+        inputs = make_inputs(dataset, self.recipe, progress=progress, prototypes=prototypes)
+        settings = {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "dataset_sha256": dataset.fingerprint(),
+            "versions": versions(),
+        }
+        folder = open_run(run_dir, settings)
+        rows = np.arange(len(dataset))
+        return self.fit_rows(dataset, inputs, rows, prototypes, folder, progress)
+
+    def fit_rows(
+        self,
+        dataset: Dataset,
+        inputs: Inputs,
+        rows: np.ndarray,
+        prototypes: Sequence[str] = (),
+        folder: Path | None = None,
+        progress: Callable[[str, int, int, float], None] | None = None,
+        frozen: dict[str, Any] | None = None,
+    ) -> Self:
+        """:meth:`fit` on some rows of a dataset, whose inputs and ``prototypes`` (their structure
+        types) are made already: what several models share is computed once.
+
+        ``folder`` is that of an opened run; ``frozen`` as :func:`rhosight.training.train` has it.
+        """
+        part = dataset[rows]
+        targets = dataset.targets[list(self.targets)].to_numpy(dtype=float)
+        fit_rows, stop_rows = (rows[r] for r in inner_split(part, self.recipe))
+        self._scaler, self._prototypes = scaler_of(targets[rows]), list(prototypes)
         self.history = {}
 
         def remember(result: StageResult) -> None:
@@ -114,28 +152,24 @@ class PropertyModel(SavedModel):
 
         self.network = train(
             self.recipe,
-            make_inputs(dataset, self.recipe, progress=progress),
+            inputs,
             targets,
             fit_rows,
             stop_rows,
             self._scaler,
-            run_dir=open_run(
-                run_dir,
-                {
-                    "recipe": self.recipe.model_dump(mode="json"),
-                    "dataset_sha256": dataset.fingerprint(),
-                    "versions": versions(),
-                },
-            ),
+            run_dir=folder,
             on_stage=remember,
+            frozen=frozen,
             progress=progress,
             formulas=dataset.table["formula"].to_list(),
         )
+        recipe = self.recipe
+        reads_density = recipe.uses_image or needs_density(recipe.descriptors)
         self._remember(
-            dataset,
-            training_ids=sorted({*dataset.ids, *pretrained_ids(self.recipe)}),
+            part,
+            training_ids=sorted({*part.ids, *pretrained_ids(recipe)}),
             backbones={b.name: b.weights for b in encoders(self.network)},
-            codes=sorted(codes_of(dataset)) if self.recipe.uses_image else [],
+            codes=sorted(codes_of(part)) if reads_density else [],
         )
         return self
 
@@ -166,50 +200,114 @@ class PropertyModel(SavedModel):
         self._check_fitted()
         if isinstance(materials, ChargeDensity):
             materials = [materials]
-        warn_of_other_codes(codes_of(materials), self.about.get("codes", []))
-        mean, std = self._scaler
-        found = []
-        chunk = 16  # memory does not grow with the number of materials
-        for start in range(0, len(materials), chunk):
-            part = materials[start : start + chunk]
-            # full precision: files of one crystal differ in the last digits, predictions must not
-            inputs = make_inputs(part, self.recipe, reader(self.network), dtype=torch.float32)
-            rows = torch.arange(len(inputs))
-            values = predict_rows(self.network, inputs, rows, self.recipe)
-            found.append(values.numpy() * std + mean)
-            if progress:
-                progress("predict", start + len(part), len(materials))
-        names = materials.ids if isinstance(materials, Dataset) else [d.name for d in materials]
+        found, names, codes = [], [], set()
+        for part, inputs in self.inputs_of(materials, progress):
+            found.append(self.values(inputs))
+            names += part.ids if isinstance(part, Dataset) else [d.name for d in part]
+            codes |= codes_of(part)
+        warn_of_other_codes(codes, self.about.get("codes", []))
         values = np.concatenate(found) if found else np.empty((0, len(self.recipe.targets)))
         index = pd.Index(names, name="material_id")
         return pd.DataFrame(values, index=index, columns=list(self.recipe.targets))
 
+    def inputs_of(
+        self,
+        materials: Dataset | Sequence[ChargeDensity],
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Iterator[tuple[Dataset | Sequence[ChargeDensity], Inputs]]:
+        """A few materials at a time and what the network reads of them, so that memory does not
+        grow with their number; ``progress`` is called after each with (label, done, all)."""
+        for start in range(0, len(materials), CHUNK):
+            part = materials[start : start + CHUNK]  # may be read from files at this moment
+            # full precision: files of one crystal differ in the last digits, predictions must not
+            inputs = make_inputs(
+                part,
+                self.recipe,
+                reader(self.network),
+                dtype=torch.float32,
+                prototypes=self._prototypes,
+            )
+            yield part, inputs
+            if progress:
+                progress("predict", start + len(part), len(materials))
+
+    def values(self, inputs: Inputs, rows: np.ndarray | None = None) -> np.ndarray:
+        """Predictions of such inputs, or some rows of them, shape (rows, targets), in
+        :attr:`units`."""
+        mean, std = self._scaler
+        rows = torch.arange(len(inputs)) if rows is None else torch.as_tensor(rows)
+        return predict_rows(self.network, inputs, rows, self.recipe).numpy() * std + mean
+
+    def _explainer(self, background: Dataset | None) -> Callable[[Any, bool], Explanation]:
+        from .explain.assembly import Predicted, explain_by_network, network_background
+        from .explain.networks import NetworkExplainer
+
+        others, sentence = network_background(background, self.about)
+        tokens = reader(self.network)
+        explainer = NetworkExplainer(
+            self.network,
+            self.recipe,
+            make_inputs(
+                others, self.recipe, tokens, dtype=torch.float32, prototypes=self._prototypes
+            ),
+        )
+        predicted = Predicted(self.units, *self._scaler, sentence)
+
+        def explain(part: Dataset | Sequence[ChargeDensity], details: bool) -> Explanation:
+            text = texts_of(part, self.recipe.extent)[0] if self.recipe.uses_text else ""
+            inputs = make_inputs(
+                part,
+                self.recipe,
+                tokens,
+                texts=[text],
+                dtype=torch.float32,
+                prototypes=self._prototypes,
+            )
+            density = getattr(part, "densities", part)[0]
+            return explain_by_network(explainer, inputs, density, text, predicted, details)
+
+        return explain
+
     def _write(self, folder: Path) -> dict[str, Any]:
-        state = {k: v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}
+        state, packaged = stored_state(self.network, self.recipe)
+        state = {key: value.contiguous() for key, value in state.items()}
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
         save_backbone_configs(encoders(self.network), folder)
         mean, std = self._scaler
         return {
             "recipe": self.recipe.model_dump(mode="json"),
             "scaler": {"mean": mean.tolist(), "std": std.tolist()},
+            "prototypes": self._prototypes,
+            "packaged": packaged,
         }
 
     @classmethod
     def _read(cls, config: dict[str, Any], folder: Path) -> Self:
         model = cls(Recipe(**config["recipe"]))
         model._scaler = tuple(np.array(config["scaler"][name]) for name in ("mean", "std"))
-        network = build_model(model.recipe, pretrained=False, saved=folder)
-        network.load_state_dict(load_file(folder / WEIGHTS))
+        model._prototypes = config.get("prototypes", [])
+        weights = load_file(folder / WEIGHTS)
+        columns = len(weights.get("descriptors.backbone.mean", ()))
+        network = build_model(model.recipe, pretrained=False, saved=folder, columns=columns)
+        # an older model's config has no "packaged": its weights are whole
+        load_state(network, model.recipe, weights, config.get("packaged", {}))
         model.network = network.eval()
         return model
 
     def _describe(self) -> tuple[str, str]:
         recipe = self.recipe
+        tuned = {
+            "all": "fine-tuned",
+            "last": f"the last {recipe.tuned_blocks} blocks of each fine-tuned",
+            "lora": f"fine-tuned by updates of rank {recipe.lora_rank} (LoRA)",
+        }[recipe.tuned]
         backbones = "\n".join(f"- `{n}`, SHA-256 `{h}`" for n, h in self.about["backbones"].items())
         density = ", ".join(recipe.image.kinds) if recipe.uses_image else "none"
-        return f"{recipe.modality} model", (
-            f"Reads: density {density}; text {recipe.extent if recipe.uses_text else 'none'}.\n\n"
-            f"Pre-trained encoders, fine-tuned:\n\n{backbones}\n\n"
+        numbers = f"; descriptors {', '.join(recipe.descriptors)}" if recipe.descriptors else ""
+        return f"{recipe.modalities[-1]} model", (
+            f"Reads: density {density}; text {recipe.extent if recipe.uses_text else 'none'}"
+            f"{numbers}.\n\n"
+            f"Pre-trained encoders, {tuned}:\n\n{backbones}\n\n"
             "Limits: valid for crystals and densities like those it was trained on. The kind of "
             "density and the code that made it matter: see `config.json` for every setting."
         )
@@ -234,20 +332,32 @@ def make_inputs(
     progress: Callable | None = None,
     texts: Sequence[str] | None = None,
     dtype: torch.dtype = torch.float16,
+    prototypes: Sequence[str] = (),
 ) -> Inputs:
-    """The images and tokens that a recipe reads of some materials; ``texts`` if already made.
-    ``dtype`` is that of the images."""
-    canvas = ids = mask = None
+    """The images, tokens and descriptors that a recipe reads of some materials; ``texts`` if
+    already made. ``dtype`` is that of the images; ``prototypes`` as :func:`known_prototypes` gives
+    them."""
+    canvas = ids = mask = parallel = descriptors = linear = None
     densities = materials.densities if isinstance(materials, Dataset) else materials
     if recipe.uses_image:
         stored = None
         if isinstance(materials, Dataset):
-            pad = turn_margin(recipe.image.size) if recipe.augment else 0
+            pad = turn_margin(recipe.image.size, recipe.shift) if recipe.augment else 0
             stored = materials.images(recipe.image, pad)
         if stored is not None:
             canvas = torch.from_numpy(np.array(stored))
-        else:
-            canvas = draw_images(densities, recipe.image, recipe.augment, progress, dtype)
+        draw = partial(
+            draw_images,
+            densities,
+            margin=recipe.augment,
+            progress=progress,
+            dtype=dtype,
+            shift=recipe.shift,
+        )
+        if canvas is None:
+            canvas = draw(recipe.image)
+        if recipe.parallel:
+            parallel = torch.stack([draw(recipe.image.moved(by)) for by in recipe.parallel])
     if recipe.uses_text:
         backbone = text_backbone or _reader(recipe)
         longest = min(recipe.max_tokens or backbone.max_tokens, backbone.max_tokens)
@@ -266,7 +376,29 @@ def make_inputs(
                 longest,
                 backbone.name,
             )
-    return Inputs(canvas, recipe.image.size, ids, mask)
+    if recipe.descriptors:
+        table = to_blocks(block_table(densities, recipe.descriptors, progress), prototypes)
+        parts = {name: table[name].to_numpy(dtype=np.float32) for name in recipe.descriptors}
+        descriptors = torch.from_numpy(np.hstack(list(parts.values())))
+        linear = torch.tensor([n in SPARSE for n, part in parts.items() for _ in part.T])
+    return Inputs(
+        canvas,
+        recipe.image.size,
+        ids,
+        mask,
+        parallel=parallel,
+        shift=recipe.shift * recipe.image.size,
+        steps=recipe.image.steps,
+        descriptors=descriptors,
+        linear=linear,
+    )
+
+
+def known_prototypes(dataset: Dataset, recipe: Recipe) -> list[str]:
+    """Structure types of a training part, sorted, if the recipe's descriptors tell them apart."""
+    if "prototype" not in recipe.descriptors:
+        return []
+    return sorted({prototype_label(structure) for structure in dataset.structures})
 
 
 def _reader(recipe: Recipe) -> TextBackbone | ClipBackbone:

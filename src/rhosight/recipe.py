@@ -11,15 +11,34 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from .backbones import DEFAULT_IMAGE, DEFAULT_TEXT
+from .blocks import ALL_BLOCKS
 from .errors import RhosightError
 from .image import ImageSettings
 from .schema import TARGETS
 
 Modality = Literal["image", "text", "image+text", "clip"]
-MODALITIES: tuple[Modality, ...] = ("image", "text", "image+text", "clip")
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+MODALITIES: tuple[str, ...] = (
+    "image",
+    "text",
+    "descriptors",
+    "image+text",
+    "image+descriptors",
+    "text+descriptors",
+    "image+text+descriptors",
+    "clip",
+)
+"""What the models are called that a recipe trains, in the order in which tables show them."""
 
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -31,8 +50,9 @@ def checked(kind: type[Settings], fields: Mapping[str, Any]) -> Settings:
         return kind(**fields)
     except ValidationError as error:
         problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise RhosightError(f"recipe: {where}: {problem['msg']}") from error
+        where = ".".join(map(str, problem["loc"]))  # empty if fields contradict each other
+        said = ": ".join(filter(None, ("recipe", where, problem["msg"])))
+        raise RhosightError(said) from error
 
 
 class Pretraining(BaseModel):
@@ -83,6 +103,10 @@ class Recipe(BaseModel):
     modality
         ``"image"``, ``"text"``, ``"image+text"`` (trains the other two first) or ``"clip"`` (one
         linear layer on a dual encoder).
+    descriptors
+        Blocks of numbers (:data:`rhosight.blocks.ALL_BLOCKS`: composition, statistics of the
+        density, descriptors of its shape) that join the image and text networks: a network of
+        their own, and the stacked model of all. Not with ``"clip"``.
     targets
         Columns of the dataset, predicted together by one network; missing labels are masked.
     image_backbone, text_backbone
@@ -122,9 +146,27 @@ class Recipe(BaseModel):
     augment
         Turn and reflect the images and reword the texts at random in training, which leaves the
         physics unchanged.
+    shift
+        Augmentation also moves the window within its plane, along each axis by up to this fraction
+        of the side of the narrowest channel; all channels by the same length, so that they must
+        have windows in one unit. Normalisations that look at an image keep to the middle one.
+    parallel
+        Augmentation also takes the parallel planes that lie so far from those of the channels, in
+        interplanar spacings. Each adds a canvas of its own to the memory that images take.
     views
-        So many fixed turns of each image and wordings of each text: the head stage learns from all
-        of them, and predictions are their mean. One without ``augment``.
+        So many fixed turns (shifts, planes) of each image and wordings of each text: the head
+        stage learns from all of them, and predictions are their mean. One without ``augment``.
+    tuned
+        What of the backbones learns in the fine-tuning stage: ``"all"``, ``"last"`` (only the last
+        ``tuned_blocks``: stages of an image backbone as timm groups them, layers of a transformer)
+        or ``"lora"`` (only updates of rank ``lora_rank``), see :mod:`rhosight.adapters`.
+    tuned_blocks, lora_rank
+        Read with ``tuned`` ``"last"`` and ``"lora"``.
+    precision
+        Of training, as Lightning names it. ``"auto"``: bfloat16 where a GPU has it, float16 on
+        other GPUs, float32 on CPUs, which are rarely faster otherwise.
+    compiled
+        Fine-tune through ``torch.compile``, which needs a C++ compiler; the last digits change.
     devices
         Fine-tune in so many processes, each on a GPU if there are GPUs and else on the CPU; they
         share every batch. The order of summation changes, so the last digits do.
@@ -135,6 +177,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     modality: Modality = "image+text"
+    descriptors: tuple[str, ...] = ()
     targets: tuple[str, ...] = Field(tuple(TARGETS), min_length=1)
     image_backbone: str = DEFAULT_IMAGE
     text_backbone: str = DEFAULT_TEXT
@@ -158,9 +201,35 @@ class Recipe(BaseModel):
     dropout: float = Field(0.1, ge=0, lt=1)
     weight_decay: float = Field(0.05, ge=0)
     augment: bool = True
+    shift: float = Field(0.0, ge=0, le=0.5)
+    parallel: tuple[float, ...] = ()
     views: int = Field(6, ge=1)
+    tuned: Literal["all", "last", "lora"] = "all"
+    tuned_blocks: int = Field(2, ge=1)
+    lora_rank: int = Field(8, ge=1)
+    precision: Precision = "auto"
+    compiled: bool = False
     devices: int = Field(1, ge=1)
     seed: int = 0
+
+    @field_validator("descriptors")
+    @classmethod
+    def _known_blocks(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [name for name in names if name not in ALL_BLOCKS]:
+            raise ValueError(f"no block is called {unknown[0]!r}; known: {', '.join(ALL_BLOCKS)}")
+        return tuple(dict.fromkeys(names))
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Recipe:
+        if self.descriptors and self.modality == "clip":
+            raise ValueError("descriptors join image and text networks, not clip; leave one out")
+        if (self.shift or self.parallel) and not self.augment:
+            raise ValueError("shift and parallel are augmentation; set augment, or drop them")
+        if self.shift and self.image.fourier:
+            raise ValueError("a Fourier image cannot be shifted; leave out shift or fourier")
+        if self.shift and len({channel.unit for channel in self.image.channels}) > 1:
+            raise ValueError("shift needs channels whose windows have one unit")
+        return self
 
     @classmethod
     def checked(cls, fields: dict[str, Any]) -> Recipe:
@@ -183,9 +252,10 @@ class Recipe(BaseModel):
         return cls.checked(recipes[name] | changes)
 
     @property
-    def modalities(self) -> tuple[Modality, ...]:
-        """The models that are trained, in order."""
-        return MODALITIES[:3] if self.modality == "image+text" else (self.modality,)
+    def modalities(self) -> tuple[str, ...]:
+        """The models that are trained, in order; the last is that of the whole recipe."""
+        parts = (*self.modality.split("+"), *(("descriptors",) if self.descriptors else ()))
+        return parts if len(parts) == 1 else (*parts, "+".join(parts))
 
     @property
     def uses_image(self) -> bool:

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from .baselines import BASELINES
+from .baselines import BASELINES, PRETRAINED
+from .chgnet import CHGNET_NOTE
 from .descriptor_model import DESCRIPTOR_RECIPES
 from .evaluation import PARTS, CrossValidation
 from .image import ImageSettings, density_image, to_pil, window_side
@@ -84,6 +85,8 @@ class _Report:
         self._means = {(key, part): values.to_dict() for key, part, values in means}
         rows = list(dict.fromkeys((model, stage) for _, model, stage in summary.index))
         self.baselines = [row for row in rows if row[0] in BASELINES]
+        self.pretrained = [row for row in rows if row[0] in PRETRAINED]
+        self.chgnet_note = CHGNET_NOTE
         self.descriptors = [row for row in rows if row[0] in DESCRIPTOR_RECIPES]
         self.trained = [row for row in rows if row[1]]
         self.ours = self.descriptors + self.trained

@@ -28,12 +28,13 @@ class BlockScaler:
     std: np.ndarray
 
     @classmethod
-    def fit(cls, table: np.ndarray, linear: bool) -> Self:
-        """From the training part, shape (materials, features); ``linear`` leaves out arcsinh."""
+    def fit(cls, table: np.ndarray, linear: bool | np.ndarray) -> Self:
+        """From the training part, shape (materials, features); ``linear`` leaves out arcsinh, for
+        all features or those (features,) where it is true."""
         quarters = np.percentile(table, [25, 75], axis=0)
         width, std = quarters[1] - quarters[0], table.std(axis=0)
         # features that are mostly one value have no quartiles apart
-        width = np.where(width > 1e-9 * std, width, std) * (not linear)
+        width = np.where(width > 1e-9 * std, width, std) * np.logical_not(linear)
         scaler = cls(np.median(table, axis=0), width, np.zeros_like(std), np.ones_like(std))
         drawn_in = scaler._drawn_in(table)
         scaler.mean, spread = drawn_in.mean(axis=0), drawn_in.std(axis=0)

@@ -5,6 +5,9 @@ text model come first, the stacked model is built from both:
 
     image: head, fine-tuning → text: head, fine-tuning → image+text: head, fine-tuning
 
+Descriptors, if the recipe has any, come before the stacked model, with a head stage alone: nothing
+of them is pre-trained.
+
 A CLIP reads both from the start; one that no hub has trained begins with pre-training:
 
     pre-training → clip: head, fine-tuning
@@ -22,13 +25,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .adapters import limit_tuning
 from .backbones import TextBackbone
 from .contrastive import load_weights, pretrain_encoder
 from .inputs import Inputs
 from .loop import EVAL_BATCH, Plan, Progress, Stage, fit_stage, quiet_lightning
-from .models import ClipModel, StackedModel, build_model, encoders
+from .models import ClipModel, DescriptorNetwork, StackedModel, build_model, encoders
 from .periodic_table import learn_elements
-from .recipe import MODALITIES, Modality, Recipe
+from .recipe import MODALITIES, Recipe
 from .saved_model import r2_score, rmse
 
 __all__ = ["MODALITIES", "STAGES", "Recipe", "StageResult", "build_model", "predict_rows", "train"]
@@ -40,7 +44,7 @@ STAGES = ("head", "fine-tuning")
 class StageResult:
     """What one stage leaves behind, handed to ``on_stage`` as soon as it ends."""
 
-    modality: Modality
+    modality: str
     stage: str
     history: list[dict[str, float]]
     predict: Callable[[np.ndarray], np.ndarray] = field(repr=False)
@@ -97,7 +101,11 @@ def train(
     frozen = {} if frozen is None else frozen
     with torch.random.fork_rng(devices=[]), quiet_lightning():
         torch.manual_seed(recipe.seed)
-        network = build_model(recipe)
+        columns = 0 if inputs.descriptors is None else inputs.descriptors.shape[1]
+        network = build_model(recipe, columns=columns)
+        for module in network.modules():
+            if isinstance(module, DescriptorNetwork):
+                module.backbone.fit(inputs.descriptors[fit_rows], inputs.linear)
         if recipe.uses_text and recipe.element_steps:
             _teach_elements(network, recipe, frozen, progress)
         if recipe.pretrains:
@@ -109,14 +117,10 @@ def train(
             load_weights(network.backbone, recipe)
         if isinstance(network, ClipModel):  # no part of a regression
             network.backbone.logit_scale.requires_grad_(False)
-        parts = {
-            "image": network.image if isinstance(network, StackedModel) else network,
-            "text": network.text if isinstance(network, StackedModel) else network,
-            "image+text": network,
-            "clip": network,
-        }
+        limit_tuning(network, recipe)
+        parts = network.parts if isinstance(network, StackedModel) else {}
         for number, modality in enumerate(recipe.modalities):
-            model = parts[modality]
+            model = parts.get(modality, network)
             for phase, stage in enumerate(STAGES):
                 job = _Job(recipe, phase, modality, number * len(STAGES) + phase)
                 if not job.epochs:
@@ -175,14 +179,19 @@ class _Job:
 
     recipe: Recipe
     phase: int
-    modality: Modality
+    modality: str
     number: int
     features: Tensor | None = None
 
     @property
     def epochs(self) -> int:
-        stacked = self.modality == "image+text"
-        return (self.recipe.stacked_epochs if stacked else self.recipe.epochs)[self.phase]
+        if self.modality == "descriptors" and self.phase == 1:
+            return 0  # the head is all that there is
+        return (self.recipe.stacked_epochs if self.stacked else self.recipe.epochs)[self.phase]
+
+    @property
+    def stacked(self) -> bool:
+        return "+" in self.modality
 
     @property
     def plan(self) -> Plan:
@@ -199,7 +208,8 @@ class _Job:
             # it worse. Other models begin with frozen backbones, and a head that was best of many
             # epochs on the few materials that are watched: to keep that is to believe a lucky
             # number.
-            keeps_start=self.modality == "image+text" and phase == 1,
+            keeps_start=self.stacked and phase == 1,
+            precision=recipe.precision,
             devices=recipe.devices if phase == 1 else 1,  # the head alone takes seconds
         )
 
@@ -219,7 +229,7 @@ def _teach_elements(
 
 def _features(job: _Job, model: nn.Module, inputs: Inputs, frozen: dict[str, Any]) -> Tensor:
     """The features that a head learns from; those of a backbone as it was loaded, only once."""
-    if job.modality == "image+text" or job.recipe.pretrains:
+    if job.stacked or job.modality == "descriptors" or job.recipe.pretrains:
         return frozen_features(model, inputs, job.recipe)
     if job.modality not in frozen:
         frozen[job.modality] = frozen_features(model, inputs, job.recipe)
@@ -227,7 +237,7 @@ def _features(job: _Job, model: nn.Module, inputs: Inputs, frozen: dict[str, Any
 
 
 class _Regression(Stage):
-    """Head stage: the head learns from cached features. Fine-tuning: everything learns."""
+    """Head stage: the head learns from cached features. Fine-tuning: the backbones learn, too."""
 
     def __init__(
         self,
@@ -241,6 +251,12 @@ class _Regression(Stage):
         super().__init__(job.plan, model.head if job.phase == 0 else model, stop_rows)
         self.job, self.inputs, self.labels = job, inputs, labels
         self.scored_rows = scored_rows
+
+    def setup(self, stage: str) -> None:
+        if self.job.phase == 1 and self.job.recipe.compiled:
+            for encoder in encoders(self.network):
+                # in place: names of weights stay, and a copy in another process compiles its own
+                encoder.model.compile(dynamic=True)
 
     def outputs(self, rows: Tensor, learning: bool) -> Tensor:
         """Standardised predictions for rows of the inputs."""
@@ -282,7 +298,8 @@ class _Regression(Stage):
         """Huber loss of the standardised targets over the labels that are there."""
         labels = self.labels[rows].to(self.device)
         there = ~labels.isnan()
-        loss = functional.huber_loss(self.outputs(rows, learning)[there], labels[there])
+        outputs = self.outputs(rows, learning).float()  # which mixed precision has halved
+        loss = functional.huber_loss(outputs[there], labels[there])
         return loss, max(1, int(there.sum()))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -293,13 +310,11 @@ class _Regression(Stage):
             parts = [(model, rate)]
         elif isinstance(model, StackedModel):
             slow = recipe.stacked_factor
-            parts = [
-                (model.image.backbone, recipe.image_rate * slow),
-                (model.text.backbone, recipe.text_rate * slow),
-                (model.image.head.hidden, rate * slow),
-                (model.text.head.hidden, rate * slow),
-                (model.head, rate * slow),
-            ]
+            rates = {"image": recipe.image_rate, "text": recipe.text_rate}
+            backbones = {n: p.backbone for n, p in model.parts.items() if n in rates}
+            parts = [(backbone, rates[name] * slow) for name, backbone in backbones.items()]
+            parts += [(part.head.hidden, rate * slow) for part in model.parts.values()]
+            parts.append((model.head, rate * slow))
         elif isinstance(model, ClipModel):
             rates = {"image": recipe.image_rate, "text": recipe.text_rate, "new": rate}
             found = model.backbone.parts.items()
@@ -308,4 +323,5 @@ class _Regression(Stage):
         else:
             backbone_rate = recipe.image_rate if "image" in model.inputs else recipe.text_rate
             parts = [(model.backbone, backbone_rate), (model.head, rate)]
-        return [{"params": list(part.parameters()), "lr": lr} for part, lr in parts]
+        learning = (([p for p in part.parameters() if p.requires_grad], lr) for part, lr in parts)
+        return [{"params": weights, "lr": lr} for weights, lr in learning if weights]

@@ -326,14 +326,35 @@ class TrainingDomain:
         Euclidean over standardised features, divided by the square root of their number: 1 is one
         standard deviation in each.
         """
+        return self.nearest(features, self.neighbours)[1].mean(axis=1)
+
+    def _standardised(self, features: np.ndarray) -> np.ndarray:
         values = np.asarray(features, dtype=float)
         if values.ndim != 2 or values.shape[1] != len(self.mean):
             raise RhosightError(
                 f"features of shape {values.shape}; the training domain knows {len(self.mean)}"
             )
-        points = ((values - self.mean) / self.scale).astype(np.float32)
-        nearest = KDTree(self.points).query(points, k=self.neighbours)[0]
-        return _columns(nearest).mean(axis=1) / np.sqrt(max(points.shape[1], 1))
+        return ((values - self.mean) / self.scale).astype(np.float32)
+
+    def nearest(self, features: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The training materials that are most like others.
+
+        Parameters
+        ----------
+        features
+            Of the materials in question, as :meth:`fit` takes them.
+        count
+            How many of each; no more than there are.
+
+        Returns
+        -------
+        Their positions in the training part and their distances, in the unit of :meth:`distances`;
+        both of shape (materials, count), nearest first.
+        """
+        points = self._standardised(features)
+        count = min(count, len(self.points))
+        distances, rows = KDTree(self.points).query(points, k=list(range(1, count + 1)))
+        return rows, distances / np.sqrt(max(points.shape[1], 1))
 
     def reasons(
         self,

@@ -4,32 +4,64 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Annotated
 
 import typer
 
+from .. import __version__
 from ..errors import RhosightError
-from . import data, experiments, learning, predicting, slices
+from . import data, doctoring, experiments, learning, predicting, serving, slices, sweeping
 from .common import errors
 
 app = typer.Typer(
     name="rhosight",
     help="Structure-property relations from electron charge densities.",
+    epilog="Start with `rhosight doctor` and `rhosight predict best CHGCAR`; COMMAND --help shows "
+    "an example of each. Commands and options complete on the Tab key after "
+    "`rhosight --install-completion`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command, example in {
-    learning.demo: "rhosight demo --out demo",
-    learning.crossval: ("rhosight crossval mp-fcc --modality image --target bulk_modulus_vrh"),
-    learning.train: "rhosight train mp-fcc --out model",
-    learning.pretrain: "rhosight pretrain mp-fcc --out encoder",
-    predicting.predict: "rhosight predict best relaxed/*/CHGCAR --format csv",
-    experiments.reproduce: "rhosight reproduce figure2 table1 --repeats 5",
-    slices.image: "rhosight image CHGCAR --kind difference --out slices",
-}.items():
-    app.command(epilog=f"Example: {example}")(command)
-app.add_typer(data.app, name="data")
-app.add_typer(experiments.runs, name="runs")
+
+START, USE, TRAIN, DATA = "Start", "Use a model", "Train and compare", "Data"
+
+COMMANDS = (
+    # panel of the help, in this order; command; example
+    (START, doctoring.doctor, "rhosight doctor"),
+    (START, learning.demo, "rhosight demo --out demo"),
+    (USE, predicting.predict, "rhosight predict best relaxed/*/CHGCAR --format csv"),
+    (USE, serving.serve, "rhosight serve --port 7860"),
+    (USE, slices.image, "rhosight image CHGCAR --kind difference --out slices"),
+    (TRAIN, learning.train, "rhosight train mp-fcc --out model"),
+    (TRAIN, learning.pretrain, "rhosight pretrain mp-fcc --out encoder"),
+    (
+        TRAIN,
+        learning.crossval,
+        "rhosight crossval mp-fcc --modality image --target bulk_modulus_vrh",
+    ),
+    (TRAIN, experiments.reproduce, "rhosight reproduce figure2 table1 --repeats 5"),
+    (TRAIN, sweeping.sweep, "rhosight sweep mp-fcc --space network --trials 30 --out sweep"),
+)
+for panel, command, example in COMMANDS:
+    app.command(rich_help_panel=panel, epilog=f"Example: {example}")(command)
+app.add_typer(experiments.runs, name="runs", rich_help_panel=TRAIN)
+app.add_typer(data.app, name="data", rich_help_panel=DATA)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    """Options that stand before a command."""
 
 
 def main() -> None:

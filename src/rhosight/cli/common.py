@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -133,21 +133,31 @@ def read_structures(files: list[str]) -> Dataset | dict[str, Structure]:
 
 def read_materials(
     files: list[str], kind: FirstBlock, difference: str | None
-) -> Dataset | list[ChargeDensity]:
-    """Density files, or one dataset, from the arguments of a command."""
+) -> Dataset | Sequence[ChargeDensity]:
+    """Density files, or one dataset, from the arguments of a command.
+
+    A file is read when its density is asked for, so that a thousand take no more memory than a few.
+    What is no density file at all is refused here, before any work is done.
+    """
     from ..dataset import load_dataset
+    from ..dataset.core import Lazy
     from ..density import ChargeDensity
+    from ..density.files import recognise
 
     if _is_dataset(files):
         return load_dataset(files[0])
-    densities = []
-    for file in map(Path, files):
+    for file in files:
+        recognise(file)
+
+    def read(number: int) -> ChargeDensity:
+        file = Path(files[number])
         density = ChargeDensity.from_file(file, kind.value)
         if difference:
             other = difference.format(parent=file.parent, name=file.name, stem=file.stem)
             density = density.merged(ChargeDensity.from_file(other, "difference"))
-        densities.append(density)
-    return densities
+        return density
+
+    return Lazy(read, len(files))
 
 
 def _is_dataset(files: list[str]) -> bool:

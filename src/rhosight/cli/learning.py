@@ -42,6 +42,19 @@ class Extent(StrEnum):
     all = "all"
 
 
+class Tuned(StrEnum):
+    all = "all"
+    last = "last"
+    lora = "lora"
+
+
+class Precision(StrEnum):
+    auto = "auto"
+    single = "32-true"
+    bfloat16 = "bf16-mixed"
+    float16 = "16-mixed"
+
+
 _RECIPE_OPTIONS = {
     "preset": (
         str | None,
@@ -53,6 +66,12 @@ _RECIPE_OPTIONS = {
     "recipe_file": (Path | None, None, "JSON file with fields of the recipe; wins over preset."),
     "modality": (Modality | None, None, "Which inputs."),
     "extent": (Extent | None, None, "How much text."),
+    "descriptors": (
+        list[str] | None,
+        None,
+        "Block of numbers that joins the networks, such as magpie, total or outside; repeat for "
+        "several.",
+    ),
     "target": (list[str] | None, None, "Column to predict; repeat for several."),
     "image_backbone": (str | None, None, "Any timm model, or a folder."),
     "text_backbone": (str | None, None, "Any Hugging Face encoder, or a folder."),
@@ -65,6 +84,12 @@ _RECIPE_OPTIONS = {
         "Batches from which the text backbone first learns the elements; 0 for none.",
     ),
     "pretraining_epochs": (int | None, None, "Of a dual encoder (modality clip); 0 for none."),
+    "tuned": (Tuned | None, None, "What of the backbones learns in the fine-tuning stage."),
+    "tuned_blocks": (int | None, None, "How many, for tuned last."),
+    "lora_rank": (int | None, None, "Of the updates, for tuned lora."),
+    "precision": (Precision | None, None, "Of training; auto is what the hardware is fast at."),
+    "compiled": (bool | None, None, "Fine-tune through torch.compile; needs a C++ compiler."),
+    "devices": (int | None, None, "Processes to fine-tune in, each on a GPU if there are any."),
     "seed": (int | None, None, "Of everything random in training."),
 }
 
@@ -82,7 +107,7 @@ def _recipe(
     from ..descriptor_model import DESCRIPTOR_RECIPES, DescriptorRecipe
     from ..recipe import Recipe
 
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value not in (None, [])}
     targets = {"targets": tuple(target)} if target else {}
     of_networks = [name for name in given if name != "seed"]
     of_networks += ["size"] * (size is not None)
@@ -152,7 +177,7 @@ def crossval(
     loaded = load_dataset(dataset)
     if out is None:
         text = f"{recipe.model_dump_json()}{loaded.fingerprint()}{folds}{split_seed}"
-        name = f"crossval-{recipe.modality.replace('+', '-')}"
+        name = f"crossval-{recipe.modalities[-1].replace('+', '-')}"
         out = Path("runs") / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     console.print(f"run folder: {out}")
     with progress_bar() as progress:
@@ -177,6 +202,12 @@ def train(
         float, typer.Option(min=0.0, max=0.9, help="Held out and scored; 0 trains on everything.")
     ] = 0.15,
     split_seed: Annotated[int, typer.Option(help="Of the test split.")] = 0,
+    members: Annotated[
+        int,
+        typer.Option(
+            min=1, help="So many networks on as many folds: better predictions, and intervals."
+        ),
+    ] = 1,
 ) -> None:
     """Train a model and save it: `best`, or a network if an option asks for one.
 
@@ -184,8 +215,14 @@ def train(
     """
     from ..dataset import load_dataset
     from ..descriptor_model import DescriptorModel, DescriptorRecipe
+    from ..ensemble import Ensemble
     from ..property_model import PropertyModel
 
+    if members > 1 and isinstance(recipe, DescriptorRecipe):
+        raise RhosightError(
+            "--members is for networks, and best and no-dft have intervals of their own; add "
+            "--modality, or leave it out"
+        )
     loaded = load_dataset(dataset).require_targets(recipe.targets, how="any")
     rows, test = _held_out(loaded, test_fraction, split_seed)
     run_dir = out.with_name(f"{out.name}.run")
@@ -193,7 +230,8 @@ def train(
         if isinstance(recipe, DescriptorRecipe):
             model: Any = DescriptorModel(recipe).fit(loaded[rows], progress)
         else:
-            model = PropertyModel(recipe).fit(loaded[rows], run_dir=run_dir, progress=progress)
+            network = PropertyModel(recipe) if members == 1 else Ensemble(recipe, members)
+            model = network.fit(loaded[rows], run_dir=run_dir, progress=progress)
         if len(test):
             model.score(loaded[test])
     model.save_pretrained(out)

@@ -80,7 +80,7 @@ def _show(
         ]
         text = json.dumps({"units": units, "predictions": rows}, indent=2, ensure_ascii=False)
     else:
-        ends = ("", "_low", "_high")
+        ends = ("", "_low", "_high", "_std")
         names = {f"{t}{end}": f"{t}{end} ({units[t]})" for t in targets for end in ends}
         text = found.rename(columns=names).to_csv(lineterminator="\n").rstrip()
     if out:

@@ -1,0 +1,434 @@
+"""What each choice is worth: one table of networks, one of blocks of `best`, learning curves.
+
+    python benchmarks/ablations.py OUT [--networks] [--blocks] [--sizes] [--folds 1 2]
+    python benchmarks/ablations.py OUT --write docs/ablations.md
+
+Without one of the three flags, all three run. Everything is scored on folds of the training part
+of `mp-fcc` (``folds(dataset, 5, 0, "formula", indices=split(dataset)[0])``, numbered 0 to 4); the
+test part is never looked at. Each finished row of each fold is a file in OUT: the same command goes
+on where it stopped, and ``--write`` makes a page of what is there.
+
+``--networks``: the small budget :data:`BUDGET` with one setting changed at a time, compared on the
+same materials with the row that changes nothing. ``--blocks``: `best` without one block, and with
+one block alone. ``--sizes``: learning curves; the training part of a fold is shuffled once, and its
+first 50, 100, … materials are learned from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+import rhosight
+from rhosight.baselines import features_of_baselines, make_baseline
+from rhosight.blocks import COMPOSITION_BLOCKS, STATISTICS_BLOCKS, block_table, to_blocks
+from rhosight.dataset import Dataset, folds, split
+from rhosight.descriptor_model import DescriptorRecipe, Kernel, committee_of
+from rhosight.image import Channel
+from rhosight.inputs import Inputs
+from rhosight.property_model import inner_split, known_prototypes, make_inputs, scaler_of
+from rhosight.recipe import Recipe
+from rhosight.runs import open_run, replacing
+from rhosight.saved_model import r2_score, rmse
+from rhosight.training import StageResult, train
+
+BUDGET: dict[str, Any] = {
+    "image": {"size": 64},
+    "epochs": (20, 3),
+    "stacked_epochs": (15, 1),
+    "views": 3,
+    "element_steps": 200,
+}
+"""In what the recipe of every network differs from the default."""
+
+SHAPE_BLOCKS = ("outside", "potentials", "radial", "charges", "bonds")
+SIZES = (50, 100, 200)
+"""Training materials of the learning curves; all of a fold's come last."""
+
+COMPOSITION = "composition-average"
+"""The baseline of the learning curves."""
+
+REFERENCE = "as it is"
+UNITS = {
+    "formation_energy_per_atom": "formation energy",
+    "efermi": "Fermi energy",
+    "bulk_modulus_vrh": "bulk modulus",
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One setting changed: fields of the recipe, and of its image."""
+
+    group: str
+    name: str
+    recipe: dict[str, Any] = field(default_factory=dict)
+    image: dict[str, Any] = field(default_factory=dict)
+
+    def made(self) -> Recipe:
+        image = Recipe().image.model_dump() | BUDGET["image"] | self.image
+        return Recipe.checked({**BUDGET, "modality": "image", **self.recipe, "image": image})
+
+
+def channels(*settings: dict[str, Any]) -> dict[str, Any]:
+    """Three channels, each `total` on a window of 8 Å where not said otherwise."""
+    made = [Channel(**{"kind": "total", "window": 8.0, **own}).model_dump() for own in settings]
+    return {"channels": made, "colour": "channels" if len(made) == 3 else "grey"}
+
+
+def of_kind(kind: str) -> dict[str, Any]:
+    """The default channels, of another density."""
+    return channels({"kind": kind}, {"kind": kind, "offset": 0.5}, {"kind": kind, "window": 16.0})
+
+
+VARIANTS: tuple[Variant, ...] = (
+    Variant("", REFERENCE),
+    Variant("modalities", "image+text", {"modality": "image+text"}),
+    Variant(
+        "modalities",
+        "composition",
+        {"modality": "image+text", "descriptors": COMPOSITION_BLOCKS},
+    ),
+    Variant(
+        "modalities",
+        "statistics of the densities",
+        {"modality": "image+text", "descriptors": STATISTICS_BLOCKS},
+    ),
+    Variant(
+        "modalities",
+        "composition and statistics",
+        {"modality": "image+text", "descriptors": (*COMPOSITION_BLOCKS, *STATISTICS_BLOCKS)},
+    ),
+    Variant("kinds of density", "difference", image=of_kind("difference")),
+    Variant("kinds of density", "promolecule", image=of_kind("promolecule")),
+    Variant(
+        "kinds of density",
+        "total and difference",
+        image=channels({}, {"kind": "difference"}, {"window": 16.0}),
+    ),
+    Variant("cores", "masked, 0.9 covalent radii", image={"core": "mask"}),
+    Variant("cores", "masked, 0.6 covalent radii", image={"core": "mask", "core_radius": 0.6}),
+    Variant("augmentation", "none", {"augment": False}),
+    Variant("augmentation", "turns, and shifts by up to ¼", {"shift": 0.25}),
+    Variant("augmentation", "turns, and planes at ¼, ½ and ¾", {"parallel": (0.25, 0.5, 0.75)}),
+    Variant("planes and windows", "one plane, 8 Å (grey)", image=channels({})),
+    Variant(
+        "planes and windows",
+        "one plane, 4, 8 and 16 Å",
+        image=channels({"window": 4.0}, {}, {"window": 16.0}),
+    ),
+    Variant(
+        "planes and windows",
+        "parallel planes at 0, ¼ and ½, 8 Å",
+        image=channels({}, {"offset": 0.25}, {"offset": 0.5}),
+    ),
+    Variant(
+        "planes and windows",
+        "densest plane, (100) and (110), 8 Å",
+        image=channels({}, {"hkl": (1, 0, 0)}, {"hkl": (1, 1, 0)}),
+    ),
+    Variant(
+        "planes and windows",
+        "windows of 1, 1 and 2 lattice scales",
+        image=channels(
+            {"window": 1.0, "unit": "lattice"},
+            {"window": 1.0, "unit": "lattice", "offset": 0.5},
+            {"window": 2.0, "unit": "lattice"},
+        ),
+    ),
+    Variant("normalisation", "paper", image={"normalisation": "paper"}),
+    Variant("normalisation", "zero", image={"normalisation": "zero"}),
+    Variant("views", "1", {"views": 1}),
+    Variant("views", "6", {"views": 6}),
+    Variant("modalities", "shape of the density", {"descriptors": SHAPE_BLOCKS}),
+    Variant("extent of the text", "formula", {"modality": "text", "extent": "formula"}),
+    Variant("extent of the text", "all", {"modality": "text", "extent": "all"}),
+)
+
+
+class Bench:
+    """The dataset, its folds, and the files of finished rows."""
+
+    def __init__(self, out: Path):
+        self.out = out
+        whole = rhosight.load_dataset("mp-fcc")
+        self.dataset: Dataset = whole[split(whole)[0]]  # the rest is not even drawn
+        self.targets = list(Recipe().targets)
+        self.labels = self.dataset.targets[self.targets].to_numpy(dtype=float)
+        self.folds = folds(self.dataset, 5, 0, "formula")
+        settings = {"budget": BUDGET, "dataset_sha256": self.dataset.fingerprint()}
+        open_run(out, settings)
+        self.elements: dict[tuple, Any] = {}
+
+    @cached_property
+    def best(self) -> pd.DataFrame:
+        """What `best` reads of every material."""
+        file = self.out / "blocks.parquet"
+        if not file.exists():
+            table = block_table(self.dataset.densities, DescriptorRecipe().blocks)
+            with replacing(file) as draft:
+                table.to_parquet(draft)
+        return pd.read_parquet(file)
+
+    def missing(self, kind: str, group: str, name: str, fold: int) -> Path | None:
+        """Where a row of a fold will be kept; None if it is there."""
+        key = f"{zlib.crc32(f'{group}/{name}'.encode()):08x}-{fold}.parquet"
+        file = self.out / kind / key
+        return None if file.exists() else file
+
+    def keep(
+        self, file: Path, group: str, found: dict[str, np.ndarray], fold: int, size: int
+    ) -> None:
+        """Write predictions of the validation part, row → (materials, targets)."""
+        rows = self.folds[fold][1]
+        frames = [
+            pd.DataFrame(
+                {
+                    "group": group,
+                    "model": name,
+                    "repeat": 0,
+                    "fold": fold,
+                    "size": size,
+                    "target": target,
+                    "material_id": [self.dataset.ids[i] for i in rows],
+                    "true": self.labels[rows, column],
+                    "predicted": values[:, column],
+                }
+            ).dropna(subset="true")
+            for name, values in found.items()
+            for column, target in enumerate(self.targets)
+        ]
+        file.parent.mkdir(exist_ok=True)
+        with replacing(file) as draft:
+            pd.concat(frames, ignore_index=True).to_parquet(draft)
+        print(f"fold {fold}, {size} materials: {group} {', '.join(found)}", flush=True)
+
+    def network(
+        self, recipe: Recipe, inputs: Inputs, rows: np.ndarray, fold: int, folder: Path | None
+    ) -> dict[str, np.ndarray]:
+        """Modality → predictions of the validation part after its last stage."""
+        fit, stop = (rows[r] for r in inner_split(self.dataset[rows], recipe))
+        found: dict[str, np.ndarray] = {}
+
+        def on_stage(result: StageResult) -> None:
+            found[result.modality] = result.predict(self.folds[fold][1])
+
+        key = recipe.text_backbone, recipe.element_steps, recipe.seed
+        frozen = {"elements": self.elements[key]} if key in self.elements else {}
+        scaler = scaler_of(self.labels[rows])
+        train(recipe, inputs, self.labels, fit, stop, scaler, folder, on_stage, frozen)
+        if "elements" in frozen:
+            self.elements[key] = frozen["elements"]
+        return found
+
+    def inputs(self, recipe: Recipe) -> Inputs:
+        return make_inputs(self.dataset, recipe, prototypes=known_prototypes(self.dataset, recipe))
+
+
+def run_networks(bench: Bench, numbers: list[int]) -> None:
+    """All variants on one fold, then on the next: a run that is stopped still has a table."""
+    for fold in numbers:
+        rows = bench.folds[fold][0]
+        for variant in VARIANTS:
+            file = bench.missing("networks", variant.group, variant.name, fold)
+            if file is None:
+                continue
+            recipe = variant.made()
+            folder = stages(bench, variant, fold)
+            found = bench.network(recipe, bench.inputs(recipe), rows, fold, folder)
+            if variant.group == "modalities":
+                # the parts that this variant brings; the others are there already
+                own = [
+                    m
+                    for m in found
+                    if "descriptors" in m or (m != "image" and not recipe.descriptors)
+                ]
+                blocks = f" ({variant.name})" if recipe.descriptors else ""
+                named = {f"{m}{blocks}": found[m] for m in own}
+            else:
+                named = {variant.name: found[recipe.modality]}
+            bench.keep(file, variant.group, named, fold, len(rows))
+
+
+def stages(bench: Bench, variant: Variant, fold: int) -> Path:
+    """The run folder of a variant. Modalities share the image and text networks: these do not
+    depend on what they are later stacked with."""
+    folder = bench.out / "stages" / f"{fold}-{zlib.crc32(variant.name.encode()):08x}"
+    if variant.group == "modalities":
+        for name in (REFERENCE, "image+text"):
+            other = bench.out / "stages" / f"{fold}-{zlib.crc32(name.encode()):08x}"
+            for part in ("image-head", "image-fine-tuning", "text-head", "text-fine-tuning"):
+                if (other / part / "history.json").exists() and not (folder / part).exists():
+                    shutil.copytree(other / part, folder / part)
+    return folder
+
+
+def kernels_without(block: str) -> tuple[Kernel, ...]:
+    """Those of `best` that read anything else."""
+    made = []
+    for kernel in DescriptorRecipe().kernels:
+        alone, together = (
+            tuple(b for b in names if b != block) for names in (kernel.alone, kernel.together)
+        )
+        made.append(Kernel(alone=alone, together=together))
+    return tuple(made)
+
+
+def run_blocks(bench: Bench, numbers: list[int]) -> None:
+    """`best` without each block, and with each alone."""
+    blocks = DescriptorRecipe().blocks
+    rows = [("", "all blocks", DescriptorRecipe().kernels)]
+    rows += [("without", block, kernels_without(block)) for block in blocks]
+    rows += [("alone", block, (Kernel(together=(block,)),)) for block in blocks]
+    for fold in numbers:
+        for group, name, kernels in rows:
+            if file := bench.missing("blocks", group, name, fold):
+                recipe = DescriptorRecipe(kernels=kernels)
+                found = descriptors(bench, recipe, bench.folds[fold][0], fold)
+                bench.keep(file, group, {name: found}, fold, len(bench.folds[fold][0]))
+
+
+def descriptors(bench: Bench, recipe: DescriptorRecipe, rows: np.ndarray, fold: int) -> np.ndarray:
+    """Predictions of the validation part by Gaussian processes of some rows."""
+    prototypes = sorted(set(bench.best["prototype"].iloc[rows]))
+    learn, ask = (
+        to_blocks(bench.best.iloc[part], prototypes) for part in (rows, bench.folds[fold][1])
+    )
+    return committee_of(recipe).fit(learn, bench.labels[rows]).predict(ask)
+
+
+def run_sizes(bench: Bench, numbers: list[int]) -> None:
+    """Learning curves, the cheapest models first."""
+    features = features_of_baselines([COMPOSITION], bench.dataset.densities)[COMPOSITION]
+    recipe = Variant("", "", {"modality": "image+text"}).made()
+    inputs: Inputs | None = None
+    for fold, size, rows in subsets(bench, numbers):
+        if file := bench.missing("sizes", "descriptors", str(size), fold):
+            found = {
+                name: descriptors(bench, DescriptorRecipe.named(name), rows, fold)
+                for name in ("best", "no-dft")
+            }
+            found[COMPOSITION] = np.column_stack(
+                [
+                    make_baseline(COMPOSITION, 0)
+                    .fit(features.iloc[known], bench.labels[known, column])
+                    .predict(features.iloc[bench.folds[fold][1]])
+                    for column in range(len(bench.targets))
+                    for known in [rows[~np.isnan(bench.labels[rows, column])]]
+                ]
+            )
+            bench.keep(file, "", found, fold, size)
+    for fold, size, rows in subsets(bench, numbers):
+        if file := bench.missing("sizes", "networks", str(size), fold):
+            inputs = inputs or bench.inputs(recipe)
+            bench.keep(file, "", bench.network(recipe, inputs, rows, fold, None), fold, size)
+
+
+def subsets(bench: Bench, numbers: list[int]) -> Iterator[tuple[int, int, np.ndarray]]:
+    """(fold, size, rows): nested, so that a larger training part has all of a smaller one."""
+    for fold in numbers:
+        rows = np.random.default_rng(fold).permutation(bench.folds[fold][0])
+        for size in (*SIZES, len(rows)):
+            yield fold, size, rows[:size]
+
+
+def read(out: Path, kind: str) -> pd.DataFrame:
+    """All finished rows of a kind."""
+    files = sorted((out / kind).glob("*.parquet"))
+    return pd.concat(map(pd.read_parquet, files), ignore_index=True) if files else pd.DataFrame()
+
+
+def compared(found: pd.DataFrame, group: str, name: str, reference: str) -> dict[str, Any]:
+    """R² of each target, and how the errors differ from those of the reference on the same
+    materials: |error| in standard deviations of the target, all targets together, the mean
+    difference and its standard error over materials."""
+    keys = ["fold", "target", "material_id"]
+    row = found[(found["group"] == group) & (found["model"] == name)].set_index(keys)
+    base = found[(found["group"] == "") & (found["model"] == reference)].set_index(keys)
+    base = base.loc[base.index.intersection(row.index)]
+    row = row.loc[base.index]
+    unit = base.index.get_level_values("target").map(base.groupby("target")["true"].std())
+    error = {n: (f["predicted"] - f["true"]).abs() / unit for n, f in (("r", row), ("b", base))}
+    difference = (error["r"] - error["b"]).groupby("material_id").mean()
+    result: dict[str, Any] = {"folds": row.index.unique("fold").size}
+    for target, part in row.groupby("target", sort=False):
+        result[target] = r2_score(part["true"].to_numpy(), part["predicted"].to_numpy())
+    result["difference"] = float(difference.mean())
+    result["error"] = float(difference.std(ddof=1) / np.sqrt(len(difference)))
+    result["rows"] = len(row)
+    return result
+
+
+def table(found: pd.DataFrame, reference: str) -> list[str]:
+    """Markdown: a row for each model, in the order in which they were first run."""
+    head = ["", *UNITS.values(), "change of the error", "folds"]
+    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    for group, name in found[["group", "model"]].drop_duplicates().itertuples(index=False):
+        row = compared(found, group, name, reference)
+        scores = [f"{row.get(target, float('nan')):.3f}" for target in UNITS]
+        change = f"{100 * row['difference']:+.1f} ± {100 * row['error']:.1f}"
+        if group == "" and name == reference:
+            change = ""
+        label = f"{group}: {name}" if group else name
+        lines.append(f"| {label} | {' | '.join(scores)} | {change} | {row['folds']} |")
+    return lines
+
+
+def curves(found: pd.DataFrame) -> list[str]:
+    """Markdown: R² and RMSE against the number of training materials."""
+    sizes = sorted(found["size"].unique())
+    lines = []
+    for target, name in UNITS.items():
+        lines += ["", f"R² and RMSE, {name}", "", f"| materials | {' | '.join(map(str, sizes))} |"]
+        lines.append(f"|{' --- |' * (len(sizes) + 1)}")
+        here = found[found["target"] == target]
+        for model in here["model"].unique():
+            cells = []
+            for size in sizes:
+                part = here[(here["model"] == model) & (here["size"] == size)]
+                pair = part["true"].to_numpy(), part["predicted"].to_numpy()
+                cells.append(f"{r2_score(*pair):.3f}, {rmse(*pair):.3g}" if len(part) else "")
+            lines.append(f"| {model} | {' | '.join(cells)} |")
+    return lines
+
+
+def page(out: Path) -> str:
+    """The page of all that is finished."""
+    return ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    for name, what in (
+        ("networks", "one setting of the networks changed at a time"),
+        ("blocks", "blocks of `best`, left out and alone"),
+        ("sizes", "learning curves"),
+    ):
+        parser.add_argument(f"--{name}", action="store_true", help=what)
+    parser.add_argument("--folds", type=int, nargs="+", choices=range(5), default=[1, 2])
+    parser.add_argument("--write", type=Path, help="make a page of what is finished; run nothing")
+    arguments = parser.parse_args()
+    if arguments.write:
+        arguments.write.write_text(page(arguments.out), encoding="utf-8")
+        return
+    torch.set_num_threads(1)
+    bench = Bench(arguments.out)
+    runs = {"networks": run_networks, "sizes": run_sizes, "blocks": run_blocks}
+    chosen = [name for name in runs if getattr(arguments, name)] or list(runs)
+    for name in chosen:
+        runs[name](bench, arguments.folds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""How long `rhosight predict best` takes, and how much memory, against what is promised.
+
+    python benchmarks/predict_speed.py [--many 1000]
+
+Each command runs in a process of its own, so that start-up is part of it. Files are CHGCARs of the
+bundled training part; a thousand are links to fifty of them. Bounds, on two cores: `import
+rhosight` 0.5 s, one file 8 s, each further one 0.3 s, and no more memory for ``--many`` files than
+for a hundred, but for 10 %. The exit code is 1 if one is exceeded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import rhosight
+
+DISTINCT = 50
+BOUNDS = {"import": 0.5, "one file": 8.0, "each further file": 0.3, "memory": 1.1}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--many", type=int, default=1000)
+    many = parser.parse_args().many
+    with tempfile.TemporaryDirectory() as name:
+        files = write_files(Path(name), many)
+        command = ["-m", "rhosight", "predict", "best", "--format", "csv", "--out", f"{name}/out"]
+        found = {
+            "import": min(measure("-c", "import rhosight")[0] for _ in range(3)),
+            "one file": min(measure(*command, *files[:1])[0] for _ in range(3)),
+        }
+        few_seconds, few_bytes = measure(*command, *files[:100])
+        found["each further file"] = (few_seconds - found["one file"]) / 99
+        many_seconds, many_bytes = measure(*command, *files)
+        found["memory"] = many_bytes / few_bytes
+    print(f"100 files: {few_seconds:.1f} s, peak {few_bytes / 2**20:.0f} MiB")
+    print(f"{many} files: {many_seconds:.1f} s, peak {many_bytes / 2**20:.0f} MiB")
+    for what, bound in BOUNDS.items():
+        unit = f"of that of 100, for {many}" if what == "memory" else "s"
+        print(f"{what}: {found[what]:.3f} {unit}, bound {bound:g}")
+    return int(any(found[what] > bound for what, bound in BOUNDS.items()))
+
+
+def write_files(folder: Path, count: int) -> list[str]:
+    """CHGCARs of the training part; from the fifty-first on, links to the first ones."""
+    dataset = rhosight.load_dataset("mp-fcc")
+    train = dataset[rhosight.split(dataset)[0][:DISTINCT]]
+    for density in train.densities:
+        density.to_chgcar(folder / f"{density.name}.CHGCAR")
+    ids, files = train.ids, []
+    for number in range(count):
+        path = folder / f"{ids[number % len(ids)]}.CHGCAR"
+        if number >= len(ids):
+            link = folder / f"{number}.CHGCAR"
+            link.symlink_to(path)
+            path = link
+        files.append(str(path))
+    return files
+
+
+def measure(*arguments: str) -> tuple[float, int]:
+    """Seconds and peak memory (bytes) of Python with these arguments."""
+    started = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *arguments], stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - started
+    if status:
+        raise SystemExit(f"{' '.join(arguments)[:80]} … ended with status {status}")
+    return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,297 @@
+"""Fine-tuning on one core: what pays on a laptop, and AutoGluon's MultiModalPredictor beside it.
+
+    python -m venv autogluon && autogluon/bin/pip install autogluon.multimodal==1.6.3
+    python benchmarks/training.py --autogluon-python autogluon/bin/python --json training.json
+
+AutoGluon needs other versions of PyTorch and timm than rhosight, hence an environment of its own,
+which runs this file, too. Both programs begin with the same weights (the bundled encoders, written
+to disk as AutoGluon reads them), learn from the same materials and images and texts, stop early by
+the same inner split, predict one target, and are scored on the same validation folds of the
+training part; the test part of the default split is not looked at. Both fuse an image and a text
+encoder with settings of their own: rhosight those of its `quick` recipe (but that the text encoder
+does not learn the elements first, unless --element-steps says so), AutoGluon its defaults but for
+the size of batches (rhosight's), the pooling (the mean over the tokens, as in rhosight) and that no
+process loads data beside the one that learns. AutoGluon gets the images as PNG files, of 8 bits.
+
+Each program is run with several numbers of fine-tuning epochs, each run whole, with its schedule to
+its end. Printed are seconds and validation R² of every run; the time to an R², which is that of the
+shortest run that reaches it on the mean over the folds; and the best R² within equal time. A second
+table has rhosight's image and text networks with each setting of `tuned`: seconds of a fine-tuning
+epoch, and validation R². Time is that of the processor with one thread, of a whole fit from the
+loading of the weights on; making the images, which both share, is not in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from rhosight import Dataset, Recipe
+    from rhosight.inputs import Inputs
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+TUNED = ("all", "last", "lora")
+PARTS = ("learned", "watched", "scored")
+
+
+def main() -> None:
+    os.environ.update(dict.fromkeys(THREADS, "1"))  # before NumPy loads
+    if sys.argv[1:2] == ["--autogluon-run"]:
+        autogluon_run(Path(sys.argv[2]))
+        return
+    arguments = parse()
+    from rhosight import Recipe, load_dataset, split
+    from rhosight.dataset import folds
+    from rhosight.property_model import inner_split, make_inputs
+
+    changes = {"targets": (arguments.target,), "element_steps": arguments.element_steps}
+    recipe = Recipe.named("quick", **changes)
+    size = {"image": recipe.image.model_copy(update={"size": arguments.size})}
+    recipe = recipe.model_copy(update=size)
+    dataset = load_dataset("mp-fcc").require_targets(recipe.targets)
+    inputs = make_inputs(dataset, recipe)
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if arguments.autogluon_python:
+            write_weights(folder, arguments.size)
+            write_materials(folder, dataset, recipe)
+        parts = folds(dataset, 5, indices=split(dataset)[0])[: arguments.folds]
+        for fold, (training, scored) in enumerate(parts):
+            learned, watched = (training[part] for part in inner_split(dataset[training], recipe))
+            part = dict(zip(PARTS, (learned, watched, scored), strict=True))
+            for epochs in arguments.epochs:
+                if not arguments.only_tuned:
+                    changed = recipe.model_copy(update={"epochs": (recipe.epochs[0], epochs)})
+                    row = {"program": "rhosight", "fold": fold, "epochs": epochs}
+                    found = rhosight_run(changed, dataset, inputs, part, {})
+                    rows.append(row | found[-1])
+                    report(rows[-1])
+                if arguments.autogluon_python:
+                    settings = {"epochs": epochs, "batch": recipe.batch_size[1]}
+                    settings |= {"target": arguments.target, "seed": recipe.seed}
+                    row = {"program": "AutoGluon", "fold": fold, "epochs": epochs}
+                    job = {"settings": settings, "rows": {k: v.tolist() for k, v in part.items()}}
+                    rows.append(row | autogluon_fit(arguments.autogluon_python, folder, job))
+                    report(rows[-1])
+            for modality in ("image", "text"):
+                frozen: dict[str, Any] = {}
+                for tuned in TUNED:
+                    changes = {"modality": modality, "tuned": tuned}
+                    changes["epochs"] = (recipe.epochs[0], arguments.tuned_epochs)
+                    changed = recipe.model_copy(update=changes)
+                    head, whole = rhosight_run(changed, dataset, inputs, part, frozen)
+                    row = {"program": f"{modality}, {tuned}", "fold": fold}
+                    row |= {"epoch": whole["epoch"], "r2_head": head["r2"], "r2": whole["r2"]}
+                    rows.append(row)
+                    report(rows[-1])
+    print(summary(rows))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--autogluon-python", type=Path, help="of the environment that has it")
+    parser.add_argument("--target", default="formation_energy_per_atom")
+    parser.add_argument("--size", type=int, default=96, help="pixels along an image's side")
+    parser.add_argument("--element-steps", type=int, default=0)
+    parser.add_argument("--folds", type=int, default=1, help="run the first so many of five")
+    parser.add_argument("--epochs", type=int, nargs="*", default=[2, 6, 12])
+    parser.add_argument("--tuned-epochs", type=int, default=8)
+    parser.add_argument("--only-tuned", action="store_true", help="the second table alone")
+    parser.add_argument("--json", type=Path, help="write the numbers to this file")
+    arguments = parser.parse_args()
+    if arguments.only_tuned and arguments.autogluon_python:
+        parser.error("--only-tuned compares with nothing: leave out --autogluon-python")
+    return arguments
+
+
+def rhosight_run(
+    recipe: Recipe,
+    dataset: Dataset,
+    inputs: Inputs,
+    rows: dict[str, np.ndarray],
+    frozen: dict[str, Any],
+) -> list[dict[str, float]]:
+    """Seconds from the start, of a fine-tuning epoch, and validation R² after each stage.
+
+    ``frozen`` keeps the features of frozen backbones from one run to the next.
+    """
+    import numpy as np
+
+    from rhosight.property_model import scaler_of
+    from rhosight.saved_model import r2_score
+    from rhosight.training import train
+
+    targets = dataset.targets[list(recipe.targets)].to_numpy(dtype=float)
+    training = np.concatenate([rows["learned"], rows["watched"]])
+    stages: list[dict[str, float]] = []
+    ends: list[float] = []
+    begun = time.process_time()
+
+    def progress(label: str, *_: Any) -> None:
+        if label.endswith("fine-tuning"):
+            ends.append(time.process_time())
+
+    def remember(result: Any) -> None:
+        seconds = time.process_time() - begun
+        r2 = r2_score(targets[rows["scored"], 0], result.predict(rows["scored"])[:, 0])
+        stages.append({"seconds": seconds, "r2": r2})
+        stages[-1]["epoch"] = float(np.median(np.diff(ends))) if len(ends) > 1 else float("nan")
+        ends.clear()
+
+    train(
+        recipe, inputs, targets, rows["learned"], rows["watched"], scaler_of(targets[training]),
+        on_stage=remember, progress=progress, frozen=frozen,
+    )  # fmt: skip
+    return stages
+
+
+def write_weights(folder: Path, size: int) -> None:
+    """The bundled encoders as local checkpoints of AutoGluon's timm_image and hf_text."""
+    import torch
+
+    from rhosight.backbones import DEFAULT_IMAGE, ImageBackbone, TextBackbone
+
+    image, text = ImageBackbone(), TextBackbone()
+    (folder / "image").mkdir()
+    torch.save(image.model.state_dict(), folder / "image" / "pytorch_model.bin")  # its format
+    about = {
+        "architecture": DEFAULT_IMAGE,
+        "num_features": image.width,
+        "input_size": [3, size, size],
+        "mean": image.mean.flatten().tolist(),
+        "std": image.std.flatten().tolist(),
+    }
+    (folder / "image" / "config.json").write_text(json.dumps(about))
+    text.model.save_pretrained(folder / "text")
+    text.tokenizer.save_pretrained(folder / "text")
+
+
+def write_materials(folder: Path, dataset: Dataset, recipe: Recipe) -> None:
+    """A table of all materials: image file, text and target, in the dataset's order."""
+    import pandas as pd
+
+    from rhosight.image import density_image, to_pil
+    from rhosight.property_model import texts_of
+
+    (folder / "images").mkdir()
+    files = []
+    for name, density in zip(dataset.ids, dataset.densities, strict=True):
+        files.append(str(folder / "images" / f"{name}.png"))
+        to_pil(density_image(density, recipe.image)).save(files[-1])
+    target = recipe.targets[0]
+    columns = {"image": files, "text": texts_of(dataset, recipe.extent)}
+    columns[target] = dataset.targets[target].to_numpy()
+    pd.DataFrame(columns).to_csv(folder / "materials.csv", index=False)
+
+
+def autogluon_fit(python: Path, folder: Path, job: dict[str, Any]) -> dict[str, float]:
+    """Run :func:`autogluon_run` in AutoGluon's environment."""
+    (folder / "job.json").write_text(json.dumps(job))
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    command = [str(python), str(Path(__file__).resolve()), "--autogluon-run", str(folder)]
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"AutoGluon failed:\n{done.stderr[-4000:]}")
+    return json.loads((folder / "result.json").read_text())
+
+
+def autogluon_run(folder: Path) -> None:
+    """Fit and score one predictor, as ``job.json`` says; in AutoGluon's environment."""
+    import pandas as pd
+    from autogluon.multimodal import MultiModalPredictor
+
+    job = json.loads((folder / "job.json").read_text())
+    settings, target = job["settings"], job["settings"]["target"]
+    table = pd.read_csv(folder / "materials.csv", keep_default_na=False, dtype={"text": str})
+    table[target] = table[target].astype(float)
+    learned, watched, scored = (table.iloc[job["rows"][name]] for name in PARTS)
+    with tempfile.TemporaryDirectory(dir=folder) as kept:
+        begun = time.process_time()
+        predictor = MultiModalPredictor(
+            label=target, problem_type="regression", eval_metric="r2", path=kept, verbosity=1
+        )
+        predictor.fit(
+            learned.reset_index(drop=True),
+            tuning_data=watched.reset_index(drop=True),
+            column_types={"image": "image_path", "text": "text", target: "numerical"},
+            seed=settings["seed"],
+            hyperparameters={
+                "model.names": ["timm_image", "hf_text", "fusion_mlp"],
+                "model.timm_image.checkpoint_name": str(folder / "image"),
+                "model.hf_text.checkpoint_name": str(folder / "text"),
+                "model.hf_text.pooling_mode": "mean",
+                "optim.max_epochs": settings["epochs"],
+                "env.batch_size": settings["batch"],
+                "env.per_gpu_batch_size": settings["batch"],
+                "env.num_gpus": 0,
+                "env.num_workers": 0,
+                "env.num_workers_inference": 0,
+            },
+        )
+        seconds = time.process_time() - begun
+        predicted = predictor.predict(scored.drop(columns=target))
+    true = scored[target].to_numpy()
+    r2 = 1 - ((true - predicted.to_numpy()) ** 2).sum() / ((true - true.mean()) ** 2).sum()
+    result = {"seconds": seconds, "r2": float(r2)}
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+def report(row: dict[str, Any]) -> None:
+    values = (f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items())
+    print(", ".join(values), file=sys.stderr, flush=True)
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """Means over the folds, as text."""
+    import pandas as pd
+
+    frame = pd.DataFrame(rows)
+    versus = frame[frame["program"].isin(["rhosight", "AutoGluon"])]
+    lines = []
+    if len(versus):
+        runs = versus.groupby(["program", "epochs"], sort=False)[["seconds", "r2"]].mean()
+        lines += ["whole fits, validation", runs.round(3).to_string(), "", *compared(runs)]
+    settings = frame[~frame.index.isin(versus.index)]
+    means = settings.groupby("program", sort=False)[["epoch", "r2_head", "r2"]].mean()
+    lines += ["", "rhosight's settings of tuned: seconds of a fine-tuning epoch, and validation R²"]
+    lines += ["after the head stage and after fine-tuning", means.round(3).to_string()]
+    return "\n".join(lines)
+
+
+def compared(runs: pd.DataFrame) -> list[str]:
+    """Time to an R², and R² within equal time, of each program."""
+    found = []
+    for level in (0.5, 0.6, 0.7, 0.8, 0.85, 0.9):
+        cells = []
+        for program, own in runs.groupby(level="program", sort=False):
+            reached = own["seconds"][own["r2"] >= level]
+            cells.append(f"{program} {f'{reached.min():.0f} s' if len(reached) else 'not reached'}")
+        found.append(f"time to R² {level}: {', '.join(cells)}")
+    for seconds in sorted(runs["seconds"]):
+        cells = []
+        for program, own in runs.groupby(level="program", sort=False):
+            within = own["r2"][own["seconds"] <= seconds]
+            cells.append(f"{program} {f'{within.max():.3f}' if len(within) else 'no run so short'}")
+        found.append(f"R² within {seconds:.0f} s: {', '.join(cells)}")
+    return found
+
+
+if __name__ == "__main__":
+    main()

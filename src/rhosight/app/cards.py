@@ -1,0 +1,120 @@
+"""Fragments of the page. Everything that comes from a file is escaped by the templates."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from functools import cache
+from typing import Any
+from urllib.parse import urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from ..errors import RhosightError
+from .pool import Update
+
+NAMES = {
+    "formation_energy_per_atom": "Formation energy",
+    "efermi": "Fermi energy",
+    "bulk_modulus_vrh": "Bulk modulus, VRH",
+}
+DIGITS = {"eV/atom": 3, "eV": 2, "GPa": 1}
+
+
+def header() -> str:
+    return _render("header")
+
+
+def heading(text: str) -> str:
+    return _render("heading", text=text)
+
+
+def status(now: Update | str) -> str:
+    """What happens; empty if nothing does."""
+    if isinstance(now, Update):
+        if now.place:
+            ahead = now.place - 1
+            now = "next in line" if not ahead else f"waiting: {ahead} before you"
+        else:
+            now = now.label
+    return _render("status", text=now)
+
+
+def problem(error: RhosightError) -> str:
+    return _render("problem", text=str(error))
+
+
+def summary(result: dict[str, Any]) -> str:
+    """Name, facts, the three properties, and what to know of them."""
+    return _render(
+        "summary", result=result, properties=_properties(result), csv=_csv(result), percent=_percent
+    )
+
+
+def nearest(result: dict[str, Any]) -> str:
+    """The nearest training materials with their values."""
+    others = [n for n in result["nearest"] if n["material"] != result["material"]][:5]
+    units = {target: p["unit"] for target, p in result["properties"].items()}
+    return _render("nearest", nearest=others, units=units, names=NAMES, digits=DIGITS)
+
+
+def plane(found: dict[str, Any]) -> str:
+    return _render("plane", hkl=found["hkl"], spacing=found["spacing"])
+
+
+def downloads(key: str, hkl: list[int], offset: float, window: float) -> str:
+    query = urlencode({"hkl": ",".join(map(str, hkl)), "offset": offset, "window": window})
+    return _render("downloads", key=key, query=query)
+
+
+def _properties(result: dict[str, Any]) -> list[dict[str, Any]]:
+    found = []
+    for target, p in result["properties"].items():
+        low, high = min(p["least"], p["low"]), max(p["most"], p["high"])
+        known = (result["known"] or {}).get(target)
+        place = {
+            name: 100 * (value - low) / (high - low)
+            for name, value in (("low", p["low"]), ("value", p["value"]), ("high", p["high"]))
+        }
+        if known is not None:
+            place["known"] = min(100, max(0, 100 * (known - low) / (high - low)))
+        name, digits = NAMES.get(target, target), DIGITS.get(p["unit"], 3)
+        found.append({**p, "name": name, "digits": digits, "place": place, "known": known})
+    return found
+
+
+def _csv(result: dict[str, Any]) -> str:
+    """The prediction as a table, base64: a download without a file on the server."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["material", "model", "property", "value", "low", "high", "unit", "outside"])
+    for target, p in result["properties"].items():
+        row = [result["name"], result["model"], target]
+        table.writerow([*row, *(p[n] for n in ("value", "low", "high", "unit")), result["outside"]])
+    return base64.b64encode(text.getvalue().encode()).decode()
+
+
+def _percent(level: float) -> str:
+    return f"{100 * level:g} %"
+
+
+def _fixed(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("rhosight", "templates/app"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["fixed"] = _fixed
+    return environment
+
+
+def _render(name: str, **values: Any) -> str:
+    return _environment().get_template(f"{name}.html.j2").render(**values)

@@ -1,0 +1,44 @@
+"""``rhosight serve``: the web page."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from ..errors import RhosightError
+from .common import console
+
+
+def serve(
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; 0.0.0.0 for all of this machine's.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 7860,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=64, help="Jobs at a time; as many as there are cores if not given."
+        ),
+    ] = None,
+    max_file: Annotated[int, typer.Option(min=1, help="Largest upload, MiB.")] = 256,
+    max_points: Annotated[int, typer.Option(min=1, help="Largest grid, points.")] = 8_000_000,
+    seconds: Annotated[float, typer.Option(min=1, help="Longest time of a job.")] = 90.0,
+    memory: Annotated[int, typer.Option(min=256, help="Most memory of a job, MiB.")] = 3072,
+) -> None:
+    """Open a web page: drop a density, see its planes, get the prediction."""
+    if find_spec("gradio") is None:
+        raise RhosightError("the web page needs Gradio: pip install 'rhosight[app]'")
+    from ..app.limits import MIB, Limits
+    from ..app.site import serve as run
+
+    limits = Limits(
+        file_bytes=max_file * MIB,
+        grid_points=max_points,
+        seconds=seconds,
+        memory_bytes=memory * MIB,
+    )
+    console.print(f"rhosight at http://{host}:{port} (stop with Ctrl-C)", highlight=False)
+    run(host, port, workers or os.cpu_count() or 1, limits)

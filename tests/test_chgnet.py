@@ -1,0 +1,97 @@
+"""CHGNet's embedding: what it says of real crystals, and that it never counts as the baseline."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from pymatgen.core import Lattice, Structure
+
+from rhosight import RhosightError
+from rhosight.backbones import packaged_file
+from rhosight.baselines import (
+    ALL_BASELINES,
+    PRETRAINED,
+    baseline_features,
+    make_baseline,
+    strongest,
+)
+from rhosight.chgnet import WIDTH, chgnet_features
+from rhosight.dataset import Dataset
+
+pytest.importorskip("chgnet")
+
+
+@pytest.fixture(scope="module")
+def features(few: Dataset) -> pd.DataFrame:
+    return chgnet_features(list(few.structures))
+
+
+def test_the_energy_read_from_the_embedding_is_chgnets_own(few, features):
+    """The last layers of CHGNet, applied to each atom's features, give an energy per atom; for a
+    crystal whose atoms are all alike, the mean over atoms gives the same."""
+    import torch
+    from chgnet.model import CHGNet
+
+    model = CHGNet.load(use_device="cpu", verbose=False)
+    row = few.ids.index("mp-149")  # silicon
+    readout = model.mlp(torch.tensor(features.iloc[[row]].to_numpy(), dtype=torch.float32))
+    relative = model.composition_model([model.graph_converter(few.structures[row])])
+    own = model.predict_structure(few.structures[row], task="e")["e"]
+    assert readout.item() + relative.item() == pytest.approx(float(own), abs=1e-3)
+
+
+def test_the_cell_and_the_order_of_sites_do_not_matter(few, features):
+    for row, structure in enumerate(list(few.structures)[:3]):
+        turned = Structure.from_sites(list(structure * (2, 1, 1))[::-1])
+        found = chgnet_features([turned])
+        np.testing.assert_allclose(found.iloc[0], features.iloc[row], atol=2e-5)
+
+
+def test_one_row_a_structure_whatever_the_batch(few, features):
+    assert list(features) == [f"chgnet_{i}" for i in range(WIDTH)]
+    structures = list(few.structures)
+    steps = []
+    many = chgnet_features(structures * 4, lambda label, done, count: steps.append((done, count)))
+    pd.testing.assert_frame_equal(many.iloc[6:12].reset_index(drop=True), features)
+    assert steps == [(16, 24), (24, 24)]
+    assert len(features.round(3).drop_duplicates()) == len(few)
+    assert chgnet_features([]).shape == (0, WIDTH)
+
+
+def test_nothing_is_printed(few, capfd, recwarn):
+    new = few.structures[0].copy()
+    new.apply_strain(0.01)
+    chgnet_features([new])
+    assert capfd.readouterr() == ("", "") and not recwarn.list
+
+
+def test_a_crystal_that_it_cannot_read_is_named():
+    lonely = Structure(Lattice.cubic(30), ["Ar"], [[0, 0, 0]])
+    with pytest.raises(RhosightError, match="Ar: CHGNet cannot read it"):
+        chgnet_features([lonely])
+    alloy = Structure(Lattice.cubic(3.6), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]])
+    with pytest.raises(RhosightError, match=r"Cu0.5Au0.5: partial occupancies"):
+        chgnet_features([alloy])
+
+
+def test_the_weights_are_the_pinned_ones():
+    assert packaged_file("chgnet").name.startswith("chgnet_0.3.0")
+
+
+def test_as_a_baseline_it_learns_and_is_no_candidate_for_the_strongest(dataset):
+    rows = np.random.default_rng(0).permutation(len(dataset))[:120]
+    densities = dataset[rows].densities
+    features = baseline_features("chgnet+composition", densities)
+    assert features.shape[1] == WIDTH + 135
+    y = dataset.targets["formation_energy_per_atom"].to_numpy()[rows]
+    for name in ("chgnet+composition", "chgnet-kernel"):
+        shown = features if "+" in name else features.iloc[:, :WIDTH]
+        model = make_baseline(name, 0).fit(shown[:90], y[:90])
+        assert model.score(shown[90:], y[90:]) > 0.7
+    assert not set(PRETRAINED) & set(ALL_BASELINES)
+    scores = pd.DataFrame(
+        [("chgnet", "efermi", 0.1), ("composition", "efermi", 0.5)],
+        columns=["model", "target", "rmse"],
+    )
+    assert strongest(scores) == {"efermi": "composition"}

@@ -1,0 +1,70 @@
+"""The wheel, installed into an empty environment as a stranger does, predicts there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+import rhosight
+
+ROOT = Path(__file__).parent.parent
+LARGEST = 90e6
+"""Bytes; PyPI takes up to 100 MB."""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That of RHOSIGHT_WHEEL (``make wheel``), or a new one."""
+    if given := os.environ.get("RHOSIGHT_WHEEL"):
+        return Path(given).resolve()
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    return next(folder.glob("*.whl"))
+
+
+def test_size(wheel: Path):
+    assert wheel.stat().st_size < LARGEST
+
+
+def test_an_empty_environment_predicts(wheel: Path, tmp_path: Path):
+    """From a density and from a structure; nothing of the source tree is in reach."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    bin_ = tmp_path / "venv" / "bin"
+    install = ["pip", "install", "--quiet", "--no-compile", "-c", str(ROOT / "constraints.txt")]
+    subprocess.run([bin_ / install[0], *install[1:], str(wheel)], check=True)
+    work = tmp_path / "work"
+    work.mkdir()
+    silicon = rhosight.load_dataset("mp-fcc")["mp-149"]
+    silicon.density.to_chgcar(work / "CHGCAR")
+    silicon.structure.to(filename=str(work / "Si.cif"))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    environment["HF_HUB_OFFLINE"] = "1"
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(
+            [bin_ / "rhosight", *arguments],
+            cwd=work, env=environment, capture_output=True, text=True, timeout=600,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    here = rhosight.load_model("best").predict_intervals(
+        [rhosight.ChargeDensity.from_file(work / "CHGCAR")]
+    )
+    found = json.loads(run("predict", "best", "CHGCAR", "--format", "json"))
+    for target in ("formation_energy_per_atom", "efermi", "bulk_modulus_vrh"):
+        assert found["predictions"][0][target] == pytest.approx(here[target].iloc[0], rel=1e-6)
+    by_structure = json.loads(run("predict", "no-dft", "Si.cif", "--format", "json"))
+    assert 60 < by_structure["predictions"][0]["bulk_modulus_vrh"] < 120  # GPa; 98 in experiment
+    report = json.loads(run("doctor", "--json"))
+    assert report["ok"]
+    assert str(tmp_path) in report["findings"][0]["found"], "another Python answered"
