@@ -85,12 +85,11 @@ def make_predictions(dataset: Dataset, repeats: int = REPEATS) -> pd.DataFrame:
                     said[name, extent, stage] = y + error
             for (model, extent, stage), values in said.items():
                 for name, where in rows.items():
-                    frame = pd.DataFrame({"material_id": ids[where], "true": y[where]})
-                    frame = frame.assign(predicted=values[where], part=name, stage=stage)
-                    frame = frame.assign(model=model, extent=extent, target=target)
-                    frame = frame.assign(fold=part.fold, repeat=part.repeat)
-                    found.append(frame[frame["true"].notna()])
-    return pd.concat(found, ignore_index=True)[list(scores.COLUMNS)]
+                    where = where[~np.isnan(y[where])]
+                    keys = [part.repeat, part.fold, target, extent, model, stage, name]
+                    columns = [*keys, ids[where], y[where], values[where]]
+                    found.append(pd.DataFrame(dict(zip(scores.COLUMNS, columns, strict=True))))
+    return pd.concat(found, ignore_index=True)
 
 
 @pytest.fixture(scope="module")
