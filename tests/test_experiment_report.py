@@ -3,13 +3,40 @@ are true values with noise, so that what the answers must be is known."""
 
 from __future__ import annotations
 
+import base64
+import io
+import re
+from html import unescape
+from pathlib import Path
+from shutil import which
+
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.text import Text
 
 from rhosight.baselines import baseline_features, make_baseline
 from rhosight.dataset import Dataset, split
-from rhosight.experiments import scores
+from rhosight.errors import RhosightError
+from rhosight.experiments import (
+    answers,
+    figure1,
+    figure3,
+    figure4,
+    figure5,
+    figure8,
+    paper,
+    plots,
+    scores,
+)
+from rhosight.experiments.exhibit import Exhibit
+from rhosight.experiments.report import write_experiments_report
+from rhosight.image import ImageSettings, density_image
+from rhosight.models import build_model
+from rhosight.recipe import Recipe
+from rhosight.saved_model import r2_score
 from rhosight.schema import TARGETS
 from rhosight.statistics import repeated_folds
 
@@ -50,7 +77,7 @@ def make_predictions(dataset: Dataset, repeats: int = REPEATS) -> pd.DataFrame:
             for name, x in features.items():
                 model = make_baseline(name, part.repeat)
                 if name != "mean":
-                    model[-1].set_params(n_estimators=10)
+                    model[-1].set_params(n_estimators=5)
                 said[name, "", ""] = model.fit(x.iloc[known], y[known]).predict(x)
             for (name, extent), noise in NOISE.items():
                 for stage, factor in (("head", 1.5), ("fine-tuning", 1.0)):
@@ -58,9 +85,323 @@ def make_predictions(dataset: Dataset, repeats: int = REPEATS) -> pd.DataFrame:
                     said[name, extent, stage] = y + error
             for (model, extent, stage), values in said.items():
                 for name, where in rows.items():
-                    frame = pd.DataFrame({"material_id": ids[where], "true": y[where]})
-                    frame = frame.assign(predicted=values[where], part=name, stage=stage)
-                    frame = frame.assign(model=model, extent=extent, target=target)
-                    frame = frame.assign(fold=part.fold, repeat=part.repeat)
-                    found.append(frame[frame["true"].notna()])
-    return pd.concat(found, ignore_index=True)[list(scores.COLUMNS)]
+                    where = where[~np.isnan(y[where])]
+                    keys = [part.repeat, part.fold, target, extent, model, stage, name]
+                    columns = [*keys, ids[where], y[where], values[where]]
+                    found.append(pd.DataFrame(dict(zip(scores.COLUMNS, columns, strict=True))))
+    return pd.concat(found, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def answered(predictions: pd.DataFrame, dataset: Dataset) -> dict[str, list[answers.Answer]]:
+    return answers.answer(predictions, dataset.units)
+
+
+def named(found: list[answers.Answer], name: str) -> answers.Answer:
+    return next(a for a in found if a.question.name == name)
+
+
+def test_answers_are_those_that_the_noise_was_made_for(answered):
+    assert list(answered) == list(TARGETS)
+    for target, found in answered.items():
+        assert [a.question for a in found] == list(answers.QUESTIONS)
+        assert {a.target for a in found} == {target}
+        helps = named(found, "text helps image")
+        assert helps.verdict == "it depends"
+        assert "Yes: formula (RMSE " in helps.text and "It does harm: all (RMSE " in helps.text
+        assert "keywords" in helps.text.split("It does harm")[0]
+        image = named(found, "image helps text").comparisons.set_index("case")
+        # keywords: image+text is as noisy as the text alone
+        assert image.loc["formula", "better"] and image.loc["all", "worse"]
+        assert not (image.loc["keywords", "better"] or image.loc["keywords", "worse"])
+        assert named(found, "fine-tuning helps").verdict == "yes"
+
+
+def test_what_is_uncertain_says_so(answered):
+    """Same noise, so there is nothing to find: the answer must not find it."""
+    for found in answered.values():
+        text = named(found, "image helps text").text
+        said = re.search(r"No difference that 10 folds can show: keywords \((.*?)\)\.", text)
+        change, low, high = re.findall(r"[+−]?\d+(?=\N{NO-BREAK SPACE}%)", said.group(1))
+        values = [int(v.replace("−", "-")) for v in (low, change, high)]
+        assert values == sorted(values) and values[0] < 0 < values[2]
+
+
+def test_p_values_are_corrected_over_targets_and_pairs(answered):
+    for i, question in enumerate(answers.QUESTIONS):
+        tables = [found[i].comparisons for found in answered.values()]
+        table = pd.concat(tables)
+        assert len(table) >= 9, question
+        smallest = table.sort_values("p").iloc[0]
+        assert smallest["p_holm"] == pytest.approx(smallest["p"] * len(table))
+        assert (table["p_holm"] >= table["p"]).all()
+        unsure = table[~(table["better"] | table["worse"])]
+        assert ((unsure["low"] <= 0) & (unsure["high"] >= 0)).all()
+
+
+def test_blends_are_learned_on_the_other_folds(predictions: pd.DataFrame):
+    held_out = predictions[
+        (predictions["part"] == "validation") & (predictions["target"] == "efermi")
+    ]
+    composition = held_out[held_out["model"] == "composition"]
+    perfect = composition.assign(predicted=composition["true"])
+    blended = answers.blend(perfect, composition)
+    assert np.allclose(blended["predicted"], composition["true"])
+    # the mirror image of composition's error: half and half is right, in each fold
+    mirrored = composition.assign(predicted=2 * composition["true"] - composition["predicted"])
+    assert np.allclose(answers.blend(mirrored, composition)["predicted"], composition["true"])
+    # a model that is right in one fold only has its weight from the others there
+    one = (composition["repeat"] == 0) & (composition["fold"] == 0)
+    useless = composition["predicted"] - 3 * (composition["true"] - composition["predicted"])
+    once = composition.assign(predicted=composition["true"].where(one, useless))
+    blended = answers.blend(once, composition)
+    assert np.allclose(blended["predicted"][one], composition["predicted"][one])
+
+
+def test_one_fold_answers_nothing(predictions: pd.DataFrame, dataset: Dataset):
+    single = predictions[(predictions["repeat"] == 0) & (predictions["fold"] == 0)]
+    for found in answers.answer(single, dataset.units).values():
+        assert {a.verdict for a in found} == {"not run"}
+    with pytest.raises(RhosightError, match="no validation part"):
+        answers.answer(predictions[predictions["part"] == "test"], dataset.units)
+    with pytest.raises(RhosightError, match=r"lack the column\(s\) extent"):
+        answers.answer(predictions.drop(columns="extent"), dataset.units)
+
+
+@pytest.fixture(scope="module")
+def table(predictions: pd.DataFrame) -> pd.DataFrame:
+    tuned = predictions[predictions["stage"] != "head"]
+    return scores.beside_paper(scores.summary(tuned, resamples=200), "figure2")
+
+
+def test_summary_has_mean_spread_and_interval_of_each_cell(predictions: pd.DataFrame):
+    found = scores.summary(predictions, resamples=200)
+    assert not found.duplicated(list(scores.CELL)).any()
+    assert (found["folds"] == REPEATS * FOLDS).all()
+    where = {"target": "efermi", "extent": "all", "model": "text", "stage": "head", "part": "test"}
+    cell = found[(found[list(where)] == list(where.values())).all(axis=1)].iloc[0]
+    rows = predictions[(predictions[list(where)] == list(where.values())).all(axis=1)]
+    folds = rows.groupby(["repeat", "fold"])[["true", "predicted"]]
+    r2 = folds.apply(lambda frame: r2_score(frame["true"], frame["predicted"]))
+    assert cell["r2"] == pytest.approx(r2.mean()) and cell["r2_std"] == pytest.approx(r2.std())
+    assert cell["rmse_low"] < cell["rmse"] < cell["rmse_high"] and cell["n"] == 61
+
+
+def test_ours_stands_beside_the_papers(table: pd.DataFrame):
+    row = table[(table["target"] == "efermi") & (table["part"] == "test")].set_index(
+        ["model", "extent"]
+    )
+    assert row.loc[("image+text", "all"), ["paper_r2", "paper_rmse"]].tolist() == [0.84, 0.99]
+    # the image was trained once here and three times in the paper
+    image = row.loc["image"]
+    assert image["paper_r2"].to_dict() == {"formula": 0.60, "keywords": 0.63, "all": 0.56}
+    assert image["r2"].nunique() == 1
+    assert np.isnan(row.loc[("composition", ""), "paper_r2"])
+    average = table[(table["target"] == "average") & (table["part"] == "validation")]
+    average = average.set_index(["model", "extent"])
+    assert average.loc[("text", "formula"), "paper_r2"] == 0.72
+    mine = table[(table["part"] == "validation") & (table["target"] != "average")]
+    mine = mine[(mine["model"] == "text") & (mine["extent"] == "formula")]
+    assert average.loc[("text", "formula"), "r2"] == pytest.approx(mine["r2"].mean())
+
+
+def test_trials_stand_beside_trials(predictions: pd.DataFrame):
+    clip = predictions[predictions["target"] == "formation_energy_per_atom"]
+    clip = clip[(clip["model"] == "text") & (clip["extent"] == "all") & (clip["stage"] != "head")]
+    trials = pd.concat([clip.assign(model="clip", trial=name) for name in ("T1", "T3")])
+    found = scores.summary(scores.standardised(trials), by=["trial"], resamples=100)
+    found = scores.beside_paper(found, "table2").set_index(["trial", "part"])
+    assert found.loc[("T3", "test"), "paper_r2"] == 0.8942
+    assert found.loc[("T3", "test"), "rmse_unit"] == paper.STANDARDISED
+    # in standard deviations of the training labels, RMSE² is about 1 − R²
+    row = found.loc[("T1", "validation")]
+    assert row["rmse"] ** 2 == pytest.approx(1 - row["r2"], rel=0.4)
+    with pytest.raises(RhosightError, match="lacks its training part"):
+        scores.standardised(trials[trials["part"] != "train"])
+
+
+def shown_texts(figure: Figure) -> str:
+    return "\n".join(text.get_text() for text in figure.findobj(Text))
+
+
+def test_heat_map_says_ours_and_the_papers(table: pd.DataFrame):
+    figure = plots.heat_map(table, "Figure 2")
+    texts = shown_texts(figure)
+    assert "a) Formation energy: R² / RMSE (eV/atom)" in texts
+    assert "val\nours" in texts and "val\npaper" in texts
+    assert "0.84\n0.99" in texts  # the paper's cell
+    assert len(figure.axes) == 4
+    with pytest.raises(RhosightError, match="run the experiment first"):
+        plots.heat_map(table[:0])
+
+
+def test_dots_parity_and_learning_curves(table: pd.DataFrame, predictions: pd.DataFrame):
+    figure = plots.dots(table[table["part"] != "train"], "rmse")
+    assert [a.get_xlabel() for a in figure.axes[:2]] == ["RMSE (eV/atom)"] * 2
+    rows = [("image+text", "formula", "fine-tuning"), ("composition", "", "")]
+    figure = plots.parity(predictions, "efermi", "eV", rows)
+    assert [a.get_title(loc="left") for a in figure.axes] == ["image+text (formula)", "composition"]
+    points = [len(c.get_offsets()) for c in figure.axes[0].collections]
+    assert points == [344, 61]
+    epochs = pd.DataFrame({"epoch": range(5), "r2": np.linspace(0, 0.8, 5), "watched": 0.1})
+    history = pd.concat(
+        [
+            epochs.assign(repeat=0, fold=f, extent="all", model="clip", stage="fine-tuning")
+            for f in (0, 1)
+        ]
+    )
+    axes = plots.learning_curves(history, "r2").axes[0]
+    assert [line.get_xdata().tolist() for line in axes.lines] == [[1, 2, 3, 4, 5]] * 2
+    with pytest.raises(RhosightError, match="the history has no 'rmse'"):
+        plots.learning_curves(history, "rmse")
+
+
+def test_pictures_are_drawn_from_live_data(dataset: Dataset):
+    crystal = figure1.exhibit(dataset, "mp-2534")
+    assert "GaAs" in shown_texts(crystal.figure)
+    what = crystal.table.set_index("what")["value"]
+    assert what["text, formula"] == "GaAs" and what["bulk_modulus_vrh"].endswith("GPa")
+    image = crystal.figure.findobj(AxesImage)[-1].get_array()
+    again = density_image(dataset["mp-2534"].density, ImageSettings.paper())
+    assert np.allclose(image, again[0])
+    titanium = figure4.exhibit(dataset)
+    assert "P6/mmm" in titanium.note and "bundled" in titanium.note
+    # ω-Ti: the layer at c/2 holds two atoms, that at 0 one, none at c/4
+    total = titanium.table[titanium.table["density"] == "total"].set_index("z_over_c")
+    assert total["mean"].idxmax() == 0.5 and total["maximum"].idxmin() == 0.25
+    assert len(titanium.figure.findobj(AxesImage)) == 6
+    pictures = figure8.exhibit(dataset).figure.findobj(AxesImage)
+    assert len(pictures) == 6 and pictures[0].get_array().shape == (299, 299, 3)
+    violins = figure3.exhibit(dataset).table.set_index("property")
+    assert violins.loc["bulk_modulus_vrh", "n"] == 377
+
+
+def test_architecture_is_that_of_the_live_model():
+    recipe = Recipe(targets=("efermi",))
+    found = figure5.exhibit(recipe)
+    network = build_model(recipe, pretrained=False)
+    assert found.table["parameters"].sum() == sum(p.numel() for p in network.parameters())
+    rows = found.table.set_index("block")
+    assert rows.loc["image.head.hidden.2", "width_out"] == 256
+    assert rows.loc["head.0", ["width_in", "width_out"]].tolist() == [512, 256]
+    assert rows.loc["head.1", "width_out"] == 1
+    texts = shown_texts(found.figure)
+    assert "tf_efficientnet_lite0" in texts and "concatenation\n512" in texts
+    alone = figure5.layers(network.text)
+    assert alone["role"].tolist() == ["backbone", "dense", "dense", "dense", "output"]
+
+
+def test_exhibits_are_saved_in_all_formats(table: pd.DataFrame, tmp_path: Path):
+    some = table[(table["target"] == "efermi") & (table["part"] == "test")]
+    exhibit = Exhibit("figure2", "Scores", table, plots.dots(some))
+    paths = exhibit.save(tmp_path / "a")
+    assert [p.suffix for p in paths] == [".csv", ".tex", ".png", ".svg", ".pdf"]
+    assert len(pd.read_csv(paths[0])) == len(table)
+    assert (
+        r"\caption{Figure 2 of arXiv" in paths[1].read_text() and r"r2\_std" in paths[1].read_text()
+    )
+    again = exhibit.save(tmp_path / "b")
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(paths, again, strict=True))
+    with pytest.raises(RhosightError, match="no format 'gif'"):
+        exhibit.save(tmp_path, ["gif"])
+
+
+@pytest.fixture(scope="module")
+def page(
+    predictions: pd.DataFrame, table: pd.DataFrame, dataset: Dataset, tmp_path_factory
+) -> Path:
+    pictures = Exhibit("figure4", "Slices", figure4.exhibit().table, figure4.draw(), "a <note>")
+    settings = {
+        "preset": "offline",
+        "weights": "EfficientNet-Lite0 and all-MiniLM-L6-v2",
+        "deviations": {"image model": "trained once"},
+        "recipe": Recipe().model_dump(mode="json"),
+        "command": "rhosight reproduce figure2",
+        "versions": {"torch": "2.9"},
+    }
+    exhibits = [Exhibit("figure2", "Scores", table, plots.heat_map(table)), pictures]
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    return write_experiments_report(path, exhibits, predictions, settings, dataset)
+
+
+def test_report_says_what_a_reader_asks(page: Path, answered):
+    html = page.read_text(encoding="utf-8")
+    text = unescape(re.sub(r"<[^>]+>", " ", re.sub(r"<style.*?</style>", "", html, flags=re.S)))
+    text = " ".join(text.split())
+    assert text.index("Does the text help the image?") < text.index("Figure 2 Scores")
+    for found in answered.values():
+        for answer in found:
+            assert " ".join(answer.text.split()) in text
+    for item in paper.CONTRADICTIONS:
+        assert item.reading in text
+    assert "preset offline" in text and "EfficientNet-Lite0 and all-MiniLM-L6-v2" in text
+    assert "Image model: trained once" in text
+    assert "Each first trains its readout of four dense layers" in text
+    for key in ("massa2024transfer", "tan2019efficientnet", "wang2020minilm"):
+        assert key in text
+    assert "szegedy2016rethinking" not in text  # did not take part
+    assert "a <note>" in text
+
+
+def test_data_stand_behind_links(page: Path, table: pd.DataFrame):
+    html = page.read_text(encoding="utf-8")
+    links = dict(
+        re.findall(r'<a download="([^"]+)" href="data:[^;]+;charset=utf-8;base64,([^"]+)"', html)
+    )
+    expected = {
+        "figure2.csv",
+        "figure4.csv",
+        "rhosight.bib",
+        *(f"answers-{t}.csv" for t in TARGETS),
+    }
+    assert set(links) == expected
+    found = pd.read_csv(io.BytesIO(base64.b64decode(links["figure2.csv"])))
+    assert np.allclose(found["r2"], table["r2"]) and len(found) == len(table)
+    bibtex = base64.b64decode(links["rhosight.bib"]).decode()
+    assert bibtex.count("\n@") + 1 == len(re.findall(r"^@\w+{\w+,$", bibtex, re.M)) >= 12
+
+
+def test_report_without_answers(dataset: Dataset, tmp_path: Path):
+    exhibits = [Exhibit("figure3", "Violins", figure3.exhibit(dataset).table)]
+    empty = pd.DataFrame(columns=list(scores.COLUMNS))
+    path = write_experiments_report(tmp_path / "r.html", exhibits, empty, {}, dataset)
+    assert "so there are none" in path.read_text(encoding="utf-8")
+    with pytest.raises(RhosightError, match="no writable folder"):
+        write_experiments_report(tmp_path / "no" / "r.html", exhibits, empty, {}, dataset)
+
+
+CHROMIUM = next(
+    (p for n in ("chromium", "chromium-browser", "google-chrome") if (p := which(n))), None
+)
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path; install chromium")
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_report_in_a_browser(page: Path, width: int, scheme: str):
+    """No requests beyond the file, no script errors, no sideways scrolling, nothing unnamed."""
+    api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    problems, requests = [], []
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        view = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        view.on("pageerror", lambda error: problems.append(str(error)))
+        view.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+        view.on("request", lambda request: requests.append(request.url))
+        view.goto(page.as_uri())
+        for summary in view.locator("summary").all():
+            summary.click()
+        assert view.evaluate("document.documentElement.scrollWidth") <= width
+        ids = view.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
+        assert len(ids) == len(set(ids))
+        view.locator("#copy").click()
+        view.wait_for_function("document.getElementById('copy').textContent != 'Copy BibTeX'")
+        assert view.evaluate("getSelection().toString()").startswith("@article{massa2024transfer")
+        smallest = view.evaluate(
+            "Math.min(...[...document.querySelectorAll('p, li, td, th, small, span')]"
+            ".map(e => parseFloat(getComputedStyle(e).fontSize)))"
+        )
+        assert smallest >= 10.5
+        browser.close()
+    assert requests == [page.as_uri()] and problems == []

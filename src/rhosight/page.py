@@ -52,7 +52,12 @@ def write_page(path: str | os.PathLike, template: str, **values: Any) -> Path:
     tidy = {"trim_blocks": True, "lstrip_blocks": True}
     environment = Environment(loader=PackageLoader("rhosight"), **strict, **tidy)
     environment.filters |= {"number": number, "formula": formula, "links": links}
-    environment.filters |= {"words": words, "setting": setting, "significant": significant}
+    environment.filters |= {
+        "words": words,
+        "setting": setting,
+        "significant": significant,
+        "percent": percent,
+    }
     html = environment.get_template(template).render(version=__version__, **values)
     try:
         with replacing(path) as draft:
@@ -128,6 +133,12 @@ def significant(value: float, digits: int = 3) -> str:
         return "–"
     decimals = digits - 1 - int(np.floor(np.log10(abs(value)))) if value else digits
     return number(value, int(np.clip(decimals, 0, digits)))
+
+
+def percent(share: float) -> str:
+    """A change in whole %, with its sign; a true minus, no minus zero."""
+    text = f"{100 * share:+.0f}"
+    return f"{'0' if float(text) == 0 else text.replace('-', '−')}{NBSP}%"
 
 
 def setting(value: Any) -> str:

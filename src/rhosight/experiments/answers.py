@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from ..errors import RhosightError
-from ..page import NBSP, significant
+from ..page import percent, significant
 from ..statistics import PREDICTION_COLUMNS, compare, holm
 from .scores import EXTENTS, checked, row_name
 
@@ -24,7 +24,7 @@ ALPHA = 0.05
 
 COMPOSITION = "composition"  # the baseline that knows the elements, not the density
 
-Verdict = Literal["yes", "no", "it depends", "uncertain", "not run"]
+Verdict = Literal["yes", "partly", "it depends", "partly worse", "worse", "uncertain", "not run"]
 Pair = tuple[str, str, str]  # short name; keys of the model with what may help, and without
 
 
@@ -69,8 +69,9 @@ class Answer:
     target, question
         Which.
     verdict
-        "yes" or "no" if at least one pair survives the test that way and none the other way, "it
-        depends" if some do each way, "uncertain" if none does, "not run" if there is no pair.
+        "yes" or "worse" if all pairs survive the test that way; "partly" or "partly worse" if some
+        do and the others show nothing; "it depends" if some do each way; "uncertain" if none does;
+        "not run" if there is no pair.
     text
         The answer in a sentence or two, numbers included.
     comparisons
@@ -250,15 +251,24 @@ def _said(target: str, question: Question, table: pd.DataFrame, unit: str) -> An
     table = table.reset_index(drop=True)
     better, worse = table[table["better"]], table[table["worse"]]
     rest = table[~(table["better"] | table["worse"])]
-    verdict: Verdict = "uncertain"
-    if len(better) or len(worse):
-        verdict = "it depends" if len(better) and len(worse) else "yes" if len(better) else "no"
     parts = [(question.better, better), (question.worse, worse)]
     sentences = [f"{start}: {_cases(rows, unit)}." for start, rows in parts if len(rows)]
     if len(rest):
         start = f"No difference that {int(table['folds'].min())} folds can show"
         sentences.append(f"{start}: {_cases(rest, unit, uncertain=True)}.")
-    return Answer(target, question, verdict, " ".join(sentences), table)
+    return Answer(
+        target, question, _verdict(len(better), len(worse), len(rest)), " ".join(sentences), table
+    )
+
+
+def _verdict(better: int, worse: int, rest: int) -> Verdict:
+    if better and worse:
+        return "it depends"
+    if better:
+        return "partly" if rest else "yes"
+    if worse:
+        return "partly worse" if rest else "worse"
+    return "uncertain"
 
 
 def _cases(rows: pd.DataFrame, unit: str, uncertain: bool = False) -> str:
@@ -266,16 +276,12 @@ def _cases(rows: pd.DataFrame, unit: str, uncertain: bool = False) -> str:
     rows = rows.reindex(rows["relative"].abs().sort_values(ascending=False).index)
     said = []
     for row in rows.itertuples():
-        numbers = _percent(row.relative)
+        numbers = percent(row.relative)
         if uncertain and not said:
-            low, high = (_percent(end / row.baseline_rmse) for end in (row.low, row.high))
+            low, high = (percent(end / row.baseline_rmse) for end in (row.low, row.high))
             numbers += f", between {low} and {high}"
         elif not said:
             numbers = f"RMSE {significant(row.baseline_rmse)} → {significant(row.rmse)} {unit}, "
-            numbers += _percent(row.relative)
+            numbers += percent(row.relative)
         said.append(f"{row.case} ({numbers})")
     return "; ".join(said)
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:+.0f}{NBSP}%".replace("-", "−")

@@ -98,6 +98,11 @@ class Exhibit:
 
             with matplotlib.rc_context({"svg.hashsalt": self.name, "svg.fonttype": "none"}):
                 self.figure.savefig(path, format=kind, dpi=_DPI, metadata=_DATELESS[kind])
+            if kind == "svg":  # matplotlib names clip paths by where they lie in memory
+                text = path.read_text(encoding="utf-8")
+                for i, name in enumerate(re.findall(r'<clipPath id="(\w+)"', text)):
+                    text = text.replace(name, f"clip{i}")
+                path.write_text(text, encoding="utf-8")
 
     def _latex(self) -> str:
         """For a document with the package booktabs."""

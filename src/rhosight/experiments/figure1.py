@@ -79,6 +79,7 @@ def draw(dataset: Dataset, material_id: str | None = None) -> Figure:
     )
     with page_style("figure1"):
         figure = Figure(figsize=(10.5, 5.9), layout="constrained")
+        figure.get_layout_engine().set(h_pad=0.1)
         upper, lower = figure.subfigures(2, 1, height_ratios=(1.5, 1))
         bulk = upper.add_subplot(1, 3, 1, projection="3d")
         _draw_crystal(bulk, material, plane, kind)
@@ -149,9 +150,14 @@ def _draw_crystal(axes: Axes3D, material: Material, plane: LatticePlane, kind: s
         if np.abs(a - b).sum() == 1:
             axes.plot(*((np.array([a, b]) - corner) @ cell).T, color=INK, linewidth=0.8)
     axes.set_axis_off()
-    axes.set_box_aspect((1, 1, 1), zoom=1.25)
-    axes.view_init(elev=18, azim=-62)
-    axes.legend(loc="lower left", ncols=len(species), handletextpad=0.1)
+    middle, half = (0.5 - corner) @ cell, 0.6 * np.linalg.norm(cell, axis=1).max()
+    low, high = middle - half, middle + half
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zlim=(low[2], high[2]))
+    axes.set_box_aspect((1, 1, 1), zoom=0.95)
+    normal = to_cartesian(plane.normal)  # of one Å: seen at an angle, from its side
+    azimuth, elevation = np.arctan2(normal[1], normal[0]), np.arcsin(np.clip(normal[2], -1, 1))
+    axes.view_init(elev=np.degrees(elevation) - 15, azim=np.degrees(azimuth) + 28)
+    axes.legend(loc="upper left", ncols=len(species), handletextpad=0.1, borderpad=0)
     axes.set_title(f"a) {material.formula}: conventional cell, {kind}", loc="left")
 
 

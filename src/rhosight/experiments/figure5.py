@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from torch import nn
@@ -170,8 +171,8 @@ def _draw(table: pd.DataFrame, recipe: Recipe) -> Figure:
                 places.append(_box(axes, x, y, _label(row), _COLOURS["both"], dashed=False))
             for start, end in pairwise(places):
                 _arrow(axes, start, end)
-            for lane, (left, y) in enumerate(tops.values()):
-                _around(axes, (left, y), (x + 0.5 * (lane - 0.5), below))
+            for i, (branch, top) in enumerate(tops.items()):
+                _around(axes, top, (x + 0.6 * (i - 0.5), below), 0.1 * (0.5 - i), _COLOURS[branch])
         axes.set(xlim=(-1.45, (columns - 1) * 3.1 + 1.45))
         axes.set_ylim(-0.5, (tallest - 1) * (_HIGH + _GAP) + 0.5)
         axes.set_axis_off()
@@ -186,7 +187,9 @@ def _label(row) -> str:
     return f"{row.what}\n{row.width_in} → {row.width_out}; {count}{apart}"
 
 
-def _box(axes, x: float, y: float, text: str, colour: str, dashed: bool) -> tuple[float, float]:
+def _box(
+    axes: Axes, x: float, y: float, text: str, colour: str, dashed: bool
+) -> tuple[float, float]:
     axes.add_patch(
         FancyBboxPatch(
             (x - _WIDE / 2, y - _HIGH / 2),
@@ -203,17 +206,19 @@ def _box(axes, x: float, y: float, text: str, colour: str, dashed: bool) -> tupl
     return x, y
 
 
-def _arrow(axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
     look = {"arrowstyle": "-|>", "color": INK, "linewidth": 0.8}
     tail, head = (start[0], start[1] + _HIGH / 2), (end[0], end[1] - _HIGH / 2)
     axes.annotate("", head, tail, arrowprops=look)
 
 
-def _around(axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+def _around(
+    axes: Axes, start: tuple[float, float], end: tuple[float, float], lift: float, colour: str
+) -> None:
     """From the side of a branch's last used box, above the other branch, to the concatenation."""
     side = start[0] + _WIDE / 2
-    lane = start[1] + (_HIGH + _GAP) / 2
+    lane = start[1] + (_HIGH + _GAP) / 2 + lift
     xs = [side, side + 0.15, side + 0.15, end[0]]
-    axes.plot(xs, [start[1], start[1], lane, lane], color=INK, linewidth=0.8)
-    look = {"arrowstyle": "-|>", "color": INK, "linewidth": 0.8, "shrinkA": 0}
+    axes.plot(xs, [start[1], start[1], lane, lane], color=colour, linewidth=1.2)
+    look = {"arrowstyle": "-|>", "color": colour, "linewidth": 1.2, "shrinkA": 0}
     axes.annotate("", (end[0], end[1] - _HIGH / 2), (end[0], lane), arrowprops=look)

@@ -65,8 +65,8 @@ def heat_map(table: pd.DataFrame, title: str = "") -> Figure:
                 key = (target, *row, part)
                 if key in cells.index:
                     _cell(axes, x, y, *_texts(cells.loc[key], whose))
-            unit = cells.loc[target]["rmse_unit"].dropna()
-            unit = f" / RMSE ({unit.iloc[0]})" if len(unit) else ""
+            unit = next(filter(None, cells.loc[target]["rmse_unit"].dropna()), "")
+            unit = f" / RMSE ({unit})" if unit else ""
             axes.set_title(f"{letter}) {_name(target)}: R²{unit}", loc="left", weight="bold")
             axes.set_xticks(
                 range(len(columns)), [f"{_SHORT[part]}\n{whose}" for part, whose in columns]
@@ -156,7 +156,7 @@ def dots(table: pd.DataFrame, score: str = "r2", title: str = "") -> Figure:
             axes.grid(axis="y", color=SOFT, alpha=0.25, linewidth=0.5)
             axes.xaxis.set_major_locator(MaxNLocator(4))
         handles, labels = panels[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=2)
+        figure.legend(handles, labels, loc="outside lower center", ncols=2)
         if title:
             figure.suptitle(title, x=0.01, ha="left", weight="bold")
     return figure

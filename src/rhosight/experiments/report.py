@@ -256,9 +256,8 @@ def _plain(value: Any) -> str:
 def _methods(report: _Report) -> Iterator[str]:
     """Sentences on what was done, from what the settings say."""
     recipe, about = report.recipe, report.dataset.metadata.get("description")
-    yield f"Data: {report.name}, {len(report.dataset)} materials."
-    if about:
-        yield f"{about.rstrip('.')}."
+    count = f"{len(report.dataset)} materials"
+    yield f"Data: {report.name}, {about.rstrip('.') if about else count}."
     if report.answers:
         runs = report.runs
         yield (
