@@ -58,8 +58,10 @@ SIZES = (50, 100, 200)
 COMPOSITION = "composition-average"
 """The baseline of the learning curves."""
 
-REFERENCE = "as it is"
-UNITS = {
+REFERENCE, ALL = "as it is", "all blocks"
+"""The rows that others are compared with."""
+
+TARGETS = {
     "formation_energy_per_atom": "formation energy",
     "efermi": "Fermi energy",
     "bulk_modulus_vrh": "bulk modulus",
@@ -284,14 +286,19 @@ def kernels_without(block: str) -> tuple[Kernel, ...]:
     return tuple(made)
 
 
+def block_rows() -> list[tuple[str, str, tuple[Kernel, ...]]]:
+    """(group, name, kernels): `best`, without each block, and with each alone."""
+    blocks = DescriptorRecipe().blocks
+    rows = [("", ALL, DescriptorRecipe().kernels)]
+    rows += [("alone", block, (Kernel(together=(block,)),)) for block in blocks]
+    rows += [("without", block, kernels_without(block)) for block in blocks]
+    return rows
+
+
 def run_blocks(bench: Bench, numbers: list[int]) -> None:
     """`best` without each block, and with each alone."""
-    blocks = DescriptorRecipe().blocks
-    rows = [("", "all blocks", DescriptorRecipe().kernels)]
-    rows += [("without", block, kernels_without(block)) for block in blocks]
-    rows += [("alone", block, (Kernel(together=(block,)),)) for block in blocks]
     for fold in numbers:
-        for group, name, kernels in rows:
+        for group, name, kernels in block_rows():
             if file := bench.missing("blocks", group, name, fold):
                 recipe = DescriptorRecipe(kernels=kernels)
                 found = descriptors(bench, recipe, bench.folds[fold][0], fold)
@@ -369,15 +376,23 @@ def compared(found: pd.DataFrame, group: str, name: str, reference: str) -> dict
     return result
 
 
-def table(found: pd.DataFrame, reference: str) -> list[str]:
-    """Markdown: a row for each model, in the order in which they were first run."""
-    head = ["", *UNITS.values(), "change of the error", "folds"]
+def place(group: str, model: str) -> tuple[int, int, str]:
+    """Where a network stands in the table: as in :data:`VARIANTS`."""
+    groups = list(dict.fromkeys(variant.group for variant in VARIANTS))
+    names = [variant.name for variant in VARIANTS]
+    number = next((n for n, name in enumerate(names) if model.endswith((name, f"({name})"))), -1)
+    return groups.index(group), number, model
+
+
+def table(found: pd.DataFrame, reference: str, rows: list[tuple[str, str]]) -> list[str]:
+    """Markdown: a line for each (group, model)."""
+    head = ["", *(f"R², {name}" for name in TARGETS.values()), "change of the error, %", "folds"]
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
-    for group, name in found[["group", "model"]].drop_duplicates().itertuples(index=False):
+    for group, name in rows:
         row = compared(found, group, name, reference)
-        scores = [f"{row.get(target, float('nan')):.3f}" for target in UNITS]
+        scores = [f"{row[target]:.3f}" for target in TARGETS]
         change = f"{100 * row['difference']:+.1f} ± {100 * row['error']:.1f}"
-        if group == "" and name == reference:
+        if (group, name) == ("", reference):
             change = ""
         label = f"{group}: {name}" if group else name
         lines.append(f"| {label} | {' | '.join(scores)} | {change} | {row['folds']} |")
@@ -386,13 +401,15 @@ def table(found: pd.DataFrame, reference: str) -> list[str]:
 
 def curves(found: pd.DataFrame) -> list[str]:
     """Markdown: R² and RMSE against the number of training materials."""
+    found = found.assign(size=found["size"].where(found["size"].isin(SIZES), np.inf))
     sizes = sorted(found["size"].unique())
+    names = [f"{size:g}" if np.isfinite(size) else "all" for size in sizes]
     lines = []
-    for target, name in UNITS.items():
-        lines += ["", f"R² and RMSE, {name}", "", f"| materials | {' | '.join(map(str, sizes))} |"]
+    for target, name in TARGETS.items():
+        lines += ["", f"| {name}: R², RMSE | {' | '.join(names)} |"]
         lines.append(f"|{' --- |' * (len(sizes) + 1)}")
         here = found[found["target"] == target]
-        for model in here["model"].unique():
+        for model in sorted(here["model"].unique()):
             cells = []
             for size in sizes:
                 part = here[(here["model"] == model) & (here["size"] == size)]
@@ -402,9 +419,71 @@ def curves(found: pd.DataFrame) -> list[str]:
     return lines
 
 
+def finished(out: Path, kind: str, planned: int) -> str:
+    """How much of a part is there."""
+    numbers = [file.stem.rpartition("-")[2] for file in (out / kind).glob("*.parquet")]
+    if not numbers:
+        return "Nothing of this has been run yet."
+    done = (f"{numbers.count(n)} of {planned} runs of fold {n}" for n in sorted(set(numbers)))
+    return f"Finished: {', '.join(done)}."
+
+
 def page(out: Path) -> str:
-    """The page of all that is finished."""
-    return ""
+    """The page of all that is finished, Markdown."""
+    budget = Variant("", "").made()
+    lines = f"""# Ablations
+
+What each choice is worth, on folds of the training part of `mp-fcc`; the test part was not looked
+at. Made by
+
+    python benchmarks/ablations.py OUT
+    python benchmarks/ablations.py OUT --write docs/ablations.md
+
+Folds are numbered 0 to 4, as `folds(dataset, 5, 0, "formula")` divides the training part. R² is
+over all validation materials of the folds that a row has. The change of the error is that of
+|error|, in hundredths of the target's standard deviation and as the mean over targets, on the same
+materials as the row it is compared with; ± is its standard error over materials. It does not
+contain what another seed would change.
+
+## Networks
+
+A small budget, one seed: {budget.image.size} pixels, {budget.views} views, {budget.epochs[0]} and
+{budget.epochs[1]} epochs ({budget.stacked_epochs[0]} and {budget.stacked_epochs[1]} of the stacked
+model). What is measured is what a setting changes there, and not how good a network gets.
+Each row changes one thing in the first, an image network with the default's channels. With two
+modalities or more, the image and text networks are the same in all rows.
+
+{finished(out, "networks", len(VARIANTS))}
+""".splitlines()
+    networks = read(out, "networks")
+    if len(networks):
+        rows = networks[["group", "model"]].drop_duplicates().itertuples(index=False)
+        order = sorted(((r.group, r.model) for r in rows), key=lambda row: place(*row))
+        lines += ["", *table(networks, REFERENCE, order)]
+    rows = block_rows()
+    lines += f"""
+## Blocks of `best`
+
+Its Gaussian processes without one block, and one Gaussian process of one block alone.
+
+{finished(out, "blocks", len(rows))}
+""".splitlines()
+    blocks = read(out, "blocks")
+    if len(blocks):
+        there = set(blocks[["group", "model"]].itertuples(index=False, name=None))
+        lines += ["", *table(blocks, ALL, [row[:2] for row in rows if row[:2] in there])]
+    lines += f"""
+## Learning curves
+
+The training part of each fold is shuffled once and its first materials are learned from. *all* are
+some 275. Networks have the small budget from above.
+
+{finished(out, "sizes", 2 * (len(SIZES) + 1))}
+""".splitlines()
+    sizes = read(out, "sizes")
+    if len(sizes):
+        lines += curves(sizes)
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
