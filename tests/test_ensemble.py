@@ -113,12 +113,12 @@ def _elements(dataset: Dataset, row: int) -> set[str]:
 def test_an_ensemble_is_saved_as_a_folder_of_its_members(
     fitted: Ensemble, unseen: Dataset, predicted: pd.DataFrame, tmp_path
 ):
-    fitted.score(unseen)
+    fitted.score(unseen[:10])
     fitted.save_pretrained(tmp_path / "model")
     loaded = load_model(tmp_path / "model")
     assert isinstance(loaded, Ensemble) and loaded.scores == fitted.scores
     found = loaded.predict_intervals(list(unseen[:6].densities))
-    pd.testing.assert_frame_equal(found, predicted[:6], rtol=1e-5)
+    pd.testing.assert_frame_equal(found, predicted[:6], rtol=1e-4, atol=1e-3)
     member = load_model(tmp_path / "model" / "member-6")
     assert isinstance(member, PropertyModel)
     files = [path.suffix for path in (tmp_path / "model").rglob("*") if path.is_file()]
