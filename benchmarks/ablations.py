@@ -9,9 +9,9 @@ test part is never looked at. Each finished row of each fold is a file in OUT: t
 on where it stopped, and ``--write`` makes a page of what is there.
 
 ``--networks``: the small budget of `ablation_rows.py` with one setting changed at a time, compared
-on the same materials with the row that changes nothing. ``--blocks``: `best` without one block, and with
-one block alone. ``--sizes``: learning curves; the training part of a fold is shuffled once, and its
-first 50, 100, … materials are learned from.
+on the same materials with the row that changes nothing. ``--blocks``: `best` without one block, and
+with one block alone. ``--sizes``: learning curves; the training part of a fold is shuffled once,
+and its first 50, 100, … materials are learned from.
 """
 
 from __future__ import annotations
