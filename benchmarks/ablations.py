@@ -8,10 +8,10 @@ of `mp-fcc` (``folds(dataset, 5, 0, "formula", indices=split(dataset)[0])``, num
 test part is never looked at. Each finished row of each fold is a file in OUT: the same command goes
 on where it stopped, and ``--write`` makes a page of what is there.
 
-``--networks``: the small budget :data:`BUDGET` with one setting changed at a time, compared on the
-same materials with the row that changes nothing. ``--blocks``: `best` without one block, and with
-one block alone. ``--sizes``: learning curves; the training part of a fold is shuffled once, and its
-first 50, 100, … materials are learned from.
+``--networks``: the small budget of `ablation_rows.py` with one setting changed at a time, compared
+on the same materials with the row that changes nothing. ``--blocks``: `best` without one block, and
+with one block alone. ``--sizes``: learning curves; the training part of a fold is shuffled once,
+and its first 50, 100, … materials are learned from.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import argparse
 import shutil
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,132 +27,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from ablation_rows import (
+    ALL,
+    BUDGET,
+    COMPOSITION,
+    REFERENCE,
+    SIZES,
+    TARGETS,
+    VARIANTS,
+    Variant,
+    block_rows,
+)
 
 import rhosight
 from rhosight.baselines import features_of_baselines, make_baseline
-from rhosight.blocks import COMPOSITION_BLOCKS, STATISTICS_BLOCKS, block_table, to_blocks
+from rhosight.blocks import block_table, to_blocks
 from rhosight.dataset import Dataset, folds, split
-from rhosight.descriptor_model import DescriptorRecipe, Kernel, committee_of
-from rhosight.image import Channel
+from rhosight.descriptor_model import DescriptorRecipe, committee_of
 from rhosight.inputs import Inputs
 from rhosight.property_model import inner_split, known_prototypes, make_inputs, scaler_of
 from rhosight.recipe import Recipe
 from rhosight.runs import open_run, replacing
 from rhosight.saved_model import r2_score, rmse
 from rhosight.training import StageResult, train
-
-BUDGET: dict[str, Any] = {
-    "image": {"size": 64},
-    "epochs": (20, 3),
-    "stacked_epochs": (15, 1),
-    "views": 3,
-    "element_steps": 200,
-}
-"""In what the recipe of every network differs from the default."""
-
-SHAPE_BLOCKS = ("outside", "potentials", "radial", "charges", "bonds")
-SIZES = (50, 100, 200)
-"""Training materials of the learning curves; all of a fold's come last."""
-
-COMPOSITION = "composition-average"
-"""The baseline of the learning curves."""
-
-REFERENCE = "as it is"
-UNITS = {
-    "formation_energy_per_atom": "formation energy",
-    "efermi": "Fermi energy",
-    "bulk_modulus_vrh": "bulk modulus",
-}
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One setting changed: fields of the recipe, and of its image."""
-
-    group: str
-    name: str
-    recipe: dict[str, Any] = field(default_factory=dict)
-    image: dict[str, Any] = field(default_factory=dict)
-
-    def made(self) -> Recipe:
-        image = Recipe().image.model_dump() | BUDGET["image"] | self.image
-        return Recipe.checked({**BUDGET, "modality": "image", **self.recipe, "image": image})
-
-
-def channels(*settings: dict[str, Any]) -> dict[str, Any]:
-    """Three channels, each `total` on a window of 8 Å where not said otherwise."""
-    made = [Channel(**{"kind": "total", "window": 8.0, **own}).model_dump() for own in settings]
-    return {"channels": made, "colour": "channels" if len(made) == 3 else "grey"}
-
-
-def of_kind(kind: str) -> dict[str, Any]:
-    """The default channels, of another density."""
-    return channels({"kind": kind}, {"kind": kind, "offset": 0.5}, {"kind": kind, "window": 16.0})
-
-
-VARIANTS: tuple[Variant, ...] = (
-    Variant("", REFERENCE),
-    Variant("modalities", "image+text", {"modality": "image+text"}),
-    Variant(
-        "modalities",
-        "composition",
-        {"modality": "image+text", "descriptors": COMPOSITION_BLOCKS},
-    ),
-    Variant(
-        "modalities",
-        "statistics of the densities",
-        {"modality": "image+text", "descriptors": STATISTICS_BLOCKS},
-    ),
-    Variant(
-        "modalities",
-        "composition and statistics",
-        {"modality": "image+text", "descriptors": (*COMPOSITION_BLOCKS, *STATISTICS_BLOCKS)},
-    ),
-    Variant("kinds of density", "difference", image=of_kind("difference")),
-    Variant("kinds of density", "promolecule", image=of_kind("promolecule")),
-    Variant(
-        "kinds of density",
-        "total and difference",
-        image=channels({}, {"kind": "difference"}, {"window": 16.0}),
-    ),
-    Variant("cores", "masked, 0.9 covalent radii", image={"core": "mask"}),
-    Variant("cores", "masked, 0.6 covalent radii", image={"core": "mask", "core_radius": 0.6}),
-    Variant("augmentation", "none", {"augment": False}),
-    Variant("augmentation", "turns, and shifts by up to ¼", {"shift": 0.25}),
-    Variant("augmentation", "turns, and planes at ¼, ½ and ¾", {"parallel": (0.25, 0.5, 0.75)}),
-    Variant("planes and windows", "one plane, 8 Å (grey)", image=channels({})),
-    Variant(
-        "planes and windows",
-        "one plane, 4, 8 and 16 Å",
-        image=channels({"window": 4.0}, {}, {"window": 16.0}),
-    ),
-    Variant(
-        "planes and windows",
-        "parallel planes at 0, ¼ and ½, 8 Å",
-        image=channels({}, {"offset": 0.25}, {"offset": 0.5}),
-    ),
-    Variant(
-        "planes and windows",
-        "densest plane, (100) and (110), 8 Å",
-        image=channels({}, {"hkl": (1, 0, 0)}, {"hkl": (1, 1, 0)}),
-    ),
-    Variant(
-        "planes and windows",
-        "windows of 1, 1 and 2 lattice scales",
-        image=channels(
-            {"window": 1.0, "unit": "lattice"},
-            {"window": 1.0, "unit": "lattice", "offset": 0.5},
-            {"window": 2.0, "unit": "lattice"},
-        ),
-    ),
-    Variant("normalisation", "paper", image={"normalisation": "paper"}),
-    Variant("normalisation", "zero", image={"normalisation": "zero"}),
-    Variant("views", "1", {"views": 1}),
-    Variant("views", "6", {"views": 6}),
-    Variant("modalities", "shape of the density", {"descriptors": SHAPE_BLOCKS}),
-    Variant("extent of the text", "formula", {"modality": "text", "extent": "formula"}),
-    Variant("extent of the text", "all", {"modality": "text", "extent": "all"}),
-)
 
 
 class Bench:
@@ -258,6 +154,8 @@ def run_networks(bench: Bench, numbers: list[int]) -> None:
             else:
                 named = {variant.name: found[recipe.modality]}
             bench.keep(file, variant.group, named, fold, len(rows))
+            if variant.name not in (REFERENCE, "image+text"):  # whose networks others share
+                shutil.rmtree(folder)
 
 
 def stages(bench: Bench, variant: Variant, fold: int) -> Path:
@@ -273,25 +171,10 @@ def stages(bench: Bench, variant: Variant, fold: int) -> Path:
     return folder
 
 
-def kernels_without(block: str) -> tuple[Kernel, ...]:
-    """Those of `best` that read anything else."""
-    made = []
-    for kernel in DescriptorRecipe().kernels:
-        alone, together = (
-            tuple(b for b in names if b != block) for names in (kernel.alone, kernel.together)
-        )
-        made.append(Kernel(alone=alone, together=together))
-    return tuple(made)
-
-
 def run_blocks(bench: Bench, numbers: list[int]) -> None:
     """`best` without each block, and with each alone."""
-    blocks = DescriptorRecipe().blocks
-    rows = [("", "all blocks", DescriptorRecipe().kernels)]
-    rows += [("without", block, kernels_without(block)) for block in blocks]
-    rows += [("alone", block, (Kernel(together=(block,)),)) for block in blocks]
     for fold in numbers:
-        for group, name, kernels in rows:
+        for group, name, kernels in block_rows():
             if file := bench.missing("blocks", group, name, fold):
                 recipe = DescriptorRecipe(kernels=kernels)
                 found = descriptors(bench, recipe, bench.folds[fold][0], fold)
@@ -369,15 +252,23 @@ def compared(found: pd.DataFrame, group: str, name: str, reference: str) -> dict
     return result
 
 
-def table(found: pd.DataFrame, reference: str) -> list[str]:
-    """Markdown: a row for each model, in the order in which they were first run."""
-    head = ["", *UNITS.values(), "change of the error", "folds"]
+def place(group: str, model: str) -> tuple[int, int, str]:
+    """Where a network stands in the table: as in :data:`VARIANTS`."""
+    groups = list(dict.fromkeys(variant.group for variant in VARIANTS))
+    names = [variant.name for variant in VARIANTS]
+    number = next((n for n, name in enumerate(names) if model.endswith((name, f"({name})"))), -1)
+    return groups.index(group), number, model
+
+
+def table(found: pd.DataFrame, reference: str, rows: list[tuple[str, str]]) -> list[str]:
+    """Markdown: a line for each (group, model)."""
+    head = ["", *(f"R², {name}" for name in TARGETS.values()), "change of the error, %", "folds"]
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
-    for group, name in found[["group", "model"]].drop_duplicates().itertuples(index=False):
+    for group, name in rows:
         row = compared(found, group, name, reference)
-        scores = [f"{row.get(target, float('nan')):.3f}" for target in UNITS]
+        scores = [f"{row[target]:.3f}" for target in TARGETS]
         change = f"{100 * row['difference']:+.1f} ± {100 * row['error']:.1f}"
-        if group == "" and name == reference:
+        if (group, name) == ("", reference):
             change = ""
         label = f"{group}: {name}" if group else name
         lines.append(f"| {label} | {' | '.join(scores)} | {change} | {row['folds']} |")
@@ -386,13 +277,15 @@ def table(found: pd.DataFrame, reference: str) -> list[str]:
 
 def curves(found: pd.DataFrame) -> list[str]:
     """Markdown: R² and RMSE against the number of training materials."""
+    found = found.assign(size=found["size"].where(found["size"].isin(SIZES), np.inf))
     sizes = sorted(found["size"].unique())
+    names = [f"{size:g}" if np.isfinite(size) else "all" for size in sizes]
     lines = []
-    for target, name in UNITS.items():
-        lines += ["", f"R² and RMSE, {name}", "", f"| materials | {' | '.join(map(str, sizes))} |"]
+    for target, name in TARGETS.items():
+        lines += ["", f"| {name}: R², RMSE | {' | '.join(names)} |"]
         lines.append(f"|{' --- |' * (len(sizes) + 1)}")
         here = found[found["target"] == target]
-        for model in here["model"].unique():
+        for model in sorted(here["model"].unique()):
             cells = []
             for size in sizes:
                 part = here[(here["model"] == model) & (here["size"] == size)]
@@ -402,9 +295,71 @@ def curves(found: pd.DataFrame) -> list[str]:
     return lines
 
 
+def finished(out: Path, kind: str, planned: int) -> str:
+    """How much of a part is there."""
+    numbers = [file.stem.rpartition("-")[2] for file in (out / kind).glob("*.parquet")]
+    if not numbers:
+        return "Nothing of this has been run yet."
+    done = (f"{numbers.count(n)} of {planned} runs of fold {n}" for n in sorted(set(numbers)))
+    return f"Finished: {', '.join(done)}."
+
+
 def page(out: Path) -> str:
-    """The page of all that is finished."""
-    return ""
+    """The page of all that is finished, Markdown."""
+    budget = Variant("", "").made()
+    lines = f"""# Ablations
+
+What each choice is worth, on folds of the training part of `mp-fcc`; the test part was not looked
+at. Made by
+
+    python benchmarks/ablations.py OUT
+    python benchmarks/ablations.py OUT --write docs/ablations.md
+
+Folds are numbered 0 to 4, as `folds(dataset, 5, 0, "formula")` divides the training part. R² is
+over all validation materials of the folds that a row has. The change of the error is that of
+|error|, in hundredths of the target's standard deviation and as the mean over targets, on the same
+materials as the row it is compared with; ± is its standard error over materials. It does not
+contain what another seed would change.
+
+## Networks
+
+A small budget, one seed: {budget.image.size} pixels, {budget.views} views, {budget.epochs[0]} and
+{budget.epochs[1]} epochs ({budget.stacked_epochs[0]} and {budget.stacked_epochs[1]} of the stacked
+model). What is measured is what a setting changes there, and not how good a network gets.
+Each row changes one thing in the first, an image network with the default's channels. With two
+modalities or more, the image and text networks are the same in all rows.
+
+{finished(out, "networks", len(VARIANTS))}
+""".splitlines()
+    networks = read(out, "networks")
+    if len(networks):
+        rows = networks[["group", "model"]].drop_duplicates().itertuples(index=False)
+        order = sorted(((r.group, r.model) for r in rows), key=lambda row: place(*row))
+        lines += ["", *table(networks, REFERENCE, order)]
+    rows = block_rows()
+    lines += f"""
+## Blocks of `best`
+
+Its Gaussian processes without one block, and one Gaussian process of one block alone.
+
+{finished(out, "blocks", len(rows))}
+""".splitlines()
+    blocks = read(out, "blocks")
+    if len(blocks):
+        there = set(blocks[["group", "model"]].itertuples(index=False, name=None))
+        lines += ["", *table(blocks, ALL, [row[:2] for row in rows if row[:2] in there])]
+    lines += f"""
+## Learning curves
+
+The training part of each fold is shuffled once and its first materials are learned from. *all* are
+some 275. Networks have the small budget from above.
+
+{finished(out, "sizes", 2 * (len(SIZES) + 1))}
+""".splitlines()
+    sizes = read(out, "sizes")
+    if len(sizes):
+        lines += curves(sizes)
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:

@@ -261,7 +261,8 @@ class Dataset:
         None if none are stored, or ones that were drawn by other settings or with less margin.
         """
         stored = json.loads(self.metadata.get("image", "null"))
-        if not stored or stored["settings"] != settings.model_dump(mode="json"):
+        # settings that came later have the value by which older files were drawn
+        if not stored or ImageSettings(**stored["settings"]) != settings:
             return None
         spare = stored["pad"] - pad
         column = self._table["image"].take(self._rows)

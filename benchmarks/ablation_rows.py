@@ -1,0 +1,146 @@
+"""What `ablations.py` compares: the variants of networks, and those of `best`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from rhosight.blocks import COMPOSITION_BLOCKS, STATISTICS_BLOCKS
+from rhosight.descriptor_model import DescriptorRecipe, Kernel
+from rhosight.image import Channel
+from rhosight.recipe import Recipe
+
+BUDGET: dict[str, Any] = {
+    "image": {"size": 64},
+    "epochs": (20, 3),
+    "stacked_epochs": (15, 1),
+    "views": 3,
+    "element_steps": 200,
+}
+"""In what the recipe of every network differs from the default."""
+
+SHAPE_BLOCKS = ("outside", "potentials", "radial", "charges", "bonds")
+SIZES = (50, 100, 200)
+"""Training materials of the learning curves; all of a fold's come last."""
+
+COMPOSITION = "composition-average"
+"""The baseline of the learning curves."""
+
+REFERENCE, ALL = "as it is", "all blocks"
+"""The rows that others are compared with."""
+
+TARGETS = {
+    "formation_energy_per_atom": "formation energy",
+    "efermi": "Fermi energy",
+    "bulk_modulus_vrh": "bulk modulus",
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One setting changed: fields of the recipe, and of its image."""
+
+    group: str
+    name: str
+    recipe: dict[str, Any] = field(default_factory=dict)
+    image: dict[str, Any] = field(default_factory=dict)
+
+    def made(self) -> Recipe:
+        image = Recipe().image.model_dump() | BUDGET["image"] | self.image
+        return Recipe.checked({**BUDGET, "modality": "image", **self.recipe, "image": image})
+
+
+def channels(*settings: dict[str, Any]) -> dict[str, Any]:
+    """Three channels, each `total` on a window of 8 Å where not said otherwise."""
+    made = [Channel(**{"kind": "total", "window": 8.0, **own}).model_dump() for own in settings]
+    return {"channels": made, "colour": "channels" if len(made) == 3 else "grey"}
+
+
+def of_kind(kind: str) -> dict[str, Any]:
+    """The default channels, of another density."""
+    return channels({"kind": kind}, {"kind": kind, "offset": 0.5}, {"kind": kind, "window": 16.0})
+
+
+VARIANTS: tuple[Variant, ...] = (
+    Variant("", REFERENCE),
+    Variant("modalities", "image+text", {"modality": "image+text"}),
+    Variant(
+        "modalities",
+        "composition",
+        {"modality": "image+text", "descriptors": COMPOSITION_BLOCKS},
+    ),
+    Variant(
+        "modalities",
+        "statistics of the densities",
+        {"modality": "image+text", "descriptors": STATISTICS_BLOCKS},
+    ),
+    Variant(
+        "modalities",
+        "composition and statistics",
+        {"modality": "image+text", "descriptors": (*COMPOSITION_BLOCKS, *STATISTICS_BLOCKS)},
+    ),
+    Variant("kinds of density", "difference", image=of_kind("difference")),
+    Variant("kinds of density", "promolecule", image=of_kind("promolecule")),
+    Variant(
+        "kinds of density",
+        "total and difference",
+        image=channels({}, {"kind": "difference"}, {"window": 16.0}),
+    ),
+    Variant("cores", "masked, 0.9 covalent radii", image={"core": "mask"}),
+    Variant("cores", "masked, 0.6 covalent radii", image={"core": "mask", "core_radius": 0.6}),
+    Variant("augmentation", "none", {"augment": False}),
+    Variant("augmentation", "turns, and shifts by up to ¼", {"shift": 0.25}),
+    Variant("augmentation", "turns, and planes at ¼, ½ and ¾", {"parallel": (0.25, 0.5, 0.75)}),
+    Variant("planes and windows", "one plane, 8 Å (grey)", image=channels({})),
+    Variant(
+        "planes and windows",
+        "one plane, 4, 8 and 16 Å",
+        image=channels({"window": 4.0}, {}, {"window": 16.0}),
+    ),
+    Variant(
+        "planes and windows",
+        "parallel planes at 0, ¼ and ½, 8 Å",
+        image=channels({}, {"offset": 0.25}, {"offset": 0.5}),
+    ),
+    Variant(
+        "planes and windows",
+        "densest plane, (100) and (110), 8 Å",
+        image=channels({}, {"hkl": (1, 0, 0)}, {"hkl": (1, 1, 0)}),
+    ),
+    Variant(
+        "planes and windows",
+        "windows of 1, 1 and 2 lattice scales",
+        image=channels(
+            {"window": 1.0, "unit": "lattice"},
+            {"window": 1.0, "unit": "lattice", "offset": 0.5},
+            {"window": 2.0, "unit": "lattice"},
+        ),
+    ),
+    Variant("normalisation", "paper", image={"normalisation": "paper"}),
+    Variant("normalisation", "zero", image={"normalisation": "zero"}),
+    Variant("views", "1", {"views": 1}),
+    Variant("views", "6", {"views": 6}),
+    Variant("modalities", "shape of the density", {"descriptors": SHAPE_BLOCKS}),
+    Variant("extent of the text", "formula", {"modality": "text", "extent": "formula"}),
+    Variant("extent of the text", "all", {"modality": "text", "extent": "all"}),
+)
+
+
+def kernels_without(block: str) -> tuple[Kernel, ...]:
+    """Those of `best` that read anything else."""
+    made = []
+    for kernel in DescriptorRecipe().kernels:
+        alone, together = (
+            tuple(b for b in names if b != block) for names in (kernel.alone, kernel.together)
+        )
+        made.append(Kernel(alone=alone, together=together))
+    return tuple(made)
+
+
+def block_rows() -> list[tuple[str, str, tuple[Kernel, ...]]]:
+    """(group, name, kernels): `best`, without each block, and with each alone."""
+    blocks = DescriptorRecipe().blocks
+    rows = [("", ALL, DescriptorRecipe().kernels)]
+    rows += [("alone", block, (Kernel(together=(block,)),)) for block in blocks]
+    rows += [("without", block, kernels_without(block)) for block in blocks]
+    return rows
