@@ -127,12 +127,12 @@ class Sweep:
         """Write trials.csv, best-recipe.json and the plots into the folder."""
         with replacing(self.folder / TRIALS) as draft:
             self.trials.to_csv(draft, index=False)
-        with replacing(self.folder / BEST_RECIPE) as draft:
-            text = json.dumps(self.recipe.model_dump(mode="json"), indent=2, ensure_ascii=False)
-            draft.write_text(text + "\n", encoding="utf-8")
         from .sweep_figures import write_figures
 
         write_figures(self.study, self.space, self.folder)
+        with replacing(self.folder / BEST_RECIPE) as draft:
+            text = json.dumps(self.recipe.model_dump(mode="json"), indent=2, ensure_ascii=False)
+            draft.write_text(text + "\n", encoding="utf-8")
 
     def score(
         self, dataset: Dataset, progress: Callable[..., None] | None = None
@@ -261,7 +261,8 @@ def sweep(
         elif missing > 0:
             with open_client(workers, scheduler, "0 B", missing) as client:
                 team.work_together(client, inner, workers if scheduler is None else None)
-        found.write()
+        if missing > 0 or not (folder / BEST_RECIPE).exists():
+            found.write()
     return found
 
 

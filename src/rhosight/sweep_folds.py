@@ -12,6 +12,7 @@ import pandas as pd
 from .dataset import Dataset
 from .descriptor_model import DescriptorRecipe, committee_of, descriptor_table, to_blocks
 from .errors import RhosightError
+from .inputs import Inputs
 from .property_model import inner_split, make_inputs, scaler_of
 from .recipe import Recipe
 from .saved_model import rmse
@@ -20,20 +21,8 @@ from .training import StageResult, train
 _ONE_AT_A_TIME = threading.Lock()
 """Training draws from the process's generator of random numbers."""
 
-# of what the inputs and the frozen features of a network depend on, the rest being how it learns
-_OF_INPUTS = {
-    "modality",
-    "image_backbone",
-    "text_backbone",
-    "clip",
-    "pretraining",
-    "image",
-    "extent",
-    "element_steps",
-    "augment",
-    "views",
-    "seed",
-}
+_OF_INPUTS = {"modality", "text_backbone", "clip", "image", "extent", "augment", "views"}
+"""What the images and tokens of a network depend on; the rest is how it learns."""
 
 
 class InnerFolds:
@@ -70,7 +59,8 @@ class InnerFolds:
         self._forget()
 
     def _forget(self) -> None:
-        self._key, self._inputs, self._frozen = "", None, {}
+        self._key: str = ""
+        self._inputs: Inputs | None = None
         self._table: pd.DataFrame | None = None
         self._blocks: set[str] = set()
 
@@ -132,7 +122,7 @@ class InnerFolds:
     ) -> np.ndarray:
         key = recipe.model_dump_json(include=_OF_INPUTS)
         if key != self._key:
-            self._inputs, self._frozen = make_inputs(self.dataset, recipe, progress=progress), {}
+            self._inputs = make_inputs(self.dataset, recipe, progress=progress)
             self._key = key
         fit_rows, stop_rows = learn, ask  # the paper's way: optimistic
         if recipe.early_stopping == "inner":
@@ -146,8 +136,7 @@ class InnerFolds:
             fit_rows,
             stop_rows,
             scaler,
-            on_stage=lambda stage: stages.append(stage),
-            frozen=self._frozen,
+            on_stage=stages.append,
             progress=progress,
             formulas=self.dataset.table["formula"].to_list(),
         )

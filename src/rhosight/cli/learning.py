@@ -113,6 +113,9 @@ def _recipe(
     of_networks += ["size"] * (size is not None)
     of_networks += ["recipe-file"] * (recipe_file is not None)
     of_networks += ["pretraining-epochs"] * (pretraining_epochs is not None)
+    fields = _recipe_fields(recipe_file) if recipe_file else {}
+    if "kernels" in fields:  # a descriptor recipe, as a sweep writes it
+        of_networks.remove("recipe-file")
     preset = preset or ("default" if of_networks else fallback)
     if preset in DESCRIPTOR_RECIPES:
         if fallback not in DESCRIPTOR_RECIPES:
@@ -120,19 +123,20 @@ def _recipe(
         if of_networks:
             option = of_networks[0].replace("_", "-")
             raise RhosightError(f"{preset} trains no network and has no --{option}; leave one out")
-        return DescriptorRecipe.named(preset, **targets, **given)
-    fields = Recipe.named(preset).model_dump()
-    if recipe_file:
-        try:
-            fields |= json.loads(recipe_file.read_text())
-        except (OSError, ValueError, TypeError) as error:
-            raise RhosightError(f"{recipe_file}: not a readable JSON recipe ({error})") from error
-    fields |= given | targets
+        return DescriptorRecipe.named(preset, **(fields | targets | given))
+    fields = Recipe.named(preset).model_dump() | fields | given | targets
     if size:
         fields["image"] = dict(fields["image"]) | {"size": size}
     if pretraining_epochs is not None:
         fields["pretraining"] = dict(fields["pretraining"]) | {"epochs": pretraining_epochs}
     return Recipe.checked(fields)
+
+
+def _recipe_fields(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise RhosightError(f"{file}: not a readable JSON recipe ({error})") from error
 
 
 _takes_network, _takes_recipe = (
