@@ -29,7 +29,7 @@ from .text import describe, truncated_fraction
 from .training import StageResult, predict_rows, train
 
 if TYPE_CHECKING:
-    from .explain import Explanation
+    from .explain.assembly import NetworkExplains
 
 logger = logging.getLogger(__name__)
 
@@ -187,26 +187,11 @@ class PropertyModel(SavedModel):
         index = pd.Index(names, name="material_id")
         return pd.DataFrame(values, index=index, columns=list(self.recipe.targets))
 
-    def _explainer(self, background: Dataset | None) -> Callable[[Any, bool], Explanation]:
-        from .explain.assembly import Predicted, explain_by_network, network_background
-        from .explain.networks import NetworkExplainer
+    def explainer(self, background: Dataset | None = None) -> NetworkExplains:
+        from .explain.assembly import NetworkExplains
 
-        others, sentence = network_background(background, self.about)
-        tokens = reader(self.network)
-        explainer = NetworkExplainer(
-            self.network,
-            self.recipe,
-            make_inputs(others, self.recipe, tokens, dtype=torch.float32),
-        )
-        predicted = Predicted(self.units, *self._scaler, sentence)
-
-        def explain(part: Dataset | Sequence[ChargeDensity], details: bool) -> Explanation:
-            text = texts_of(part, self.recipe.extent)[0] if self.recipe.uses_text else ""
-            inputs = make_inputs(part, self.recipe, tokens, texts=[text], dtype=torch.float32)
-            density = getattr(part, "densities", part)[0]
-            return explain_by_network(explainer, inputs, density, text, predicted, details)
-
-        return explain
+        self._check_fitted()
+        return NetworkExplains(self, self._scaler, background)
 
     def _write(self, folder: Path) -> dict[str, Any]:
         state = {k: v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}

@@ -8,7 +8,7 @@ import sys
 import typer
 
 from ..errors import RhosightError
-from . import data, learning, predicting, slices
+from . import data, explaining, learning, predicting, slices
 from .common import errors
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ for command, example in {
     learning.train: "rhosight train mp-fcc --out model",
     learning.pretrain: "rhosight pretrain mp-fcc --out encoder",
     predicting.predict: "rhosight predict best relaxed/*/CHGCAR --format csv",
+    explaining.explain: "rhosight explain CHGCAR --out why",
     slices.image: "rhosight image CHGCAR --kind difference --out slices",
 }.items():
     app.command(epilog=f"Example: {example}")(command)
