@@ -98,15 +98,13 @@ def main() -> None:
         model.explain(some[:1])  # the background, made once
         start = time.perf_counter()
         found = model.explain(some)
-        print(
-            f"\n{name}: {(time.perf_counter() - start) / len(some):.2f} s for each of {len(some)}"
-        )
+        each = (time.perf_counter() - start) / len(some)
+        print(f"\n{name}: {each:.2f} s for each of {len(some)}")
         predicted = model.predict(some)
         for target in model.targets:
             total = [e.base[target] + e.modalities[target].sum() for e in found]
-            print(
-                f"{target}: sums miss predictions by {np.abs(total - predicted[target]).max():.1e}"
-            )
+            missed = np.abs(total - predicted[target]).max()
+            print(f"{target}: sums miss predictions by {missed:.1e} at most")
         print(gaps(found, spread).round(4).to_string())
         print(found.summary()["part"].unstack("modality").round(2).to_string())
         for modality in modalities:

@@ -130,6 +130,10 @@ class SavedModel(ABC):
 
         self._check_fitted()
         one = isinstance(materials, (ChargeDensity, Structure))
+        if self.uses_density and isinstance(materials, (Structure, Mapping)):
+            raise RhosightError(
+                "this model reads charge densities; use no-dft for structures alone"
+            )
         if isinstance(materials, Structure):
             materials = {materials.composition.reduced_formula: materials}
         elif one:
