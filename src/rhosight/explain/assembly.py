@@ -23,6 +23,7 @@ from ..property_model import PropertyModel, make_inputs, texts_of
 from .explanation import Explanation, SliceMap
 from .networks import PLAYERS, NetworkExplainer
 from .processes import GROUPS, NO_MAP, ProcessExplainer
+from .shapley import background_sentence, chosen
 from .words import word_counts
 
 REFERENCES = 32
@@ -181,7 +182,7 @@ class ProcessExplains:
         self.units, self.targets = units, tuple(units)
         self.mean, self.std = process.label_scales()
         what = "training" if background is None else "given"
-        self.background = f"mean over {len(self.parts)} {what} materials"
+        self.background = background_sentence(len(self.parts), self.parts.available, what)
         self._read = read
 
     def __call__(self, part: Any, details: bool = True) -> Explanation:
@@ -252,15 +253,13 @@ def network_background(background: Dataset | None, about: Mapping[str, Any]) -> 
     RhosightError
         If none is given and the training materials do not come with the package, or it is empty.
     """
-    what = "given materials" if background is not None else "training materials"
+    what = "given" if background is not None else "training"
     background = _training_materials(about) if background is None else background
     count = len(background)
     if not count:
         raise RhosightError("the background holds no material; give one with at least one")
-    if count <= REFERENCES:
-        return background, f"mean over {count} {what}"
-    rows = np.random.default_rng(0).choice(count, REFERENCES, replace=False)
-    return background[np.sort(rows)], f"mean over {REFERENCES} of the {count} {what}"
+    rows = chosen(count, REFERENCES)
+    return background[rows], background_sentence(len(rows), count, what)
 
 
 def _training_materials(about: Mapping[str, Any]) -> Dataset:
