@@ -41,7 +41,7 @@ from .schema import TARGETS
 from .uncertainty import ConformalIntervals, TrainingDomain
 
 if TYPE_CHECKING:
-    from .explain import Explanation
+    from .explain.assembly import ProcessExplains
 
 Materials = Dataset | Sequence[ChargeDensity] | Mapping[str, Structure]
 """A dataset, densities, or (for a model that needs none) name → structure."""
@@ -334,27 +334,21 @@ class DescriptorModel(SavedModel):
                 progress("folds for the intervals", number, len(parts))
         return mean, std
 
-    def _explainer(self, background: Dataset | None) -> Callable[[Any, bool], Explanation]:
-        from .explain.assembly import Predicted, explain_by_process
-        from .explain.processes import ProcessExplainer
+    def explainer(self, background: Materials | None = None) -> ProcessExplains:
+        from .explain.assembly import ProcessExplains
 
-        others, what = None, "training"
-        if background is not None:
-            table = descriptor_table(_crystals(background), self.recipe)
-            others, what = to_blocks(table, self._prototypes), "given"
-        explainer = ProcessExplainer(self._process, others)
-        sentence = f"mean over {len(explainer)} {what} materials"
-        scales = self._process.label_scales()
-        predicted = Predicted(self.units, *scales, sentence)
+        self._check_fitted()
+        others = None if background is None else self._blocks(_crystals(background))
+        return ProcessExplains(self._process, self._read_one, self.units, others)
 
-        def explain(part: Materials, details: bool) -> Explanation:
-            (crystal,) = _crystals(part)
-            name = next(iter(part)) if isinstance(part, Mapping) else crystal.name
-            blocks = to_blocks(descriptor_table([crystal], self.recipe), self._prototypes)
-            structure = structure_of(crystal)
-            return explain_by_process(explainer, blocks, structure, name, predicted, details)
+    def _read_one(self, part: Materials) -> tuple[str, Structure, dict[str, pd.DataFrame]]:
+        """Name, structure and blocks of a single material."""
+        (crystal,) = _crystals(part)
+        name = next(iter(part)) if isinstance(part, Mapping) else crystal.name
+        return name, structure_of(crystal), self._blocks([crystal])
 
-        return explain
+    def _blocks(self, crystals: Crystals) -> dict[str, pd.DataFrame]:
+        return to_blocks(descriptor_table(crystals, self.recipe), self._prototypes)
 
     def _write(self, folder: Path) -> dict[str, Any]:
         arrays = {f"process/{k}": v for k, v in self._process.arrays().items()}

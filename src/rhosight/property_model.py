@@ -33,7 +33,7 @@ from .text import describe, truncated_fraction
 from .training import StageResult, predict_rows, train
 
 if TYPE_CHECKING:
-    from .explain import Explanation
+    from .explain.assembly import NetworkExplains
 
 logger = logging.getLogger(__name__)
 
@@ -219,17 +219,23 @@ class PropertyModel(SavedModel):
         grow with their number; ``progress`` is called after each with (label, done, all)."""
         for start in range(0, len(materials), CHUNK):
             part = materials[start : start + CHUNK]  # may be read from files at this moment
-            # full precision: files of one crystal differ in the last digits, predictions must not
-            inputs = make_inputs(
-                part,
-                self.recipe,
-                reader(self.network),
-                dtype=torch.float32,
-                prototypes=self._prototypes,
-            )
-            yield part, inputs
+            yield part, self.read(part)
             if progress:
                 progress("predict", start + len(part), len(materials))
+
+    def read(
+        self, materials: Dataset | Sequence[ChargeDensity], texts: Sequence[str] | None = None
+    ) -> Inputs:
+        """What the network reads of some materials; ``texts`` if already made."""
+        return make_inputs(
+            materials,
+            self.recipe,
+            reader(self.network),
+            texts=texts,
+            # full precision: files of one crystal differ in the last digits, predictions must not
+            dtype=torch.float32,
+            prototypes=self._prototypes,
+        )
 
     def values(self, inputs: Inputs, rows: np.ndarray | None = None) -> np.ndarray:
         """Predictions of such inputs, or some rows of them, shape (rows, targets), in
@@ -238,35 +244,11 @@ class PropertyModel(SavedModel):
         rows = torch.arange(len(inputs)) if rows is None else torch.as_tensor(rows)
         return predict_rows(self.network, inputs, rows, self.recipe).numpy() * std + mean
 
-    def _explainer(self, background: Dataset | None) -> Callable[[Any, bool], Explanation]:
-        from .explain.assembly import Predicted, explain_by_network, network_background
-        from .explain.networks import NetworkExplainer
+    def explainer(self, background: Dataset | None = None) -> NetworkExplains:
+        from .explain.assembly import NetworkExplains
 
-        others, sentence = network_background(background, self.about)
-        tokens = reader(self.network)
-        explainer = NetworkExplainer(
-            self.network,
-            self.recipe,
-            make_inputs(
-                others, self.recipe, tokens, dtype=torch.float32, prototypes=self._prototypes
-            ),
-        )
-        predicted = Predicted(self.units, *self._scaler, sentence)
-
-        def explain(part: Dataset | Sequence[ChargeDensity], details: bool) -> Explanation:
-            text = texts_of(part, self.recipe.extent)[0] if self.recipe.uses_text else ""
-            inputs = make_inputs(
-                part,
-                self.recipe,
-                tokens,
-                texts=[text],
-                dtype=torch.float32,
-                prototypes=self._prototypes,
-            )
-            density = getattr(part, "densities", part)[0]
-            return explain_by_network(explainer, inputs, density, text, predicted, details)
-
-        return explain
+        self._check_fitted()
+        return NetworkExplains(self, self._scaler, background)
 
     def _write(self, folder: Path) -> dict[str, Any]:
         state, packaged = stored_state(self.network, self.recipe)

@@ -27,6 +27,7 @@ from .errors import RhosightError
 
 if TYPE_CHECKING:
     from .explain import Explanation, Explanations
+    from .explain.assembly import Explains
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class SavedModel(ABC):
         self.units: dict[str, str] = {}
         self.scores: dict[str, dict[str, float]] = {}
         self.about: dict[str, Any] = {}
-        self._explains: Callable[[Any, bool], Explanation] | None = None
+        self._explains: Explains | None = None
 
     @property
     @abstractmethod
@@ -129,14 +130,19 @@ class SavedModel(ABC):
 
         self._check_fitted()
         one = isinstance(materials, (ChargeDensity, Structure))
+        if self.uses_density and isinstance(materials, (Structure, Mapping)):
+            raise RhosightError(
+                "this model reads charge densities; use no-dft for structures alone"
+            )
         if isinstance(materials, Structure):
             materials = {materials.composition.reduced_formula: materials}
         elif one:
             materials = [materials]
         warn_of_other_codes(codes_of(materials), self.about.get("codes", []))
         if background is None:
-            self._explains = self._explains or self._explainer(None)
-        explains = self._explains if background is None else self._explainer(background)
+            explains = self._explains = self._explains or self.explainer()
+        else:
+            explains = self.explainer(background)
         found = []
         for part in _one_by_one(materials):
             found.append(explains(part, details))
@@ -145,8 +151,8 @@ class SavedModel(ABC):
         return found[0] if one else Explanations(found)
 
     @abstractmethod
-    def _explainer(self, background: Dataset | None) -> Callable[[Any, bool], Explanation]:
-        """What explains one material, given as :meth:`predict` takes several."""
+    def explainer(self, background: Dataset | None = None) -> Explains:
+        """What :meth:`explain` asks about each material; made once for each background."""
 
     @abstractmethod
     def _write(self, folder: Path) -> dict[str, Any]:

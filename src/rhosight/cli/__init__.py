@@ -10,7 +10,17 @@ import typer
 
 from .. import __version__
 from ..errors import RhosightError
-from . import data, doctoring, experiments, learning, predicting, serving, slices, sweeping
+from . import (
+    data,
+    doctoring,
+    experiments,
+    explaining,
+    learning,
+    predicting,
+    serving,
+    slices,
+    sweeping,
+)
 from .common import errors
 
 app = typer.Typer(
@@ -31,6 +41,7 @@ COMMANDS = (
     (START, doctoring.doctor, "rhosight doctor"),
     (START, learning.demo, "rhosight demo --out demo"),
     (USE, predicting.predict, "rhosight predict best relaxed/*/CHGCAR --format csv"),
+    (USE, explaining.explain, "rhosight explain CHGCAR --out why"),
     (USE, serving.serve, "rhosight serve --port 7860"),
     (USE, slices.image, "rhosight image CHGCAR --kind difference --out slices"),
     (TRAIN, learning.train, "rhosight train mp-fcc --out model"),

@@ -10,6 +10,7 @@ Use it through a model:
 - :mod:`.shapley`: what each modality adds, exactly
 - :mod:`.gradients`: integrated gradients, with a check of what they leave over
 - :mod:`.networks`, :mod:`.processes`: both, for the two kinds of model
+- :mod:`.assembly`: from their numbers to explanations
 - :mod:`.words`: from tokens to words
 - :mod:`.explanation`, :mod:`.drawing`: what comes out, its files and figures
 - :mod:`.chemistry`: classes of compounds, for summaries

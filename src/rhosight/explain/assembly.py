@@ -2,55 +2,237 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
+import torch
 from pymatgen.core import Structure
 
+from ..committee import Committee
 from ..dataset import BUNDLED, Dataset, load_dataset
 from ..density import ChargeDensity
 from ..errors import RhosightError
 from ..image import Channel, ImageSettings, density_slice, referred, window_side
 from ..inputs import Inputs
 from ..plane import LatticePlane, lattice_plane
+from ..property_model import PropertyModel, texts_of
 from .explanation import Explanation, SliceMap
 from .networks import PLAYERS, NetworkExplainer
 from .processes import GROUPS, NO_MAP, ProcessExplainer
+from .shapley import background_sentence, chosen
 from .words import word_counts
 
 REFERENCES = 32
 """Materials of a network's background: each costs a pass through the network."""
 
+PATCH = 8
+"""Pixels along a side of the squares that are taken from an image together."""
+
+NO_IMAGE = "this model reads no image of the density, so there is no map"
+
+
+class Explains(Protocol):
+    """Explains materials one at a time, given as ``predict`` takes several."""
+
+    targets: tuple[str, ...]
+
+    def __call__(self, part: Any, details: bool = True) -> Explanation:
+        """The explanation; without ``details``, what each modality adds as a whole."""
+
+    def pieces(self, part: Any, modality: str) -> Pieces:
+        """What can be taken from a modality of the material's input."""
+
 
 @dataclass(frozen=True)
-class Predicted:
-    """What is predicted, and what it is compared with.
+class Pieces:
+    """The pieces of a material's input, and what is predicted when some are missing.
 
     Attributes
     ----------
-    units
-        Target → unit, in the order of the targets.
-    mean, std
-        Of each target over the training part, in these units: what outputs are standardised by.
-    background
-        A sentence for :attr:`.Explanation.background`.
+    attributions
+        Shape (targets, pieces), in units of each target's standard deviation.
+    predict
+        Which pieces are missing, in each of m variants, shape (m, pieces) → predictions, shape
+        (m, targets), in the same units.
     """
 
-    units: dict[str, str]
-    mean: np.ndarray
-    std: np.ndarray
-    background: str
+    attributions: np.ndarray
+    predict: Callable[[np.ndarray], np.ndarray]
 
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return tuple(self.units)
 
-    def named(self, values: np.ndarray) -> dict[str, float]:
-        """Target → value."""
-        return {name: float(value) for name, value in zip(self.units, values, strict=True)}
+class NetworkExplains:
+    """Explains predictions of a network.
+
+    Parameters
+    ----------
+    model
+        Fitted.
+    scaler
+        Mean and standard deviation of its targets.
+    background
+        See :meth:`rhosight.saved_model.SavedModel.explain`.
+    """
+
+    def __init__(
+        self,
+        model: PropertyModel,
+        scaler: tuple[np.ndarray, np.ndarray],
+        background: Dataset | None,
+    ):
+        others, self.background = network_background(background, model.about)
+        self.units, self.recipe = model.units, model.recipe
+        self.targets = tuple(model.units)
+        self.mean, self.std = scaler
+        self._inputs = model.read
+        self.parts = NetworkExplainer(model.network, self.recipe, model.read(others))
+
+    def __call__(
+        self, part: Dataset | Sequence[ChargeDensity], details: bool = True
+    ) -> Explanation:
+        inputs, text = self._read(part)
+        density = getattr(part, "densities", part)[0]
+        base, shares = self.parts.shares(inputs)
+        base, shares = base * self.std + self.mean, shares * self.std
+        maps: tuple[SliceMap, ...] = ()
+        words, starts, gaps = None, {}, {}
+        if details and self.recipe.uses_image:
+            values, start, gap = self.parts.pixels(inputs)
+            values = values * self.std[:, None, None, None]
+            maps = slice_maps(values, inputs, density, self.recipe.image, self.targets)
+            starts["maps"], gaps["maps"] = self._named(start, self.mean), self._named(gap)
+        if details and self.recipe.uses_text:
+            names, values, start, gap = self.parts.words(inputs, text)
+            table = (values * self.std[:, None]).T
+            words = pd.DataFrame(table, pd.Index(names, name="word"), list(self.targets))
+            words.insert(0, "count", list(word_counts(text).values()))
+            starts["words"], gaps["words"] = self._named(start, self.mean), self._named(gap)
+        modalities = pd.Index(self.parts.modalities, name="modality")
+        return Explanation(
+            name=density.name,
+            formula=density.structure.composition.reduced_formula,
+            targets=self.targets,
+            units=self.units,
+            prediction=named(self.targets, base + shares.sum(axis=0)),
+            base=named(self.targets, base),
+            background=self.background,
+            modalities=pd.DataFrame(shares, modalities, list(self.targets)),
+            players={name: PLAYERS[name] for name in modalities},
+            maps=maps,
+            words=words,
+            starts=starts,
+            gaps=gaps,
+            notes=() if self.recipe.uses_image else (NO_IMAGE,),
+        )
+
+    def pieces(self, part: Dataset | Sequence[ChargeDensity], modality: str) -> Pieces:
+        """Patches of the slices (``image``) or words (``text``)."""
+        inputs, text = self._read(part)
+        if modality == "text":
+            values = self.parts.words(inputs, text)[1]
+            return Pieces(values, lambda gone: self.parts.predict_without(inputs, text, gone))
+        values = self.parts.pixels(inputs)[0]
+        patch, count = patches(values.shape[-1])
+        sums = np.zeros((len(values), 3, count))
+        for number in range(count):
+            sums[..., number] = values[..., patch == number].sum(axis=-1)
+
+        def predict(gone: np.ndarray) -> np.ndarray:
+            missing = torch.from_numpy(gone.reshape(len(gone), 3, count)[..., patch])
+            return self.parts.predict_images_without(inputs, missing)
+
+        return Pieces(sums.reshape(len(values), -1), predict)
+
+    def _read(self, part: Dataset | Sequence[ChargeDensity]) -> tuple[Inputs, str]:
+        text = texts_of(part, self.recipe.extent)[0] if self.recipe.uses_text else ""
+        return self._inputs(part, [text]), text
+
+    def _named(self, values: np.ndarray, shift: np.ndarray | float = 0.0) -> dict[str, float]:
+        return named(self.targets, values * self.std + shift)
+
+
+class ProcessExplains:
+    """Explains predictions of a descriptor model.
+
+    Parameters
+    ----------
+    process
+        Fitted.
+    read
+        A material, as the model's ``predict`` takes several → its name, structure and blocks.
+    units
+        Target → unit.
+    background
+        Blocks of the materials to compare with; None: those of the training part.
+    """
+
+    def __init__(
+        self,
+        process: Committee,
+        read: Callable[[Any], tuple[str, Structure, Mapping[str, pd.DataFrame]]],
+        units: dict[str, str],
+        background: Mapping[str, pd.DataFrame] | None,
+    ):
+        self.parts = ProcessExplainer(process, background)
+        self.units, self.targets = units, tuple(units)
+        self.mean, self.std = process.label_scales()
+        what = "training" if background is None else "given"
+        self.background = background_sentence(len(self.parts), self.parts.available, what)
+        self._read = read
+
+    def __call__(self, part: Any, details: bool = True) -> Explanation:
+        name, structure, blocks = self._read(part)
+        base, shares = self.parts.shares(blocks)
+        descriptors, starts, gaps = None, {}, {}
+        if details:
+            descriptors, start, gap = self.parts.descriptors(blocks, self.std)
+            descriptors = descriptors.rename(columns=dict(enumerate(self.targets)))
+            starts["descriptors"] = named(self.targets, start)
+            gaps["descriptors"] = named(self.targets, gap)
+        groups = pd.Index(self.parts.groups, name="modality")
+        return Explanation(
+            name=name,
+            formula=structure.composition.reduced_formula,
+            targets=self.targets,
+            units=self.units,
+            prediction=named(self.targets, base + shares.sum(axis=0)),
+            base=named(self.targets, base),
+            background=self.background,
+            modalities=pd.DataFrame(shares, groups, list(self.targets)),
+            players={name: GROUPS[name][1] for name in groups},
+            descriptors=descriptors,
+            starts=starts,
+            gaps=gaps,
+            notes=(NO_MAP,),
+        )
+
+    def pieces(self, part: Any, modality: str = "descriptors") -> Pieces:
+        """Descriptors, each by itself."""
+        blocks = self._read(part)[2]
+        features = self.parts.features(blocks)
+        table = self.parts.descriptors(blocks, self.std)[0].drop(columns="value")
+
+        def predict(gone: np.ndarray) -> np.ndarray:
+            mixed = np.where(gone, self.parts.centre, features)
+            with torch.no_grad():
+                return (self.parts.predict(torch.from_numpy(mixed)).numpy() - self.mean) / self.std
+
+        return Pieces(table.to_numpy().T / self.std[:, None], predict)
+
+
+def named(targets: Sequence[str], values: np.ndarray) -> dict[str, float]:
+    """Target → value."""
+    return {name: float(value) for name, value in zip(targets, values, strict=True)}
+
+
+def patches(side: int) -> tuple[np.ndarray, int]:
+    """Squares of :data:`PATCH` pixels on an image: the number of each pixel's, shape (side, side),
+    and how many there are."""
+    across = -(-side // PATCH)
+    place = np.arange(side) // PATCH
+    return place[:, None] * across + place, across**2
 
 
 def network_background(background: Dataset | None, about: Mapping[str, Any]) -> tuple[Dataset, str]:
@@ -68,15 +250,13 @@ def network_background(background: Dataset | None, about: Mapping[str, Any]) -> 
     RhosightError
         If none is given and the training materials do not come with the package, or it is empty.
     """
-    what = "given materials" if background is not None else "training materials"
+    what = "given" if background is not None else "training"
     background = _training_materials(about) if background is None else background
     count = len(background)
     if not count:
         raise RhosightError("the background holds no material; give one with at least one")
-    if count <= REFERENCES:
-        return background, f"mean over {count} {what}"
-    rows = np.random.default_rng(0).choice(count, REFERENCES, replace=False)
-    return background[np.sort(rows)], f"mean over {REFERENCES} of the {count} {what}"
+    rows = chosen(count, REFERENCES)
+    return background[rows], background_sentence(len(rows), count, what)
 
 
 def _training_materials(about: Mapping[str, Any]) -> Dataset:
@@ -88,65 +268,6 @@ def _training_materials(about: Mapping[str, Any]) -> Dataset:
     raise RhosightError(
         f"the materials that this model was trained on ({name or 'of no name'}) do not come with "
         "rhosight; say what to compare with: background=dataset, or --background FILE"
-    )
-
-
-def explain_by_network(
-    explainer: NetworkExplainer,
-    inputs: Inputs,
-    density: ChargeDensity,
-    text: str,
-    predicted: Predicted,
-    details: bool,
-) -> Explanation:
-    """One material by a network.
-
-    Parameters
-    ----------
-    explainer
-        Of the network and its background.
-    inputs, density, text
-        Of the material; the text is empty if the network reads none.
-    predicted
-        Targets and their scale.
-    details
-        Whether to look into image and text.
-    """
-    targets, std = predicted.targets, predicted.std
-    base, shares = explainer.shares(inputs)
-    base, shares = base * std + predicted.mean, shares * std
-    maps: tuple[SliceMap, ...] = ()
-    words, notes, starts, gaps = None, [], {}, {}
-    if details and "image" in explainer.modalities:
-        values, start, gap = explainer.pixels(inputs)
-        settings = explainer.recipe.image
-        maps = slice_maps(values * std[:, None, None, None], inputs, density, settings, targets)
-        starts["maps"] = predicted.named(start * std + predicted.mean)
-        gaps["maps"] = predicted.named(gap * std)
-    elif details:
-        notes.append("this model reads no image, so there is no map of the density")
-    if details and "text" in explainer.modalities:
-        names, values, start, gap = explainer.words(inputs, text)
-        words = pd.DataFrame((values * std[:, None]).T, names, list(targets)).rename_axis("word")
-        words.insert(0, "count", list(word_counts(text).values()))
-        starts["words"] = predicted.named(start * std + predicted.mean)
-        gaps["words"] = predicted.named(gap * std)
-    modalities = pd.DataFrame(shares, list(explainer.modalities), list(targets))
-    return Explanation(
-        name=density.name,
-        formula=density.structure.composition.reduced_formula,
-        targets=targets,
-        units=predicted.units,
-        prediction=predicted.named(base + shares.sum(axis=0)),
-        base=predicted.named(base),
-        background=predicted.background,
-        modalities=modalities.rename_axis("modality"),
-        players={name: PLAYERS[name] for name in explainer.modalities},
-        maps=maps,
-        words=words,
-        starts=starts,
-        gaps=gaps,
-        notes=tuple(notes),
     )
 
 
@@ -202,49 +323,3 @@ def _slice(
 ) -> np.ndarray:
     how = settings.interpolation
     return density_slice(density, channel, settings.size, how, plane=plane, pad=pad)
-
-
-def explain_by_process(
-    explainer: ProcessExplainer,
-    blocks: Mapping[str, pd.DataFrame],
-    structure: Structure,
-    name: str,
-    predicted: Predicted,
-    details: bool,
-) -> Explanation:
-    """One material by a descriptor model.
-
-    Parameters
-    ----------
-    explainer
-        Of the Gaussian processes and their background.
-    blocks, structure, name
-        Of the material; one row in each block.
-    predicted
-        Targets and their scale.
-    details
-        Whether to look into the descriptors.
-    """
-    targets = predicted.targets
-    base, shares = explainer.shares(blocks)
-    descriptors, starts, gaps = None, {}, {}
-    if details:
-        descriptors, start, gap = explainer.descriptors(blocks, predicted.std)
-        descriptors = descriptors.rename(columns=dict(enumerate(targets)))
-        starts["descriptors"], gaps["descriptors"] = predicted.named(start), predicted.named(gap)
-    modalities = pd.DataFrame(shares, list(explainer.groups), list(targets))
-    return Explanation(
-        name=name,
-        formula=structure.composition.reduced_formula,
-        targets=targets,
-        units=predicted.units,
-        prediction=predicted.named(base + shares.sum(axis=0)),
-        base=predicted.named(base),
-        background=predicted.background,
-        modalities=modalities.rename_axis("modality"),
-        players={name: GROUPS[name][1] for name in explainer.groups},
-        descriptors=descriptors,
-        starts=starts,
-        gaps=gaps,
-        notes=(NO_MAP,),
-    )

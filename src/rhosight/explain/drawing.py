@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter
 
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
 MOST_ROWS = 10
 """Words or descriptors that a figure shows."""
 
-BLUR = 0.15
-"""Å; width of the Gaussian that smooths maps to be looked at; sums stay as they are."""
+BLUR = 0.03
+"""Of half a slice's side: the Gaussian that smooths maps to be looked at; sums stay as they are."""
+
+COLOURS = LinearSegmentedColormap.from_list("lowers-raises", [BLUE, "white", "#D55E00"])
+"""The two of Okabe and Ito's palette that are farthest apart on either side of nothing."""
 
 REACH = 4.0
 """Å; how far from an atom the nearest others are looked for."""
@@ -47,7 +51,8 @@ def draw_explanation(why: Explanation) -> Figure:
         _bars(axis, why.modalities[target], unit)
         name = NAMES.get(target, target)
         axis.set_title(
-            f"{name}: {why.prediction[target]:.3g} {unit}\nbase {why.base[target]:.3g} and",
+            f"{name}: {why.prediction[target]:.3g} {unit}\n"
+            f"= base {why.base[target]:.3g} {unit} and what each adds:",
             fontsize=10,
         )
     for axis, target in zip(axes[1] if len(rows) > 1 else (), why.targets, strict=False):
@@ -71,7 +76,7 @@ def _bars(axis: Axes, values: pd.Series, unit: str) -> None:
         axis.text(value + shift, place, f"{value:+.2g}", ha=side, va="center", fontsize=8)
     axis.set_yticks(places, [str(name) for name in values.index], fontsize=9)
     axis.invert_yaxis()
-    axis.set_xlim(min(values.min(), 0) - 0.35 * reach, max(values.max(), 0) + 0.35 * reach)
+    axis.set_xlim(min(values.min(), 0) - 0.45 * reach, max(values.max(), 0) + 0.45 * reach)
     axis.set_xlabel(unit, fontsize=9)
     axis.tick_params(axis="x", labelsize=8)
 
@@ -100,24 +105,20 @@ def draw_maps(why: Explanation, target: str) -> Figure:
 
 
 def _draw_map(figure: Figure, axis: Axes, one: SliceMap, target: str, unit: str) -> None:
-    from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
-
     values = one.values[target]
-    pixel = 2 * one.half / len(values)
-    blurred = values if one.fourier else gaussian_filter(values, BLUR / pixel, mode="nearest")
+    blurred = gaussian_filter(values, BLUR * len(values) / 2, mode="nearest")
     reach = max(float(np.quantile(np.abs(blurred), 0.995)), 1e-12)
     scale = Normalize(-reach, reach)
     extent = (-one.half, one.half, -one.half, one.half)
     grey = np.clip(one.density, *np.quantile(one.density, [0.01, 0.99]))
-    axis.imshow(grey, cmap="gray_r", extent=extent, alpha=0.55)
+    axis.imshow(grey, cmap="gray_r", extent=extent, alpha=0.45)
     # what adds nothing leaves the density to be seen
     strength = np.clip(np.abs(blurred) / reach, 0, 1) ** 0.5
-    colours = colormaps["PuOr_r"](scale(blurred))
+    colours = COLOURS(scale(blurred))
     colours[..., 3] = 0.85 * strength
     axis.imshow(colours, extent=extent)
     length = "Å⁻¹" if one.fourier else "Å"
-    bar = figure.colorbar(ScalarMappable(scale, "PuOr_r"), ax=axis, shrink=0.8, extend="both")
+    bar = figure.colorbar(ScalarMappable(scale, COLOURS), ax=axis, shrink=0.8, extend="both")
     bar.set_label(f"{unit} per {'Å⁻²' if one.fourier else 'Å²'}")
     if not one.fourier:
         _mark_bonds(axis, one)

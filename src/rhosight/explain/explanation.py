@@ -284,13 +284,14 @@ class Explanations(Sequence[Explanation]):
 
         return draw_summary(self.summary())
 
-    def save(self, folder: str | Path) -> list[Path]:
-        """Each material's files in a folder of its own; of several, ``explanations.csv``,
-        ``summary.csv`` and ``summary.png`` beside them."""
+    def save(self, folder: str | Path, each: bool = True) -> list[Path]:
+        """Each material's files in a folder of its own, unless ``each`` is false; of several,
+        ``explanations.csv``, ``summary.csv`` and ``summary.png`` beside them."""
         folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         written = []
         for name, one in zip(_folders([one.name for one in self]), self, strict=True):
-            written += one.save(folder / name)
+            written += one.save(folder / name) if each else []
         if len(self) > 1:
             names = ("explanations.csv", "summary.csv", "summary.png")
             table, summary, figure = (folder / name for name in names)

@@ -117,6 +117,21 @@ class NetworkExplainer:
             parts | {name: f.expand(-1, len(canvas), -1) for name, f in rest.items()}
         )
 
+    def predict_images_without(self, inputs: Inputs, gone: Tensor) -> np.ndarray:
+        """Predictions for one material's image with the mean image in place of some pixels.
+
+        ``gone``, shape (m, 3, s, s): which pixels are not there in each of m variants. Returns
+        shape (m, targets).
+        """
+        rest = {k: v for k, v in self.features(inputs).items() if k != "image"}
+        canvas = inputs.canvas.float()
+        with torch.no_grad():
+            found = [
+                self.predict_images(torch.where(some, self.mean_canvas, canvas), rest)
+                for some in gone.split(AT_ONCE)
+            ]
+        return torch.cat(found).numpy()
+
     def words(
         self, inputs: Inputs, text: str
     ) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:

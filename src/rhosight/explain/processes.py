@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..committee import Committee
 from .gradients import integrated_gradients
-from .shapley import shapley_values
+from .shapley import chosen, shapley_values
 
 GROUPS: dict[str, tuple[tuple[str, ...], str]] = {
     "composition": (
@@ -51,6 +51,9 @@ GROUPS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 """Modality → its blocks, and what they say. Each block of a recipe is in one."""
 
+MOST_OTHERS = 500
+"""Materials of a background: time goes with their number times that of the training part."""
+
 NO_MAP = (
     "this model reads descriptors of the whole density and no slice of it, so there is no map: "
     "see its descriptors"
@@ -75,6 +78,13 @@ class ProcessExplainer:
     background
         Block → table of b materials, which absent parts are taken from; the training part of the
         process if None.
+
+    Attributes
+    ----------
+    groups
+        Modality → its blocks.
+    available
+        Materials that the background was chosen from; its length is that of this object.
     """
 
     def __init__(self, process: Committee, background: Mapping[str, pd.DataFrame] | None = None):
@@ -83,6 +93,9 @@ class ProcessExplainer:
         self._distances = []
         for member in process.members:
             features = member.scaled(background) if background else member.training_features
+            self.available = len(next(iter(features.values())))
+            rows = chosen(self.available, MOST_OTHERS)
+            features = {name: table[rows] for name, table in features.items()}
             self._features |= features
             self._distances.append(member.distances(features))
         self.groups = groups_of(self._features)

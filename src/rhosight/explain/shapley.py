@@ -1,4 +1,4 @@
-"""Shapley values of a few players, exactly."""
+"""Shapley values of a few players, exactly, and the background that absent ones come from."""
 
 from __future__ import annotations
 
@@ -10,6 +10,19 @@ import numpy as np
 
 MOST_PLAYERS = 8
 """2⁸ coalitions are evaluated at most."""
+
+
+def chosen(count: int, most: int) -> np.ndarray:
+    """Which of so many materials are the background: all, or ``most`` of them, always the same."""
+    if count <= most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).choice(count, most, replace=False))
+
+
+def background_sentence(used: int, available: int, what: str) -> str:
+    """What a base value is the mean of."""
+    number = str(used) if used == available else f"{used} of the {available}"
+    return f"mean over {number} {what} materials"
 
 
 def shapley_values(
