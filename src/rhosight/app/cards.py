@@ -35,7 +35,7 @@ def status(now: Update | str) -> str:
     if isinstance(now, Update):
         if now.place:
             ahead = now.place - 1
-            now = "next in line" if not ahead else f"waiting: {ahead} before you"
+            now = now.label or ("next in line" if not ahead else f"waiting: {ahead} before you")
         else:
             now = now.label
     return _render("status", text=now)

@@ -116,7 +116,7 @@ async def _answer(
             elif progress is None:
                 continue
             elif update.place:
-                progress(0, desc=f"waiting, place {update.place}")
+                progress(0, desc=update.label or f"waiting, place {update.place}")
             else:
                 progress((update.step, update.steps), desc=update.label)
     except RhosightError as error:

@@ -42,6 +42,11 @@ def theme() -> gr.Theme:
         font=[gr.themes.Font(name) for name in fonts],
         font_mono=[gr.themes.Font(name) for name in mono],
         radius_size="sm",
+    ).set(
+        body_text_color_subdued="*neutral_500",
+        body_text_color_subdued_dark="*neutral_400",
+        block_label_text_color="*neutral_500",
+        block_label_text_color_dark="*neutral_300",
     )
 
 
@@ -66,9 +71,9 @@ def build_page(jobs: Jobs, limits: Limits, materials: list[dict[str, str]]) -> g
         key = gr.State("")
         with gr.Row(elem_id="choose", equal_height=True):
             file = gr.File(
-                label=f"CHGCAR, cube, XSF or CIF, up to {limits.file_bytes / MIB:g} MiB",
+                label=f"CHGCAR, cube, XSF or CIF, {limits.file_bytes / MIB:g} MiB at most",
                 elem_id="file",
-                height=132,
+                height=150,
                 scale=3,
                 min_width=280,
             )
@@ -111,7 +116,7 @@ def build_page(jobs: Jobs, limits: Limits, materials: list[dict[str, str]]) -> g
                     1,
                     0,
                     step=0.02,
-                    label="Offset, interplanar spacings",
+                    label="Offset, spacings d",
                     min_width=240,
                     buttons=[],
                     elem_id="offset",
