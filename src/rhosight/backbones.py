@@ -128,7 +128,8 @@ class TextBackbone(_ReadsText):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         lengths = attention_mask.sum(1)
-        if input_ids.device.type != "cpu" or len(lengths) < 8:
+        alike = len(lengths) < 8 or lengths.min() == lengths.max()
+        if input_ids.device.type != "cpu" or alike:
             return self._pooled(input_ids, attention_mask)
         # on a CPU padding costs as much as text: texts of like length go together
         order = lengths.argsort()

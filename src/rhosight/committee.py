@@ -60,6 +60,11 @@ class Committee:
         means, stds = (np.stack(values) for values in zip(*found, strict=True))
         return means.mean(axis=0), np.sqrt((stds**2).mean(axis=0) + means.var(axis=0))
 
+    def label_scales(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the labels of each target, see
+        :meth:`GaussianProcess.label_scales`."""
+        return self.members[0].label_scales()
+
     def arrays(self) -> dict[str, np.ndarray]:
         """The part of the state that belongs in a file of arrays, such as safetensors."""
         return {

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,9 @@ from .recipe import checked
 from .saved_model import WEIGHTS, SavedModel, codes_of, warn_of_other_codes
 from .schema import TARGETS
 from .uncertainty import ConformalIntervals, TrainingDomain
+
+if TYPE_CHECKING:
+    from .explain import Explanation
 
 Crystals = Sequence[ChargeDensity] | Sequence[Structure]
 Materials = Dataset | Sequence[ChargeDensity] | Mapping[str, Structure]
@@ -329,6 +332,28 @@ class DescriptorModel(SavedModel):
             if progress:
                 progress("folds for the intervals", number, len(parts))
         return mean, std
+
+    def _explainer(self, background: Dataset | None) -> Callable[[Any, bool], Explanation]:
+        from .explain.assembly import Predicted, explain_by_process
+        from .explain.processes import ProcessExplainer
+
+        others, what = None, "training"
+        if background is not None:
+            table = descriptor_table(_crystals(background), self.recipe)
+            others, what = to_blocks(table, self._prototypes), "given"
+        explainer = ProcessExplainer(self._process, others)
+        sentence = f"mean over {len(explainer)} {what} materials"
+        scales = self._process.label_scales()
+        predicted = Predicted(self.units, *scales, sentence)
+
+        def explain(part: Materials, details: bool) -> Explanation:
+            (crystal,) = _crystals(part)
+            (name,) = _names(part)
+            blocks = to_blocks(descriptor_table([crystal], self.recipe), self._prototypes)
+            structure = _structure(crystal)
+            return explain_by_process(explainer, blocks, structure, name, predicted, details)
+
+        return explain
 
     def _write(self, folder: Path) -> dict[str, Any]:
         arrays = {f"process/{k}": v for k, v in self._process.arrays().items()}

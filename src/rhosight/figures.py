@@ -220,7 +220,7 @@ def density_slices(
         above, below = values.max() > scale.vmax, values.min() < scale.vmin
         ends = {(1, 1): "both", (1, 0): "max", (0, 1): "min"}.get((above, below), "neither")
         _colour_bar(figure, axis, scale, name, "e/Å³", extend=ends, shrink=0.85)
-        _mark_atoms(axis, density.structure, plane, half, offset)
+        mark_atoms(axis, density.structure, plane, half, offset)
         axis.set(title=kind, xlabel="x (Å)", ylabel="y (Å)")
     indices = " ".join(map(str, plane.hkl))
     shift = f", {offset:g} d above it" if offset else ""
@@ -271,7 +271,7 @@ def atoms_on_plane(
     return found
 
 
-def _mark_atoms(
+def mark_atoms(
     axis: Axes, structure: Structure, plane: LatticePlane, half: float, offset: float
 ) -> None:
     """Rings, and the element beside each, where atoms lie on the plane."""

@@ -164,7 +164,7 @@ class GaussianProcess:
             name: BlockScaler.fit(table, name in self.linear) for name, table in tables.items()
         }
         self._features = {name: self._scalers[name](table) for name, table in tables.items()}
-        distances = self._distances(self._features)
+        distances = self.distances(self._features)
         self._tasks = []
         for column, values in enumerate(labels.reshape(n, -1).T):
             rows = np.flatnonzero(~np.isnan(values))
@@ -193,10 +193,7 @@ class GaussianProcess:
         mean, or (mean, standard deviation), shape (m,) or (m, targets) as ``y`` was, in the
         targets' units.
         """
-        tables = self._tables(blocks)
-        distances = self._distances(
-            {name: self._scalers[name](table, name) for name, table in tables.items()}
-        )
+        distances = self.distances(self.scaled(blocks))
         found = []
         for task in self._tasks:
             near = {name: d[:, task.rows] for name, d in distances.items()}
@@ -212,6 +209,54 @@ class GaussianProcess:
         if self._one_target:
             mean, std = mean[:, 0], std[:, 0]
         return (mean, std) if return_std else mean
+
+    def scaled(self, blocks: Blocks) -> dict[str, np.ndarray]:
+        """Features of m materials as the kernel compares them: block → (m, features used)."""
+        tables = self._tables(blocks)
+        return {name: self._scalers[name](table, name) for name, table in tables.items()}
+
+    def distances(self, features: Mapping[str, np.ndarray | Tensor]) -> dict[str, Tensor]:
+        """d_b² of each block between m materials and the n of the training part, shape (m, n).
+
+        ``features`` are scaled, float64; differentiable in them if they are tensors.
+        """
+        return {
+            name: _mean_squares(
+                torch.as_tensor(features[name]), torch.from_numpy(self._features[name])
+            )
+            for name in self.blocks
+        }
+
+    @property
+    def training_features(self) -> dict[str, np.ndarray]:
+        """As :meth:`scaled`, of the n materials that :meth:`fit` was shown."""
+        return self._features
+
+    @property
+    def used(self) -> dict[str, np.ndarray]:
+        """Which features of each block are scaled and compared: those that are not constant."""
+        return {name: self._scalers[name].std > 0 for name in self.blocks}
+
+    def mean_at(self, distances: Mapping[str, Tensor]) -> Tensor:
+        """The mean that :meth:`predict` gives, for points that are known by their distances.
+
+        Parameters
+        ----------
+        distances
+            As :meth:`distances` returns them; rows of several materials may be mixed, block by
+            block, and one row stands for as many as the others have.
+
+        Returns
+        -------
+        Shape (m, targets), in the targets' units; differentiable in the distances.
+        """
+        found = []
+        for task in self._tasks:
+            near = {name: d[:, task.rows] for name, d in distances.items()}
+            kernel = self._kernel(torch.from_numpy(task.parameters), near)
+            weights = torch.from_numpy(task.solve(task.labels) * task.scale)
+            found.append(kernel @ weights + task.mean)
+        return torch.stack(found, dim=-1)
 
     @property
     def log_posterior(self) -> np.ndarray:
@@ -236,6 +281,11 @@ class GaussianProcess:
         ]
         columns = ["target", "kind", "blocks", "block", "length", "variance", "noise"]
         return pd.DataFrame(rows, columns=columns)
+
+    def label_scales(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the training labels of each target, shape (targets,)."""
+        mean, std = np.array([(task.mean, task.scale) for task in self._tasks]).T
+        return mean, std
 
     def label_weights(self) -> np.ndarray:
         """How much each training label counts, shape (n,) or (n, targets): about 1 for one that
@@ -288,7 +338,7 @@ class GaussianProcess:
             name: BlockScaler(**{key: arrays[f"scaler/{name}/{key}"] for key in fields})
             for name in model.blocks
         }
-        distances = model._distances(model._features)
+        distances = model.distances(model._features)
         model._tasks = []
         for number, rest in enumerate(state["targets"]):
             keys = ("rows", "labels", "weights", "parameters")
@@ -337,13 +387,6 @@ class GaussianProcess:
                     f"block {name!r} holds NaN or infinities; a Gaussian process needs numbers"
                 )
         return tables
-
-    def _distances(self, features: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-        """d_b² of each block between some materials and all of the training part."""
-        return {
-            name: torch.from_numpy(_mean_squares(features[name], self._features[name]))
-            for name in self.blocks
-        }
 
     def _kernel(self, parameters: Tensor, distances: Mapping[str, Tensor]) -> Tensor:
         """k of the module's docstring; differentiable in the parameters."""
@@ -454,7 +497,7 @@ class _Task:
         return cho_solve(self._factor, right)
 
 
-def _mean_squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _mean_squares(a: Tensor, b: Tensor) -> Tensor:
     """Mean over features of the squared differences of all rows of a and b; 0 without features."""
-    squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
-    return np.maximum(squares, 0) / max(a.shape[1], 1)
+    squares = (a**2).sum(dim=1)[:, None] + (b**2).sum(dim=1) - 2 * a @ b.T
+    return squares.clamp(min=0) / max(a.shape[1], 1)

@@ -214,9 +214,7 @@ def density_image(
             f"{', '.join(density.kinds)} is there; add {', '.join(missing)}, or use image settings "
             "(or a model) for what the file holds, such as reference='free-atoms' for a total alone"
         )
-    if settings.reference == "free-atoms" and DERIVED & {c.kind for c in settings.channels}:
-        bare = {kind: grid for kind, grid in density.grids.items() if kind not in DERIVED}
-        density = difference_from_total(replace(density, grids=bare))
+    density = referred(density, settings)
     planes: dict = {}
     layers = []
     margin = 0 if settings.fourier else pad  # a wider window has another spectrum
@@ -240,6 +238,14 @@ def density_image(
     if settings.colour == "grey":
         layers = layers * 3
     return np.stack(layers).astype(np.float32)
+
+
+def referred(density: ChargeDensity, settings: ImageSettings) -> ChargeDensity:
+    """The density with `difference` and `promolecule` as ``settings.reference`` means them."""
+    if settings.reference == "code" or not DERIVED & {c.kind for c in settings.channels}:
+        return density
+    bare = {kind: grid for kind, grid in density.grids.items() if kind not in DERIVED}
+    return difference_from_total(replace(density, grids=bare))
 
 
 def turn_margin(size: int) -> int:

@@ -7,6 +7,7 @@ trained in an earlier stage), ``head`` is what is new. ``forward`` is one after 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -183,6 +184,16 @@ class ClipModel(nn.Module):
 
     def forward(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         return self.head(self.features(image, input_ids, attention_mask))
+
+
+def modality_features(network: nn.Module) -> dict[str, Callable[..., Tensor]]:
+    """What ``features`` puts side by side: ``image`` and ``text`` → function of its own inputs."""
+    if isinstance(network, StackedModel):
+        return {"image": network.image.penultimate, "text": network.text.penultimate}
+    if isinstance(network, ClipModel):
+        encoder = network.backbone
+        return {"image": encoder.image_embedding, "text": encoder.text_embedding}
+    return {"image" if isinstance(network, ImageModel) else "text": network.features}
 
 
 def encoders(network: nn.Module) -> list[nn.Module]:

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,9 @@ from .runs import open_run
 from .saved_model import WEIGHTS, SavedModel, codes_of, versions, warn_of_other_codes
 from .text import describe, truncated_fraction
 from .training import StageResult, predict_rows, train
+
+if TYPE_CHECKING:
+    from .explain import Explanation
 
 logger = logging.getLogger(__name__)
 
@@ -183,6 +186,27 @@ class PropertyModel(SavedModel):
         values = np.concatenate(found) if found else np.empty((0, len(self.recipe.targets)))
         index = pd.Index(names, name="material_id")
         return pd.DataFrame(values, index=index, columns=list(self.recipe.targets))
+
+    def _explainer(self, background: Dataset | None) -> Callable[[Any, bool], Explanation]:
+        from .explain.assembly import Predicted, explain_by_network, network_background
+        from .explain.networks import NetworkExplainer
+
+        others, sentence = network_background(background, self.about)
+        tokens = reader(self.network)
+        explainer = NetworkExplainer(
+            self.network,
+            self.recipe,
+            make_inputs(others, self.recipe, tokens, dtype=torch.float32),
+        )
+        predicted = Predicted(self.units, *self._scaler, sentence)
+
+        def explain(part: Dataset | Sequence[ChargeDensity], details: bool) -> Explanation:
+            text = texts_of(part, self.recipe.extent)[0] if self.recipe.uses_text else ""
+            inputs = make_inputs(part, self.recipe, tokens, texts=[text], dtype=torch.float32)
+            density = getattr(part, "densities", part)[0]
+            return explain_by_network(explainer, inputs, density, text, predicted, details)
+
+        return explain
 
     def _write(self, folder: Path) -> dict[str, Any]:
         state = {k: v.detach().cpu().contiguous() for k, v in self.network.state_dict().items()}

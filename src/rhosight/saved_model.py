@@ -13,16 +13,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
+from pymatgen.core import Structure
 from safetensors import SafetensorError
 
 from . import __version__
 from .dataset import Dataset
 from .density import ChargeDensity
 from .errors import RhosightError
+
+if TYPE_CHECKING:
+    from .explain import Explanation, Explanations
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +64,7 @@ class SavedModel(ABC):
         self.units: dict[str, str] = {}
         self.scores: dict[str, dict[str, float]] = {}
         self.about: dict[str, Any] = {}
+        self._explains: Callable[[Any, bool], Explanation] | None = None
 
     @property
     @abstractmethod
@@ -87,6 +92,61 @@ class SavedModel(ABC):
     ) -> pd.DataFrame:
         """As :meth:`predict`, with the intervals of the models that have them."""
         return self.predict(materials, progress)
+
+    def explain(
+        self,
+        materials: Any,
+        details: bool = True,
+        background: Dataset | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Explanation | Explanations:
+        """Why it predicts what it does: modalities, and places, words or descriptors within them.
+
+        Parameters
+        ----------
+        materials
+            As :meth:`predict` takes them; one density (or, where that is enough, structure) by
+            itself gives one explanation.
+        details
+            Whether to look into the modalities; what each adds as a whole takes less time.
+        background
+            Materials that predictions are compared with. Default: those of the training part. A
+            network does not keep them; they are found if they come with the package.
+        progress
+            Called with ("explanations", done, all).
+
+        Returns
+        -------
+        :class:`rhosight.explain.Explanation`, or :class:`rhosight.explain.Explanations` in the
+        order given.
+
+        Raises
+        ------
+        RhosightError
+            If the model is not fitted, a material lacks what it reads, or there is no background.
+        """
+        from .explain import Explanations
+
+        self._check_fitted()
+        one = isinstance(materials, (ChargeDensity, Structure))
+        if isinstance(materials, Structure):
+            materials = {materials.composition.reduced_formula: materials}
+        elif one:
+            materials = [materials]
+        warn_of_other_codes(codes_of(materials), self.about.get("codes", []))
+        if background is None:
+            self._explains = self._explains or self._explainer(None)
+        explains = self._explains if background is None else self._explainer(background)
+        found = []
+        for part in _one_by_one(materials):
+            found.append(explains(part, details))
+            if progress:
+                progress("explanations", len(found), len(materials))
+        return found[0] if one else Explanations(found)
+
+    @abstractmethod
+    def _explainer(self, background: Dataset | None) -> Callable[[Any, bool], Explanation]:
+        """What explains one material, given as :meth:`predict` takes several."""
 
     @abstractmethod
     def _write(self, folder: Path) -> dict[str, Any]:
@@ -177,6 +237,7 @@ class SavedModel(ABC):
 
     def _remember(self, dataset: Dataset, **more: Any) -> None:
         """What the card and later warnings need to know of the training part."""
+        self._explains = None  # that of an earlier fit
         self.units = {name: dataset.units[name] for name in self.targets}
         self.about = {
             "dataset": dataset.metadata.get("name", ""),
@@ -286,6 +347,14 @@ def read_config(folder: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
             f"{folder}: not a readable rhosight model ({error}); train or download it again"
         ) from error
     return path, config
+
+
+def _one_by_one(materials: Any) -> Iterator[Any]:
+    """A dataset, a list, or name → structure, in parts of one material each."""
+    if isinstance(materials, Mapping):
+        yield from ({name: structure} for name, structure in materials.items())
+    else:
+        yield from (materials[number : number + 1] for number in range(len(materials)))
 
 
 def codes_of(materials: Dataset | Sequence[Any] | Mapping[str, Any]) -> set[str]:
