@@ -47,6 +47,9 @@ def add_endpoints(jobs: Jobs, materials: list[dict[str, str]]) -> None:
         visitor = str(request.session_hash)
         return await _answer(jobs.block(visitor, key, kind, "data"))
 
+    async def explain(request: gr.Request, key: str) -> dict[str, Any]:
+        return await _answer(jobs.explain(str(request.session_hash), key))
+
     def forget(key: str) -> str:
         jobs.forget(key)
         return "deleted"
@@ -87,6 +90,15 @@ def add_endpoints(jobs: Jobs, materials: list[dict[str, str]]) -> None:
         api_name="block",
         api_description=(
             "Atoms (Å) in the conventional cell, and one kind of density (e/Å³) on a grid in it."
+        ),
+        **FREE,
+    )
+    gr.api(
+        explain,
+        api_name="explain",
+        api_description=(
+            "Shapley values of each modality: base (the mean over the training materials) and "
+            "they sum to the prediction."
         ),
         **FREE,
     )
