@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import json
 from functools import cache
 from typing import Any
 from urllib.parse import urlencode
@@ -35,7 +36,7 @@ def status(now: Update | str) -> str:
     if isinstance(now, Update):
         if now.place:
             ahead = now.place - 1
-            now = "next in line" if not ahead else f"waiting: {ahead} before you"
+            now = now.label or ("next in line" if not ahead else f"waiting: {ahead} before you")
         else:
             now = now.label
     return _render("status", text=now)
@@ -66,6 +67,39 @@ def plane(found: dict[str, Any]) -> str:
 def downloads(key: str, hkl: list[int], offset: float, window: float) -> str:
     query = urlencode({"hkl": ",".join(map(str, hkl)), "offset": offset, "window": window})
     return _render("downloads", key=key, query=query)
+
+
+def explanation(found: dict[str, Any]) -> str:
+    """What each modality adds to each property, from the mean to the prediction."""
+    targets = []
+    for target, unit in found["units"].items():
+        shares = {name: values[target] for name, values in found["modalities"].items()}
+        longest = max(map(abs, shares.values())) or 1.0
+        targets.append(
+            {
+                "name": NAMES.get(target, target),
+                "unit": unit,
+                "digits": DIGITS.get(unit, 3),
+                "base": found["base"][target],
+                "prediction": found["prediction"][target],
+                "shares": [
+                    {
+                        "modality": name,
+                        "about": found["players"][name],
+                        "value": value,
+                        "width": 50 * abs(value) / longest,
+                    }
+                    for name, value in shares.items()
+                ],
+            }
+        )
+    content = json.dumps(found, indent=1, ensure_ascii=False).encode()
+    return _render(
+        "explanation",
+        targets=targets,
+        players=found["players"],
+        json=base64.b64encode(content).decode(),
+    )
 
 
 def _properties(result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -103,6 +137,10 @@ def _fixed(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
+def _signed(value: float, digits: int) -> str:
+    return f"{'+' if value > 0 else ''}{_fixed(value, digits)}"
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -113,6 +151,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["fixed"] = _fixed
+    environment.filters["signed"] = _signed
     return environment
 
 

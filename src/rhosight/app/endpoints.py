@@ -47,6 +47,9 @@ def add_endpoints(jobs: Jobs, materials: list[dict[str, str]]) -> None:
         visitor = str(request.session_hash)
         return await _answer(jobs.block(visitor, key, kind, "data"))
 
+    async def explain(request: gr.Request, key: str) -> dict[str, Any]:
+        return await _answer(jobs.explain(str(request.session_hash), key))
+
     def forget(key: str) -> str:
         jobs.forget(key)
         return "deleted"
@@ -91,6 +94,15 @@ def add_endpoints(jobs: Jobs, materials: list[dict[str, str]]) -> None:
         **FREE,
     )
     gr.api(
+        explain,
+        api_name="explain",
+        api_description=(
+            "Shapley values of each modality: base (the mean over the training materials) and "
+            "they sum to the prediction."
+        ),
+        **FREE,
+    )
+    gr.api(
         list_materials,
         api_name="materials",
         api_description="The bundled materials: id and formula.",
@@ -116,7 +128,7 @@ async def _answer(
             elif progress is None:
                 continue
             elif update.place:
-                progress(0, desc=f"waiting, place {update.place}")
+                progress(0, desc=update.label or f"waiting, place {update.place}")
             else:
                 progress((update.step, update.steps), desc=update.label)
     except RhosightError as error:

@@ -77,6 +77,11 @@ class Jobs:
         async for update in self._pool.run(visitor, "block", self._store.folder(key), arguments):
             yield update
 
+    async def explain(self, visitor: str, key: str) -> AsyncIterator[Update]:
+        """What each modality adds; see :func:`rhosight.app.tasks.explain`."""
+        async for update in self._pool.run(visitor, "explain", self._store.folder(key), {}):
+            yield update
+
     def forget(self, key: str) -> None:
         """Delete what is kept of a material."""
         self._store.delete(key)

@@ -42,6 +42,11 @@ def theme() -> gr.Theme:
         font=[gr.themes.Font(name) for name in fonts],
         font_mono=[gr.themes.Font(name) for name in mono],
         radius_size="sm",
+    ).set(
+        body_text_color_subdued="*neutral_500",
+        body_text_color_subdued_dark="*neutral_400",
+        block_label_text_color="*neutral_500",
+        block_label_text_color_dark="*neutral_300",
     )
 
 
@@ -66,9 +71,9 @@ def build_page(jobs: Jobs, limits: Limits, materials: list[dict[str, str]]) -> g
         key = gr.State("")
         with gr.Row(elem_id="choose", equal_height=True):
             file = gr.File(
-                label=f"CHGCAR, cube, XSF or CIF, up to {limits.file_bytes / MIB:g} MiB",
+                label=f"CHGCAR, cube, XSF or CIF, {limits.file_bytes / MIB:g} MiB at most",
                 elem_id="file",
-                height=132,
+                height=150,
                 scale=3,
                 min_width=280,
             )
@@ -111,7 +116,7 @@ def build_page(jobs: Jobs, limits: Limits, materials: list[dict[str, str]]) -> g
                     1,
                     0,
                     step=0.02,
-                    label="Offset, interplanar spacings",
+                    label="Offset, spacings d",
                     min_width=240,
                     buttons=[],
                     elem_id="offset",
@@ -144,12 +149,16 @@ def build_page(jobs: Jobs, limits: Limits, materials: list[dict[str, str]]) -> g
                 )
             solid = gr.Plot(show_label=False, elem_id="solid")
         nearest = gr.HTML("", elem_id="nearest")
+        with gr.Column(visible=False, elem_id="why") as why:
+            gr.HTML(cards.heading("Why this prediction"))
+            explain = gr.Button("Explain", size="sm", elem_id="explain")
+            explanation = gr.HTML("")
 
         plane = [*indices, offset, window]
         outputs = [
             *(key, file, material, status, cancel, summary, nearest),
             *(density, *indices, offset, plane_line, *figures, downloads),
-            *(crystal, shown, level, solid),
+            *(crystal, shown, level, solid, why, explain, explanation),
         ]
 
         async def show(
@@ -159,7 +168,7 @@ def build_page(jobs: Jobs, limits: Limits, materials: list[dict[str, str]]) -> g
             window: float,
             request: gr.Request,
         ) -> AsyncIterator[dict[Any, Any]]:
-            if not file and not material:
+            if not file and not material:  # the field was emptied
                 return
             visitor = str(request.session_hash)
             yield {status: cards.status("starting"), cancel: gr.Button(visible=True)}
@@ -182,6 +191,9 @@ def build_page(jobs: Jobs, limits: Limits, materials: list[dict[str, str]]) -> g
                     nearest: cards.nearest(result),
                     density: gr.Column(visible=has_density),
                     crystal: gr.Column(visible=True),
+                    why: gr.Column(visible=True),
+                    explain: gr.Button(visible=True),
+                    explanation: "",
                 }
                 if has_density:
                     async for update in jobs.slices(visitor, new_key, None, 0.0, window, "figures"):
@@ -246,6 +258,21 @@ def build_page(jobs: Jobs, limits: Limits, materials: list[dict[str, str]]) -> g
                 **shown_slices(key, found, offset, window),
             }
 
+        async def tell_why(key: str, request: gr.Request) -> AsyncIterator[dict[Any, Any]]:
+            yield {cancel: gr.Button(visible=True)}
+            done = {status: cards.status(""), cancel: gr.Button(visible=False)}
+            try:
+                async for update in jobs.explain(str(request.session_hash), key):
+                    yield {status: cards.status(update), explanation: cards.status(update)}
+                found = update.result or {}
+                yield {
+                    **done,
+                    explain: gr.Button(visible=False),
+                    explanation: cards.explanation(found),
+                }
+            except RhosightError as error:
+                yield {**done, explanation: cards.problem(error)}
+
         def leave(request: gr.Request) -> None:
             jobs.leave(str(request.session_hash))
 
@@ -268,11 +295,16 @@ def build_page(jobs: Jobs, limits: Limits, materials: list[dict[str, str]]) -> g
             preprocess=False,
             **again,
         )
+        asked = explain.click(tell_why, [key], [status, cancel, explain, explanation], **again)
         cancel.click(
-            lambda: {status: cards.status("cancelled"), cancel: gr.Button(visible=False)},
+            lambda: {
+                status: cards.status("cancelled"),
+                cancel: gr.Button(visible=False),
+                explanation: "",
+            },
             None,
-            [status, cancel],
-            cancels=[started],
+            [status, cancel, explanation],
+            cancels=[started, asked],
             queue=False,
             **private,
         )

@@ -39,7 +39,7 @@ class Update:
     place
         Jobs that are served before it, itself included; 0 once it runs.
     label, step, steps
-        What it does, and how far it is.
+        What it does or waits for, and how far it is.
     result
         The answer, with the last update.
     """
@@ -82,6 +82,7 @@ class Pool:
         self._keepers: list[asyncio.Task] = []
         self._workers: dict[int, Worker] = {}
         self._running: dict[_Job, asyncio.Task] = {}
+        self._ready = False  # whether a process has ever been
 
     @property
     def pids(self) -> list[int]:
@@ -125,7 +126,7 @@ class Pool:
         said = None
         try:
             while job.outcome is None:
-                update = job.update if job.runs else Update(place=self._place(job))
+                update = job.update if job.runs else self._waits(job)
                 if update != said or not job.changed.is_set():
                     yield update
                 said = update
@@ -157,8 +158,9 @@ class Pool:
         for turn in range(max(map(len, queues), default=0)):
             yield from (queue[turn] for queue in queues if turn < len(queue))
 
-    def _place(self, job: _Job) -> int:
-        return next((i for i, other in enumerate(self._turns(), start=1) if other is job), 1)
+    def _waits(self, job: _Job) -> Update:
+        place = next((i for i, other in enumerate(self._turns(), start=1) if other is job), 1)
+        return Update(place=place, label="" if self._ready else "the server is getting ready")
 
     def _take(self) -> _Job:
         """The next job; its visitor goes to the end of the line."""
@@ -216,6 +218,7 @@ class Pool:
             worker = self._workers[number] = Worker(self._limits)
             try:
                 await worker.ready()
+                self._ready = True
                 return worker
             except (WorkerDied, TimeoutError):
                 worker.kill()

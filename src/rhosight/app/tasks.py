@@ -117,10 +117,22 @@ def block(
     return {"figure": figure, "kind": found.kind, "level": level}
 
 
+def explain(
+    arguments: dict[str, Any], limits: Limits, progress: Callable[[str, int, int], None]
+) -> dict[str, Any]:
+    """What each modality adds to the prediction; see :meth:`SavedModel.explain`."""
+    crystal = reading.kept(Path())
+    progress("explaining: predictions without each kind of knowledge", 0, 1)
+    model = _model("best" if _reads_density(crystal) else "no-dft")
+    one = crystal if model.uses_density else structure_of(crystal)
+    return model.explain(one, details=False).to_dict()
+
+
 TASKS: dict[str, Task] = {
     "analyse": analyse,
     "slices": slices,
     "block": block,
+    "explain": explain,
 }
 
 
@@ -168,7 +180,7 @@ def _prediction(crystal: Crystal) -> tuple[dict[str, Any], list[str]]:
     structure = structure_of(crystal)
     if not isinstance(crystal, ChargeDensity):
         return _predict("no-dft", structure), []
-    if not {"total", "difference"} <= set(crystal.grids):
+    if not _reads_density(crystal):
         have = ", ".join(crystal.grids)
         return _predict("no-dft", structure), [
             f"Predicted from the structure alone: the best model reads total and difference, and "
@@ -181,6 +193,11 @@ def _prediction(crystal: Crystal) -> tuple[dict[str, Any], list[str]]:
         "quantity, so predictions may be off."
     ]
     return _predict("best", crystal), notes if others else []
+
+
+def _reads_density(crystal: Crystal) -> bool:
+    """Whether there is all that `best` reads."""
+    return isinstance(crystal, ChargeDensity) and {"total", "difference"} <= set(crystal.grids)
 
 
 def _neighbour(material_id: str, distance: float) -> dict[str, Any]:
