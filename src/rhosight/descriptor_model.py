@@ -485,6 +485,15 @@ def _crystals(materials: Materials) -> Crystals:
     return materials if isinstance(materials, Sequence) else list(materials)
 
 
+def _names(materials: Materials) -> list[str]:
+    """What the table calls them."""
+    if isinstance(materials, Dataset):
+        return materials.ids
+    if isinstance(materials, Mapping):
+        return list(materials)
+    return [density.name for density in _crystals(materials)]
+
+
 def _structure(crystal: ChargeDensity | Structure) -> Structure:
     return crystal.structure if isinstance(crystal, ChargeDensity) else crystal
 
