@@ -22,9 +22,9 @@ lint: .venv/dev.stamp
 docs: .venv/dev.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# Run the notebooks of the documentation from their first cell to their last.
+# Run the notebooks of the documentation, and its code blocks that take minutes.
 notebooks: .venv/dev.stamp
-	$(BIN)/python -m pytest -m slow tests/test_notebooks.py
+	$(BIN)/python -m pytest -m slow tests/test_notebooks.py tests/test_docs.py
 
 # dist/*.whl, installed into an environment of its own, where it has to predict.
 wheel: .venv/dev.stamp

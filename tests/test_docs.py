@@ -34,7 +34,7 @@ FENCE = re.compile(
     r"(?P<code>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
-MARK = re.compile(r"<!-- (?P<word>not run|slow): (?P<reason>.{15,}?) -->")
+MARK = re.compile(r"<!-- (?P<word>not run|slow): (?P<reason>.{8,}?) -->")
 
 
 @dataclass(frozen=True)

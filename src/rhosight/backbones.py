@@ -85,7 +85,8 @@ class ImageBackbone(_Encoder):
         super().__init__()
         self.name = name
         self.model = _timm_model(name, pretrained, classifier)
-        self.width = self.model.num_classes if classifier else self.model.num_features
+        # of what leaves the model: MobileNetV3's head is wider than its last stage (num_features)
+        self.width = self.model.num_classes if classifier else self.model.head_hidden_size
         config = self.model.pretrained_cfg
         mean, std = torch.tensor(config["mean"]), torch.tensor(config["std"])
         self.register_buffer("mean", mean.view(1, 3, 1, 1), persistent=False)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 import numpy as np
 import pandas as pd
@@ -232,6 +232,13 @@ class Ensemble(SavedModel):
         outside = self._domain.reasons(*_domain_features(structures)) if len(names) else []
         index = pd.Index(names, name="material_id")
         return pd.DataFrame(columns | {"outside": outside}, index=index)
+
+    def explainer(self, background: Dataset | None = None) -> NoReturn:
+        """None of its own: its networks are explained one by one."""
+        raise RhosightError(
+            "an ensemble is explained member by member: load the folder member-1 inside its own "
+            "with load_model, or explain one of its `networks`"
+        )
 
     def _half_widths(
         self, values: np.ndarray, mean: np.ndarray, residuals: np.ndarray
