@@ -68,8 +68,8 @@ def small(checkpoints: dict[str, str], **changes) -> Recipe:
         "image": ImageSettings().model_copy(update={"size": SIZE}),
         "extent": "formula",
         "element_steps": 0,
-        "epochs": (1, 2),
-        "stacked_epochs": (1, 1),
+        "epochs": (0, 2),
+        "stacked_epochs": (0, 1),
         "views": 1,
         "tuned_blocks": 1,
         "lora_rank": 2,
@@ -156,7 +156,7 @@ class TestWhatLearns:
         assert drifted == expected
 
     def test_the_default_freezes_and_adds_nothing(self, checkpoints, materials):
-        recipe = small(checkpoints, modality="image+text", epochs=(1, 1))
+        recipe = small(checkpoints, modality="image+text", epochs=(0, 1))
         assert recipe.tuned == Recipe().tuned == "all"
         network = PropertyModel(recipe).fit(materials).network
         torch.manual_seed(recipe.seed)
@@ -193,7 +193,8 @@ def stored(folder: Path) -> dict[str, int]:
 
 class TestSaved:
     def test_updates_are_stored_without_the_packages_weights(self, materials, tmp_path):
-        model = PropertyModel(bundled(modality="image+text", tuned="lora")).fit(materials)
+        recipe = bundled(modality="image+text", tuned="lora", epochs=(0, 1))
+        model = PropertyModel(recipe).fit(materials)
         model.save_pretrained(tmp_path / "model")
         loaded = PropertyModel.from_pretrained(tmp_path / "model")
         pd.testing.assert_frame_equal(loaded.predict(materials), model.predict(materials))
@@ -250,7 +251,7 @@ class TestSaved:
         from safetensors.torch import load_file, save_file
 
         folder = tmp_path / "model"
-        PropertyModel(bundled(tuned="lora", epochs=(1, 0))).fit(materials).save_pretrained(folder)
+        PropertyModel(bundled(tuned="lora", epochs=(0, 1))).fit(materials).save_pretrained(folder)
         path, weights = folder / "config.json", folder / "model.safetensors"
         config = json.loads(path.read_text())
         tensors = load_file(weights)
@@ -264,7 +265,7 @@ class TestSaved:
             PropertyModel.from_pretrained(folder)
 
     def test_a_model_from_before_there_was_a_choice_loads(self, checkpoints, materials, tmp_path):
-        model = PropertyModel(small(checkpoints, epochs=(1, 1))).fit(materials)
+        model = PropertyModel(small(checkpoints)).fit(materials)
         model.save_pretrained(tmp_path / "model")
         path = tmp_path / "model" / "config.json"
         config = json.loads(path.read_text())
@@ -280,7 +281,7 @@ def test_an_interrupted_run_with_updates_ends_as_one_that_was_not(
     checkpoints, materials, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("rhosight.loop.CHECKPOINT_SECONDS", 0.0)
-    recipe = small(checkpoints, tuned="lora", epochs=(1, 4))
+    recipe = small(checkpoints, tuned="lora", epochs=(0, 4))
     whole = PropertyModel(recipe).fit(materials)
     epochs = []
 
@@ -303,7 +304,7 @@ def test_an_interrupted_run_with_updates_ends_as_one_that_was_not(
 
 class TestPrecision:
     def test_half_precision_learns_and_keeps_whole_weights(self, checkpoints, materials):
-        recipe = small(checkpoints, modality="image+text")
+        recipe = small(checkpoints, modality="clip")
         whole = PropertyModel(recipe).fit(materials).predict(materials)
         half = PropertyModel(recipe, precision="bf16-mixed").fit(materials)
         weights = {v.dtype for v in half.network.state_dict().values() if v.is_floating_point()}

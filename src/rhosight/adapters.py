@@ -37,16 +37,9 @@ def limit_tuning(network: nn.Module, recipe: Recipe) -> None:
         encoder.requires_grad_(False)
         if recipe.tuned == "lora":
             _add_updates(encoder, recipe.lora_rank)
-            continue
-        for blocks in _towers(encoder):
-            if recipe.tuned_blocks > len(blocks):
-                raise RhosightError(
-                    f"recipe: tuned_blocks: {encoder.name} has {len(blocks)}, not "
-                    f"{recipe.tuned_blocks}; give fewer, or tuned 'all'"
-                )
-            for block in blocks[-recipe.tuned_blocks :]:
-                for parameter in block:
-                    parameter.requires_grad_(True)
+        else:
+            _release_last(encoder, recipe.tuned_blocks)
+        encoder.train(encoder.training)  # what is frozen now goes to evaluation mode
 
 
 def stored_state(network: nn.Module, recipe: Recipe) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -120,6 +113,19 @@ def _wrapped(key: str) -> str:
     """Where peft keeps a tensor of a layer that has an update."""
     layer, _, tensor = key.rpartition(".")
     return f"{layer}.base_layer.{tensor}"
+
+
+def _release_last(encoder: Encoder, count: int) -> None:
+    """Let the last blocks of each of an encoder's networks learn again."""
+    for blocks in _towers(encoder):
+        if count > len(blocks):
+            raise RhosightError(
+                f"recipe: tuned_blocks: {encoder.name} has {len(blocks)}, not {count}; give fewer, "
+                "or tuned 'all'"
+            )
+        for block in blocks[-count:]:
+            for parameter in block:
+                parameter.requires_grad_(True)
 
 
 def _add_updates(encoder: Encoder, rank: int) -> None:
