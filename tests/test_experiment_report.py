@@ -377,8 +377,7 @@ FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-backgroun
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path; install chromium")
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
 def test_report_in_a_browser(page: Path, width: int, scheme: str):
     """No requests beyond the file, no script errors, no sideways scrolling, nothing unnamed."""
     api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
