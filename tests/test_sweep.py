@@ -24,7 +24,7 @@ QUICK = {
     "modality": "text",
     "extent": "formula",
     "element_steps": 0,
-    "epochs": [2, 0],
+    "epochs": [3, 0],
     "views": 1,
     "augment": False,
     "targets": ["efermi", "bulk_modulus_vrh"],
@@ -79,7 +79,7 @@ def test_our_spaces_begin_with_our_recipes():
 def test_a_parameter_sets_its_fields():
     recipe = SPACE.recipe_of({"rate": 0.02, "dropout": 0.3, "batch": "small"})
     assert recipe.learning_rate == (0.02, Recipe().learning_rate[1])
-    assert (recipe.dropout, recipe.batch_size[0], recipe.epochs) == (0.3, 8, (2, 0))
+    assert (recipe.dropout, recipe.batch_size[0], recipe.epochs) == (0.3, 8, (3, 0))
     assert SPACE.with_targets(("efermi",)).recipe_of({}).targets == ("efermi",)
 
 
