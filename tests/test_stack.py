@@ -11,7 +11,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from rhosight import ChargeDensity, PropertyModel, Recipe, RhosightError, load_model
+from rhosight import (
+    ChargeDensity,
+    PropertyModel,
+    Recipe,
+    RhosightError,
+    cross_validate,
+    load_model,
+)
 from rhosight.blocks import block_table, to_blocks
 from rhosight.cli import app
 from rhosight.dataset import Dataset
@@ -266,3 +273,19 @@ def test_a_padded_masked_image_is_the_image_in_its_middle(few: Dataset):
     np.testing.assert_allclose(
         padded[:, 7:-7, 7:-7], density_image(few[0].density, settings), atol=1e-6
     )
+
+
+@pytest.mark.slow
+def test_cross_validation_shows_the_parts_and_the_stack(some: Dataset):
+    recipe = Recipe(modality="image", descriptors=("volume", "prototype"), **SMALL)
+    result = cross_validate(some, recipe, n_splits=3, only_folds=1)
+    table = result.summary()
+    shown = [(model, stage) for target, model, stage in table.index if target == "efermi"]
+    assert shown[-5:] == [
+        ("image", "head"),
+        ("image", "fine-tuning"),
+        ("descriptors", "head"),
+        ("image+descriptors", "head"),
+        ("image+descriptors", "fine-tuning"),
+    ]
+    assert table["validation"]["rmse"].notna().all()

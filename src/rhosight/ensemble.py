@@ -40,8 +40,8 @@ LEVEL = 0.9
 
 
 class Ensemble(SavedModel):
-    """Networks of one recipe, each left without one fold of the training part (or one for each
-    fold and seed), with calibrated intervals and a training domain.
+    """Networks of one recipe, one for each fold of the training part and seed, trained without that
+    fold; with calibrated intervals and a training domain.
 
     Parameters
     ----------
