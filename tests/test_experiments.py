@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from rhosight import RhosightError
 from rhosight.dataset import Dataset, load_dataset
 from rhosight.experiments import EXPERIMENTS, JobFolder, Plan, Preset, preset_named, reproduce
+from rhosight.experiments.published import BEGIN, END, insert, markdown
 from rhosight.experiments.records import compare_runs, list_jobs, show_job
 from rhosight.image import ImageSettings
 from rhosight.recipe import Pretraining, Recipe
@@ -154,6 +157,65 @@ def test_records_say_what_a_folder_holds(finished) -> None:
     assert settings.empty
 
 
+def test_results_outlive_new_fields_of_the_recipe(finished, tmp_path) -> None:
+    """A folder of an earlier version: recipes without a field of today, another name."""
+    shutil.copytree(finished / "jobs", tmp_path / "jobs")
+    renamed = {}
+    for path in sorted(
+        (tmp_path / "jobs").iterdir(), key=lambda path: "pretraining" not in path.name
+    ):
+        file = path / "job.json"
+        basis = json.loads(file.read_text())
+        assert basis["recipe"].pop("devices") == 1
+        basis["needs"] = [renamed[name] for name in basis["needs"]]
+        file.write_text(json.dumps(basis | {"versions": basis["versions"] | {"rhosight": "0.0"}}))
+        renamed[path.name] = f"{path.name[:-12]}{len(renamed):012d}"
+        path.rename(path.with_name(renamed[path.name]))
+    folder, jobs = JobFolder(tmp_path), [entry.job for entry in tiny_plan().chosen_clip()]
+    assert all(folder.finished(job) for job in jobs if job.split.repeat == 0)
+    file = folder.path(jobs[0]) / "job.json"
+    basis = json.loads(file.read_text())
+    basis["recipe"]["dropout"] = 0.5  # what was done otherwise is another job
+    file.write_text(json.dumps(basis))
+    assert not JobFolder(tmp_path).finished(jobs[0])
+
+
+def published_settings(folder: Path) -> None:
+    settings = {"repeats": 2, "n_splits": 5, "preset": "offline", "command": "rhosight reproduce"}
+    (folder / "settings.json").write_text(json.dumps(settings))
+
+
+def test_readme_gets_its_table_from_published_results(finished, tmp_path) -> None:
+    target, model = "efermi", {"extent": "all", "model": "image+text", "stage": "fine-tuning"}
+    scores = {"r2": 0.91, "r2_std": 0.02, "paper_r2": 0.8}
+    rows = [model | scores | {"target": target, "part": part} for part in ("validation", "test")]
+    pd.DataFrame(rows).to_csv(tmp_path / "figure2.csv", index=False)
+    published_settings(tmp_path)
+    readme = tmp_path / "README.md"
+    readme.write_text(f"# a\n{BEGIN}\nold\n{END}\nb\n")
+    assert insert(readme, tmp_path)
+    text = readme.read_text()
+    assert text.startswith("# a\n") and text.endswith(f"{END}\nb\n") and "old" not in text
+    row = "| image+text (`all`) | 0.91 ± 0.02, 0.91 ± 0.02 (*paper* 0.80, 0.80) |"
+    assert row in text.splitlines()
+    assert not insert(readme, tmp_path)
+    readme.write_text("no markers")
+    with pytest.raises(RhosightError, match="no <!-- results: begin -->"):
+        insert(readme, tmp_path)
+    with pytest.raises(RhosightError, match=r"figure2\.csv: not there"):
+        markdown(finished)
+
+
+def test_the_readme_and_the_committed_results_agree() -> None:
+    root = Path(__file__).parents[1]
+    text = (root / "README.md").read_text(encoding="utf-8")
+    if BEGIN not in text:
+        pytest.skip("the README has no table of results yet")
+    table = text.split(BEGIN)[1].split(END)[0].strip()
+    assert table == markdown(root / "docs" / "results")
+
+
+@pytest.mark.slow
 def test_tables_have_the_papers_figures_and_baselines(finished, tmp_path) -> None:
     plan = tiny_plan()
     folder = JobFolder(tmp_path)
