@@ -90,17 +90,23 @@ def _short(name: str) -> str:
 def draw_maps(why: Explanation, target: str) -> Figure:
     """Each slice that a network reads, and over it what its parts add to one target."""
     unit = why.units[target]
-    figure = Figure(figsize=(5.2 * len(why.maps), 5.6), layout="constrained")
+    figure = Figure(figsize=(5.2 * len(why.maps), 5.4), layout="constrained")
     axes = figure.subplots(1, len(why.maps), squeeze=False)[0]
     for axis, one in zip(axes, why.maps, strict=True):
         _draw_map(figure, axis, one, target, unit)
     name = NAMES.get(target, target)
-    total = sum(one.total(target) for one in why.maps)
+    start = why.starts["maps"][target]
     figure.suptitle(
-        f"{why.formula} ({why.name}), {name}: {why.prediction[target]:.3g} {unit}, of which the "
-        f"image adds {total:+.2g} to the {why.starts['maps'][target]:.3g} of the mean image",
+        f"{why.formula} ({why.name}), {name}: {why.prediction[target]:.3g} {unit}\n"
+        f"= {start:.3g} {unit} with the mean image, and what the slices add",
         fontsize=11,
     )
+    if not any(one.fourier for one in why.maps):
+        figure.supxlabel(
+            "nearest atoms are joined by a line in the plane, by a dotted one where it leaves the "
+            "plane; × where it passes through",
+            fontsize=9,
+        )
     return figure
 
 
