@@ -157,7 +157,7 @@ def test_descriptors_join_an_ensemble(dataset: Dataset):
     part = dataset[:24]
     blocks = {"descriptors": ("volume", "prototype"), "stacked_epochs": (2, 0), "epochs": (2, 0)}
     model = Ensemble(members=2, **{**TINY, **blocks}).fit(part)
-    inputs = next(model.networks[0].inputs_of(part[:3]))
+    inputs = model.networks[0].read(part[:3])
     other = dataclasses.replace(inputs, descriptors=inputs.descriptors.flip(0))
     for member in model.networks:
         assert member.network.inputs == ("image", "descriptors")

@@ -123,6 +123,8 @@ class Stage(L.LightningModule, ABC):
         # one seed per epoch: dropout and augmentation survive an interruption
         rank = (self.global_rank,) if self._shared else ()
         torch.manual_seed(self.plan.seed(self.current_epoch, *rank))
+        # Lightning keeps the mode that it finds, and whoever looked at features left evaluation
+        self.network.train()
 
     def configure_optimizers(self):
         groups = self.parameter_groups()

@@ -43,6 +43,7 @@ def slice_figure(slices: Slices, kind: str) -> str:
         "colorscale": _stops(colour_map_of(kind)),
         "colorbar": {
             "title": {"text": "e/Å³", "side": "top"},
+            "tickformat": ".2~g",
             "thickness": 10,
             "outlinewidth": 0,
             "len": 0.9,

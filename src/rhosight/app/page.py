@@ -13,7 +13,7 @@ from ..errors import RhosightError
 from . import cards
 from .endpoints import FREE, add_endpoints
 from .jobs import Jobs
-from .limits import MIB, Limits
+from .limits import MAX_INDEX, MIB, Limits
 from .pool import Update
 
 STYLE = Path(__file__).parent / "page.css"
@@ -103,8 +103,8 @@ def build_page(jobs: Jobs, limits: Limits, materials: list[dict[str, str]]) -> g
                         1,
                         label=name,
                         precision=0,
-                        minimum=-12,
-                        maximum=12,
+                        minimum=-MAX_INDEX,
+                        maximum=MAX_INDEX,
                         min_width=60,
                         elem_id=f"index-{name}",
                     )
@@ -166,6 +166,7 @@ def build_page(jobs: Jobs, limits: Limits, materials: list[dict[str, str]]) -> g
             material: str | None,
             kind: str,
             window: float,
+            old: str,
             request: gr.Request,
         ) -> AsyncIterator[dict[Any, Any]]:
             if not file and not material:  # the field was emptied
@@ -183,6 +184,7 @@ def build_page(jobs: Jobs, limits: Limits, materials: list[dict[str, str]]) -> g
                     yield {status: cards.status(update)}
                 result = update.result
                 new_key = result["key"]
+                jobs.forget(old)
                 has_density = bool(result["kinds"])
                 yield {
                     key: new_key,
@@ -290,7 +292,7 @@ def build_page(jobs: Jobs, limits: Limits, materials: list[dict[str, str]]) -> g
         started = gr.on(
             [file.upload, material.input],
             show,
-            [file, material, kind, window],
+            [file, material, kind, window, key],
             outputs,
             preprocess=False,
             **again,

@@ -1,0 +1,471 @@
+"""The web page and its API: real materials, hostile files, workers that die, and what is left."""
+
+from __future__ import annotations
+
+import asyncio
+import bz2
+import gzip
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rhosight.dataset import Dataset
+from rhosight.errors import RhosightError
+
+pytest.importorskip("gradio", reason="the web page needs rhosight[app]")
+gradio_client = pytest.importorskip("gradio_client")
+
+from rhosight.app.limits import MIB, Limits  # noqa: E402
+from rhosight.app.pool import Pool  # noqa: E402
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+]
+
+SECONDS = 30.0  # of a job, at most
+
+SERVER = f"""
+import asyncio
+import uvicorn
+from rhosight.app.limits import MIB, Limits
+from rhosight.app.site import create_site
+
+async def main():
+    limits = Limits(file_bytes=4 * MIB, text_bytes=32 * MIB, grid_points=400_000, seconds={SECONDS})
+    site = create_site(limits, 1)
+    server = uvicorn.Server(uvicorn.Config(site, port=0, log_level="warning"))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.05)
+    print(server.servers[0].sockets[0].getsockname()[1], site.state.store.root, flush=True)
+    await serving
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+@dataclass(frozen=True)
+class Server:
+    url: str
+    folder: Path
+    pid: int
+    log: Path
+
+    @property
+    def workers(self) -> list[int]:
+        """Process ids of its workers."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        lines = {int(c): Path(f"/proc/{c}/cmdline").read_bytes() for c in children}
+        return [pid for pid, line in lines.items() if b"spawn_main" in line]
+
+    def files(self) -> list[str]:
+        """What it keeps on disk."""
+        return [str(p.relative_to(self.folder)) for p in self.folder.rglob("*") if p.is_file()]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Server]:
+    """A server of its own, as ``rhosight serve`` starts it, with small limits and one worker."""
+    folder = tmp_path_factory.mktemp("server")
+    script, log = folder / "server.py", folder / "log"
+    script.write_text(SERVER)
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, script], stdout=subprocess.PIPE, stderr=errors, text=True, cwd=folder
+        )
+        port, root = process.stdout.readline().split()
+        found = Server(f"http://127.0.0.1:{port}", Path(root), process.pid, log)
+        yield found
+        workers = found.workers
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+    assert not Path(root).exists(), "the server left its folder behind"
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator:
+    found = gradio_client.Client(server.url, verbose=False)
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def chgcar(dataset: Dataset, tmp_path_factory) -> Path:
+    """The bundled density of silicon in VASP's format."""
+    path = tmp_path_factory.mktemp("silicon") / "CHGCAR"
+    dataset["mp-149"].density.to_chgcar(path)
+    return path
+
+
+def predict(client, path: Path | None = None, material: str = "", kind: str = "total") -> dict:
+    file = gradio_client.handle_file(str(path)) if path else None
+    return client.predict(file, material, kind, api_name="/predict")
+
+
+def problem(client, path: Path, kind: str = "total") -> str:
+    """What the API says of a file that it refuses."""
+    with pytest.raises(gradio_client.exceptions.AppError) as caught:
+        predict(client, path, kind=kind)
+    return str(caught.value)
+
+
+def test_prediction_is_that_of_the_model(client, chgcar, dataset):
+    """Through upload, worker and JSON the numbers are those of the library."""
+    import rhosight
+
+    found = predict(client, chgcar)
+    density = rhosight.ChargeDensity.from_file(chgcar)
+    expected = rhosight.load_model("best").predict_intervals([density]).iloc[0]
+    for target, of in found["properties"].items():
+        ends = expected[target], expected[f"{target}_low"], expected[f"{target}_high"]
+        assert (of["value"], of["low"], of["high"]) == pytest.approx(ends, rel=1e-6)
+    assert found["formula"] == "Si" and found["name"] == "CHGCAR"
+    assert found["nearest"][0]["material"] == "mp-149"
+    labels = dataset.targets.loc[found["nearest"][1]["material"]]
+    assert found["nearest"][1]["values"] == pytest.approx(labels.to_dict())
+
+
+def test_slice_is_that_of_the_library(client, dataset):
+    from rhosight.image import Channel, density_slice
+
+    key = predict(client, material="mp-149")["key"]
+    found = client.predict(key, 1, 1, 0, 0.25, 6.0, api_name="/slice")
+    channel = Channel(kind="difference", window=6.0, hkl=(1, 1, 0), offset=0.25)
+    expected = density_slice(dataset["mp-149"].density, channel, len(found["x"]), "spline")
+    assert np.allclose(found["values"]["difference"], expected, atol=1e-5)
+    block = client.predict(key, "total", api_name="/block")
+    assert block["elements"].count("Si") == 18 and np.allclose(block["edges"], 5.444, atol=1e-3)
+    assert client.predict(key, api_name="/forget") == "deleted"
+    with pytest.raises(gradio_client.exceptions.AppError, match="no longer here"):
+        client.predict(key, api_name="/slice")
+
+
+def test_cif_gets_the_model_of_structures(client, dataset, tmp_path):
+    path = tmp_path / "NaCl.cif"
+    dataset["mp-22862"].structure.to(filename=str(path))
+    found = predict(client, path)
+    assert found["model"] == "no-dft" and found["kinds"] == []
+    with pytest.raises(gradio_client.exceptions.AppError, match="holds no density"):
+        client.predict(found["key"], api_name="/slice")
+
+
+HEADER = "{}\n1.0\n3 0 0\n0 3 0\n0 0 3\n{}\n{}\nDirect\n0 0 0\n\n"
+SI = HEADER.format("Si", "Si", "1")
+BOMB = gzip.compress(SI.encode() + b" 9 9 9\n" + b"1.0\n" * 10**7)
+HOSTILE = {
+    "empty": ("CHGCAR", b"", "is empty"),
+    "text": ("CHGCAR", b"hello", "not a"),
+    "noise": ("CHGCAR", bytes(np.random.default_rng(0).integers(0, 256, 10**5, np.uint8)), ""),
+    "cut": ("CHGCAR", SI.encode() + b" 9 9 9\n1 2 3\n", "truncated"),
+    "huge grid": ("CHGCAR", SI.encode() + b" 99999 99999 99999\n1 2 3\n", "truncated"),
+    "large grid": ("CHGCAR", SI.encode() + b" 80 80 80\n" + b"1 " * 80**3, "400,000 at most"),
+    "many atoms": ("CHGCAR", HEADER.format("Si", "Si", "999999999").encode(), "CHGCAR"),
+    "NaN": ("CHGCAR", SI.encode() + b" 2 2 2\n" + b"nan " * 8, "NaN"),
+    "gzip bomb": ("CHGCAR.gz", BOMB, "CHGCAR.gz"),
+    "bzip2 bomb": ("CHGCAR.bz2", bz2.compress(b"\n" * 10**8), "CHGCAR.bz2"),
+    "no element": ("CHGCAR", HEADER.format("x", "Xx", "1").encode() + b" 2 2 2\n" + b"1 " * 8, ""),
+    "flat cell": ("CHGCAR", SI.replace("0 0 3", "3 0 0").encode() + b" 2 2 2\n" + b"1 " * 8, ""),
+    "CIF": ("a.cif", b"data_x\n_cell_length_a 1\n", "not a readable CIF"),
+    "CIF loop": ("a.cif", b"data_\nloop_\n_atom_site_label\n" + b"A\n" * 10**5, "CIF"),
+    "HDF5": ("a.h5", b"\x89HDF\r\n\x1a\n" + b"\0" * 100, "no HDF5"),
+    "pickle": ("a.pkl", b"\x80\x04\x95cos\nsystem\n", "not a density file"),
+    "name": ("<img src=x onerror=alert(1)>.cube", b"1\n", "img"),
+    "traversal": ("..%2f..%2fetc%2fpasswd", b"root:x:0:0\n", "not a density file"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_file_gets_a_sentence(client, server, tmp_path, case):
+    name, content, expected = HOSTILE[case]
+    path = tmp_path / name
+    path.write_bytes(content)
+    said = problem(client, path)
+    assert expected in said and "\n" not in said and len(said) < 400
+    assert str(server.folder) not in said and "Traceback" not in said and "<" not in said
+
+
+def test_too_large_a_file_is_refused_before_it_is_stored(client, server, tmp_path):
+    import httpx
+
+    content = b"1 " * (4 * MIB)
+    answer = httpx.post(f"{server.url}/gradio_api/upload", files={"files": ("a", content)})
+    assert answer.status_code == 413 and "4 MiB at most" in answer.json()["detail"]
+    assert not [name for name in server.files() if name.endswith("/a")]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/etc/passwd", "http://127.0.0.1:1/x", "../../../etc/passwd", "AAAAAAAAAAAAAAAAAAAAAA/CHGCAR"],
+)
+def test_no_file_but_an_upload_is_read(server, path):
+    """A request that calls something else an upload: a file of the server, an address, a guess."""
+    import httpx
+
+    file = {"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}
+    for place in ([file, "", "total"], [None, file, "total"], [None, "", [{"deep": file}]]):
+        answer = httpx.post(f"{server.url}/gradio_api/call/predict", json={"data": place})
+        assert answer.status_code == 400 and "no such upload" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/file=/etc/passwd",
+        "/gradio_api/proxy=http://127.0.0.1:1/",
+        "/monitoring",
+        "/gradio_api/vibe-code",
+        "/download/AAAAAAAAAAAAAAAAAAAAAA/..%2f..%2fpasswd",
+        "/static/../../../../etc/passwd",
+    ],
+)
+def test_what_the_page_does_not_need_is_closed(server, path):
+    import httpx
+
+    answer = httpx.get(f"{server.url}{path}")
+    assert answer.status_code in (403, 404) and "root:" not in answer.text
+
+
+def test_nothing_is_left_of_a_visitor(server, chgcar):
+    client = gradio_client.Client(server.url, verbose=False)
+    with pytest.raises(gradio_client.exceptions.AppError):
+        predict(client, Path(__file__))
+    assert not [name for name in server.files() if name.endswith(Path(__file__).name)]
+    key = predict(client, chgcar)["key"]
+    assert [name for name in server.files() if name.startswith(key)] == [f"{key}/density.parquet"]
+    client.predict(key, api_name="/forget")
+    assert not [name for name in server.files() if name.startswith(key)]
+    client.close()
+
+
+def test_turns_are_fair_and_places_are_told(server):
+    """Who has one job waits for one job of a visitor who has many."""
+    many, other = (gradio_client.Client(server.url, verbose=False) for _ in range(2))
+    predict(many, material="mp-149")  # the worker is warm
+    (pid,) = server.workers
+    os.kill(pid, signal.SIGSTOP)  # until all are in line
+    order: list[str] = []
+
+    def submit(client, name: str):
+        job = client.submit(None, "mp-149", "total", api_name="/predict")
+        job.add_done_callback(lambda _: order.append(name))
+        return job
+
+    jobs = [submit(many, "many") for _ in range(4)]
+    waits_for(lambda: said(jobs[-1]) == "waiting, place 3")
+    jobs.append(submit(other, "other"))
+    waits_for(lambda: said(jobs[-1]) == "waiting, place 2")
+    os.kill(pid, signal.SIGCONT)
+    for job in jobs:
+        job.result(timeout=60)
+    assert order.index("other") <= 2 and order.count("many") == 4
+    many.close(), other.close()
+
+
+def said(job) -> str:
+    """What a job last told of itself."""
+    progress = job.status().progress_data
+    return progress[0].desc if progress else ""
+
+
+def waits_for(true: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_a_visitor_cannot_fill_the_line():
+    async def run() -> str:
+        pool = Pool(1, Limits(waiting_each=2))
+        waiting = [pool.run("one", "analyse", None, {}) for _ in range(3)]
+        await anext(waiting[0])
+        await anext(waiting[1])
+        with pytest.raises(RhosightError) as caught:
+            await anext(waiting[2])
+        for job in waiting:
+            await job.aclose()
+        await anext(again := pool.run("one", "analyse", None, {}))
+        await again.aclose()
+        return str(caught.value)
+
+    assert "too many of your jobs" in asyncio.run(run())
+
+
+def test_serve_without_gradio_names_the_cure(monkeypatch):
+    from typer.testing import CliRunner
+
+    from rhosight.cli import app
+
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    result = CliRunner().invoke(app, ["serve"])
+    assert isinstance(result.exception, RhosightError)
+    assert "pip install 'rhosight[app]'" in str(result.exception)
+
+
+# in a browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    if not CHROMIUM.exists():
+        pytest.skip(f"needs {CHROMIUM}")
+    with playwright.sync_playwright() as running:
+        found = running.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(browser, server: Server) -> Iterator:
+    """The page on a phone, in the dark; requests to anywhere else and errors fail the test."""
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    found = context.new_page()
+    requests, errors = [], []
+    found.on("request", lambda request: requests.append(request.url))
+    found.on("pageerror", lambda error: errors.append(str(error)))
+    found.goto(server.url)
+    found.wait_for_selector("#material input")
+    yield found
+    away = [u for u in requests if not u.startswith((server.url, "data:", "blob:"))]
+    assert away == [] and errors == []
+    context.close()
+
+
+def test_drop_a_file_and_see(page, server, chgcar):
+    page.set_input_files("#file input[type=file]", chgcar)
+    page.wait_for_selector("#solid .js-plotly-plot", timeout=60_000)
+    assert "Si" in page.inner_text(".rho-name") and "CHGCAR" in page.inner_text(".rho-name")
+    assert page.locator(".rho-card").count() == 3
+    assert "90 % interval" in page.inner_text(".rho-card >> nth=0")
+    assert page.locator("#slice-total .js-plotly-plot").count() == 1
+    assert page.locator("#nearest tbody tr").count() == 5
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.evaluate("document.body.classList.contains('dark')")
+    # the offset, by keyboard; then the slice as data
+    before = page.get_attribute("a[href*='slice.csv']", "href")
+    page.locator("#offset input[type=range]").focus()
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    page.locator("#offset input[type=range]").dispatch_event("pointerup")
+    page.wait_for_function(
+        "old => document.querySelector(\"a[href*='slice.csv']\").getAttribute('href') !== old",
+        arg=before,
+    )
+    with page.expect_download() as saved:
+        page.click("a[href*='slice.csv']")
+    lines = Path(saved.value.path()).read_text().splitlines()
+    assert lines[0].startswith("x (Å),y (Å),total (e/Å³)") and len(lines) == 160**2 + 1
+    with page.expect_download() as saved:
+        page.click("text=Prediction as CSV")
+    assert "bulk_modulus_vrh" in Path(saved.value.path()).read_text()
+
+
+def test_choose_a_material_by_keyboard(page):
+    page.focus("#material input")
+    page.keyboard.type("mp-16495")
+    page.wait_for_selector("[role=option]")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#slice-spin .js-plotly-plot", timeout=60_000)
+    assert "AlCrFe2" in page.inner_text(".rho-name")
+    assert "trained on this material" in page.inner_text(".rho-notes")
+
+
+def test_hostile_file_in_the_browser(page, server, tmp_path):
+    """Its name and its comment stay text."""
+    comment = "<script>document.title='taken'</script><img src=x onerror=document.title='taken'>"
+    path = tmp_path / "<img src=x onerror=document.title='taken'>.vasp"
+    path.write_text(HEADER.format(comment, "Si", "1") + " 9 9 9\n1 2 3\n")
+    page.set_input_files("#file input[type=file]", path)
+    page.wait_for_selector(".rho-problem", timeout=60_000)
+    said = page.inner_text(".rho-problem")
+    assert "truncated" in said and str(server.folder) not in said
+    assert page.locator(".rho-problem img").count() == 0 and page.title() == "rhosight"
+
+
+def test_a_worker_that_dies(client, server):
+    """Its job gets a sentence."""
+    predict(client, material="mp-149")
+    (pid,) = server.workers
+    os.kill(pid, signal.SIGSTOP)
+    job = client.submit(None, "mp-149", "total", api_name="/predict")
+    waits_for(lambda: said(job) == "starting")
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(gradio_client.exceptions.AppError, match="process that read it died"):
+        job.result(timeout=60)
+
+
+def test_cancel(page, client, server):
+    """There is another worker; a job of it that hangs is given up at once."""
+    assert predict(client, material="mp-149")["formula"] == "Si"
+    (pid,) = server.workers
+    os.kill(pid, signal.SIGSTOP)
+    page.focus("#material input")
+    page.keyboard.type("mp-149")
+    page.wait_for_selector("[role=option]")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#cancel", state="visible")
+    waits_for(lambda: "starting" in page.inner_text("#status"))
+    page.click("#cancel")
+    page.wait_for_function("document.querySelector('#status').innerText.includes('cancelled')")
+    waits_for(lambda: pid not in server.workers)
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs(client, server, chgcar):
+    """It is killed after its time, and the next visitor gets a prediction of another."""
+    predict(client, material="mp-149")
+    (pid,) = server.workers
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(gradio_client.exceptions.AppError, match=f"stopped after {SECONDS:g} s"):
+        predict(client, chgcar)
+    assert predict(client, chgcar)["formula"] == "Si"
+    assert server.workers != [pid]
+
+
+@pytest.mark.slow
+def test_explanation_sums_to_the_prediction(client):
+    key = predict(client, material="mp-149")["key"]
+    found = client.predict(key, api_name="/explain")
+    for target, value in found["prediction"].items():
+        shares = [of[target] for of in found["modalities"].values()]
+        assert found["base"][target] + sum(shares) == pytest.approx(value, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_two_hundred_hostile_files_at_once(server, tmp_path):
+    """No crash, a sentence for each, no file kept, no memory that grows with them."""
+    paths = []
+    for number in range(200):
+        name, content, _ = list(HOSTILE.values())[number % len(HOSTILE)]
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / name).write_bytes(content)
+        paths.append(folder / name)
+    clients = [gradio_client.Client(server.url, verbose=False) for _ in range(20)]
+
+    def send(number: int) -> str:
+        return problem(clients[number % len(clients)], paths[number])
+
+    with ThreadPoolExecutor(40) as threads:
+        answers = list(threads.map(send, range(200)))
+    assert all(len(a) > 20 and str(server.folder) not in a for a in answers)
+    for client in clients:
+        client.close()
+    assert server.files() == []
