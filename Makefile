@@ -1,6 +1,7 @@
 # Two commands from a fresh machine: `make demo` and `make test`. All in .venv.
 
 PYTHON ?= python3
+WORKERS ?= 2
 BIN := .venv/bin
 
 .PHONY: demo test test-slow lint docs notebooks wheel models clean
@@ -9,7 +10,7 @@ demo: .venv/demo.stamp
 	$(BIN)/rhosight demo --out demo
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-slow: .venv/dev.stamp
 	$(BIN)/python -m pytest -m slow
