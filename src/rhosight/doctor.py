@@ -28,6 +28,8 @@ PAPER_WEIGHTS = {
 """Backbones of the paper, as a recipe calls them, and where the hub keeps their weights."""
 
 EXTRAS = {
+    "app": "the web page of `rhosight serve`",
+    "chgnet": "CHGNet's embedding as a row beside the baselines",
     "excel": "targets from Excel tables",
     "mp": "densities and labels of the Materials Project",
     "pyrho": "regridding as the paper did it",
