@@ -138,16 +138,17 @@ class SavedModel(ABC):
             materials = {materials.composition.reduced_formula: materials}
         elif one:
             materials = [materials]
-        warn_of_other_codes(codes_of(materials), self.about.get("codes", []))
         if background is None:
             explains = self._explains = self._explains or self.explainer()
         else:
             explains = self.explainer(background)
-        found = []
-        for part in _one_by_one(materials):
+        found, codes = [], set()
+        for part in _one_by_one(materials):  # may be read from files at this moment
             found.append(explains(part, details))
+            codes |= codes_of(part)
             if progress:
                 progress("explanations", len(found), len(materials))
+        warn_of_other_codes(codes, self.about.get("codes", []))
         return found[0] if one else Explanations(found)
 
     @abstractmethod
