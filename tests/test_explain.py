@@ -362,7 +362,7 @@ def test_summary_by_chemistry(best, dataset):
         found[:0].summary()
 
 
-@pytest.mark.parametrize("modality", ["image", "text"])
+@pytest.mark.parametrize("modality", ["image", pytest.param("text", marks=pytest.mark.slow)])
 def test_what_a_network_is_said_to_look_at_matters(network, parts, modality):
     curves = deletion_curves(network, parts[1][:3], modality, orders=3)
     areas = deletion_areas(curves)
