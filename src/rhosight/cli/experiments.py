@@ -92,7 +92,7 @@ def _tables(exhibit: Exhibit) -> Iterator[Table]:
         more = f" (first {rows} of {len(frame)} rows)" if len(frame) > rows else ""
         yield frame_table(frame.head(rows), heading + more)
         return
-    keys = [key for key in ("trial", "extent", "model", "stage") if frame.get(key, "").any()]
+    keys = [k for k in ("trial", "extent", "model", "stage") if k in frame and any(frame[k] != "")]
     parts = list(frame["part"].unique())
     for target, rows in frame.groupby("target", sort=False):
         unit = next(iter(rows["rmse_unit"].dropna()), "")
