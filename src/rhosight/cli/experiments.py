@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from .common import console, progress_bar
@@ -86,36 +87,39 @@ def reproduce(
 
 def _tables(exhibit: Exhibit) -> Iterator[Table]:
     """An exhibit for the terminal: of scores, one table a target with the paper's beside ours."""
+    from ..experiments.scores import row_name
+
     frame, heading = exhibit.table, f"{exhibit.heading}: {exhibit.title}"
     if not {"r2", "rmse", "part", "paper_r2"} <= set(frame):
-        rows = 12
+        rows = 12  # the rest is in the CSV file
         more = f" (first {rows} of {len(frame)} rows)" if len(frame) > rows else ""
         yield frame_table(frame.head(rows), heading + more)
         return
-    keys = [k for k in ("trial", "extent", "model", "stage") if k in frame and any(frame[k] != "")]
-    parts = list(frame["part"].unique())
+    keys = [key for key in ("trial", "model", "extent", "stage") if key in frame]
+    parts = [part for part in ("validation", "test") if part in set(frame["part"])]
     for target, rows in frame.groupby("target", sort=False):
         unit = next(iter(rows["rmse_unit"].dropna()), "")
-        table = Table(title=f"{heading}\n{target}: R² / RMSE{f' ({unit})' if unit else ''}")
-        for key in keys:
-            table.add_column(key)
+        title = f"{heading}\n{target}: R² / RMSE{f' ({unit})' if unit else ''}"
+        table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1))
+        table.add_column("model", no_wrap=True)
         for part in parts:
             table.add_column(part, justify="right")
             table.add_column("paper", justify="right", style="dim")
         for values, cells in rows.groupby(keys, sort=False):
+            trial, name = values[:-3], row_name(*values[-3:])
             shown = cells.set_index("part")
             scores = []
             for part in parts:
                 row = shown.loc[part] if part in shown.index else None
                 scores += ["", ""] if row is None else [_score(row), _printed(row)]
-            table.add_row(*values, *scores)
+            table.add_row(", ".join(filter(None, [*trial, name])), *scores)
         yield table
 
 
 def _score(row: pd.Series) -> str:
-    if row["r2_std"] == row["r2_std"]:  # more than one fold
-        return f"{row['r2']:.2f}±{row['r2_std']:.2f} / {row['rmse']:.3g}±{row['rmse_std']:.2g}"
-    return f"{row['r2']:.2f} / {row['rmse']:.3g}"
+    spread = "" if row["r2_std"] != row["r2_std"] else f"±{row['r2_std']:.2f}"
+    rmse = "" if row["rmse"] != row["rmse"] else f" / {row['rmse']:.3g}"
+    return f"{row['r2']:.2f}{spread}{rmse}"
 
 
 def _printed(row: pd.Series) -> str:
