@@ -185,7 +185,7 @@ class _Page:
             None,
             [*progress, self.explanation],
             cancels=[shown, explained],
-            queue=False,
+            **FREE,
             **private,
         )
         moved = [self.offset.release, self.window.release]
@@ -193,7 +193,7 @@ class _Page:
             moved += [number.submit, number.blur]
         gr.on(moved, self._cut, [self.key, *plane], cutting, **job)
         self.densest.click(
-            lambda: (0, 0, 0, 0), None, [*self.indices, self.offset], queue=False, **private
+            lambda: (0, 0, 0, 0), None, [*self.indices, self.offset], **FREE, **private
         ).then(self._cut, [self.key, *plane], cutting, **job)
         self.surface.input(self._draw, [self.key, self.surface], drawing, **job)
         self.level.input(None, [self.level, self.surface], None, js=_MOVE_LEVEL)
