@@ -45,7 +45,8 @@ from rhosight.app.site import create_site
 async def main():
     limits = Limits(file_bytes=4 * MIB, text_bytes=32 * MIB, grid_points=400_000, seconds={SECONDS})
     site = create_site(limits, 1)
-    server = uvicorn.Server(uvicorn.Config(site, port=0, log_level="warning"))
+    config = uvicorn.Config(site, port=0, log_level="warning", timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.05)
@@ -168,7 +169,7 @@ SI = HEADER.format("Si", "Si", "1")
 BOMB = gzip.compress(SI.encode() + b" 9 9 9\n" + b"1.0\n" * 10**7)
 HOSTILE = {
     "empty": ("CHGCAR", b"", "is empty"),
-    "text": ("CHGCAR", b"hello", "not a"),
+    "text": ("CHGCAR", b"hello", "CHGCAR"),
     "noise": ("CHGCAR", bytes(np.random.default_rng(0).integers(0, 256, 10**5, np.uint8)), ""),
     "cut": ("CHGCAR", SI.encode() + b" 9 9 9\n1 2 3\n", "truncated"),
     "huge grid": ("CHGCAR", SI.encode() + b" 99999 99999 99999\n1 2 3\n", "truncated"),

@@ -62,15 +62,45 @@ def build_page(jobs: Jobs, limits: Limits, materials: list[dict[str, str]]) -> g
     materials
         ``material`` (id) and ``formula`` of those that a visitor can choose.
     """
-    choices = [(f"{m['formula']} · {m['material']}", m["material"]) for m in materials]
-    with gr.Blocks(
-        title="rhosight", analytics_enabled=False, fill_width=True, delete_cache=None
-    ) as page:
-        page.max_threads = 2 * limits.waiting  # waiting is the pool's business
+    with gr.Blocks(title="rhosight", analytics_enabled=False, fill_width=True) as blocks:
+        blocks.max_threads = 2 * limits.waiting  # waiting is the pool's business
+        page = _Page(jobs)
+        page.lay_out(limits, materials)
+        page.connect(blocks)
+        add_endpoints(jobs, materials)
+    return blocks
+
+
+class _Page:
+    """The controls, from top to bottom, and what they do."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+
+    def lay_out(self, limits: Limits, materials: list[dict[str, str]]) -> None:
+        """Make the controls, in the block that is being built."""
         gr.HTML(cards.header())
-        key = gr.State("")
+        self.key = gr.State("")
+        self._lay_out_choice(limits, materials)
+        with gr.Row(elem_id="progress"):
+            self.status = gr.HTML(cards.status(""), elem_id="status")
+            self.cancel = gr.Button(
+                "Cancel", visible=False, size="sm", elem_id="cancel", min_width=90
+            )
+        self.summary = gr.HTML("", elem_id="summary")
+        with gr.Column(visible=False, elem_id="density") as self.density:
+            self._lay_out_plane()
+        with gr.Column(visible=False, elem_id="crystal") as self.crystal:
+            self._lay_out_crystal()
+        self.nearest = gr.HTML("", elem_id="nearest")
+        with gr.Column(visible=False, elem_id="why") as self.why:
+            gr.HTML(cards.heading("Why this prediction"))
+            self.explain = gr.Button("Explain", size="sm", elem_id="explain")
+            self.explanation = gr.HTML("")
+
+    def _lay_out_choice(self, limits: Limits, materials: list[dict[str, str]]) -> None:
         with gr.Row(elem_id="choose", equal_height=True):
-            file = gr.File(
+            self.file = gr.File(
                 label=f"CHGCAR, cube, XSF or CIF, {limits.file_bytes / MIB:g} MiB at most",
                 elem_id="file",
                 height=150,
@@ -78,252 +108,219 @@ def build_page(jobs: Jobs, limits: Limits, materials: list[dict[str, str]]) -> g
                 min_width=280,
             )
             with gr.Column(scale=2, min_width=280):
-                material = gr.Dropdown(
-                    choices,
+                self.material = gr.Dropdown(
+                    [(f"{m['formula']} · {m['material']}", m["material"]) for m in materials],
                     value=None,
                     label="or a bundled material",
                     elem_id="material",
-                    filterable=True,
                 )
-                kind = gr.Radio(
-                    ["total", "difference"],
-                    value="total",
-                    label="The file holds",
-                    elem_id="kind",
+                self.kind = gr.Radio(
+                    ["total", "difference"], value="total", label="The file holds", elem_id="kind"
                 )
-        with gr.Row(elem_id="progress"):
-            status = gr.HTML(cards.status(""), elem_id="status")
-            cancel = gr.Button("Cancel", visible=False, size="sm", elem_id="cancel", min_width=90)
-        summary = gr.HTML("", elem_id="summary")
-        with gr.Column(visible=False, elem_id="density") as density:
-            gr.HTML(cards.heading("Density on a lattice plane"))
-            with gr.Row(elem_id="plane"):
-                indices = [
-                    gr.Number(
-                        1,
-                        label=name,
-                        precision=0,
-                        minimum=-MAX_INDEX,
-                        maximum=MAX_INDEX,
-                        min_width=60,
-                        elem_id=f"index-{name}",
-                    )
-                    for name in "hkl"
-                ]
-                densest = gr.Button("Densest plane", size="sm", min_width=120, elem_id="densest")
-                offset = gr.Slider(
-                    -1,
+
+    def _lay_out_plane(self) -> None:
+        gr.HTML(cards.heading("Density on a lattice plane"))
+        with gr.Row(elem_id="plane"):
+            self.indices = [
+                gr.Number(
                     1,
-                    0,
-                    step=0.02,
-                    label="Offset, spacings d",
-                    min_width=240,
-                    buttons=[],
-                    elem_id="offset",
-                    scale=3,
+                    label=name,
+                    precision=0,
+                    minimum=-MAX_INDEX,
+                    maximum=MAX_INDEX,
+                    min_width=60,
+                    elem_id=f"index-{name}",
                 )
-                window = gr.Slider(
-                    2,
-                    24,
-                    8,
-                    step=0.5,
-                    label="Window, Å",
-                    min_width=200,
-                    buttons=[],
-                    elem_id="window",
-                    scale=3,
-                )
-            plane_line = gr.HTML("")
-            with gr.Row():
-                figures = [
-                    gr.Plot(label=name, visible=False, min_width=290, elem_id=f"slice-{name}")
-                    for name in KINDS
-                ]
-            downloads = gr.HTML("")
-        with gr.Column(visible=False, elem_id="crystal") as crystal:
-            gr.HTML(cards.heading("Structure and isosurface"))
-            with gr.Row():
-                shown = gr.Radio(["none"], value="none", label="Surface of", min_width=240)
-                level = gr.Slider(
-                    0, 1, 0.5, label="Level, e/Å³", min_width=220, buttons=[], elem_id="level"
-                )
-            solid = gr.Plot(show_label=False, elem_id="solid")
-        nearest = gr.HTML("", elem_id="nearest")
-        with gr.Column(visible=False, elem_id="why") as why:
-            gr.HTML(cards.heading("Why this prediction"))
-            explain = gr.Button("Explain", size="sm", elem_id="explain")
-            explanation = gr.HTML("")
+                for name in "hkl"
+            ]
+            self.densest = gr.Button("Densest plane", size="sm", min_width=120, elem_id="densest")
+            wide: dict[str, Any] = {"scale": 3, "min_width": 220, "buttons": []}
+            self.offset = gr.Slider(
+                -1, 1, 0, step=0.02, label="Offset, spacings d", elem_id="offset", **wide
+            )
+            self.window = gr.Slider(2, 24, 8, step=0.5, label="Window, Å", elem_id="window", **wide)
+        self.plane_line = gr.HTML("")
+        with gr.Row():
+            self.figures = [
+                gr.Plot(label=name, visible=False, min_width=290, elem_id=f"slice-{name}")
+                for name in KINDS
+            ]
+        self.downloads = gr.HTML("")
 
-        plane = [*indices, offset, window]
-        outputs = [
-            *(key, file, material, status, cancel, summary, nearest),
-            *(density, *indices, offset, plane_line, *figures, downloads),
-            *(crystal, shown, level, solid, why, explain, explanation),
-        ]
+    def _lay_out_crystal(self) -> None:
+        gr.HTML(cards.heading("Structure and isosurface"))
+        with gr.Row():
+            self.surface = gr.Radio(["none"], value="none", label="Surface of", min_width=240)
+            self.level = gr.Slider(
+                0, 1, 0.5, label="Level, e/Å³", min_width=220, buttons=[], elem_id="level"
+            )
+        self.solid = gr.Plot(show_label=False, elem_id="solid")
 
-        async def show(
-            file: dict[str, Any] | None,
-            material: str | None,
-            kind: str,
-            window: float,
-            old: str,
-            request: gr.Request,
-        ) -> AsyncIterator[dict[Any, Any]]:
-            if not file and not material:  # the field was emptied
-                return
-            visitor = str(request.session_hash)
-            yield {status: cards.status("starting"), cancel: gr.Button(visible=True)}
-            done = {
-                file_field: None,
-                status: cards.status(""),
-                cancel: gr.Button(visible=False),
-            }
-            try:
-                path = file["path"] if file else None
-                async for update in jobs.analyse(visitor, path, material, kind):
-                    yield {status: cards.status(update)}
-                result = update.result
-                new_key = result["key"]
-                jobs.forget(old)
-                has_density = bool(result["kinds"])
-                yield {
-                    key: new_key,
-                    file_field: None,
-                    summary: cards.summary(result),
-                    nearest: cards.nearest(result),
-                    density: gr.Column(visible=has_density),
-                    crystal: gr.Column(visible=True),
-                    why: gr.Column(visible=True),
-                    explain: gr.Button(visible=True),
-                    explanation: "",
-                }
-                if has_density:
-                    async for update in jobs.slices(visitor, new_key, None, 0.0, window, "figures"):
-                        yield {status: cards.status(update)}
-                    yield {
-                        offset: 0,
-                        **dict(zip(indices, update.result["hkl"], strict=True)),
-                        **shown_slices(new_key, update.result, 0.0, window),
-                    }
-                first = result["kinds"][0] if has_density else "none"
-                async for update in jobs.block(visitor, new_key, first, "figure"):
-                    yield {status: cards.status(update)}
-                surfaces = [*result["kinds"], "none"]
-                yield {
-                    shown: gr.Radio(surfaces, value=first, visible=has_density),
-                    **shown_solid(update.result),
-                    **done,
-                }
-            except RhosightError as error:
-                yield {**done, status: cards.problem(error)}
-
-        def shown_slices(key: str, found: dict[str, Any], offset: float, window: float) -> dict:
-            plots = {
-                figure: gr.Plot(_plot(found["figures"].get(name)), visible=name in found["figures"])
-                for name, figure in zip(KINDS, figures, strict=True)
-            }
-            return {
-                **plots,
-                plane_line: cards.plane(found),
-                downloads: cards.downloads(key, found["hkl"], offset, window),
-            }
-
-        def shown_solid(found: dict[str, Any]) -> dict:
-            span = found["level"]
-            return {
-                solid: _plot(found["figure"]),
-                level: gr.Slider(
-                    minimum=span["least"],
-                    maximum=span["most"],
-                    value=span["value"],
-                    step=span["step"],
-                    visible=found["kind"] is not None,
-                ),
-            }
-
-        file_field = file
-
-        async def cut(
-            key: str, h: int, k: int, m: int, offset: float, window: float, request: gr.Request
-        ) -> dict[Any, Any]:
-            if not key:
-                return {plane_line: ""}
-            try:
-                hkl = [h, k, m] if any((h, k, m)) else None
-                found = await _last(
-                    jobs.slices(str(request.session_hash), key, hkl, offset, window, "figures")
-                )
-            except RhosightError as error:
-                return {plane_line: cards.problem(error)}
-            return {
-                **dict(zip(indices, found["hkl"], strict=True)),
-                **shown_slices(key, found, offset, window),
-            }
-
-        async def tell_why(key: str, request: gr.Request) -> AsyncIterator[dict[Any, Any]]:
-            yield {cancel: gr.Button(visible=True)}
-            done = {status: cards.status(""), cancel: gr.Button(visible=False)}
-            try:
-                async for update in jobs.explain(str(request.session_hash), key):
-                    yield {status: cards.status(update), explanation: cards.status(update)}
-                found = update.result or {}
-                yield {
-                    **done,
-                    explain: gr.Button(visible=False),
-                    explanation: cards.explanation(found),
-                }
-            except RhosightError as error:
-                yield {**done, explanation: cards.problem(error)}
-
-        def leave(request: gr.Request) -> None:
-            jobs.leave(str(request.session_hash))
-
-        async def draw(key: str, kind: str, request: gr.Request) -> dict[Any, Any]:
-            if not key:
-                return {solid: None}
-            try:
-                found = await _last(jobs.block(str(request.session_hash), key, kind, "figure"))
-            except RhosightError as error:
-                return {status: cards.problem(error)}
-            return shown_solid(found)
-
+    def connect(self, blocks: gr.Blocks) -> None:
+        """Say what each control starts."""
+        plane = [*self.indices, self.offset, self.window]
+        cutting = [*self.indices, self.plane_line, *self.figures, self.downloads]
+        drawing = [self.solid, self.level, self.status]
+        progress = [self.status, self.cancel]
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        again: dict[str, Any] = {"trigger_mode": "always_last", **FREE, **private}
-        started = gr.on(
-            [file.upload, material.input],
-            show,
-            [file, material, kind, window, key],
-            outputs,
+        job: dict[str, Any] = {"trigger_mode": "always_last", **FREE, **private}
+        shown = gr.on(
+            [self.file.upload, self.material.input],
+            self._show,
+            [self.file, self.material, self.kind, self.window, self.key],
+            [
+                *(self.key, self.file, *progress, self.summary, self.nearest),
+                *(self.density, self.offset, *cutting),
+                *(self.crystal, self.surface, self.level, self.solid),
+                *(self.why, self.explain, self.explanation),
+            ],
             preprocess=False,
-            **again,
+            **job,
         )
-        asked = explain.click(tell_why, [key], [status, cancel, explain, explanation], **again)
-        cancel.click(
-            lambda: {
-                status: cards.status("cancelled"),
-                cancel: gr.Button(visible=False),
-                explanation: "",
-            },
+        explained = self.explain.click(
+            self._tell_why, [self.key], [*progress, self.explain, self.explanation], **job
+        )
+        self.cancel.click(
+            self._cancelled,
             None,
-            [status, cancel, explanation],
-            cancels=[started, asked],
-            queue=False,
+            [*progress, self.explanation],
+            cancels=[shown, explained],
+            **FREE,
             **private,
         )
-        cutting = [*indices, plane_line, *figures, downloads]
-        gr.on(
-            [*(number.submit for number in indices), *(number.blur for number in indices),
-             offset.release, window.release],
-            cut, [key, *plane], cutting, **again,
-        )  # fmt: skip
-        densest.click(lambda: (0, 0, 0, 0), None, [*indices, offset], queue=False, **private).then(
-            cut, [key, *plane], cutting, **again
+        moved = [self.offset.release, self.window.release]
+        for number in self.indices:
+            moved += [number.submit, number.blur]
+        gr.on(moved, self._cut, [self.key, *plane], cutting, **job)
+        self.densest.click(
+            lambda: (0, 0, 0, 0), None, [*self.indices, self.offset], **FREE, **private
+        ).then(self._cut, [self.key, *plane], cutting, **job)
+        self.surface.input(self._draw, [self.key, self.surface], drawing, **job)
+        self.level.input(None, [self.level, self.surface], None, js=_MOVE_LEVEL)
+        blocks.unload(self._leave)
+
+    async def _show(
+        self,
+        file: dict[str, Any] | None,
+        material: str | None,
+        kind: str,
+        window: float,
+        old: str,
+        request: gr.Request,
+    ) -> AsyncIterator[dict[Any, Any]]:
+        """Predict, and then draw; each part appears when it is there."""
+        if not file and not material:  # the field was emptied
+            return
+        visitor = str(request.session_hash)
+        yield {self.status: cards.status("starting"), self.cancel: gr.Button(visible=True)}
+        done = {**self._rest(), self.file: None}
+        try:
+            path = file["path"] if file else None
+            async for update in self._jobs.analyse(visitor, path, material, kind):
+                yield {self.status: cards.status(update)}
+            result = update.result or {}
+            key, kinds = result["key"], result["kinds"]
+            self._jobs.forget(old)
+            yield {
+                self.key: key,
+                self.file: None,
+                self.summary: cards.summary(result),
+                self.nearest: cards.nearest(result),
+                self.density: gr.Column(visible=bool(kinds)),
+                self.crystal: gr.Column(visible=True),
+                self.why: gr.Column(visible=True),
+                self.explain: gr.Button(visible=True),
+                self.explanation: "",
+            }
+            if kinds:
+                async for update in self._jobs.slices(visitor, key, None, 0.0, window, "figures"):
+                    yield {self.status: cards.status(update)}
+                yield {self.offset: 0, **self._slices(key, update.result or {}, 0.0, window)}
+            first = kinds[0] if kinds else "none"
+            async for update in self._jobs.block(visitor, key, first, "figure"):
+                yield {self.status: cards.status(update)}
+            yield {
+                self.surface: gr.Radio([*kinds, "none"], value=first, visible=bool(kinds)),
+                **self._solid(update.result or {}),
+                **done,
+            }
+        except RhosightError as error:
+            yield {**done, self.status: cards.problem(error)}
+
+    async def _cut(
+        self,
+        key: str,
+        h: int,
+        k: int,
+        m: int,
+        offset: float,
+        window: float,
+        request: gr.Request,
+    ) -> dict[Any, Any]:
+        if not key:
+            return {self.plane_line: ""}
+        hkl = [h, k, m] if any((h, k, m)) else None
+        visitor = str(request.session_hash)
+        try:
+            found = await _last(self._jobs.slices(visitor, key, hkl, offset, window, "figures"))
+        except RhosightError as error:
+            return {self.plane_line: cards.problem(error)}
+        return self._slices(key, found, offset, window)
+
+    async def _draw(self, key: str, kind: str, request: gr.Request) -> dict[Any, Any]:
+        if not key:
+            return {self.solid: None}
+        try:
+            found = await _last(self._jobs.block(str(request.session_hash), key, kind, "figure"))
+        except RhosightError as error:
+            return {self.status: cards.problem(error)}
+        return self._solid(found)
+
+    async def _tell_why(self, key: str, request: gr.Request) -> AsyncIterator[dict[Any, Any]]:
+        yield {self.cancel: gr.Button(visible=True)}
+        try:
+            async for update in self._jobs.explain(str(request.session_hash), key):
+                yield {self.status: cards.status(update), self.explanation: cards.status(update)}
+            yield {
+                **self._rest(),
+                self.explain: gr.Button(visible=False),
+                self.explanation: cards.explanation(update.result or {}),
+            }
+        except RhosightError as error:
+            yield {**self._rest(), self.explanation: cards.problem(error)}
+
+    def _cancelled(self) -> dict[Any, Any]:
+        return {**self._rest(), self.status: cards.status("cancelled"), self.explanation: ""}
+
+    def _leave(self, request: gr.Request) -> None:
+        self._jobs.leave(str(request.session_hash))
+
+    def _rest(self) -> dict[Any, Any]:
+        """Nothing runs."""
+        return {self.status: cards.status(""), self.cancel: gr.Button(visible=False)}
+
+    def _slices(self, key: str, found: dict[str, Any], offset: float, window: float) -> dict:
+        made = found["figures"]
+        return {
+            **{
+                figure: gr.Plot(_plot(made.get(name)), visible=name in made)
+                for name, figure in zip(KINDS, self.figures, strict=True)
+            },
+            **dict(zip(self.indices, found["hkl"], strict=True)),
+            self.plane_line: cards.plane(found),
+            self.downloads: cards.downloads(key, found["hkl"], offset, window),
+        }
+
+    def _solid(self, found: dict[str, Any]) -> dict:
+        span = found["level"]
+        level = gr.Slider(
+            minimum=span["least"],
+            maximum=span["most"],
+            value=span["value"],
+            step=span["step"],
+            visible=found["kind"] is not None,
         )
-        shown.input(draw, [key, shown], [solid, level, status], **again)
-        level.input(None, [level, shown], None, js=_MOVE_LEVEL)
-        page.unload(leave)
-        add_endpoints(jobs, materials)
-    return page
+        return {self.solid: _plot(found["figure"]), self.level: level}
 
 
 async def _last(updates: AsyncIterator[Update]) -> dict[str, Any]:

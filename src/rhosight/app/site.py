@@ -28,6 +28,7 @@ from .store import Store, safe_name
 logger = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 20.0
+STOP_SECONDS = 2
 _FORM_BYTES = 16 * 2**10
 """What a form adds to its file."""
 
@@ -180,7 +181,12 @@ def serve(host: str, port: int, workers: int, limits: Limits) -> None:
     import uvicorn
 
     config = uvicorn.Config(
-        create_site(limits, workers), host=host, port=port, log_level="warning", server_header=False
+        create_site(limits, workers),
+        host=host,
+        port=port,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=STOP_SECONDS,  # open pages listen for ever
     )
     try:
         uvicorn.Server(config).run()

@@ -26,7 +26,7 @@ from .limits import MIB, Limits
 
 logger = logging.getLogger(__name__)
 
-START_SECONDS = 300.0
+START_SECONDS = 600.0
 """In which a new process has to be ready: it loads the models and predicts once."""
 
 GRACE_SECONDS = 5.0
