@@ -233,7 +233,7 @@ class JobFolder:
         on_finish
             Called with each job that this call has run.
         """
-        ordered = _in_order(jobs)
+        ordered = in_order(jobs)
         needed = {need.name for job in ordered for need in job.needs}
         waiting = [job for job in ordered if not self.finished(job)]
         while waiting:
@@ -355,7 +355,7 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def _in_order(jobs: Sequence[Job]) -> list[Job]:
+def in_order(jobs: Sequence[Job]) -> list[Job]:
     """Each job once, after those that it needs."""
     found: dict[str, Job] = {}
 

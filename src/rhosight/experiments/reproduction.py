@@ -17,7 +17,7 @@ from ..errors import RhosightError
 from ..runs import replacing
 from ..saved_model import versions
 from .exhibit import Exhibit
-from .jobs import Job, JobFolder, Progress, hardware
+from .jobs import Job, JobFolder, Progress, hardware, in_order
 from .plan import Frames, Plan
 from .report import write_experiments_report
 
@@ -226,7 +226,7 @@ def describe_run(
 ) -> dict[str, Any]:
     """All that it takes to run this again, and what it took."""
     preset, dataset = plan.preset, plan.dataset
-    results = [folder.result(job) for job in jobs]
+    results = [folder.result(job) for job in in_order(jobs)]
     return {
         "command": command,
         "preset": preset.name,
