@@ -124,6 +124,10 @@ class Stage(L.LightningModule, ABC):
         rank = (self.global_rank,) if self._shared else ()
         torch.manual_seed(self.plan.seed(self.current_epoch, *rank))
         # Lightning keeps the mode that it finds, and whoever looked at features left evaluation
+        self.start_learning()
+
+    def start_learning(self) -> None:
+        """Put the network into the mode that it learns in."""
         self.network.train()
 
     def configure_optimizers(self):

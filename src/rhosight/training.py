@@ -258,6 +258,15 @@ class _Regression(Stage):
                 # in place: names of weights stay, and a copy in another process compiles its own
                 encoder.model.compile(dynamic=True)
 
+    def start_learning(self) -> None:
+        super().start_learning()
+        if self.job.phase == 1:
+            # Readouts keep the statistics that the head stage found and drop nothing: a batch is
+            # too small to find others in while the features move (worse on validation folds).
+            parts = self.network.parts.values() if isinstance(self.network, StackedModel) else ()
+            for model in (self.network, *parts):
+                model.head.eval()
+
     def outputs(self, rows: Tensor, learning: bool) -> Tensor:
         """Standardised predictions for rows of the inputs."""
         if self.job.phase == 0:
