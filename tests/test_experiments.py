@@ -150,7 +150,7 @@ def test_records_say_what_a_folder_holds(finished) -> None:
     jobs = list_jobs(finished)
     assert len(jobs) == 4 and set(jobs["state"]) == {"finished"}
     assert (jobs["seconds"] > 0).all()
-    about, scores = show_job(finished, jobs["name"].iloc[0])
+    about, scores = show_job(finished, "clip-r0-f0")
     assert about["recipe"]["modality"] == "clip" and about["processor"]
     assert set(scores["part"]) == {"train", "validation", "test"}
     with pytest.raises(RhosightError, match="4 jobs are called 'clip'"):
