@@ -194,10 +194,10 @@ def test_readme_gets_its_table_from_published_results(finished, tmp_path) -> Non
     pd.DataFrame(rows).to_csv(tmp_path / "figure2.csv", index=False)
     published_settings(tmp_path)
     readme = tmp_path / "README.md"
-    readme.write_text(f"# a\n{BEGIN}\nold\n{END}\nb\n")
+    readme.write_text(f"# a\n{BEGIN}\nbefore\n{END}\nb\n")
     assert insert(readme, tmp_path)
     text = readme.read_text()
-    assert text.startswith("# a\n") and text.endswith(f"{END}\nb\n") and "old" not in text
+    assert text.startswith("# a\n") and text.endswith(f"{END}\nb\n") and "before" not in text
     row = "| image+text (`all`) | 0.91 ± 0.02, 0.91 ± 0.02 (*paper* 0.80, 0.80) |"
     assert row in text.splitlines()
     assert not insert(readme, tmp_path)
