@@ -150,7 +150,7 @@ def test_records_say_what_a_folder_holds(finished) -> None:
     jobs = list_jobs(finished)
     assert len(jobs) == 4 and set(jobs["state"]) == {"finished"}
     assert (jobs["seconds"] > 0).all()
-    about, scores = show_job(finished, jobs["name"].iloc[0])
+    about, scores = show_job(finished, "clip-r0-f0")
     assert about["recipe"]["modality"] == "clip" and about["processor"]
     assert set(scores["part"]) == {"train", "validation", "test"}
     with pytest.raises(RhosightError, match="4 jobs are called 'clip'"):
@@ -194,10 +194,10 @@ def test_readme_gets_its_table_from_published_results(finished, tmp_path) -> Non
     pd.DataFrame(rows).to_csv(tmp_path / "figure2.csv", index=False)
     published_settings(tmp_path)
     readme = tmp_path / "README.md"
-    readme.write_text(f"# a\n{BEGIN}\nold\n{END}\nb\n")
+    readme.write_text(f"# a\n{BEGIN}\nbefore\n{END}\nb\n")
     assert insert(readme, tmp_path)
     text = readme.read_text()
-    assert text.startswith("# a\n") and text.endswith(f"{END}\nb\n") and "old" not in text
+    assert text.startswith("# a\n") and text.endswith(f"{END}\nb\n") and "before" not in text
     row = "| image+text (`all`) | 0.91 ± 0.02, 0.91 ± 0.02 (*paper* 0.80, 0.80) |"
     assert row in text.splitlines()
     assert not insert(readme, tmp_path)

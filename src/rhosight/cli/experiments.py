@@ -99,7 +99,7 @@ def _tables(exhibit: Exhibit) -> Iterator[Table]:
     parts = [part for part in ("validation", "test") if part in set(frame["part"])]
     for target, rows in frame.groupby("target", sort=False):
         unit = next(iter(rows["rmse_unit"].dropna()), "")
-        title = f"{heading}\n{target}: R² / RMSE{f' ({unit})' if unit else ''}"
+        title = f"{heading}\n{target}: R²/RMSE{f' ({unit})' if unit else ''}"
         table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1))
         table.add_column("model", no_wrap=True)
         for part in parts:
@@ -118,14 +118,14 @@ def _tables(exhibit: Exhibit) -> Iterator[Table]:
 
 def _score(row: pd.Series) -> str:
     spread = "" if row["r2_std"] != row["r2_std"] else f"±{row['r2_std']:.2f}"
-    rmse = "" if row["rmse"] != row["rmse"] else f" / {row['rmse']:.3g}"
+    rmse = "" if row["rmse"] != row["rmse"] else f"/{row['rmse']:.3g}"
     return f"{row['r2']:.2f}{spread}{rmse}"
 
 
 def _printed(row: pd.Series) -> str:
     if row["paper_r2"] != row["paper_r2"]:
         return ""
-    rmse = "" if row["paper_rmse"] != row["paper_rmse"] else f" / {row['paper_rmse']:.3g}"
+    rmse = "" if row["paper_rmse"] != row["paper_rmse"] else f"/{row['paper_rmse']:.3g}"
     return f"{row['paper_r2']:.2f}{rmse}"
 
 

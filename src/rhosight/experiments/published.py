@@ -82,9 +82,9 @@ def markdown(folder: str | os.PathLike) -> str:
     table = pd.concat(rows, ignore_index=True)
     targets = [target for target in _TARGETS if target in set(table["target"])]
     lines = [
-        f"R², validation folds and test part, mean ± standard deviation over {settings['repeats']} "
-        f"repeat(s) of {settings['n_splits']} folds; *paper*: what it prints. Preset "
-        f"`{settings['preset']}`, `{settings['command']}`.",
+        "R², validation folds and test part, mean ± standard deviation over "
+        f"{settings['n_splits']} folds × {settings['repeats']} repeats; *paper*: what it prints. "
+        f"Preset `{settings['preset']}`, `{settings['command']}`.",
         "",
         "| model | " + " | ".join(_TARGETS[target] for target in targets) + " |",
         "| --- " * (len(targets) + 1) + "|",
