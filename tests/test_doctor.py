@@ -21,7 +21,7 @@ def run(
     *arguments: str, path: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """The real command, the model hub forbidden; ``path`` goes before all other packages."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200", **environment}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "400", **environment}
     if path:
         environment["PYTHONPATH"] = f"{path}{os.pathsep}{environment.get('PYTHONPATH', '')}"
     command = [sys.executable, "-m", "rhosight", *arguments]

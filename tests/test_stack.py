@@ -83,7 +83,7 @@ def test_the_stack_predicts_the_same_after_saving_and_from_files(
 
 
 def test_predictions_depend_on_the_descriptors(fitted: PropertyModel, some: Dataset):
-    inputs = next(fitted.inputs_of(some[22:]))
+    inputs = fitted.read(some[22:])
     other = dataclasses.replace(inputs, descriptors=inputs.descriptors.flip(0))
     assert np.abs(fitted.values(other) - fitted.values(inputs)).max() > 1e-3
 

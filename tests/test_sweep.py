@@ -227,7 +227,8 @@ def test_a_descriptor_recipe(some, tmp_path):
 
 def test_the_test_part_is_scored_once(some, tmp_path):
     some.to_parquet(tmp_path / "some.parquet")
-    (tmp_path / "space.json").write_text(json.dumps(CONTENT))
+    first = [{"rate": rate, "dropout": 0.0, "batch": "large"} for rate in (1e-1, 1e-6)]
+    (tmp_path / "space.json").write_text(json.dumps(CONTENT | {"first": first}))
     folder = tmp_path / "run"
     command = ["sweep", str(tmp_path / "some.parquet"), "--space", str(tmp_path / "space.json")]
     command += ["--out", str(folder), "--folds", str(FOLDS), "--score", "--trials"]
@@ -238,7 +239,7 @@ def test_the_test_part_is_scored_once(some, tmp_path):
     first = (folder / "score.json").stat().st_mtime_ns
     assert CliRunner().invoke(app, [*command, "1"]).exit_code == 0
     assert (folder / "score.json").stat().st_mtime_ns == first
-    done = CliRunner().invoke(app, [*command, "2"])  # the second is better
+    done = CliRunner().invoke(app, [*command, "2"])  # less learned, less harm done
     assert isinstance(done.exception, RhosightError)
     assert "was scored with an earlier choice" in str(done.exception)
 
