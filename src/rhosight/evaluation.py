@@ -35,14 +35,12 @@ from .descriptor_model import (
 from .errors import RhosightError
 from .inputs import Inputs
 from .property_model import inner_split, known_prototypes, make_inputs, scaler_of, texts_of
-from .recipe import MODALITIES, Recipe
+from .recipe import MODALITIES, PARTS, Recipe
 from .runs import open_run, replacing
 from .saved_model import r2_score, rmse, versions
 from .training import StageResult, train
 
 logger = logging.getLogger(__name__)
-
-PARTS = ("train", "validation", "test")
 
 
 @dataclass

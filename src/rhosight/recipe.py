@@ -28,6 +28,12 @@ from .schema import TARGETS
 
 Modality = Literal["image", "text", "image+text", "clip"]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+STAGES = ("head", "fine-tuning")
+"""Of the training of each model, in order."""
+
+PARTS = ("train", "validation", "test")
+"""Of the materials, on which models are scored."""
+
 MODALITIES: tuple[str, ...] = (
     "image",
     "text",

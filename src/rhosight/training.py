@@ -32,12 +32,10 @@ from .inputs import Inputs
 from .loop import EVAL_BATCH, Plan, Progress, Stage, fit_stage, quiet_lightning
 from .models import ClipModel, DescriptorNetwork, StackedModel, build_model, encoders
 from .periodic_table import learn_elements
-from .recipe import MODALITIES, Recipe
+from .recipe import MODALITIES, STAGES, Recipe
 from .saved_model import r2_score, rmse
 
 __all__ = ["MODALITIES", "STAGES", "Recipe", "StageResult", "build_model", "predict_rows", "train"]
-
-STAGES = ("head", "fine-tuning")
 
 
 @dataclass

@@ -18,9 +18,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from ..errors import RhosightError
-from ..evaluation import PARTS
 from ..figures import NAMES as _TARGETS
 from ..page import FIRST, NBSP, SECOND, SOFT, number, page_style, significant
+from ..recipe import PARTS
 from ..saved_model import r2_score, rmse
 from . import paper
 from .scores import row_name

@@ -19,8 +19,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from ..baselines import BASELINES
-from ..evaluation import PARTS
 from ..page import channel_words, inline_svg, number, significant, write_page
+from ..recipe import PARTS
 from . import paper
 from .answers import ALPHA, QUESTIONS, Answer, answer
 from .exhibit import Exhibit

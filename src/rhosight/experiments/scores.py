@@ -122,10 +122,8 @@ def in_order(table: pd.DataFrame) -> pd.DataFrame:
     """Rows as the paper has them: target, extent (none first), model, stage, part."""
     from ..baselines import ALL_BASELINES
     from ..descriptor_model import DESCRIPTOR_RECIPES
-    from ..evaluation import PARTS
-    from ..recipe import MODALITIES
+    from ..recipe import MODALITIES, PARTS, STAGES
     from ..schema import TARGETS
-    from ..training import STAGES
 
     orders = {
         "target": list(TARGETS),
