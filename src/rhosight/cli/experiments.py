@@ -100,11 +100,13 @@ def _tables(exhibit: Exhibit) -> Iterator[Table]:
     for target, rows in frame.groupby("target", sort=False):
         unit = next(iter(rows["rmse_unit"].dropna()), "")
         title = f"{heading}\n{target}: R²/RMSE{f' ({unit})' if unit else ''}"
-        table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1))
+        table = Table(
+            title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False
+        )
         table.add_column("model", no_wrap=True)
         for part in parts:
-            table.add_column(part, justify="right")
-            table.add_column("paper", justify="right", style="dim")
+            table.add_column(part, justify="right", overflow="fold")
+            table.add_column("paper", justify="right", style="dim", overflow="fold")
         for values, cells in rows.groupby(keys, sort=False):
             trial, name = values[:-3], row_name(*values[-3:])
             shown = cells.set_index("part")
@@ -112,13 +114,14 @@ def _tables(exhibit: Exhibit) -> Iterator[Table]:
             for part in parts:
                 row = shown.loc[part] if part in shown.index else None
                 scores += ["", ""] if row is None else [_score(row), _printed(row)]
-            table.add_row(", ".join(filter(None, [*trial, name])), *scores)
+            run = [value for value in trial if value not in ("", "mean")]  # the mean of all runs
+            table.add_row(", ".join([*run, name]), *scores)
         yield table
 
 
 def _score(row: pd.Series) -> str:
     spread = "" if row["r2_std"] != row["r2_std"] else f"±{row['r2_std']:.2f}"
-    rmse = "" if row["rmse"] != row["rmse"] else f"/{row['rmse']:.3g}"
+    rmse = "" if row["rmse"] != row["rmse"] else f" /{row['rmse']:.3g}"
     return f"{row['r2']:.2f}{spread}{rmse}"
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..baselines import BASELINES
+from ..baselines import BASELINES, PRETRAINED
+from ..chgnet import chgnet_version
 from ..dataset import Dataset
 from ..descriptor_model import DESCRIPTOR_RECIPES
 from ..errors import RhosightError
@@ -156,7 +157,7 @@ class Plan:
                     "baseline",
                     self.fingerprint,
                     split,
-                    self.versions,
+                    self._versions_of(name),
                     baseline=name,
                     seed=split.repeat,
                 )
@@ -167,9 +168,14 @@ class Plan:
 
     @cached_property
     def baseline_names(self) -> tuple[str, ...]:
-        """Those that the dataset's densities allow."""
-        names = (*BASELINES, *DESCRIPTOR_RECIPES)
+        """Those that the dataset's densities and the installed packages allow."""
+        there = PRETRAINED if chgnet_version() else ()
+        names = (*BASELINES, *there, *DESCRIPTOR_RECIPES)
         return names if self._has_difference else tuple(n for n in names if n != "promolecule")
+
+    def _versions_of(self, name: str) -> tuple[tuple[str, str], ...]:
+        own = (("chgnet", chgnet_version() or ""),) if name in PRETRAINED else ()
+        return (*self.versions, *own)
 
     @cached_property
     def fingerprint(self) -> str:
