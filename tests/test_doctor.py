@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,7 @@ def test_version():
 def test_completion(shell, typed):
     """What the shell sources, and what it is told when someone types `rhosight pre` and Tab."""
     name = "_RHOSIGHT_COMPLETE"
-    command = [shutil.which("rhosight") or "rhosight"]
+    command = [str(Path(sysconfig.get_path("scripts")) / "rhosight")]
 
     def answer(**environment: str) -> str:
         environment = {**os.environ, **environment}

@@ -21,7 +21,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -273,6 +273,7 @@ class _Team:
         self.study, self.space, self.trials, self.seed = study, space, trials, seed
         self.folds = count
         self.stop = threading.Event()
+        self.taking = threading.Lock()
 
     def work_together(self, client: Client, inner: InnerFolds, count: int | None) -> None:
         """Trials side by side; a trial's folds are scored by Dask's workers, one after the other.
@@ -327,7 +328,23 @@ class _Team:
                 sampler=sampler,
                 pruner=self.study.pruner,
             )
-            study.optimize(partial(self._objective, score), n_trials=1, callbacks=[self._tell])
+            self._run_next(study, score)
+
+    def _run_next(self, study: optuna.Study, score: Callable[..., dict[str, float]]) -> None:
+        """One trial. SQLite lets two take the same waiting trial at the same moment: threads take
+        turns until theirs begins; of two processes the slower finds its result told already."""
+        with ExitStack() as turn:
+            turn.enter_context(self.taking)
+
+            def objective(trial: optuna.Trial) -> float:
+                turn.close()
+                return self._objective(score, trial)
+
+            try:
+                study.optimize(objective, n_trials=1, callbacks=[self._tell])
+            except ValueError as error:
+                if not str(error).startswith("Cannot tell a "):
+                    raise
 
     def _objective(self, score: Callable[..., dict[str, float]], trial: optuna.Trial) -> float:
         values = self.space.draw(trial)
