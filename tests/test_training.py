@@ -14,6 +14,7 @@ from rhosight import PropertyModel, Recipe, RhosightError, load_dataset, split
 from rhosight.backbones import ImageBackbone, TextBackbone
 from rhosight.image import ImageSettings
 from rhosight.inputs import Inputs, draw_images, middle, turn
+from rhosight.loop import one_cycle
 from rhosight.models import ImageModel, StackedModel, TextModel
 from rhosight.property_model import make_inputs
 from rhosight.training import build_model, predict_rows, train
@@ -295,3 +296,17 @@ def test_folders_that_are_no_models_are_refused(tmp_path, fitted):
     with pytest.raises(RhosightError, match="not empty"):
         fitted[0].save_pretrained(tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("warm_up", [0.1, 0.2])
+@pytest.mark.parametrize("steps", [1, 2, 5, 10, 30])
+def test_the_schedule_fits_any_number_of_steps(steps, warm_up):
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimiser = torch.optim.AdamW([{"params": [weight], "lr": 1e-2}])
+    schedule = one_cycle(optimiser, steps, warm_up)
+    rates = []
+    for _ in range(steps):
+        rates.append(schedule.get_last_lr()[0])
+        optimiser.step()
+        schedule.step()
+    assert all(0 < rate <= 1e-2 for rate in rates)

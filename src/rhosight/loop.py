@@ -138,9 +138,7 @@ class Stage(L.LightningModule, ABC):
         if self.plan.schedule == "constant":
             return optimiser
         steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, [g["lr"] for g in groups], total_steps=steps, pct_start=0.2
-        )
+        schedule = one_cycle(optimiser, steps, 0.2)
         return [optimiser], [{"scheduler": schedule, "interval": "step"}]
 
     @property
@@ -219,6 +217,19 @@ def fit_stage(
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
     return history
+
+
+def one_cycle(
+    optimiser: torch.optim.Optimizer, steps: int, warm_up: float
+) -> torch.optim.lr_scheduler.OneCycleLR:
+    """The schedule of Smith and Topin (arXiv:1708.07120): up to each group's rate over the fraction
+    ``warm_up`` of the steps, then down."""
+    if warm_up * steps == 1:  # the scheduler would divide by the steps of the way up, none
+        steps += 1
+    rates = [group["lr"] for group in optimiser.param_groups]
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, rates, total_steps=steps, pct_start=warm_up
+    )
 
 
 def _save(folder: Path, weights: dict[str, Tensor], history: list[dict[str, float]]) -> None:

@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from .backbones import TextBackbone
 from .baselines import magpie
+from .loop import one_cycle
 
 HEAVIEST = 83
 """Bi: beyond it Magpie's table has gaps, and crystals are few."""
@@ -136,9 +137,7 @@ def learn_elements(
             {"params": list(readout.parameters()), "lr": READOUT_RATE},
         ]
         optimiser = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, [g["lr"] for g in groups], total_steps=steps, pct_start=0.1
-        )
+        schedule = one_cycle(optimiser, steps, 0.1)
         backbone.train()
         for step, rows in enumerate(torch.arange(len(crystals)).split(BATCH), start=1):
             longest = int(mask[rows].sum(1).max())
