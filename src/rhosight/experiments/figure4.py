@@ -25,7 +25,8 @@ from .exhibit import Exhibit
 TITLE = "Slices along z of total and difference density, mp-72 (Ti, hexagonal)"
 MATERIAL = "mp-72"
 A, C = 4.58, 2.83
-"""Lattice constants of ω-Ti, Å: PBE, to 0.01 Å. P6/mmm fixes its atoms, at 1a and 2d."""
+"""Lattice constants of ω-Ti, Å, close to what PBE gives; the Materials Project's own were not at
+hand. P6/mmm fixes the atoms, at 1a and 2d."""
 
 HEIGHTS = (0.0, 0.25, 0.5)  # of the slices, in units of c
 _WINDOW, _SIZE = 9.0, 220  # Å and pixels along a side
