@@ -337,6 +337,7 @@ def browser() -> Iterator:
 def page(browser, server: Server) -> Iterator:
     """The page on a phone, in the dark; requests to anywhere else and errors fail the test."""
     context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    context.set_default_timeout(90_000)  # beside other tests a page is slow
     found = context.new_page()
     requests, errors = [], []
     found.on("request", lambda request: requests.append(request.url))
@@ -351,7 +352,7 @@ def page(browser, server: Server) -> Iterator:
 
 def test_drop_a_file_and_see(page, server, chgcar):
     page.set_input_files("#file input[type=file]", chgcar)
-    page.wait_for_selector("#solid .js-plotly-plot", timeout=60_000)
+    page.wait_for_selector("#solid .js-plotly-plot")
     assert "Si" in page.inner_text(".rho-name") and "CHGCAR" in page.inner_text(".rho-name")
     assert page.locator(".rho-card").count() == 3
     assert "90 % interval" in page.inner_text(".rho-card >> nth=0")
@@ -381,10 +382,10 @@ def test_drop_a_file_and_see(page, server, chgcar):
 def test_choose_a_material_by_keyboard(page):
     page.focus("#material input")
     page.keyboard.type("mp-16495")
-    page.wait_for_selector("[role=option]")
+    page.wait_for_function("document.querySelectorAll('[role=option]').length === 1")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#slice-spin .js-plotly-plot", timeout=60_000)
+    page.wait_for_selector("#slice-spin .js-plotly-plot")
     assert "AlCrFe2" in page.inner_text(".rho-name")
     assert "trained on this material" in page.inner_text(".rho-notes")
 
@@ -395,7 +396,7 @@ def test_hostile_file_in_the_browser(page, server, tmp_path):
     path = tmp_path / "<img src=x onerror=document.title='taken'>.vasp"
     path.write_text(HEADER.format(comment, "Si", "1") + " 9 9 9\n1 2 3\n")
     page.set_input_files("#file input[type=file]", path)
-    page.wait_for_selector(".rho-problem", timeout=60_000)
+    page.wait_for_selector(".rho-problem")
     said = page.inner_text(".rho-problem")
     assert "truncated" in said and str(server.folder) not in said
     assert page.locator(".rho-problem img").count() == 0 and page.title() == "rhosight"
@@ -420,7 +421,7 @@ def test_cancel(page, client, server):
     os.kill(pid, signal.SIGSTOP)
     page.focus("#material input")
     page.keyboard.type("mp-149")
-    page.wait_for_selector("[role=option]")
+    page.wait_for_function("document.querySelectorAll('[role=option]').length === 1")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     page.wait_for_selector("#cancel", state="visible")
