@@ -63,10 +63,7 @@ def read_upload(path: Path, kind: StoredKind, limits: Limits) -> Crystal:
             )
     atoms = len(structure_of(crystal))
     if atoms > limits.atoms:
-        raise RhosightError(
-            f"{path}: {atoms} atoms; this page takes {limits.atoms} at most, so send the primitive "
-            "cell"
-        )
+        raise _too_many(path, atoms, limits)
     return crystal
 
 
@@ -129,7 +126,13 @@ def _read_cif(path: Path, limits: Limits) -> Structure:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            structures = CifParser.from_str(text).parse_structures(primitive=False)
+            parser = CifParser.from_str(text)
+            sites = [len(block.get("_atom_site_label", ())) for block in parser.as_dict().values()]
+            if max(sites, default=0) > limits.atoms:  # the parser compares each with each
+                raise _too_many(path, max(sites), limits)
+            structures = parser.parse_structures(primitive=False)
+    except RhosightError:
+        raise
     except Exception as error:  # the parser raises whatever its dictionaries and regexes raise
         if isinstance(error, MemoryError):
             raise
@@ -140,6 +143,12 @@ def _read_cif(path: Path, limits: Limits) -> Structure:
     structure = structures[0].remove_oxidation_states()
     check_crystal(structure, str(path))
     return structure
+
+
+def _too_many(path: Path, atoms: int, limits: Limits) -> RhosightError:
+    return RhosightError(
+        f"{path}: {atoms} atoms; this page takes {limits.atoms} at most, so send the primitive cell"
+    )
 
 
 def _sentence(error: Exception) -> str:

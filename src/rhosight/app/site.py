@@ -171,7 +171,7 @@ def _materials() -> list[dict[str, str]]:
 
 
 def serve(host: str, port: int, workers: int, limits: Limits) -> None:
-    """Serve the page until interrupted.
+    """Serve the page until interrupted; say where once it listens.
 
     Raises
     ------
@@ -179,6 +179,16 @@ def serve(host: str, port: int, workers: int, limits: Limits) -> None:
         If the port is taken.
     """
     import uvicorn
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            print(f"rhosight at http://{host}:{port} (stop with Ctrl-C)", flush=True)
+
+        async def shutdown(self, sockets: Any = None) -> None:
+            # open pages are cut off, and a traceback for each would tell nobody anything
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+            await super().shutdown(sockets)
 
     config = uvicorn.Config(
         create_site(limits, workers),
@@ -189,6 +199,6 @@ def serve(host: str, port: int, workers: int, limits: Limits) -> None:
         timeout_graceful_shutdown=STOP_SECONDS,  # open pages listen for ever
     )
     try:
-        uvicorn.Server(config).run()
+        Server(config).run()
     except SystemExit as error:  # how uvicorn says that it cannot listen
         raise RhosightError(f"{host}:{port} cannot be used; choose another with --port") from error

@@ -40,5 +40,5 @@ def serve(
         seconds=seconds,
         memory_bytes=memory * MIB,
     )
-    console.print(f"rhosight at http://{host}:{port} (stop with Ctrl-C)", highlight=False)
+    console.print("starting …")
     run(host, port, workers or os.cpu_count() or 1, limits)

@@ -164,8 +164,8 @@ class TextStream:
         end = next((i for i, word in enumerate(words) if not is_number(word)), len(words))
         numbers = [float(_BARE_EXPONENT.sub(rb"E\1", word)) for word in words[:end]]
         if len(numbers) < count or not np.isfinite(numbers).all():
-            shown = b" ".join(words).decode(errors="replace")[:60]
-            raise self.error(f"line {self.line_number} should hold {what}, found {shown!r}")
+            shown = quoted(b" ".join(words))
+            raise self.error(f"line {self.line_number} should hold {what}, found {shown}")
         return numbers
 
     def check_nothing_follows(self, count: int, what: str) -> None:
@@ -173,9 +173,9 @@ class TextStream:
         further = self.rest_of_line() or self.next_text()
         if further is None:
             return
-        shown = further.decode(errors="replace")[:40]
+        shown = quoted(further)
         raise self.error(
-            f"line {self.line_number}: {what} declares {count} values, {shown!r} follows them; the "
+            f"line {self.line_number}: {what} declares {count} values, {shown} follows them; the "
             "header contradicts the data"
         )
 
@@ -285,8 +285,8 @@ class TextStream:
             if end >= 0:
                 return self._buffer[self._at : end + 1]
             if len(self._buffer) - self._at > _LONGEST_LINE:
-                shown = self._buffer[self._at : self._at + 40].decode(errors="replace")
-                raise self.error(f"line {self.line_number + 1}: {shown!r}... is not a number")
+                shown = quoted(self._buffer[self._at : self._at + 40])
+                raise self.error(f"line {self.line_number + 1}: {shown}... is not a number")
             self._fill()
 
     def _check_possible(self, count: int, what: str) -> None:
@@ -336,8 +336,8 @@ class TextStream:
         if last:
             raise self.error(_CUT_NUMBER)
         line = self.line_number + text.count(b"\n", 0, word.start()) + 1
-        shown = word[0].decode(errors="replace")[:40]
-        raise self.error(f"line {line}: {shown!r} is not a number; write the file again")
+        shown = quoted(word[0])
+        raise self.error(f"line {line}: {shown} is not a number; write the file again")
 
 
 def is_number(word: bytes) -> bool:
@@ -357,6 +357,12 @@ def first_line(error: BaseException) -> str:
     """The first line of another library's error, or its name where it says nothing."""
     text = str(error).strip().splitlines()
     return text[0][:160] if text else type(error).__name__
+
+
+def quoted(content: bytes) -> str:
+    """The beginning of what a file holds, for a message about it; noise is not repeated."""
+    text = content[:40].decode(errors="replace")
+    return repr(text) if text.isprintable() and "\ufffd" not in text else "binary data"
 
 
 def _tokens(text: bytes) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,7 @@ from pymatgen.core import Structure
 from ..errors import RhosightError
 from .core import ChargeDensity, check_crystal
 from .electrons import Unit, per_cubic_angstrom
-from .stream import MAX_BYTES, TextStream, first_line, is_number, number_format
+from .stream import MAX_BYTES, TextStream, first_line, is_number, number_format, quoted
 
 ALL_ELECTRON: dict[str, str] = {
     "AECCAR0": "all-electron core density",
@@ -187,9 +187,9 @@ def _read_shape(stream: TextStream, structure: Structure) -> tuple[int, int, int
         raise stream.error(_NO_DENSITY)
     shape = _integers(line)
     if shape is None or min(shape) < 1:
-        shown = line.decode(errors="replace").strip()[:60]
+        shown = quoted(line.strip())
         raise stream.error(
-            f"line {stream.line_number} should declare the grid as three integers, found {shown!r}"
+            f"line {stream.line_number} should declare the grid as three integers, found {shown}"
         )
     size = shape[0] * shape[1] * shape[2]
     stream.allow(4 * (size * _VALUE_BYTES + len(structure) * _ATOM_BYTES))
@@ -274,9 +274,9 @@ def _read_between(stream: TextStream, shape: tuple[int, int, int], atoms: int) -
         words = line.split()
         wrong = next((word for word in words if not is_number(word)), None)
         if wrong is not None:
-            shown = wrong.decode(errors="replace")[:40]
+            shown = quoted(wrong)
             raise stream.error(
-                f"line {stream.line_number}: {shown!r} is not a number; write the file again"
+                f"line {stream.line_number}: {shown} is not a number; write the file again"
             )
         moments += words
     if entries not in (0, atoms):

@@ -20,7 +20,7 @@ from pymatgen.core import Element
 from ..errors import RhosightError
 from .core import ChargeDensity, StoredKind, make_structure
 from .electrons import Unit, per_cubic_angstrom
-from .stream import MAX_BYTES, TextStream, is_number
+from .stream import MAX_BYTES, TextStream, is_number, quoted
 
 _VALUE_BYTES = 64
 # Lines above the grid that are no section of those read here: remarks, two-dimensional grids
@@ -71,9 +71,9 @@ def read_xsf(
         values = stream.numbers(size, f"the grid {'×'.join(map(str, shape))}")
         end = stream.rest_of_line() or _next_line(stream)
         if not end.startswith(b"END_DATAGRID"):
-            shown = end.decode(errors="replace")[:40]
+            shown = quoted(end)
             raise stream.error(
-                f"line {stream.line_number} should end the grid of {size} values, found {shown!r}; "
+                f"line {stream.line_number} should end the grid of {size} values, found {shown}; "
                 "the header contradicts the data, or the file is truncated"
             )
     where = str(path)
@@ -207,7 +207,8 @@ def _periodic(
             repeating.append(axis)
     if not repeating:
         return grid, []
-    scale = 1e-6 * np.abs(grid).max()
+    finite = np.abs(grid[np.isfinite(grid)])  # others are refused later
+    scale = 1e-6 * finite.max(initial=0)
     same = np.concatenate(
         [
             np.isclose(grid.take(0, axis), grid.take(-1, axis), rtol=1e-3, atol=scale).ravel()
