@@ -4,6 +4,9 @@ PYTHON ?= python3
 WORKERS ?= 2
 BIN := .venv/bin
 
+# Tests start many programs: each module is compiled once, whatever the environment says.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test test-slow lint docs notebooks wheel models clean
 
 demo: .venv/demo.stamp

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from hostile import HEADER, HOSTILE
@@ -362,6 +363,13 @@ def test_choose_a_material_by_keyboard(page):
     page.wait_for_selector("#slice-spin .js-plotly-plot")
     assert "AlCrFe2" in page.inner_text(".rho-name")
     assert "trained on this material" in page.inner_text(".rho-notes")
+    page.click("#explain")
+    with page.expect_download() as saved:
+        page.click("text=Explanation as CSV")
+    table = pd.read_csv(saved.value.path())
+    of = table.pivot_table("value", "term", "property", sort=False)
+    assert {"mean", "prediction", "composition"} <= set(of.index) and of.shape[1] == 3
+    assert np.allclose(of.drop("prediction").sum(), of.loc["prediction"])
 
 
 def test_hostile_file_in_the_browser(page, server, tmp_path):

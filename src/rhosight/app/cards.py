@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 from urllib.parse import urlencode
@@ -93,12 +94,17 @@ def explanation(found: dict[str, Any]) -> str:
                 ],
             }
         )
-    content = json.dumps(found, indent=1, ensure_ascii=False).encode()
+    rows: list[tuple] = [("property", "unit", "term", "value")]
+    for target, unit in found["units"].items():
+        rows.append((target, unit, "mean", found["base"][target]))
+        rows += [(target, unit, of, v[target]) for of, v in found["modalities"].items()]
+        rows.append((target, unit, "prediction", found["prediction"][target]))
     return _render(
         "explanation",
         targets=targets,
         players=found["players"],
-        json=base64.b64encode(content).decode(),
+        csv=_table(rows),
+        json=_base64(json.dumps(found, indent=1, ensure_ascii=False)),
     )
 
 
@@ -119,14 +125,22 @@ def _properties(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _csv(result: dict[str, Any]) -> str:
-    """The prediction as a table, base64: a download without a file on the server."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["material", "model", "property", "value", "low", "high", "unit", "outside"])
+    rows = [("material", "model", "property", "value", "low", "high", "unit", "outside")]
     for target, p in result["properties"].items():
-        row = [result["name"], result["model"], target]
-        table.writerow([*row, *(p[n] for n in ("value", "low", "high", "unit")), result["outside"]])
-    return base64.b64encode(text.getvalue().encode()).decode()
+        numbers = (p[n] for n in ("value", "low", "high", "unit"))
+        rows.append((result["name"], result["model"], target, *numbers, result["outside"]))
+    return _table(rows)
+
+
+def _table(rows: Iterable[tuple]) -> str:
+    """CSV for a link: a download without a file on the server."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return _base64(text.getvalue())
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 def _percent(level: float) -> str:
