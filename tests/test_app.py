@@ -334,6 +334,7 @@ def test_drop_a_file_and_see(page, server, chgcar):
     assert page.locator("#slice-total .js-plotly-plot").count() == 1
     assert page.locator("#nearest tbody tr").count() == 5
     assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.locator("#slice-total").bounding_box()["width"] > 300  # not three in a row
     assert page.evaluate("document.body.classList.contains('dark')")
     # the offset, by keyboard; then the slice as data
     before = page.get_attribute("a[href*='slice.csv']", "href")

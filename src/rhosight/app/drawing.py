@@ -77,7 +77,7 @@ def slice_figure(slices: Slices, kind: str) -> str:
             "xaxis": {**axis, "title": {"text": "x (Å)", "standoff": 4}},
             "yaxis": {**axis, "title": {"text": "y (Å)", "standoff": 2}, "scaleanchor": "x"},
             "height": 330,
-            "margin": {"l": 44, "r": 8, "t": 8, "b": 40},
+            "margin": {"l": 44, "r": 8, "t": 34, "b": 40},  # the label stands on top
             "showlegend": False,
         },
         "slice",
