@@ -131,6 +131,21 @@ def test_killed_and_shared_by_two_processes_it_ends_the_same(finished, tmp_path,
     assert not list(tmp_path.glob("jobs/*/stages"))
 
 
+def test_dask_workers_end_the_same(finished, tmp_path) -> None:
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=None
+    ) as cluster:
+        address = cluster.scheduler_address
+        reproduce(["figure6", "figure7"], tiny_plan(), tmp_path, scheduler=address)
+    for name in ("figure6.csv", "figure7.csv"):
+        assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
+    # the address of a cluster that is gone
+    with pytest.raises(RhosightError, match="no Dask scheduler answers there"):
+        reproduce(["figure2"], tiny_plan(), tmp_path, scheduler=address)
+
+
 def test_finished_jobs_are_only_read(finished) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.glob("jobs/*/*")}
     started = time.monotonic()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 from typing import Any, Literal
 
@@ -135,6 +136,10 @@ def reproduce(
     return Reproduction(exhibits, read, settings, Path(out))
 
 
+_ALONE = Lock()
+"""Workers that are threads of one process take turns: jobs draw the process's random numbers."""
+
+
 def run_jobs(
     plan: Plan,
     jobs: Sequence[Job],
@@ -148,7 +153,8 @@ def run_jobs(
     from .work import Workbench  # the networks' libraries take seconds to load
 
     on_finish = tensorboard_logger(folder) if log else None
-    folder.run(jobs, Workbench(plan.dataset, plan.preset.targets), progress, on_finish)
+    with _ALONE:
+        folder.run(jobs, Workbench(plan.dataset, plan.preset.targets), progress, on_finish)
 
 
 def run_on_cluster(
@@ -185,8 +191,11 @@ def run_on_cluster(
         workers = list(client.scheduler_info(n_workers=-1)["workers"])
         if not workers:
             raise RhosightError(f"{scheduler}: has no workers; start some with `dask worker`")
+        everywhere = client.scatter(plan, broadcast=True, hash=False)
         futures = [
-            client.submit(run_jobs, plan, waiting, folder, None, log, workers=[worker], pure=False)
+            client.submit(
+                run_jobs, everywhere, waiting, folder, None, log, workers=[worker], pure=False
+            )
             for worker in workers
         ]
         client.gather(futures)
