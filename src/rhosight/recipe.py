@@ -168,6 +168,11 @@ class Recipe(BaseModel):
         or ``"lora"`` (only updates of rank ``lora_rank``), see :mod:`rhosight.adapters`.
     tuned_blocks, lora_rank
         Read with ``tuned`` ``"last"`` and ``"lora"``.
+    batch_statistics
+        Of an image backbone's batch normalisation in the fine-tuning stage. ``"learned"`` from the
+        batches, which are not those of the pre-training: the readout has to be learned again, and
+        ends better after a dozen epochs or more. ``"kept"``: fine-tuning goes on where the head
+        stage ended, which is better after few; learning rates of 1e-4 go with it.
     precision
         Of training, as Lightning names it. ``"auto"``: bfloat16 where a GPU has it, float16 on
         other GPUs, float32 on CPUs, which are rarely faster otherwise.
@@ -213,6 +218,7 @@ class Recipe(BaseModel):
     tuned: Literal["all", "last", "lora"] = "all"
     tuned_blocks: int = Field(2, ge=1)
     lora_rank: int = Field(8, ge=1)
+    batch_statistics: Literal["learned", "kept"] = "learned"
     precision: Precision = "auto"
     compiled: bool = False
     devices: int = Field(1, ge=1)

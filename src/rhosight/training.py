@@ -264,6 +264,10 @@ class _Regression(Stage):
             parts = self.network.parts.values() if isinstance(self.network, StackedModel) else ()
             for model in (self.network, *parts):
                 model.head.eval()
+            if self.job.recipe.batch_statistics == "kept":
+                for module in self.network.modules():
+                    if isinstance(module, nn.BatchNorm2d):
+                        module.eval()
 
     def outputs(self, rows: Tensor, learning: bool) -> Tensor:
         """Standardised predictions for rows of the inputs."""

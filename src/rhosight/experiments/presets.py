@@ -163,6 +163,10 @@ def offline() -> Preset:
                 "pre-trained for 5 epochs on the images (viridis, 64 px) and texts of the fold's "
                 "training part; one for all trials of a fold"
             ),
+            "fine-tuning": (
+                "the image encoder's batch normalisation keeps its statistics, and encoder and "
+                "readout learn at 1e-4: few epochs would not repair what more does to the readout"
+            ),
             "CLIP's trials": (
                 "patches of 32 and 16 pixels become images of 64 and 128 pixels; learning rates "
                 "are doubled, patience of 17 and 50 becomes 1 and 3, for at most 4 epochs after "
@@ -182,6 +186,9 @@ def _offline_stacked(extent: str) -> tuple[Recipe, ...]:
         element_steps=0,
         epochs=(40, 6),
         stacked_epochs=(30, 2),
+        batch_statistics="kept",
+        learning_rate=(1e-3, 1e-4),
+        image_rate=1e-4,
         augment=False,
         views=1,
     )
