@@ -14,6 +14,9 @@ BUDGET: dict[str, Any] = {
     "image": {"size": 64},
     "epochs": (20, 3),
     "stacked_epochs": (15, 1),
+    "batch_statistics": "kept",
+    "learning_rate": (1e-3, 1e-4),
+    "image_rate": 1e-4,
     "views": 3,
     "element_steps": 200,
 }

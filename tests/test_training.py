@@ -99,6 +99,21 @@ def test_the_head_stage_leaves_the_backbone_alone_and_fine_tuning_does_not(datas
     assert sum(key.startswith("backbone") for key in moved) > 100
 
 
+@pytest.mark.parametrize("batch_statistics", ["learned", "kept"])
+def test_statistics_of_batches(dataset, batch_statistics):
+    """Of the image backbone: as they came in the head stage, and then as the recipe says."""
+    fields = {"modality": "image", "batch_statistics": batch_statistics, **SMALL}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        came = build_model(Recipe(**fields)).state_dict()
+    for epochs, moves in (((1, 0), False), ((1, 1), batch_statistics == "learned")):
+        network, _ = stages_of(dataset, Recipe(epochs=epochs, **fields))
+        after = network.state_dict()
+        means = [k for k in came if k.startswith("backbone") and k.endswith("running_mean")]
+        assert len(means) > 20
+        assert all(torch.equal(came[k], after[k]) != moves for k in means)
+
+
 def test_the_stacked_model_comes_after_both(dataset):
     _, seen = stages_of(dataset, Recipe(epochs=(1, 1), **SMALL))
     order = [(modality, stage) for modality, stage, _ in seen]

@@ -42,6 +42,11 @@ class Extent(StrEnum):
     all = "all"
 
 
+class BatchStatistics(StrEnum):
+    learned = "learned"
+    kept = "kept"
+
+
 class Tuned(StrEnum):
     all = "all"
     last = "last"
@@ -85,6 +90,11 @@ _RECIPE_OPTIONS = {
     ),
     "pretraining_epochs": (int | None, None, "Of a dual encoder (modality clip); 0 for none."),
     "tuned": (Tuned | None, None, "What of the backbones learns in the fine-tuning stage."),
+    "batch_statistics": (
+        BatchStatistics | None,
+        None,
+        "Of batch normalisation in the fine-tuning stage; kept is better for few epochs.",
+    ),
     "tuned_blocks": (int | None, None, "How many, for tuned last."),
     "lora_rank": (int | None, None, "Of the updates, for tuned lora."),
     "precision": (Precision | None, None, "Of training; auto is what the hardware is fast at."),
