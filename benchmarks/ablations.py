@@ -298,8 +298,6 @@ def curves(found: pd.DataFrame) -> list[str]:
 def finished(out: Path, kind: str, planned: int) -> str:
     """How much of a part is there."""
     numbers = [file.stem.rpartition("-")[2] for file in (out / kind).glob("*.parquet")]
-    if not numbers:
-        return "Nothing of this has been run yet."
     done = (f"{numbers.count(n)} of {planned} runs of fold {n}" for n in sorted(set(numbers)))
     return f"Finished: {', '.join(done)}."
 
@@ -307,7 +305,7 @@ def finished(out: Path, kind: str, planned: int) -> str:
 def page(out: Path) -> str:
     """The page of all that is finished, Markdown."""
     budget = Variant("", "").made()
-    lines = f"""# Ablations
+    lines = """# Ablations
 
 What each choice is worth, on folds of the training part of `mp-fcc`; the test part was not looked
 at. Made by
@@ -320,7 +318,10 @@ over all validation materials of the folds that a row has. The change of the err
 |error|, in hundredths of the target's standard deviation and as the mean over targets, on the same
 materials as the row it is compared with; ± is its standard error over materials. It does not
 contain what another seed would change.
-
+""".splitlines()
+    networks = read(out, "networks")
+    if len(networks):
+        lines += f"""
 ## Networks
 
 A small budget, one seed: {budget.image.size} pixels, {budget.views} views, {budget.epochs[0]} and
@@ -331,33 +332,31 @@ modalities or more, the image and text networks are the same in all rows.
 
 {finished(out, "networks", len(VARIANTS))}
 """.splitlines()
-    networks = read(out, "networks")
-    if len(networks):
         rows = networks[["group", "model"]].drop_duplicates().itertuples(index=False)
         order = sorted(((r.group, r.model) for r in rows), key=lambda row: place(*row))
         lines += ["", *table(networks, REFERENCE, order)]
     rows = block_rows()
-    lines += f"""
+    blocks = read(out, "blocks")
+    if len(blocks):
+        lines += f"""
 ## Blocks of `best`
 
 Its Gaussian processes without one block, and one Gaussian process of one block alone.
 
 {finished(out, "blocks", len(rows))}
 """.splitlines()
-    blocks = read(out, "blocks")
-    if len(blocks):
         there = set(blocks[["group", "model"]].itertuples(index=False, name=None))
         lines += ["", *table(blocks, ALL, [row[:2] for row in rows if row[:2] in there])]
-    lines += f"""
+    sizes = read(out, "sizes")
+    if len(sizes):
+        lines += f"""
 ## Learning curves
 
 The training part of each fold is shuffled once and its first materials are learned from. *all* are
-some 275. Networks have the small budget from above.
+some 275.{" Networks have the small budget from above." if len(networks) else ""}
 
 {finished(out, "sizes", 2 * (len(SIZES) + 1))}
 """.splitlines()
-    sizes = read(out, "sizes")
-    if len(sizes):
         lines += curves(sizes)
     return "\n".join(lines) + "\n"
 

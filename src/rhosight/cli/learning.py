@@ -90,6 +90,13 @@ _RECIPE_OPTIONS = {
     ),
     "pretraining_epochs": (int | None, None, "Of a dual encoder (modality clip); 0 for none."),
     "tuned": (Tuned | None, None, "What of the backbones learns in the fine-tuning stage."),
+    "learning_rate": (
+        tuple[float, float] | None,
+        None,
+        "Of readouts and fusion in the two stages, at its peak.",
+    ),
+    "image_rate": (float | None, None, "Of the image backbone in the fine-tuning stage."),
+    "text_rate": (float | None, None, "Of the text backbone in the fine-tuning stage."),
     "batch_statistics": (
         BatchStatistics | None,
         None,
