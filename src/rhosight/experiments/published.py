@@ -81,9 +81,11 @@ def markdown(folder: str | os.PathLike) -> str:
         rows.append(table1[(table1["trial"] == "mean") & (table1["model"] == "clip")])
     table = pd.concat(rows, ignore_index=True)
     targets = [target for target in _TARGETS if target in set(table["target"])]
+    repeats = settings["repeats"]
+    runs = f"{repeats} repeats" if repeats > 1 else "one repeat"
     lines = [
         "R², validation folds and test part, mean ± standard deviation over "
-        f"{settings['n_splits']} folds × {settings['repeats']} repeats; *paper*: what it prints. "
+        f"{settings['n_splits']} folds × {runs}; *paper*: what it prints. "
         f"Preset `{settings['preset']}`, `{settings['command']}`.",
         "",
         "| model | " + " | ".join(_TARGETS[target] for target in targets) + " |",
@@ -124,7 +126,7 @@ def _cell(rows: pd.DataFrame) -> str:
         if part in parts.index:
             row = parts.loc[part]
             spread = "" if pd.isna(row["r2_std"]) else f" ± {row['r2_std']:.2f}"
-            ours.append(f"{row['r2']:.2f}{spread}")
+            ours.append(f"{round(row['r2'], 2) + 0:.2f}{spread}")  # no minus before zero
             if pd.notna(row["paper_r2"]):
                 printed.append(f"{row['paper_r2']:.2f}")
     paper = f" (*paper* {', '.join(printed)})" if printed else ""
