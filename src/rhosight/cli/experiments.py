@@ -143,7 +143,18 @@ def runs_list(out: OutOption = Path("runs/reproduce")) -> None:
     from ..experiments.records import list_jobs
 
     jobs = list_jobs(out)
-    console.print(frame_table(jobs, f"{out}: {len(jobs)} jobs"))
+    table = Table(
+        title=f"{out}: {len(jobs)} jobs", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False
+    )
+    table.add_column("name", no_wrap=True)  # what `runs show` wants; it tells repeat and fold, too
+    for column in ("state", "models", "seconds"):
+        table.add_column(
+            column, justify="right" if column == "seconds" else "left", overflow="fold"
+        )
+    for row in jobs.itertuples(index=False):
+        seconds = "" if row.seconds is None or row.seconds != row.seconds else f"{row.seconds:.0f}"
+        table.add_row(row.name, row.state, row.models, seconds)
+    console.print(table)
     states = jobs["state"].value_counts()
     total = jobs["seconds"].sum()
     said = ", ".join(f"{count} {state}" for state, count in states.items())

@@ -137,7 +137,7 @@ def offline() -> Preset:
         stacked=_offline_stacked,
         clip=_offline_clip,
         pretraining=_offline_clip(CHOSEN, False, tuple(SYMBOLS))[0].model_copy(
-            update={"epochs": (0, 0)}
+            update={"epochs": (0, 0), "batch_statistics": "learned"}
         ),
         deviations={
             "image encoder": "EfficientNet-Lite0 at 128 px in place of InceptionV3 at 299 px",
@@ -164,8 +164,9 @@ def offline() -> Preset:
                 "training part; one for all trials of a fold"
             ),
             "fine-tuning": (
-                "the image encoder's batch normalisation keeps its statistics, and encoder and "
-                "readout learn at 1e-4: few epochs would not repair what more does to the readout"
+                "the image encoder's batch normalisation keeps its statistics, and the stacked "
+                "model's encoders and readout learn at 1e-4: few epochs would not repair what more "
+                "does to the readout"
             ),
             "CLIP's trials": (
                 "patches of 32 and 16 pixels become images of 64 and 128 pixels; learning rates "
@@ -206,6 +207,7 @@ def _offline_clip(trial: str, fourier: bool, targets: tuple[str, ...]) -> tuple[
         max_tokens=32,
         element_steps=0,
         epochs=(40, 4),
+        batch_statistics="kept",
         batch_size=(32, batch),
         learning_rate=(3e-3, rate),
         image_rate=rate,

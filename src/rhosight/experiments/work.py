@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -48,9 +51,12 @@ class Workbench:
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Predictions and history of a job, see :class:`rhosight.experiments.jobs.Worker`."""
         rows = self.parts(job.split)
-        if job.kind == "baseline":
-            return self._baseline(job, rows, progress)
-        return self._network(job, rows, stages, given, progress)
+        try:
+            if job.kind == "baseline":
+                return self._baseline(job, rows, progress)
+            return self._network(job, rows, stages, given, progress)
+        finally:
+            _give_memory_back()
 
     def parts(self, where: Split) -> dict[str, np.ndarray]:
         """Positions of the training, validation and test part."""
@@ -177,6 +183,13 @@ def _shown(recipe: Recipe) -> str:
     if recipe.uses_text:
         fields |= {"extent", "text_backbone", "clip", "max_tokens"}
     return json.dumps(recipe.model_dump(mode="json", include=fields), sort_keys=True)
+
+
+def _give_memory_back() -> None:
+    """glibc keeps what a job has freed: gigabytes after some jobs with texts of all lengths."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _hand_over(source: Path, target: Path) -> None:
