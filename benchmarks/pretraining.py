@@ -4,7 +4,8 @@
 
 The same dual encoder, linear readout, folds and seeds with and without pre-training; scores are
 those of the validation folds. The test part of the default split is not looked at. What is finished
-stands in the CSV file at once, and the same command goes on from there.
+stands in the CSV file at once, and the same command goes on from there. Which image and text belong
+together is asked twice: of the encoder as pre-training leaves it, and after fine-tuning on labels.
 """
 
 from __future__ import annotations
@@ -12,17 +13,23 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 
 import rhosight
+from rhosight import Dataset
 from rhosight.contrastive import embeddings, retrieval
 from rhosight.dataset import folds
+from rhosight.inputs import Inputs
+from rhosight.models import ClipModel
 from rhosight.property_model import inner_split, make_inputs, scaler_of
 from rhosight.recipe import Recipe
 from rhosight.saved_model import r2_score, rmse
 from rhosight.training import StageResult, train, view_count
+
+BEFORE, AFTER = "retrieval", "retrieval, fine-tuned"
 
 
 def main() -> None:
@@ -41,6 +48,9 @@ def main() -> None:
         "clip-offline",
         extent=arguments.extent,
         epochs=arguments.epochs,
+        batch_statistics="kept",
+        learning_rate=(3e-3, 1e-4),
+        image_rate=1e-4,
         views=3,
         max_tokens=arguments.max_tokens,
     )
@@ -56,8 +66,6 @@ def main() -> None:
     training_part, _ = rhosight.split(dataset)
     inputs = make_inputs(dataset, base)
     frozen: dict[int, dict] = {}  # by seed: what depends on no fold
-    targets = dataset.targets[list(base.targets)].to_numpy(dtype=float)
-    formulas = dataset.table["formula"].to_list()
 
     found = pd.read_csv(arguments.out) if arguments.out.exists() else pd.DataFrame()
     parts = folds(dataset, 5, indices=training_part)[: arguments.folds]
@@ -67,37 +75,64 @@ def main() -> None:
                 key = {"fold": fold, "seed": seed, "pretraining": arm}
                 if len(found) and (found[list(key)] == pd.Series(key)).all(axis=1).any():
                     continue
-                recipe = recipe.model_copy(update={"seed": seed})
-                fit, stop = inner_split(dataset[rows], recipe)
                 started = time.perf_counter()
-                scores = []
-
-                def record(result: StageResult, key=key, rows=validation, scores=scores):
-                    predicted = result.predict(rows)
-                    for column, target in enumerate(base.targets):
-                        known = ~np.isnan(targets[rows, column])
-                        pair = targets[rows, column][known], predicted[known, column]
-                        of = key | {"what": result.stage, "of": target}
-                        scores.append(of | {"r2": r2_score(*pair), "rmse": rmse(*pair)})
-
-                network = train(
-                    recipe, inputs, targets, rows[fit], rows[stop], scaler_of(targets[rows]),
-                    on_stage=record, formulas=formulas, frozen=frozen.setdefault(seed, {}),
-                )  # fmt: skip
+                recipe = recipe.model_copy(update={"seed": seed})
+                features = frozen.setdefault(seed, {})
+                scores = trial(recipe, dataset, inputs, rows, validation, features)
                 seconds = time.perf_counter() - started
                 print(f"fold {fold}, seed {seed}, {arm} pre-training: {seconds:.0f} s", flush=True)
-                # the encoder after fine-tuning on labels: does it still know which belong together?
-                image, text = embeddings(network.backbone, inputs, validation, view_count(recipe))
-                table = retrieval(image, text, [formulas[row] for row in validation])
-                ranks = table.drop(columns="materials").rename_axis("of").reset_index()
-                ranks = ranks.assign(**key, what="retrieval")
-                found = pd.concat([found, pd.DataFrame(scores), ranks], ignore_index=True)
+                found = pd.concat([found, scores.assign(**key)], ignore_index=True)
                 found.to_csv(arguments.out, index=False)
     _show(found)
 
 
+def trial(
+    recipe: Recipe,
+    dataset: Dataset,
+    inputs: Inputs,
+    rows: np.ndarray,
+    validation: np.ndarray,
+    frozen: dict,
+) -> pd.DataFrame:
+    """Scores of both stages, and retrieval before and after them, of one arm on one fold."""
+    targets = dataset.targets[list(recipe.targets)].to_numpy(dtype=float)
+    formulas = dataset.table["formula"].to_list()
+    fit, stop = (rows[part] for part in inner_split(dataset[rows], recipe))
+    scaler = scaler_of(targets[rows])
+    found = []
+
+    def record(result: StageResult) -> None:
+        predicted = result.predict(validation)
+        for column, target in enumerate(recipe.targets):
+            known = ~np.isnan(targets[validation, column])
+            pair = targets[validation, column][known], predicted[known, column]
+            scores = {"r2": r2_score(*pair), "rmse": rmse(*pair)}
+            found.append(pd.DataFrame([{"what": result.stage, "of": target, **scores}]))
+
+    # pre-training alone first; the second call finds it in the folder
+    alone = recipe.model_copy(update={"epochs": (0, 0)})
+    with TemporaryDirectory() as folder:
+        for settings, what in ((alone, BEFORE), (recipe, AFTER)):
+            network = train(
+                settings, inputs, targets, fit, stop, scaler,
+                run_dir=Path(folder), on_stage=record, formulas=formulas, frozen=frozen,
+            )  # fmt: skip
+            ranks = retrieved(network, inputs, validation, settings, formulas)
+            found.append(ranks.assign(what=what))
+    return pd.concat(found, ignore_index=True)
+
+
+def retrieved(
+    network: ClipModel, inputs: Inputs, rows: np.ndarray, recipe: Recipe, formulas: list[str]
+) -> pd.DataFrame:
+    """Recall@k and median rank among the materials of some rows, both directions and chance."""
+    image, text = embeddings(network.backbone, inputs, rows, view_count(recipe))
+    table = retrieval(image, text, [formulas[row] for row in rows])
+    return table.drop(columns="materials").rename_axis("of").reset_index()
+
+
 def _show(found: pd.DataFrame) -> None:
-    scores = found[found["what"] != "retrieval"]
+    scores = found[~found["what"].isin((BEFORE, AFTER))]
     mean = scores.groupby(["of", "what", "pretraining"], sort=False)[["r2", "rmse"]]
     print("\nvalidation folds, mean and deviation")
     print(mean.agg(["mean", "std"]).round(3).to_string())
@@ -107,9 +142,10 @@ def _show(found: pd.DataFrame) -> None:
     gain = 1 - paired["with"] / paired["without"]
     print("\nRMSE saved by pre-training, fraction")
     print(gain.groupby(["of", "what"], sort=False).agg(["mean", "std", "min"]).round(3))
-    ranks = found[found["what"] == "retrieval"].drop(columns=["what", "fold", "seed", "r2", "rmse"])
-    print("\nretrieval among the materials of a validation fold, after fine-tuning")
-    print(ranks.groupby(["pretraining", "of"], sort=False).mean().round(3).to_string())
+    ranks = found[found["what"].isin((BEFORE, AFTER))]
+    ranks = ranks.drop(columns=["fold", "seed", "r2", "rmse"])
+    print("\nretrieval among the materials of a validation fold")
+    print(ranks.groupby(["pretraining", "what", "of"], sort=False).mean().round(3).to_string())
 
 
 if __name__ == "__main__":
