@@ -162,6 +162,18 @@ def test_crossval_prints_a_table_and_goes_on(small, tmp_path, caplog):
     assert "already there" in caplog.text
 
 
+def test_crossval_of_descriptors_alone(small, tmp_path):
+    arguments = ("crossval", small, "--out", tmp_path / "run", "--only-folds", "1")
+    first = rhosight(*arguments, "--preset", "no-dft", "--target", "efermi").stdout
+    assert "no-dft" in first and "fine-tuning" not in first
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "<title>rhosight: no-dft on mp-fcc</title>" in page
+    message = error_of(*arguments, "--preset", "best", "--epochs", "2", "1")
+    assert "best trains no network and has no --epochs" in message
+    message = error_of("pretrain", small, "--out", tmp_path / "m", "--preset", "best")
+    assert "best trains no network; take default" in message
+
+
 def test_data_info_tells_what_is_masked():
     out = rhosight("data", "info", "mp-fcc", "--iqr", "difference").stdout
     for word in ("405 materials", "Voigt", "negative", "CC BY 4.0", "removed", "eV/atom"):

@@ -10,8 +10,14 @@ from sklearn.metrics import r2_score as sklearn_r2
 from rhosight import Recipe, RhosightError, cross_validate, load_dataset
 from rhosight.baselines import BASELINES, PRETRAINED
 from rhosight.dataset import folds, split
-from rhosight.descriptor_model import DESCRIPTOR_RECIPES
+from rhosight.descriptor_model import (
+    DESCRIPTOR_RECIPES,
+    DescriptorModel,
+    DescriptorRecipe,
+    Kernel,
+)
 from rhosight.image import ImageSettings
+from rhosight.report import write_report
 
 RECIPE = Recipe(
     image=ImageSettings().model_copy(update={"size": 48}),
@@ -136,6 +142,35 @@ def test_the_papers_stopping_watches_the_validation_fold(dataset):
     scaled = (frame["true"] - frame["predicted"]) / frame["target"].map(train.std(ddof=0))
     huber = np.where(scaled.abs() < 1, scaled**2 / 2, scaled.abs() - 0.5).mean()
     assert huber == pytest.approx(last, rel=1e-3)
+
+
+def test_a_descriptor_recipe_trains_no_network(dataset, tmp_path):
+    best = DescriptorRecipe(targets=("efermi",))
+    result = cross_validate(dataset, best, run_dir=tmp_path / "run", n_splits=3, only_folds=1)
+    assert result.final == ("best", "") and result.history.empty
+    models = {*BASELINES, *PRETRAINED, *DESCRIPTOR_RECIPES}
+    assert set(result.predictions["model"]) == models
+
+    rows, validation = folds(dataset, 3, indices=split(dataset)[0])[0]
+    model = DescriptorModel(best).fit(dataset[rows])
+    frame = result.predictions.query("model == 'best' and part == 'validation'")
+    expected = model.predict(dataset[validation])["efermi"][frame["material_id"]]
+    np.testing.assert_allclose(frame["predicted"], expected, rtol=1e-6)
+
+    again = cross_validate(dataset, best, run_dir=tmp_path / "run", n_splits=3, only_folds=1)
+    pd.testing.assert_frame_equal(again.predictions, result.predictions)
+
+    page = write_report(result, dataset, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "No network was trained" in page and "Learning curves" not in page
+    assert "<h1>Predicting Fermi energy from descriptors of crystal and density</h1>" in page
+
+
+def test_another_descriptor_recipe_has_a_row_of_its_own(dataset):
+    own = DescriptorRecipe(targets=("efermi",), kernels=(Kernel(together=("magpie",)),))
+    result = cross_validate(dataset, own, n_splits=3, only_folds=1)
+    assert result.final == ("custom", "")
+    errors = result.scores.query("part == 'validation'").set_index("model")["rmse"]
+    assert errors["custom"] > errors["best"], "composition alone is not as good as all blocks"
 
 
 def test_unknown_targets_are_named(dataset):

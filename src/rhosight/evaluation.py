@@ -42,6 +42,9 @@ from .training import StageResult, train
 
 logger = logging.getLogger(__name__)
 
+CUSTOM = "custom"
+"""The row of a descriptor recipe that is neither `best` nor `no-dft`."""
+
 
 @dataclass
 class CrossValidation:
@@ -85,7 +88,7 @@ class CrossValidation:
         table = table.unstack("part").swaplevel(axis=1)
         order = [(p, s) for p in PARTS for s in ("r2", "r2_std", "rmse", "rmse_std")]
         rows = self.scores[["target", "model", "stage"]].drop_duplicates()
-        names = [*BASELINES, *PRETRAINED, *DESCRIPTOR_RECIPES, *MODALITIES]
+        names = [*BASELINES, *PRETRAINED, *DESCRIPTOR_RECIPES, CUSTOM, *MODALITIES]
         rows = rows.sort_values(
             by=["target", "model"],
             key=lambda column: column.map(
@@ -100,6 +103,17 @@ class CrossValidation:
         """Targets in the recipe's order."""
         return list(self.settings["recipe"]["targets"])
 
+    @property
+    def final(self) -> tuple[str, str]:
+        """Model and stage that the recipe is about: its last network, or its descriptor recipe."""
+        own = self.settings["recipe"]
+        if "kernels" in own:
+            kernels = DescriptorRecipe(**own).kernels
+            named = (n for n in DESCRIPTOR_RECIPES if DescriptorRecipe.named(n).kernels == kernels)
+            return next(named, CUSTOM), ""
+        rows = self.predictions.loc[self.predictions["stage"] != "", ["model", "stage"]]
+        return tuple(rows.iloc[-1])
+
     def rmse(self, model: str, stage: str, part: str = "validation") -> dict[str, float]:
         """Mean RMSE over folds by target, in the target's unit."""
         table = self.summary()
@@ -108,7 +122,7 @@ class CrossValidation:
 
 def cross_validate(
     dataset: Dataset,
-    recipe: Recipe | None = None,
+    recipe: Recipe | DescriptorRecipe | None = None,
     run_dir: str | os.PathLike | None = None,
     n_splits: int = 5,
     test_fraction: float = 0.15,
@@ -124,7 +138,8 @@ def cross_validate(
     dataset
         Materials with the recipe's targets; those with none of them are left out.
     recipe
-        The default recipe if not given.
+        The default recipe of networks if not given. A descriptor recipe trains no network, and has
+        a row of its own, ``custom``, if it differs from ``best`` and ``no-dft``.
     run_dir
         Finished folds and stages are kept here; the same call with the same folder goes on where
         an interrupted one stopped, to the same result. A folder of another run is refused.
@@ -160,7 +175,7 @@ def cross_validate(
     parts = folds(dataset, n_splits, split_seed, groups, indices=train_part)[:only_folds]
 
     scored = {dataset.ids[row] for row in [*test, *(row for _, rows in parts for row in rows)]}
-    if seen := scored & pretrained_ids(recipe):
+    if isinstance(recipe, Recipe) and (seen := scored & pretrained_ids(recipe)):
         raise RhosightError(
             f"{recipe.pretraining.weights}: pre-trained on {len(seen)} materials that are scored "
             f"here, {min(seen)} for one; leave pretraining.weights out, and each fold pre-trains "
@@ -190,7 +205,9 @@ class _Shared:
     """What all folds have in common, made when a fold first needs it: a run that is already
     finished makes none of it."""
 
-    def __init__(self, dataset: Dataset, recipe: Recipe, progress: Callable | None):
+    def __init__(
+        self, dataset: Dataset, recipe: Recipe | DescriptorRecipe, progress: Callable | None
+    ):
         self.dataset, self.recipe, self.progress = dataset, recipe, progress
         self.targets = dataset.targets[list(recipe.targets)].to_numpy(dtype=float)
         self.frozen: dict[str, Tensor] = {}
@@ -213,14 +230,30 @@ class _Shared:
     @cached_property
     def texts(self) -> list[str] | None:
         """In the order of the dataset; describing structures takes seconds each."""
-        return texts_of(self.dataset, self.recipe.extent) if self.recipe.uses_text else None
+        reads = isinstance(self.recipe, Recipe) and self.recipe.uses_text
+        return texts_of(self.dataset, self.recipe.extent) if reads else None
+
+    @cached_property
+    def descriptor_recipes(self) -> dict[str, DescriptorRecipe]:
+        """`best` and `no-dft`, and the recipe of this run if it is another."""
+        changes = {"targets": self.recipe.targets, "seed": self.recipe.seed}
+        found = {name: DescriptorRecipe.named(name, **changes) for name in DESCRIPTOR_RECIPES}
+        known = [recipe.kernels for recipe in found.values()]
+        if isinstance(self.recipe, DescriptorRecipe) and self.recipe.kernels not in known:
+            found[CUSTOM] = self.recipe
+        return found
 
     @cached_property
     def descriptors(self) -> pd.DataFrame | None:
-        """What `best` reads, and `no-dft` in part; None where the dataset does not allow it."""
+        """What the descriptor recipes read; None where the dataset does not allow it."""
+        kernels = [k for recipe in self.descriptor_recipes.values() for k in recipe.kernels]
         try:
-            return descriptor_table(self.dataset.densities, DescriptorRecipe(), self.progress)
+            return descriptor_table(
+                self.dataset.densities, DescriptorRecipe(kernels=kernels), self.progress
+            )
         except RhosightError as error:
+            if isinstance(self.recipe, DescriptorRecipe):  # nothing else was asked for
+                raise
             logger.warning("%s are left out: %s", " and ".join(DESCRIPTOR_RECIPES), error)
             return None
 
@@ -253,7 +286,8 @@ def _fold(
         return tuple(pd.read_parquet(fold_dir / name) for name in files)
     recipe, dataset = shared.recipe, shared.dataset
     started = time.monotonic()
-    predictions, history = [], []
+    predictions: list[pd.DataFrame] = []
+    history = pd.DataFrame(columns=["model", "stage", "fold", "epoch"])
 
     def record(model: str, stage: str, predict: Callable[[np.ndarray], np.ndarray]) -> None:
         for part, where in rows.items():
@@ -280,11 +314,37 @@ def _fold(
         record(name, "", fitted)
 
     if shared.descriptors is not None:
-        for name in DESCRIPTOR_RECIPES:
-            fitted = fitted_descriptors(
-                name, shared.descriptors, shared.targets, rows["train"], recipe.seed
-            )
+        for name, own in shared.descriptor_recipes.items():
+            fitted = fitted_descriptors(own, shared.descriptors, shared.targets, rows["train"])
             record(name, "", fitted)
+
+    if isinstance(recipe, Recipe):
+        history = _networks(number, rows, shared, fold_dir, count, record)
+    logger.info("fold %d of %d: %.0f s", number + 1, count, time.monotonic() - started)
+    result = pd.concat(predictions, ignore_index=True), history
+    if fold_dir:
+        fold_dir.mkdir(exist_ok=True)
+        names = ("predictions.parquet", "history.parquet")
+        for frame, name in zip(result, names, strict=True):  # history last: it marks the end
+            with replacing(fold_dir / name) as draft:
+                frame.to_parquet(draft)
+        for stage in fold_dir.iterdir():  # weights of a scored fold are of no further use
+            if stage.is_dir():
+                shutil.rmtree(stage)
+    return result
+
+
+def _networks(
+    number: int,
+    rows: dict[str, np.ndarray],
+    shared: _Shared,
+    fold_dir: Path | None,
+    count: int,
+    record: Callable[[str, str, Callable[[np.ndarray], np.ndarray]], None],
+) -> pd.DataFrame:
+    """Train a fold's networks, ``record`` what each stage predicts, return their history."""
+    recipe, dataset = shared.recipe, shared.dataset
+    history = []
 
     def on_stage(result: StageResult) -> None:
         record(result.modality, result.stage, result.predict)
@@ -302,15 +362,14 @@ def _fold(
             len(result.history),
         )
 
+    def label(text: str, *values: Any) -> None:
+        shared.progress(f"fold {number + 1} of {count}: {text}", *values)
+
     if recipe.early_stopping == "inner":
         fit, stop = inner_split(dataset[rows["train"]], recipe)
         fit_rows, stop_rows = rows["train"][fit], rows["train"][stop]
     else:  # the paper's way: optimistic on the validation part
         fit_rows, stop_rows = rows["train"], rows["validation"]
-
-    def label(text: str, *values: Any) -> None:
-        shared.progress(f"fold {number + 1} of {count}: {text}", *values)
-
     train(
         recipe,
         shared.inputs,
@@ -324,17 +383,7 @@ def _fold(
         progress=label if shared.progress else None,
         formulas=dataset.table["formula"].to_list(),
     )
-    logger.info("fold %d of %d: %.0f s", number + 1, count, time.monotonic() - started)
-    result = pd.concat(predictions, ignore_index=True), pd.concat(history, ignore_index=True)
-    if fold_dir:
-        names = ("predictions.parquet", "history.parquet")
-        for frame, name in zip(result, names, strict=True):  # history last: it marks the end
-            with replacing(fold_dir / name) as draft:
-                frame.to_parquet(draft)
-        for stage in fold_dir.iterdir():  # weights of a scored fold are of no further use
-            if stage.is_dir():
-                shutil.rmtree(stage)
-    return result
+    return pd.concat(history, ignore_index=True)
 
 
 def fitted_baseline(
@@ -358,12 +407,12 @@ def fitted_baseline(
 
 
 def fitted_descriptors(
-    name: str, table: pd.DataFrame, targets: np.ndarray, rows: np.ndarray, seed: int
+    recipe: DescriptorRecipe, table: pd.DataFrame, targets: np.ndarray, rows: np.ndarray
 ) -> Callable[[np.ndarray], np.ndarray]:
     """The Gaussian processes of a descriptor recipe, fitted on some rows of its table; returns rows
     → predictions (rows, targets) in the targets' units."""
     prototypes = sorted(set(table["prototype"].iloc[rows]))
-    process = committee_of(DescriptorRecipe.named(name, seed=seed))
+    process = committee_of(recipe)
     process.fit(to_blocks(table.iloc[rows], prototypes), targets[rows])
 
     def predict(where: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from .baselines import BASELINES, PRETRAINED
 from .chgnet import CHGNET_NOTE
 from .descriptor_model import DESCRIPTOR_RECIPES
-from .evaluation import PARTS, CrossValidation
+from .evaluation import CUSTOM, PARTS, CrossValidation
 from .image import ImageSettings, density_image, to_pil, window_side
 from .page import (
     FIRST,
@@ -75,6 +75,7 @@ class _Report:
         self.result, self.dataset, self.targets = result, dataset, result.targets
         self.settings, self.predictions = result.settings, result.predictions
         self.recipe: dict[str, Any] = self.settings["recipe"]
+        self.modality: str = self.recipe.get("modality", "")  # none of descriptors alone
         self.units: dict[str, str] = self.settings["units"]
         self.test = self.predictions[self.predictions["part"] == "test"]
         # complains of a material that is not there
@@ -87,10 +88,10 @@ class _Report:
         self.baselines = [row for row in rows if row[0] in BASELINES]
         self.pretrained = [row for row in rows if row[0] in PRETRAINED]
         self.chgnet_note = CHGNET_NOTE
-        self.descriptors = [row for row in rows if row[0] in DESCRIPTOR_RECIPES]
+        self.descriptors = [row for row in rows if row[0] in (*DESCRIPTOR_RECIPES, CUSTOM)]
         self.trained = [row for row in rows if row[1]]
         self.ours = self.descriptors + self.trained
-        self.final = self.trained[-1]
+        self.final = result.final
         spread = self.used.targets[self.targets].std()
         self.digits = {t: _decimals(spread[t]) for t in self.targets}
 
@@ -131,7 +132,8 @@ class _Report:
         margin = 0.04 * (np.ptp(values) or 1.0)
         limits = values.min() - margin, values.max() + margin
         for row, frame in zip(rows, frames, strict=True):
-            title = ", ".join([row[0], row[1] or "baseline"])
+            title = f"{row[0]}, {row[1]}" if row[1] else row[0]
+            title += ", baseline" * (row in self.baselines)
             draw = _parity(frame, title, limits, self.units[target], self.digits[target])
             label = f"{words(target)}, predicted against true: {title}"
             plots.append(_svg(draw, (3.5, 4.2), label))

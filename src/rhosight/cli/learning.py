@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..errors import RhosightError
@@ -113,6 +114,7 @@ _RECIPE_OPTIONS = {
 
 def _recipe(
     fallback: str,
+    networks_only: bool,
     preset: str | None,
     recipe_file: Path | None,
     target: list[str] | None,
@@ -133,10 +135,11 @@ def _recipe(
     fields = _recipe_fields(recipe_file) if recipe_file else {}
     if "kernels" in fields:  # a descriptor recipe, as a sweep writes it
         of_networks.remove("recipe-file")
+        preset = preset or "best"
     preset = preset or ("default" if of_networks else fallback)
     if preset in DESCRIPTOR_RECIPES:
-        if fallback not in DESCRIPTOR_RECIPES:
-            raise RhosightError(f"{preset} trains no network; crossval shows it in every table")
+        if networks_only:
+            raise RhosightError(f"{preset} trains no network; take default, quick or clip-offline")
         if of_networks:
             option = of_networks[0].replace("_", "-")
             raise RhosightError(f"{preset} trains no network and has no --{option}; leave one out")
@@ -156,10 +159,10 @@ def _recipe_fields(file: Path) -> dict[str, Any]:
         raise RhosightError(f"{file}: not a readable JSON recipe ({error})") from error
 
 
-_takes_network, _takes_recipe = (
-    shared_options("recipe", _RECIPE_OPTIONS, partial(_recipe, fallback), "Recipe")
-    for fallback in ("default", "best")
-)
+def _takes(fallback: str, networks_only: bool = False) -> Any:
+    """Decorates a command that has all options of a recipe."""
+    make = partial(_recipe, fallback, networks_only)
+    return shared_options("recipe", _RECIPE_OPTIONS, make, "Recipe")
 
 
 def demo(
@@ -179,7 +182,7 @@ def demo(
     _finish(result, dataset, out)
 
 
-@_takes_network
+@_takes("default")
 def crossval(
     recipe: Any,
     dataset: DatasetArgument = "mp-fcc",
@@ -191,14 +194,19 @@ def crossval(
     only_folds: Annotated[int | None, typer.Option(min=1, help="Run only the first few.")] = None,
     split_seed: Annotated[int, typer.Option(help="Of the test split and the folds.")] = 0,
 ) -> None:
-    """Cross-validate networks beside `best`, `no-dft` and the baselines (paper, Figure 2)."""
+    """Cross-validate networks beside `best`, `no-dft` and the baselines (paper, Figure 2).
+
+    With --preset best no network is trained: the rest of the table, in minutes.
+    """
     from ..dataset import load_dataset
     from ..evaluation import cross_validate
+    from ..recipe import Recipe
 
     loaded = load_dataset(dataset)
     if out is None:
         text = f"{recipe.model_dump_json()}{loaded.fingerprint()}{folds}{split_seed}"
-        name = f"crossval-{recipe.modalities[-1].replace('+', '-')}"
+        own = recipe.modalities[-1] if isinstance(recipe, Recipe) else "descriptors"
+        name = f"crossval-{own.replace('+', '-')}"
         out = Path("runs") / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     console.print(f"run folder: {out}")
     with progress_bar() as progress:
@@ -214,7 +222,7 @@ def crossval(
     _finish(result, loaded, out)
 
 
-@_takes_recipe
+@_takes("best")
 def train(
     recipe: Any,
     out: Annotated[Path, typer.Option(help="Folder for the model.")],
@@ -266,7 +274,7 @@ def train(
     console.print(f"model: {out}")
 
 
-@_takes_network
+@_takes("default", networks_only=True)
 def pretrain(
     recipe: Any,
     out: Annotated[Path, typer.Option(help="Folder for the encoder.")],
@@ -321,21 +329,31 @@ def _finish(result: CrossValidation, dataset: Dataset, out: Path) -> None:
 
     result.scores.to_csv(out / "scores.csv", index=False)
     units = result.settings["units"]
+    summary = result.summary()
     for target in result.targets:
-        table = Table(title=f"{target}: R² / RMSE ({units[target]})")
-        for name in ("model", "stage", "train", "validation", "test"):
-            table.add_column(name, justify="left" if name in ("model", "stage") else "right")
-        for (name, model, stage), row in result.summary().iterrows():
-            if name == target:
-                cells = [_cell(row[part]) for part in ("train", "validation", "test")]
-                table.add_row(model, stage, *cells)
+        table = Table(
+            title=f"{target}: R² / RMSE ({units[target]})",
+            box=SIMPLE_HEAD,
+            collapse_padding=True,
+            pad_edge=False,
+        )
+        table.add_column("model", no_wrap=True)
+        for name in ("train: R²", "validation", "test"):
+            table.add_column(name, justify="right", overflow="fold")
+        for (model, stage), row in summary.loc[target].iterrows():
+            train, validation, test = (row[part] for part in ("train", "validation", "test"))
+            scores = _r2(train), _cell(validation), _cell(test)
+            table.add_row(f"{model} {stage}".strip(), *scores)
         console.print(table)
     report = write_report(result, dataset, out / "report.html")
     console.print(f"report: {report}")
 
 
+def _r2(row: pd.Series) -> str:
+    several = row["r2_std"] == row["r2_std"]  # more than one fold
+    return f"{row['r2']:.2f}" + (f"±{row['r2_std']:.2f}" if several else "")
+
+
 def _cell(row: pd.Series) -> str:
-    r2, rmse = f"{row['r2']:.2f}", f"{row['rmse']:.3g}"
-    if row["r2_std"] == row["r2_std"]:  # more than one fold
-        r2, rmse = f"{r2}±{row['r2_std']:.2f}", f"{rmse}±{row['rmse_std']:.2g}"
-    return f"{r2} / {rmse}"
+    several = row["rmse_std"] == row["rmse_std"]
+    return f"{_r2(row)} / {row['rmse']:.3g}" + (f"±{row['rmse_std']:.2g}" if several else "")

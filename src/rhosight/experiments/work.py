@@ -120,7 +120,8 @@ class Workbench:
         name, labels = job.baseline, self._labels(self.targets)
         if name in DESCRIPTOR_RECIPES:
             table = self._descriptors
-            predict = fitted_descriptors(name, table, labels, rows["train"], job.seed)
+            recipe = DescriptorRecipe.named(name, seed=job.seed)
+            predict = fitted_descriptors(recipe, table, labels, rows["train"])
         else:
             if name not in self._features:
                 if progress:
