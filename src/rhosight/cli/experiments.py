@@ -51,7 +51,8 @@ def reproduce(
         int | None, typer.Option(min=1, help="Run only the first few folds of each repeat.")
     ] = None,
     write: Annotated[
-        Path | None, typer.Option(help="Keep a summary there too, such as docs/results.")
+        Path | None,
+        typer.Option(help="Keep results there, and go on from those kept, as in docs/results."),
     ] = None,
     log: Annotated[Log | None, typer.Option(help="Losses and scores of every epoch.")] = None,
     dask: Annotated[
@@ -63,15 +64,17 @@ def reproduce(
     Several processes may work on one run folder at a time: give the same command twice.
     """
     from ..dataset import load_dataset
-    from ..experiments import EXPERIMENTS, Plan, preset_named
+    from ..experiments import EXPERIMENTS, JobFolder, Plan, preset_named
     from ..experiments import reproduce as run
-    from ..experiments.published import publish
+    from ..experiments.published import publish, take_up
 
     wanted = {experiment.value for experiment in experiments}
     names = [name for name in EXPERIMENTS if name in wanted or "all" in wanted]
     plan = Plan.of(load_dataset(dataset), preset_named(preset.value), repeats, only_folds)
     console.print(f"run folder: {out}", highlight=False)
     command = shlex.join(["rhosight", *sys.argv[1:]])
+    if write and (count := take_up(write, JobFolder(out))):
+        console.print(f"{count} finished jobs come from {write}", highlight=False)
     with progress_bar() as progress:
         result = run(names, plan, out, progress, command, log and log.value, dask)
     if write:

@@ -30,9 +30,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from .. import __version__
+from ..chgnet import chgnet_version
 from ..errors import RhosightError
 from ..runs import replacing
+from ..saved_model import versions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from ..recipe import Recipe
 
 logger = logging.getLogger(__name__)
+
+RESULT = "result.json"
+"""Its presence says that a job is finished."""
 
 POLL_SECONDS = 1.0
 """Between two looks at jobs that another process is running."""
@@ -79,8 +83,6 @@ class Job:
         Fingerprint of the materials.
     split
         Which fold it is about.
-    versions
-        Of the libraries that decide about the numbers.
     recipe
         Of a network.
     baseline
@@ -94,7 +96,6 @@ class Job:
     kind: Literal["network", "baseline"]
     dataset: str
     split: Split
-    versions: tuple[tuple[str, str], ...]
     recipe: Recipe | None = None
     baseline: str = ""
     seed: int = 0
@@ -102,7 +103,8 @@ class Job:
 
     @cached_property
     def basis(self) -> dict[str, Any]:
-        """All that decides about the result, as JSON."""
+        """All that decides about the result, as JSON. Versions of libraries are no part of it:
+        repeats accumulate over months, and each result says with which it was made."""
         recipe = self.recipe.model_dump(mode="json", exclude_none=True) if self.recipe else None
         return {
             "kind": self.kind,
@@ -112,7 +114,6 @@ class Job:
             "baseline": self.baseline,
             "seed": self.seed,
             "needs": [job.name for job in self.needs],
-            "versions": dict(self.versions),
         }
 
     @cached_property
@@ -178,10 +179,9 @@ class JobFolder:
                 recipe = Recipe(**basis["recipe"])
                 basis["recipe"] = recipe.model_dump(mode="json", exclude_none=True)
             basis["needs"] = [name_today(need) for need in basis["needs"]]
-            basis["versions"].pop("rhosight", None)
             return _name(basis)
 
-        for path in self.folder.glob("*/result.json"):
+        for path in self.folder.glob(f"*/{RESULT}"):
             try:
                 found[name_today(path.parent.name)] = path.parent.name
             except (OSError, ValueError, KeyError, TypeError):  # of another recipe: another job
@@ -189,11 +189,11 @@ class JobFolder:
         return found
 
     def finished(self, job: Job) -> bool:
-        return (self.path(job) / "result.json").exists()
+        return (self.path(job) / RESULT).exists()
 
     def result(self, job: Job) -> dict[str, Any]:
-        """Seconds, hardware and time of a finished job."""
-        return json.loads((self.path(job) / "result.json").read_text(encoding="utf-8"))
+        """Seconds, time, hardware and versions of a finished job."""
+        return json.loads((self.path(job) / RESULT).read_text(encoding="utf-8"))
 
     def predictions(self, job: Job) -> pd.DataFrame:
         return self._frame(job, "predictions")
@@ -299,10 +299,10 @@ class JobFolder:
             "seconds": round(seconds, 2),
             "cpu_seconds": round(used, 2),
             "finished": _now(),
-            "rhosight": __version__,
-            **hardware(),
+            "hardware": hardware(),
+            "versions": software(),
         }
-        with replacing(folder / "result.json") as draft:  # last: it marks the end
+        with replacing(folder / RESULT) as draft:  # last: it marks the end
             draft.write_text(json.dumps(about, indent=1), encoding="utf-8")
         return seconds
 
@@ -329,6 +329,12 @@ class JobFolder:
             with self._lock(job) as mine:
                 if mine:
                     shutil.rmtree(self._stages(job), ignore_errors=True)
+
+
+def software() -> dict[str, str]:
+    """Versions of what decides about the numbers of a job."""
+    chgnet = chgnet_version()
+    return versions() | ({"chgnet": chgnet} if chgnet else {})
 
 
 def hardware() -> dict[str, Any]:

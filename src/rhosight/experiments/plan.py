@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,6 @@ from ..dataset import Dataset
 from ..descriptor_model import DESCRIPTOR_RECIPES
 from ..errors import RhosightError
 from ..recipe import Recipe
-from ..saved_model import versions as installed_versions
 from ..text import EXTENTS
 from .jobs import Job, JobFolder, Split
 from .presets import CHOSEN, TRIALS, Preset
@@ -25,12 +24,6 @@ TABLE1_RUNS = 3
 
 KEYS: tuple[str, ...] = ("repeat", "fold", "extent", "trial")
 """Columns that tell where a row of a job's result belongs; the others are the job's own."""
-
-
-def _libraries() -> tuple[tuple[str, str], ...]:
-    """Without our own version: results are kept from one to the next."""
-    found = installed_versions()
-    return tuple(sorted((name, found[name]) for name in found if name != "rhosight"))
 
 
 @dataclass(frozen=True)
@@ -69,15 +62,12 @@ class Plan:
         How many; a repeat does not depend on how many there are, so they accumulate.
     only_folds
         Run only the first so many folds of each repeat.
-    versions
-        Of the libraries that decide about the numbers.
     """
 
     dataset: Dataset
     preset: Preset
     repeats: int = 1
     only_folds: int | None = None
-    versions: tuple[tuple[str, str], ...] = field(default_factory=_libraries)
 
     @classmethod
     def of(
@@ -152,16 +142,7 @@ class Plan:
     def baselines(self, repeats: int | None = None) -> list[Entry]:
         """The simple models, on the same folds."""
         return [
-            Entry(
-                Job(
-                    "baseline",
-                    self.fingerprint,
-                    split,
-                    self._versions_of(name),
-                    baseline=name,
-                    seed=split.repeat,
-                )
-            )
+            Entry(Job("baseline", self.fingerprint, split, baseline=name, seed=split.repeat))
             for split in self._splits(repeats or self.repeats)
             for name in self.baseline_names
         ]
@@ -172,10 +153,6 @@ class Plan:
         there = PRETRAINED if chgnet_version() else ()
         names = (*BASELINES, *there, *DESCRIPTOR_RECIPES)
         return names if self._has_difference else tuple(n for n in names if n != "promolecule")
-
-    def _versions_of(self, name: str) -> tuple[tuple[str, str], ...]:
-        own = (("chgnet", chgnet_version() or ""),) if name in PRETRAINED else ()
-        return (*self.versions, *own)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -210,7 +187,6 @@ class Plan:
             "network",
             self.fingerprint,
             split,
-            self.versions,
             recipe=recipe.model_copy(update=changes),
             needs=needs,
         )
@@ -222,7 +198,7 @@ class Plan:
         silent = ("extent", "text_backbone", "max_tokens", "element_steps", "text_rate")
         changes = {name: getattr(plain, name) for name in (*silent, "stacked_epochs")}
         recipe = both.recipe.model_copy(update={"modality": "image", **changes})
-        return Job("network", both.dataset, both.split, both.versions, recipe=recipe)
+        return Job("network", both.dataset, both.split, recipe=recipe)
 
 
 @dataclass(frozen=True)

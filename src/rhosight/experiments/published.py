@@ -16,6 +16,8 @@ import pandas as pd
 
 from ..errors import RhosightError
 from ..runs import replacing
+from .archive import pack_jobs, unpack_jobs
+from .jobs import JobFolder
 
 if TYPE_CHECKING:
     from .reproduction import Reproduction
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 """What the README's table stands between."""
 
-SETTINGS = "settings.json"
+SETTINGS, JOBS = "settings.json", "jobs"
+"""What stands beside the tables."""
 
 _TARGETS = {
     "formation_energy_per_atom": "formation energy",
@@ -33,12 +36,13 @@ _TARGETS = {
 
 
 def publish(reproduction: Reproduction, folder: str | os.PathLike) -> list[Path]:
-    """Write the tables of all experiments as CSV, and how they came about as JSON.
+    """Write the tables of all experiments as CSV, how they came about as JSON, and the jobs.
 
     Returns
     -------
-    The paths: ``NAME.csv`` of each exhibit that has scores or curves, and ``settings.json`` with
-    command, preset, weights, deviations, versions, hardware, seconds.
+    The paths: ``NAME.csv`` of each exhibit that has scores or curves, ``settings.json`` with
+    command, preset, weights, deviations, versions, hardware, seconds, and the jobs of the run
+    folder, from which another machine goes on (:mod:`rhosight.experiments.archive`).
 
     Raises
     ------
@@ -54,9 +58,21 @@ def publish(reproduction: Reproduction, folder: str | os.PathLike) -> list[Path]
         with replacing(folder / SETTINGS) as draft:
             text = json.dumps(reproduction.settings, indent=1, ensure_ascii=False)
             draft.write_text(text + "\n", encoding="utf-8")
+        paths.extend(pack_jobs(JobFolder(reproduction.folder), folder / JOBS))
     except OSError as error:
         raise RhosightError(f"{folder}: cannot be written to; give another folder") from error
     return [*paths, folder / SETTINGS]
+
+
+def take_up(folder: str | os.PathLike, jobs: JobFolder) -> int:
+    """Put the jobs that :func:`publish` kept into a run folder; how many it had not heard of.
+
+    Raises
+    ------
+    RhosightError
+        If a file of them is damaged.
+    """
+    return unpack_jobs(Path(folder) / JOBS, jobs)
 
 
 def markdown(folder: str | os.PathLike) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ..errors import RhosightError
 from ..statistics import FOLD_KEYS, fold_scores
+from .jobs import RESULT
 
 COLUMNS = ["name", "state", "kind", "models", "targets", "repeat", "fold", "seconds", "finished"]
 
@@ -33,7 +34,7 @@ def list_jobs(folder: str | os.PathLike) -> pd.DataFrame:
     rows = []
     for path in _job_folders(Path(folder)):
         about = _read(path / "job.json")
-        result = _read(path / "result.json") if (path / "result.json").exists() else {}
+        result = _read(path / RESULT) if (path / RESULT).exists() else {}
         state = "finished" if result else "running" if _held(path) else "interrupted"
         recipe = about["recipe"] or {}
         models = about["baseline"] or " ".join(
@@ -73,7 +74,7 @@ def show_job(folder: str | os.PathLike, name: str) -> tuple[dict[str, Any], pd.D
             f"{folder}: {problem} called {name!r}; `rhosight runs list` shows their names"
         )
     about = _read(found[0] / "job.json")
-    result = found[0] / "result.json"
+    result = found[0] / RESULT
     if not result.exists():
         return about, pd.DataFrame()
     predictions = pd.read_parquet(found[0] / "predictions.parquet")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -16,9 +16,8 @@ import pandas as pd
 
 from ..errors import RhosightError
 from ..runs import replacing
-from ..saved_model import versions
 from .exhibit import Exhibit
-from .jobs import Job, JobFolder, Progress, hardware, in_order
+from .jobs import Job, JobFolder, Progress, in_order
 from .plan import Frames, Plan
 from .report import write_experiments_report
 
@@ -253,11 +252,23 @@ def describe_run(
         "dataset_sha256": plan.fingerprint,
         "targets": list(preset.targets),
         "units": {target: dataset.units[target] for target in preset.targets},
-        "versions": versions(),
-        "hardware": hardware(),
+        "versions": _all_of(result["versions"] for result in results),
+        "hardware": _all_of(result["hardware"] for result in results),
         "jobs": len(results),
         "seconds": round(sum(result["seconds"] for result in results), 1),
         "cpu_seconds": round(sum(result["cpu_seconds"] for result in results), 1),
+    }
+
+
+def _all_of(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Key → its value in all records, or its values in words where jobs ran on several."""
+    found: dict[str, dict[Any, None]] = {}
+    for record in records:
+        for key, value in record.items():
+            found.setdefault(key, {})[value] = None
+    return {
+        key: next(iter(values)) if len(values) == 1 else ", ".join(map(str, values))
+        for key, values in found.items()
     }
 
 

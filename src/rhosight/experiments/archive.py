@@ -1,0 +1,132 @@
+"""Finished jobs as one file a repeat: to keep with the code, and to go on from elsewhere.
+
+    FOLDER/jobs/repeat-0.parquet    predictions and histories of all jobs of a repeat
+
+Each row belongs to one job; what decided about the jobs and what they took stands in the file's
+metadata. Weights are not kept: nothing that is finished needs them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import RhosightError
+from ..runs import replacing
+from .jobs import RESULT, JobFolder
+
+_ABOUT = b"rhosight.jobs"
+_PARTS = ("predictions", "history")
+
+
+def pack_jobs(folder: JobFolder, out: Path) -> list[Path]:
+    """Write all finished jobs of a run folder into ``out``, one file a repeat.
+
+    Predictions are rounded to single precision (7 digits), which is more than networks have.
+
+    Returns
+    -------
+    The files. One that would say the same again is left as it is.
+    """
+    repeats: dict[int, list[Path]] = {}
+    for path in sorted(folder.folder.iterdir()):
+        if (path / RESULT).exists():
+            repeat = _json(path / "job.json")["split"]["repeat"]
+            repeats.setdefault(repeat, []).append(path)
+    found = []
+    for repeat, paths in sorted(repeats.items()):
+        file = out / f"repeat-{repeat}.parquet"
+        about = {p.name: {"job": _json(p / "job.json"), "result": _json(p / RESULT)} for p in paths}
+        if not file.exists() or _about(file) != about:
+            out.mkdir(parents=True, exist_ok=True)
+            with replacing(file) as draft:
+                pq.write_table(_table(paths, about), draft, compression="zstd")
+        found.append(file)
+    return found
+
+
+def unpack_jobs(out: Path, folder: JobFolder) -> int:
+    """Put the jobs of all files of ``out`` into a run folder that has not heard of them.
+
+    Returns
+    -------
+    How many came.
+
+    Raises
+    ------
+    RhosightError
+        If a file is none that :func:`pack_jobs` wrote.
+    """
+    count = 0
+    for file in sorted(out.glob("repeat-*.parquet")):
+        about = _about(file)
+        new = [name for name in about if not (folder.folder / name).exists()]
+        if not new:
+            continue
+        rows = dict(tuple(pd.read_parquet(file).groupby("job", sort=False, observed=True)))
+        for name in new:
+            _put(folder.folder / name, about[name], rows.get(name, pd.DataFrame()))
+        count += len(new)
+    return count
+
+
+def _table(paths: Sequence[Path], about: Mapping[str, Any]) -> pa.Table:
+    frames = []
+    for path in paths:
+        for kind in _PARTS:
+            frame = pd.read_parquet(path / f"{kind}.parquet")
+            frames.append(frame.assign(job=path.name, kind=kind))
+    frame = pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
+    for name in frame:
+        if frame[name].dtype.kind == "f" and name != "true":  # labels stay as the dataset has them
+            frame[name] = frame[name].astype("float32")
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    return table.replace_schema_metadata(
+        (table.schema.metadata or {}) | {_ABOUT: json.dumps(about).encode()}
+    )
+
+
+def _put(path: Path, about: Mapping[str, Any], rows: pd.DataFrame) -> None:
+    """The folder of a job, all at once."""
+    draft = path.with_name(f".{path.name}.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    for kind, frame in _parts(rows):
+        frame.to_parquet(draft / f"{kind}.parquet")
+    for name, content in (("job.json", about["job"]), (RESULT, about["result"])):
+        (draft / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    try:
+        draft.rename(path)
+    except OSError:  # another process has begun it meanwhile
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _parts(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    for kind in _PARTS:
+        mine = rows[rows["kind"] == kind] if len(rows) else rows
+        mine = mine.dropna(axis="columns", how="all").drop(columns=["job", "kind"], errors="ignore")
+        single = {name: "float64" for name in mine if mine[name].dtype == "float32"}
+        if "epoch" in mine:
+            single["epoch"] = "int64"
+        yield kind, mine.astype(single).reset_index(drop=True)
+
+
+def _about(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(pq.read_schema(file).metadata[_ABOUT])
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise RhosightError(
+            f"{file}: not readable as results of `rhosight reproduce`; remove it, and its jobs run "
+            "again"
+        ) from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
