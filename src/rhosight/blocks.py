@@ -17,7 +17,13 @@ from pymatgen.core import Structure
 
 from .baselines import composition_features, density_features
 from .density import ChargeDensity
-from .descriptors import BLOCKS, STRUCTURE_BLOCKS, block_columns, descriptor_frame
+from .descriptors import (
+    BLOCKS,
+    STRUCTURE_BLOCKS,
+    TOTAL_BLOCKS,
+    block_columns,
+    descriptor_frame,
+)
 from .errors import RhosightError
 from .free_atoms import difference_from_total
 
@@ -45,6 +51,11 @@ def needs_density(blocks: Collection[str]) -> bool:
     return bool(set(blocks) - {*COMPOSITION_BLOCKS, *STRUCTURE_BLOCKS})
 
 
+def needs_difference(blocks: Collection[str]) -> bool:
+    """Whether `total` is not enough for these blocks."""
+    return bool(set(blocks) - {*COMPOSITION_BLOCKS, *STRUCTURE_BLOCKS, *TOTAL_BLOCKS, "total"})
+
+
 def block_table(
     crystals: Crystals,
     blocks: Collection[str],
@@ -56,7 +67,7 @@ def block_table(
     ----------
     crystals
         Densities, or structures if no block needs a density. A density that has only `total` gets
-        its `difference` from :mod:`rhosight.free_atoms`.
+        its `difference` from :mod:`rhosight.free_atoms`, if a block needs it.
     blocks
         Of :data:`ALL_BLOCKS`.
     progress
@@ -106,7 +117,8 @@ def structure_of(crystal: ChargeDensity | Structure) -> Structure:
 
 def _descriptors(crystals: Crystals, blocks: Collection[str]) -> pd.DataFrame:
     if needs_density(blocks):
-        crystals = [_with_difference(c) for c in crystals]
+        both = needs_difference(blocks)
+        crystals = [_density(crystal, both) for crystal in crystals]
     composition = composition_features([structure_of(c) for c in crystals])
     parts = [
         composition[["prototype"]],
@@ -122,10 +134,12 @@ def _descriptors(crystals: Crystals, blocks: Collection[str]) -> pd.DataFrame:
     return pd.concat(parts, axis=1)
 
 
-def _with_difference(crystal: Any) -> ChargeDensity:
+def _density(crystal: Any, with_difference: bool) -> ChargeDensity:
     if not isinstance(crystal, ChargeDensity):
         raise RhosightError(
             f"{crystal.composition.reduced_formula}: this model reads charge densities; use the "
             "model no-dft for a structure alone"
         )
-    return crystal if "difference" in crystal.grids else difference_from_total(crystal)
+    if not with_difference or "difference" in crystal.grids:
+        return crystal
+    return difference_from_total(crystal)

@@ -11,13 +11,18 @@ Blocks of :data:`STRUCTURE_BLOCKS` need the crystal alone:
 - ``overlap``, ``packing``: :mod:`.pairs`
 - ``sites``: :mod:`.sites`
 
-the others its densities `total` and `difference`:
+one of :data:`TOTAL_BLOCKS` its `total`:
+
+- ``interstitial``: :mod:`.shapes`
+
+the others `total` and `difference`:
 
 - ``energies``, ``potentials``: :mod:`.energies`
 - ``outside``, ``radial``, ``charges``, ``bonds``: :mod:`.shapes`
 
-``outside`` and ``potentials`` look at nothing near the nuclei, where codes differ; ``energies`` do
-in the columns that end in ``_outside``.
+``interstitial`` is made of what codes agree on. ``outside`` looks at nothing near the nuclei
+either, but in steep functions, and at the difference, whose free atoms are each code's own.
+Electrostatic potentials are nowhere free of the cores.
 
 >>> dataset = rhosight.load_dataset("mp-fcc")
 >>> density_descriptors(dataset["mp-149"].density, ["bonds"])["bonds.length"]  # Å
@@ -39,6 +44,7 @@ from .quadrature import Sampler, shells_of
 __all__ = [
     "BLOCKS",
     "STRUCTURE_BLOCKS",
+    "TOTAL_BLOCKS",
     "block_columns",
     "density_descriptors",
     "descriptor_frame",
@@ -56,6 +62,7 @@ _OF_CRYSTAL: dict[str, Callable[[Crystal], dict[str, float]]] = {
 _OF_SHELLS = {
     "energies": energies.energies,
     "potentials": energies.potentials,
+    "interstitial": shapes.interstitial,
     "outside": shapes.outside,
     "radial": shapes.radial,
     "charges": shapes.charges,
@@ -63,6 +70,9 @@ _OF_SHELLS = {
 
 STRUCTURE_BLOCKS: tuple[str, ...] = tuple(_OF_CRYSTAL)
 """Blocks that need the structure alone."""
+
+TOTAL_BLOCKS: tuple[str, ...] = ("interstitial",)
+"""Blocks that need `total`, but no `difference`."""
 
 BLOCKS: tuple[str, ...] = (*STRUCTURE_BLOCKS, *_OF_SHELLS, "bonds")
 """All blocks."""
@@ -102,7 +112,7 @@ def density_descriptors(density: ChargeDensity, blocks: Sequence[str] = BLOCKS) 
     Parameters
     ----------
     density
-        With `total` and `difference`, if a block needs them
+        With `total`, and `difference` if a block needs it
         (:func:`rhosight.free_atoms.difference_from_total` makes the latter); as for
         :func:`structure_descriptors` otherwise.
     blocks

@@ -119,65 +119,106 @@ def _around(
     return np.interp(distance[:, 0], atom.radii, atom.valence), sums, outside
 
 
-@dataclass(frozen=True)
+class Sampler:
+    """The fields of a density anywhere in its cell; each is prepared when it is first asked for."""
+
+    def __init__(self, density: ChargeDensity) -> None:
+        self._density = density
+        self.shape, self._lattice = density.shape, density.structure.lattice
+
+    def __call__(self, frac: np.ndarray) -> Fields:
+        """Fields at fractional coordinates of shape (..., 3)."""
+        return Fields(self, frac)
+
+    @cached_property
+    def total(self) -> _Field:
+        return _Field(self._total, self.shape)
+
+    @cached_property
+    def difference(self) -> _Field:
+        return _Field(self._difference, self.shape)
+
+    @cached_property
+    def laplacian(self) -> _Field:
+        return _Field(-self._squares * self._total, self.shape)
+
+    @cached_property
+    def hartree(self) -> _Field:
+        return _Field(self._hartree, self.shape)
+
+    @cached_property
+    def self_energy(self) -> float:
+        """½ ∫ V[difference] difference over the cell, eV, by Parseval's theorem."""
+        power = (self._difference.conj() * self._hartree).real
+        twice = np.full(self.shape[2] // 2 + 1, 2.0)  # the half of the waves that is not stored
+        twice[0] = 1.0
+        if self.shape[2] % 2 == 0:
+            twice[-1] = 1.0
+        return float((power * twice).sum() * self._lattice.volume / 2 / np.prod(self.shape) ** 2)
+
+    @cached_property
+    def steps(self) -> np.ndarray:
+        """One step along each Cartesian axis, in fractions of the cell."""
+        return STEP * np.linalg.inv(self._lattice.matrix)
+
+    @cached_property
+    def _squares(self) -> np.ndarray:
+        """|k|² of every wave of the grid, Å⁻²."""
+        indices = [np.fft.fftfreq(n, 1 / n) for n in self.shape[:2]]
+        indices.append(np.fft.rfftfreq(self.shape[2], 1 / self.shape[2]))
+        waves = np.stack(np.meshgrid(*indices, indexing="ij"), -1)
+        return ((waves @ self._lattice.reciprocal_lattice.matrix) ** 2).sum(-1)
+
+    @cached_property
+    def _hartree(self) -> np.ndarray:
+        squares = self._squares.copy()
+        squares[0, 0, 0] = np.inf  # the potential is zero on average
+        return 4 * np.pi * COULOMB * self._difference / squares
+
+    @cached_property
+    def _total(self) -> np.ndarray:
+        return self._spectrum("total")
+
+    @cached_property
+    def _difference(self) -> np.ndarray:
+        return self._spectrum("difference")
+
+    def _spectrum(self, kind: str) -> np.ndarray:
+        return np.fft.rfftn(np.asarray(self._density.grid(kind), dtype=float))
+
+
 class Fields:
     """Fields of a density at some points, all of one shape: ``total`` and ``difference`` (e/Å³),
     ``hartree``: potential energy of an electron in the field of ``difference`` (eV, zero on
     average), ``gradient2``: |∇ total|² (e²/Å⁸), ``laplacian`` of ``total`` (e/Å⁵)."""
 
-    total: np.ndarray
-    difference: np.ndarray
-    hartree: np.ndarray
-    gradient2: np.ndarray
-    laplacian: np.ndarray
-
-
-class Sampler:
-    """The fields of a density anywhere in its cell."""
-
-    def __init__(self, density: ChargeDensity) -> None:
-        lattice = density.structure.lattice
-        self.shape = density.shape
-        indices = [np.fft.fftfreq(n, 1 / n) for n in self.shape[:2]]
-        indices.append(np.fft.rfftfreq(self.shape[2], 1 / self.shape[2]))
-        waves = np.stack(np.meshgrid(*indices, indexing="ij"), -1)
-        squares = ((waves @ lattice.reciprocal_lattice.matrix) ** 2).sum(-1)
-        total, difference = (
-            np.fft.rfftn(np.asarray(density.grid(kind), dtype=float))
-            for kind in ("total", "difference")
-        )
-        self._laplacian = _Field(-squares * total, self.shape)
-        squares[0, 0, 0] = np.inf  # the potential is zero on average
-        hartree = 4 * np.pi * COULOMB * difference / squares
-        self.total = _Field(total, self.shape)
-        self.difference = _Field(difference, self.shape)
-        self.hartree = _Field(hartree, self.shape)
-        # one step along each Cartesian axis, in fractions of the cell
-        self._steps = STEP * np.linalg.inv(lattice.matrix)
-        self._volume = lattice.volume
-        self._spectra = difference, hartree
+    def __init__(self, sampler: Sampler, frac: np.ndarray) -> None:
+        self._sampler, self._frac = sampler, frac
 
     @cached_property
-    def self_energy(self) -> float:
-        """½ ∫ V[difference] difference over the cell, eV, by Parseval's theorem."""
-        difference, hartree = self._spectra
-        power = (difference.conj() * hartree).real
-        twice = np.full(self.shape[2] // 2 + 1, 2.0)  # the half of the waves that is not stored
-        twice[0] = 1.0
-        if self.shape[2] % 2 == 0:
-            twice[-1] = 1.0
-        return float((power * twice).sum() * self._volume / 2 / np.prod(self.shape) ** 2)
+    def total(self) -> np.ndarray:
+        return self._sampler.total(self._frac)
 
-    def __call__(self, frac: np.ndarray) -> Fields:
-        """Fields at fractional coordinates of shape (..., 3)."""
-        total = self.total(frac)
-        gradient2 = np.zeros_like(total)
-        for step in self._steps:
-            ahead, behind = self.total(frac + step), self.total(frac - step)
-            gradient2 += ((ahead - behind) / (2 * STEP)) ** 2
-        return Fields(
-            total, self.difference(frac), self.hartree(frac), gradient2, self._laplacian(frac)
-        )
+    @cached_property
+    def difference(self) -> np.ndarray:
+        return self._sampler.difference(self._frac)
+
+    @cached_property
+    def hartree(self) -> np.ndarray:
+        return self._sampler.hartree(self._frac)
+
+    @cached_property
+    def gradient2(self) -> np.ndarray:
+        total = self._sampler.total
+        found = np.zeros(self._frac.shape[:-1])
+        for step in self._sampler.steps:
+            ahead, behind = total(self._frac + step), total(self._frac - step)
+            found += ((ahead - behind) / (2 * STEP)) ** 2
+        return found
+
+    @cached_property
+    def laplacian(self) -> np.ndarray:
+        return self._sampler.laplacian(self._frac)
 
 
 class _Field:

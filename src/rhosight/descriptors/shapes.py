@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from pymatgen.analysis.ewald import EwaldSummation
 
 from .crystal import Crystal, covalent_radius, electronegativity, free_atoms
-from .energies import FLOOR, HBAR2_M, THOMAS_FERMI
+from .energies import FLOOR, HBAR2_M, THOMAS_FERMI, exchange_correlation
 from .pairs import bond_weight
 from .quadrature import Fields, Sampler, Shells
 
@@ -50,14 +52,45 @@ def outside(crystal: Crystal, shells: list[Shells], fields: list[Fields]) -> dic
     weights = weights / weights.sum()
     for name, values in functions.items():
         if name != "log_total":  # its quantiles say what those of the density say
-            order = np.argsort(values, kind="stable")
-            below = np.cumsum(weights[order])
-            for percent in PERCENTS:
-                result[f"{name}_q{percent}"] = float(np.interp(percent / 100, below, values[order]))
+            result |= _quantiles(name, values, weights, PERCENTS)
         mean = weights @ values
         result[f"{name}_mean"] = float(mean)
         result[f"{name}_std"] = float(np.sqrt(weights @ (values - mean) ** 2))
     return result
+
+
+def interstitial(crystal: Crystal, shells: list[Shells], fields: list[Fields]) -> dict[str, float]:
+    """What codes agree on: `total` between the atoms, in functions that no core dominates.
+
+    Over the volume outside the cores: quantiles ``total_q1`` to ``_q75`` and ``total_mean`` of the
+    density (e/Å³), mean and standard deviation of ``log_total``, quartiles of the
+    ``reduced_gradient`` (no unit); ``thomas_fermi`` and ``exchange`` (LDA, with correlation):
+    energies of the electron gas there, eV per atom, and again ``_per_volume``, eV/Å³.
+
+    For eight crystals from Quantum ESPRESSO, whose pseudo-densities have other cores, these columns
+    differ by 0.2 standard deviations over materials from GPAW's, those of ``outside`` by 1.8 and of
+    ``total``, which looks into the cores, by 2.8 (``benchmarks/other_code.py``).
+    """
+    n = _flat([np.maximum(f.total, FLOOR) for f in fields])
+    gradient = np.sqrt(_flat([f.gradient2 for f in fields]))
+    reduced = gradient / (2 * np.cbrt(3 * np.pi**2) * n ** (4 / 3))
+    volumes = _flat([s.site.count * s.weight * s.outside for s in shells])
+    weights = volumes / volumes.sum()
+    log_mean = weights @ np.log(n)
+    result = {
+        **_quantiles("total", n, weights, PERCENTS[:-1]),
+        "total_mean": weights @ n,
+        "log_total_mean": log_mean,
+        "log_total_std": np.sqrt(weights @ (np.log(n) - log_mean) ** 2),
+        **_quantiles("reduced_gradient", reduced, weights, (25, 50, 75)),
+    }
+    for name, density in (
+        ("thomas_fermi", THOMAS_FERMI * n ** (5 / 3)),
+        ("exchange", exchange_correlation(n)[0]),
+    ):
+        result[name] = volumes @ density / crystal.n_atoms
+        result[f"{name}_per_volume"] = result[name] / crystal.volume
+    return {name: float(value) for name, value in result.items()}
 
 
 def radial(crystal: Crystal, shells: list[Shells], fields: list[Fields]) -> dict[str, float]:
@@ -208,6 +241,15 @@ def _madelung(crystal: Crystal, charge: np.ndarray) -> float:
         values[site.members] = value
     charged.add_oxidation_state_by_site(values.tolist())
     return float(EwaldSummation(charged).total_energy) / crystal.n_atoms
+
+
+def _quantiles(
+    name: str, values: np.ndarray, weights: np.ndarray, percents: Sequence[int]
+) -> dict[str, float]:
+    """``name_q1`` …, for weights of sum 1."""
+    order = np.argsort(values, kind="stable")
+    below, ordered = np.cumsum(weights[order]), values[order]
+    return {f"{name}_q{p}": float(np.interp(p / 100, below, ordered)) for p in percents}
 
 
 def _flat(values: list[np.ndarray]) -> np.ndarray:

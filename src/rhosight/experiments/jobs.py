@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..chgnet import chgnet_version
+from ..descriptor_model import DESCRIPTOR_RECIPES, DescriptorRecipe
 from ..errors import RhosightError
 from ..runs import replacing
 from ..saved_model import versions
@@ -114,7 +115,14 @@ class Job:
             "baseline": self.baseline,
             "seed": self.seed,
             "needs": [job.name for job in self.needs],
+            "descriptors": self._descriptors,
         }
+
+    @property
+    def _descriptors(self) -> dict[str, Any] | None:
+        if self.baseline not in DESCRIPTOR_RECIPES:
+            return None
+        return DescriptorRecipe.named(self.baseline).model_dump(mode="json")
 
     @cached_property
     def name(self) -> str:
@@ -179,6 +187,7 @@ class JobFolder:
                 recipe = Recipe(**basis["recipe"])
                 basis["recipe"] = recipe.model_dump(mode="json", exclude_none=True)
             basis["needs"] = [name_today(need) for need in basis["needs"]]
+            basis.setdefault("descriptors", None)
             return _name(basis)
 
         for path in self.folder.glob(f"*/{RESULT}"):

@@ -37,7 +37,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], str]] = {
         "densities of free atoms put together, without bonding",
     ),
     "density": (
-        ("total", "outside", "radial"),
+        ("total", "interstitial", "outside", "radial"),
         "the charge density: its distribution over the cell and about the atoms",
     ),
     "bonding": (
