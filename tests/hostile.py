@@ -64,3 +64,29 @@ HOSTILE = {
     "traversal": ("..%2f..%2fetc%2fpasswd", b"root:x:0:0\n", "not a density file"),
 }
 """What it is → name of the file, content, and what the answer says of it."""
+
+PLANE = {"h": 1, "k": 1, "l": 0, "offset": 0.0, "window": 8.0}
+
+HOSTILE_ARGUMENTS = {
+    "letter": ("/slice", {**PLANE, "h": "a"}, "h: give a whole number from -12 to 12, not 'a'"),
+    "no index": ("/slice", {**PLANE, "k": None}, "k: give a whole number from -12 to 12"),
+    "empty index": ("/slice", {**PLANE, "k": ""}, "k: give a whole number from -12 to 12"),
+    "broken index": ("/slice", {**PLANE, "l": 0.5}, "l: give a whole number from -12 to 12"),
+    "large index": ("/slice", {**PLANE, "h": 10**400}, "h: give a whole number from -12 to 12"),
+    "truth": ("/slice", {**PLANE, "h": True}, "h: give a whole number from -12 to 12"),
+    "list": ("/slice", {**PLANE, "l": [1, 2, 3]}, "l: give a whole number from -12 to 12"),
+    "far away": ("/slice", {**PLANE, "offset": 1e300}, "interplanar spacings from -10 to 10"),
+    "no offset": ("/slice", {**PLANE, "offset": None}, "offset: give a number of"),
+    "wide": ("/slice", {**PLANE, "window": 1e6}, "window: give a side from 1 to 40 Å"),
+    "backwards": ("/slice", {**PLANE, "window": -5}, "window: give a side from 1 to 40 Å"),
+    "no width": ("/slice", {**PLANE, "window": {"a": 1}}, "window: give a side from 1 to 40 Å"),
+    "kind of a surface": ("/block", {"kind": "<b>"}, "kind: give total, difference, spin or none"),
+    "list of kinds": ("/block", {"kind": ["total"]}, "kind: give total, difference, spin or none"),
+    "key": ("/slice", {"key": ["a"], **PLANE}, "no longer here"),
+    "key of a guess": ("/explain", {"key": "A" * 22}, "no longer here"),
+    "number of a material": ("/predict", {"material": 7, "kind": "total"}, "material: give the id"),
+    "unknown material": ("/predict", {"material": "x", "kind": "total"}, "material: give the id"),
+    "list of materials": ("/predict", {"material": ["mp-149"], "kind": "total"}, "material: give"),
+    "kind of a file": ("/predict", {"material": "mp-149", "kind": 1}, "total or difference, not 1"),
+}
+"""What it is → endpoint, arguments, and what the answer says of them."""

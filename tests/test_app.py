@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -12,12 +13,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from hostile import HEADER, HOSTILE
+from hostile import HEADER, HOSTILE, HOSTILE_ARGUMENTS
 from rhosight.dataset import Dataset
 from rhosight.errors import RhosightError
 
@@ -112,6 +114,14 @@ def chgcar(dataset: Dataset, tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def silicon(server: Server) -> Iterator[str]:
+    """The key of the bundled silicon."""
+    client = gradio_client.Client(server.url, verbose=False)
+    yield predict(client, material="mp-149")["key"]
+    client.close()
+
+
 def predict(client, path: Path | None = None, material: str = "", kind: str = "total") -> dict:
     file = gradio_client.handle_file(str(path)) if path else None
     return client.predict(file, material, kind, api_name="/predict")
@@ -172,6 +182,43 @@ def test_hostile_file_gets_a_sentence(client, server, tmp_path, case):
     said = problem(client, path)
     assert expected in said and "\n" not in said and len(said) < 400
     assert str(server.folder) not in said and "Traceback" not in said and "<" not in said
+
+
+@pytest.mark.parametrize("case", HOSTILE_ARGUMENTS)
+def test_hostile_argument_gets_a_sentence(client, silicon, case):
+    """It names the argument; no worker is asked."""
+    endpoint, arguments, expected = HOSTILE_ARGUMENTS[case]
+    if endpoint == "/predict":
+        arguments = {"file": None, **arguments}
+    else:
+        arguments = {"key": silicon, **arguments}
+    said = call(client, endpoint, *arguments.values())
+    assert expected in said and "\n" not in said and len(said) < 200
+
+
+def call(client, endpoint: str, *arguments) -> str:
+    """What an endpoint answers to arguments that :mod:`gradio_client` might not let through."""
+    import httpx
+
+    where = f"{client.src}gradio_api/call{endpoint}"
+    asked = httpx.post(where, json={"data": list(arguments)}, timeout=60)
+    assert asked.status_code == 200, asked.text
+    answer = httpx.get(f"{where}/{asked.json()['event_id']}", timeout=60).text
+    assert answer.startswith("event: error")
+    return json.loads(answer.partition("data: ")[2])["error"]
+
+
+def test_download_of_a_hostile_slice_gets_a_sentence(server, silicon):
+    import httpx
+
+    where = f"{server.url}/download/{silicon}/slice.csv"
+    for query, expected in (
+        ({"hkl": "1,1,99"}, "l: give a whole number"),
+        ({"window": "1e6"}, "window: give a side"),
+        ({"offset": "nan"}, "offset: give a number"),
+    ):
+        answer = httpx.get(where, params=query)
+        assert answer.status_code == 400 and expected in answer.json()["detail"]
 
 
 def test_too_large_a_file_is_refused_before_it_is_stored(client, server, tmp_path):
@@ -337,15 +384,10 @@ def test_drop_a_file_and_see(page, server, chgcar):
     assert page.locator("#slice-total").bounding_box()["width"] > 300  # not three in a row
     assert page.evaluate("document.body.classList.contains('dark')")
     # the offset, by keyboard; then the slice as data
-    before = page.get_attribute("a[href*='slice.csv']", "href")
     page.locator("#offset input[type=range]").focus()
     for _ in range(5):
         page.keyboard.press("ArrowRight")
-    page.locator("#offset input[type=range]").dispatch_event("pointerup")
-    page.wait_for_function(
-        "old => document.querySelector(\"a[href*='slice.csv']\").getAttribute('href') !== old",
-        arg=before,
-    )
+    cut_is(page, offset=0.1)
     with page.expect_download() as saved:
         page.click("a[href*='slice.csv']")
     lines = Path(saved.value.path()).read_text().splitlines()
@@ -355,12 +397,66 @@ def test_drop_a_file_and_see(page, server, chgcar):
     assert "bulk_modulus_vrh" in Path(saved.value.path()).read_text()
 
 
-def test_choose_a_material_by_keyboard(page):
+def cut_is(page, **asked) -> None:
+    """Wait for the plane of the slice that can be downloaded, then look that it stays."""
+
+    def shown() -> dict[str, list[str]]:
+        return parse_qs(urlsplit(page.get_attribute("a[href*='slice.csv']", "href")).query)
+
+    deadline = time.monotonic() + 60
+    while any(shown()[name] != [str(value)] for name, value in asked.items()):
+        assert time.monotonic() < deadline, f"{shown()}, not {asked}"
+        page.wait_for_timeout(100)
+    page.wait_for_timeout(1500)
+    assert all(shown()[name] == [str(value)] for name, value in asked.items())
+
+
+def choose(page, material: str) -> None:
+    """Choose a bundled material by keyboard."""
     page.focus("#material input")
-    page.keyboard.type("mp-16495")
+    page.keyboard.type(material)
     page.wait_for_function("document.querySelectorAll('[role=option]').length === 1")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
+
+
+def indices(page) -> list[str]:
+    """What the fields hold."""
+    return [page.input_value(f"#index-{name} input") for name in "hkl"]
+
+
+def test_choose_a_plane_by_keyboard(page):
+    """What is typed stays, and the last of it is cut."""
+    choose(page, "mp-149")
+    page.wait_for_selector("#solid .js-plotly-plot")
+    page.focus("#index-h input")
+    for index in "210":  # Tab selects the next field's content
+        page.keyboard.press("Control+a")
+        page.keyboard.type(index)
+        page.keyboard.press("Tab")
+    cut_is(page, hkl="2,1,0")
+    assert indices(page) == ["2", "1", "0"] and "(2 1 0)" in page.inner_text(".rho-plane")
+    page.focus("#offset input[type=number]")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("0.5")
+    page.keyboard.press("Enter")
+    cut_is(page, hkl="2,1,0", offset=0.5)
+    page.focus("#window input[type=range]")
+    page.keyboard.press("ArrowLeft")
+    cut_is(page, offset=0.5, window=7.5)
+    page.focus("#densest")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('.rho-plane').innerText.includes('(1 1 1)')")
+    cut_is(page, hkl="1,1,1", offset=0, window=7.5)
+    assert indices(page) == ["1", "1", "1"]
+    page.focus("#index-h input")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("13")
+    page.wait_for_selector("text=h: give a whole number from -12 to 12, not 13")
+
+
+def test_choose_a_material_by_keyboard(page):
+    choose(page, "mp-16495")
     page.wait_for_selector("#slice-spin .js-plotly-plot")
     assert "AlCrFe2" in page.inner_text(".rho-name")
     assert "trained on this material" in page.inner_text(".rho-notes")
@@ -402,11 +498,7 @@ def test_cancel(page, client, server):
     assert predict(client, material="mp-149")["formula"] == "Si"
     (pid,) = server.workers
     os.kill(pid, signal.SIGSTOP)
-    page.focus("#material input")
-    page.keyboard.type("mp-149")
-    page.wait_for_function("document.querySelectorAll('[role=option]').length === 1")
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("Enter")
+    choose(page, "mp-149")
     page.wait_for_selector("#cancel", state="visible")
     waits_for(lambda: "starting" in page.inner_text("#status"))
     page.click("#cancel")

@@ -26,6 +26,8 @@ def add_endpoints(jobs: Jobs, materials: list[dict[str, str]]) -> None:
     ) -> dict[str, Any]:
         if not file and not material:
             raise gr.Error("give a file, or the id of a bundled material", print_exception=False)
+        if file and not isinstance(file, dict):
+            raise gr.Error("file: give one uploaded file", print_exception=False)
         path = file["path"] if file else None
         updates = jobs.analyse(str(request.session_hash), path, material, kind)
         return await _answer(updates, progress)
@@ -39,9 +41,8 @@ def add_endpoints(jobs: Jobs, materials: list[dict[str, str]]) -> None:
         offset: float = 0.0,
         window: float = 8.0,
     ) -> dict[str, Any]:
-        hkl = [h, k, l] if any((h, k, l)) else None
         visitor = str(request.session_hash)
-        return await _answer(jobs.slices(visitor, key, hkl, offset, window, "data"))
+        return await _answer(jobs.slices(visitor, key, (h, k, l), offset, window, "data"))
 
     async def block(request: gr.Request, key: str, kind: str = "total") -> dict[str, Any]:
         visitor = str(request.session_hash)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
+from . import arguments
 from .pool import Pool, Update
 from .store import Store
 
@@ -18,11 +19,14 @@ class Jobs:
         Where jobs run.
     store
         Where their files are.
+    materials
+        Ids of the bundled materials.
     """
 
-    def __init__(self, pool: Pool, store: Store) -> None:
+    def __init__(self, pool: Pool, store: Store, materials: Collection[str]) -> None:
         self._pool = pool
         self._store = store
+        self._materials = materials
 
     async def analyse(
         self, visitor: str, file: str | None, material: str | None, kind: str
@@ -40,15 +44,17 @@ class Jobs:
         kind
             What a density file holds.
         """
-        if file:
-            key, arguments = Path(file).parent.name, {"name": Path(file).name, "kind": kind}
-        else:
-            key, arguments = self._store.new(), {"material": material}
+        key = Path(file).parent.name if file else self._store.new()
         self._store.own(visitor, key)
         answered = False
         try:
+            kind = arguments.kind(kind)
+            if file:
+                asked = {"name": Path(file).name, "kind": kind}
+            else:
+                asked = {"material": arguments.material_id(material, self._materials)}
             folder = self._store.folder(key)
-            async for update in self._pool.run(visitor, "analyse", folder, arguments):
+            async for update in self._pool.run(visitor, "analyse", folder, asked):
                 if update.result is not None:
                     answered = True
                     update.result["key"] = key
@@ -61,20 +67,21 @@ class Jobs:
         self,
         visitor: str,
         key: str,
-        hkl: list[int] | None,
+        hkl: tuple[int, int, int],
         offset: float,
         window: float,
         form: str,
     ) -> AsyncIterator[Update]:
-        """Densities on a plane; see :func:`rhosight.app.tasks.slices`."""
-        arguments = {"hkl": hkl, "offset": offset, "window": window, "form": form}
-        async for update in self._pool.run(visitor, "slices", self._store.folder(key), arguments):
+        """Densities on a plane, all indices 0 for the densest; see
+        :func:`rhosight.app.tasks.slices`."""
+        asked = {**arguments.plane(*hkl, offset, window), "form": form}
+        async for update in self._pool.run(visitor, "slices", self._store.folder(key), asked):
             yield update
 
     async def block(self, visitor: str, key: str, kind: str, form: str) -> AsyncIterator[Update]:
         """Atoms and a density in the cell; see :func:`rhosight.app.tasks.block`."""
-        arguments = {"kind": kind, "form": form}
-        async for update in self._pool.run(visitor, "block", self._store.folder(key), arguments):
+        asked = {"kind": arguments.shown_kind(kind), "form": form}
+        async for update in self._pool.run(visitor, "block", self._store.folder(key), asked):
             yield update
 
     async def explain(self, visitor: str, key: str) -> AsyncIterator[Update]:

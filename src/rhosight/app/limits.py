@@ -9,6 +9,12 @@ MIB = 2**20
 MAX_INDEX = 12
 """Of a plane that can be chosen: those of larger indices are hardly apart from each other."""
 
+OFFSETS = (-10.0, 10.0)
+"""Of a plane from the origin, interplanar spacings; beyond one the crystal repeats itself."""
+
+WINDOWS = (1.0, 40.0)
+"""Side of a slice, Å: a larger one has too few points for each atom."""
+
 
 @dataclass(frozen=True)
 class Limits:

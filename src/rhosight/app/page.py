@@ -20,6 +20,9 @@ STYLE = Path(__file__).parent / "page.css"
 
 KINDS = ("total", "difference", "spin")
 
+DENSEST = (0, 0, 0)
+"""Miller indices that ask for the densest plane."""
+
 # Moves the surface in the browser: no request, and the view stays as it was turned
 _MOVE_LEVEL = """(level, kind) => {
   const plot = document.querySelector('#solid .js-plotly-plot');
@@ -159,7 +162,8 @@ class _Page:
     def connect(self, blocks: gr.Blocks) -> None:
         """Say what each control starts."""
         plane = [*self.indices, self.offset, self.window]
-        cutting = [*self.indices, self.plane_line, *self.figures, self.downloads]
+        # not the indices: an answer would overwrite what is being typed in them
+        cutting = [self.plane_line, *self.figures, self.downloads]
         drawing = [self.solid, self.level, self.status]
         progress = [self.status, self.cancel]
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -169,8 +173,8 @@ class _Page:
             self._show,
             [self.file, self.material, self.kind, self.window, self.key],
             [
-                *(self.key, self.file, *progress, self.summary, self.nearest),
-                *(self.density, self.offset, *cutting),
+                *(self.key, self.file, self.material, *progress, self.summary, self.nearest),
+                *(self.density, *self.indices, self.offset, *cutting),
                 *(self.crystal, self.surface, self.level, self.solid),
                 *(self.why, self.explain, self.explanation),
             ],
@@ -182,19 +186,22 @@ class _Page:
         )
         self.cancel.click(
             self._cancelled,
-            None,
-            [*progress, self.explanation],
+            [self.key],
+            [*progress, self.material, self.explanation],
             cancels=[shown, explained],
             **FREE,
             **private,
         )
-        moved = [self.offset.release, self.window.release]
-        for number in self.indices:
-            moved += [number.submit, number.blur]
-        gr.on(moved, self._cut, [self.key, *plane], cutting, **job)
+        # by pointer or key: while one cut runs, only the latest of what follows waits
+        moved = [self.offset.change, self.window.change, *(n.input for n in self.indices)]
+        gr.on(moved, self._cut, [self.key, *plane], cutting, preprocess=False, **job)
         self.densest.click(
-            lambda: (0, 0, 0, 0), None, [*self.indices, self.offset], **FREE, **private
-        ).then(self._cut, [self.key, *plane], cutting, **job)
+            self._cut_densest,
+            [self.key, self.window],
+            [*self.indices, self.offset, *cutting],
+            preprocess=False,
+            **job,
+        )
         self.surface.input(self._draw, [self.key, self.surface], drawing, **job)
         self.level.input(None, [self.level, self.surface], None, js=_MOVE_LEVEL)
         blocks.unload(self._leave)
@@ -212,7 +219,13 @@ class _Page:
         if not file and not material:  # the field was emptied
             return
         visitor = str(request.session_hash)
-        yield {self.status: cards.status("starting"), self.cancel: gr.Button(visible=True)}
+        self._jobs.forget(old)
+        yield {
+            **self._nothing(),
+            **({self.material: None} if file else {}),
+            self.status: cards.status("starting"),
+            self.cancel: gr.Button(visible=True),
+        }
         done = {**self._rest(), self.file: None}
         try:
             path = file["path"] if file else None
@@ -220,7 +233,6 @@ class _Page:
                 yield {self.status: cards.status(update)}
             result = update.result or {}
             key, kinds = result["key"], result["kinds"]
-            self._jobs.forget(old)
             yield {
                 self.key: key,
                 self.file: None,
@@ -230,12 +242,12 @@ class _Page:
                 self.crystal: gr.Column(visible=True),
                 self.why: gr.Column(visible=True),
                 self.explain: gr.Button(visible=True),
-                self.explanation: "",
             }
             if kinds:
-                async for update in self._jobs.slices(visitor, key, None, 0.0, window, "figures"):
+                updates = self._jobs.slices(visitor, key, DENSEST, 0.0, window, "figures")
+                async for update in updates:
                     yield {self.status: cards.status(update)}
-                yield {self.offset: 0, **self._slices(key, update.result or {}, 0.0, window)}
+                yield self._densest(key, update.result or {}, window)
             first = kinds[0] if kinds else "none"
             async for update in self._jobs.block(visitor, key, first, "figure"):
                 yield {self.status: cards.status(update)}
@@ -250,22 +262,35 @@ class _Page:
     async def _cut(
         self,
         key: str,
-        h: int,
-        k: int,
-        m: int,
-        offset: float,
-        window: float,
+        h: int | None,
+        k: int | None,
+        m: int | None,
+        offset: float | None,
+        window: float | None,
         request: gr.Request,
     ) -> dict[Any, Any]:
-        if not key:
-            return {self.plane_line: ""}
-        hkl = [h, k, m] if any((h, k, m)) else None
+        # a field is empty while a number is typed over
+        if not key or None in (h, k, m, offset, window):
+            return {self.plane_line: gr.skip()}
         visitor = str(request.session_hash)
+        updates = self._jobs.slices(visitor, key, (h, k, m), offset, window, "figures")
         try:
-            found = await _last(self._jobs.slices(visitor, key, hkl, offset, window, "figures"))
+            found = await _last(updates)
         except RhosightError as error:
             return {self.plane_line: cards.problem(error)}
         return self._slices(key, found, offset, window)
+
+    async def _cut_densest(
+        self, key: str, window: float | None, request: gr.Request
+    ) -> dict[Any, Any]:
+        if not key or window is None:
+            return {self.plane_line: gr.skip()}
+        visitor = str(request.session_hash)
+        try:
+            found = await _last(self._jobs.slices(visitor, key, DENSEST, 0.0, window, "figures"))
+        except RhosightError as error:
+            return {self.plane_line: cards.problem(error)}
+        return self._densest(key, found, window)
 
     async def _draw(self, key: str, kind: str, request: gr.Request) -> dict[Any, Any]:
         if not key:
@@ -289,8 +314,13 @@ class _Page:
         except RhosightError as error:
             yield {**self._rest(), self.explanation: cards.problem(error)}
 
-    def _cancelled(self) -> dict[Any, Any]:
-        return {**self._rest(), self.status: cards.status("cancelled"), self.explanation: ""}
+    def _cancelled(self, key: str) -> dict[Any, Any]:
+        return {
+            **self._rest(),
+            **({} if key else {self.material: None}),
+            self.status: cards.status("cancelled"),
+            self.explanation: "",
+        }
 
     def _leave(self, request: gr.Request) -> None:
         self._jobs.leave(str(request.session_hash))
@@ -299,6 +329,25 @@ class _Page:
         """Nothing runs."""
         return {self.status: cards.status(""), self.cancel: gr.Button(visible=False)}
 
+    def _nothing(self) -> dict[Any, Any]:
+        """No material: what is shown of one would be taken for the next."""
+        return {
+            self.key: "",
+            self.summary: "",
+            self.nearest: "",
+            **{part: gr.Column(visible=False) for part in (self.density, self.crystal, self.why)},
+            self.plane_line: "",
+            **{figure: gr.Plot(None, visible=False) for figure in self.figures},
+            self.downloads: "",
+            self.solid: None,
+            self.explanation: "",
+        }
+
+    def _densest(self, key: str, found: dict[str, Any], window: float) -> dict[Any, Any]:
+        """As :meth:`_slices`, of a plane that was found, so its indices are new to the page."""
+        hkl = dict(zip(self.indices, found["hkl"], strict=True))
+        return {**hkl, self.offset: 0, **self._slices(key, found, 0.0, window)}
+
     def _slices(self, key: str, found: dict[str, Any], offset: float, window: float) -> dict:
         made = found["figures"]
         return {
@@ -306,7 +355,6 @@ class _Page:
                 figure: gr.Plot(_plot(made.get(name)), visible=name in made)
                 for name, figure in zip(KINDS, self.figures, strict=True)
             },
-            **dict(zip(self.indices, found["hkl"], strict=True)),
             self.plane_line: cards.plane(found),
             self.downloads: cards.downloads(key, found["hkl"], offset, window),
         }

@@ -53,9 +53,10 @@ def create_site(limits: Limits, workers: int) -> FastAPI:
     from .page import HEAD, STYLE, build_page, theme
 
     pool = Pool(workers, limits)
-    jobs = Jobs(pool, store)
+    materials = _materials()
+    jobs = Jobs(pool, store, {m["material"] for m in materials})
 
-    page = build_page(jobs, limits, _materials())
+    page = build_page(jobs, limits, materials)
 
     async def sweep() -> None:
         while True:
@@ -138,17 +139,17 @@ def _add_downloads(site: FastAPI, jobs: Jobs) -> None:
     async def download(
         key: str,
         name: str,
-        hkl: Annotated[str, Query(pattern=r"^(-?\d{1,3},-?\d{1,3},-?\d{1,3})?$")] = "",
-        offset: Annotated[float, Query(ge=-10, le=10)] = 0.0,
-        window: Annotated[float, Query(ge=1, le=40)] = 8.0,
+        hkl: Annotated[str, Query(pattern=r"^-?\d{1,3},-?\d{1,3},-?\d{1,3}$")] = "0,0,0",
+        offset: float = 0.0,
+        window: float = 8.0,
     ) -> Response:
         form = {"slice.csv": "csv", "slice.png": "png"}.get(name)
         if form is None:
             raise HTTPException(404, "there is nothing here")
-        indices = [int(i) for i in hkl.split(",")] if hkl else None
+        h, k, l = map(int, hkl.split(","))  # noqa: E741, the Miller index
         result: dict[str, Any] = {}
         try:
-            async for update in jobs.slices(key, key, indices, offset, window, form):
+            async for update in jobs.slices(key, key, (h, k, l), offset, window, form):
                 result = update.result or {}
         except RhosightError as error:
             return JSONResponse({"detail": str(error)}, 400)

@@ -50,7 +50,7 @@ class Store:
         RhosightError
             If there is none, or no longer.
         """
-        if key not in self._used:
+        if not isinstance(key, str) or key not in self._used:  # a request may hold anything
             raise RhosightError(GONE)
         self._used[key] = time.monotonic()
         return self.root / key
@@ -75,7 +75,7 @@ class Store:
 
     def delete(self, key: str) -> None:
         """Delete a folder and what is in it."""
-        if self._used.pop(key, None) is not None:
+        if isinstance(key, str) and self._used.pop(key, None) is not None:
             shutil.rmtree(self.root / key, ignore_errors=True)
 
     def leave(self, visitor: str) -> None:
