@@ -11,17 +11,19 @@ import pytest
 import torch
 from PIL import Image
 from pymatgen.core import Lattice, Structure
+from rich.console import Console
+from threadpoolctl import threadpool_info
 from typer.testing import CliRunner
 
 from rhosight import ChargeDensity, DescriptorModel, PropertyModel, Recipe, RhosightError
-from rhosight.cli import app
+from rhosight.cli import app, explaining
 from rhosight.dataset import Dataset
 from rhosight.descriptor_model import DescriptorRecipe, Kernel, descriptor_table, to_blocks
 from rhosight.explain import Explanation, Explanations
 from rhosight.explain.chemistry import chemical_class
 from rhosight.explain.deletion import deletion_areas, deletion_curves
 from rhosight.explain.gradients import integrated_gradients
-from rhosight.explain.processes import GROUPS, groups_of
+from rhosight.explain.processes import GROUPS, groups_of, no_map
 from rhosight.explain.shapley import shapley_values
 from rhosight.explain.words import word_counts, word_shares, words_of
 from rhosight.image import ImageSettings
@@ -175,10 +177,52 @@ def test_each_block_of_the_recipes_is_in_one_group():
         grouped = [block for own in groups_of(blocks).values() for block in own]
         assert sorted(grouped) == sorted(blocks)
         assert len(groups_of(blocks)) <= 6
-    assert list(groups_of(DescriptorRecipe.named("best").blocks)) == list(GROUPS)
+    known = ["composition", "structure", "free atoms", "density"]
+    assert list(groups_of(DescriptorRecipe.named("best").blocks)) == known
+    assert set(known) < set(GROUPS)
 
 
 # descriptor models
+
+
+def test_a_model_without_density_says_that_it_reads_none():
+    for name, said in (("no-dft", "reads no density"), ("best", "descriptors of the density")):
+        blocks = DescriptorRecipe.named(name).blocks
+        assert said in no_map(blocks, details=True) and "no map" in no_map(blocks, details=True)
+        assert "see its descriptors" not in no_map(blocks, details=False)
+
+
+def test_tables_of_descriptors_are_worked_on_by_one_thread(best, dataset, monkeypatch):
+    """More of them wait for one another: ten times the processor time on a busy machine."""
+    explains, before = best.explainer(), torch.get_num_threads()
+    read, found = explains._read, []
+
+    def spy(part):
+        found.append((torch.get_num_threads(), *(p["num_threads"] for p in threadpool_info())))
+        return read(part)
+
+    monkeypatch.setattr(explains, "_read", spy)
+    torch.set_num_threads(2)
+    try:
+        explains([dataset[SALT].density], details=False)
+        assert set(found[0]) == {1} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("count", [4, 6])
+def test_the_summary_fits_a_terminal(monkeypatch, capsys, count):
+    names = list(GROUPS)[:count]
+    shares = pd.DataFrame(np.ones((count, 1)), pd.Index(names, name="modality"), ["efermi"])
+    one = Explanation(
+        "a", "SiC", ("efermi",), {"efermi": "eV"}, {"efermi": 1.0}, {"efermi": 1.0}, "", shares,
+        dict.fromkeys(names, ""),
+    )  # fmt: skip
+    monkeypatch.setattr(explaining, "console", Console(width=80))
+    explaining._print_summary(Explanations([one] * 405))
+    out = capsys.readouterr().out
+    assert "…" not in out and "carbide or silicide" in out
+    assert all(word in out for name in names for word in name.split())
 
 
 def test_modalities_of_a_descriptor_model(best, parts, dataset):
@@ -383,7 +427,8 @@ def test_from_the_command_line(network, dataset, tmp_path):
     run = CliRunner().invoke
     done = run(app, ["explain", str(tmp_path / "CHGCAR"), "--out", str(tmp_path / "why")])
     assert done.exit_code == 0, done.output
-    assert "composition" in done.stdout and "no map" in done.stdout
+    said = " ".join(done.stdout.split())
+    assert "composition" in said and "no map" in said
     (folder,) = (tmp_path / "why").iterdir()
     assert {p.name for p in folder.iterdir()} >= {"explanation.json", "descriptors.csv"}
     few = ["--model", str(tmp_path / "network"), "--id", SALT, "--id", SILICON, "--no-details"]
@@ -391,6 +436,14 @@ def test_from_the_command_line(network, dataset, tmp_path):
     assert done.exit_code == 0, done.output
     assert {p.name for p in (tmp_path / "two").iterdir()} == {
         *("explanations.csv", "summary.csv", "summary.png"),
+    }
+    # the modalities are told and kept without details too
+    few = ["--no-details", "--out", str(tmp_path / "one")]
+    done = run(app, ["explain", str(tmp_path / "CHGCAR"), *few])
+    assert done.exit_code == 0, done.output
+    assert "composition" in done.stdout and "3 files" in done.stdout
+    assert {p.name for p in (tmp_path / "one").rglob("*.*")} == {
+        *("explanation.json", "explanation.png", "modalities.csv"),
     }
     done = run(app, ["explain", str(tmp_path / "CHGCAR"), "--id", SALT])
     assert isinstance(done.exception, RhosightError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -12,11 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from ..errors import RhosightError
+
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from ..dataset import Dataset
     from ..density import ChargeDensity
+    from ..saved_model import SavedModel
 
 console = Console()
 errors = Console(stderr=True)
@@ -112,6 +116,27 @@ def progress_bar():
         yield report
 
 
+def read_model(name: str) -> SavedModel:
+    """A model by its name; what can be neither a folder nor a hub id gets the names there are."""
+    from ..saved_model import BUNDLED_MODELS, load_model
+
+    path = Path(name)
+    if name not in BUNDLED_MODELS and (path.is_file() or (not path.exists() and "/" not in name)):
+        raise RhosightError(
+            f"{name}: no such model; {' and '.join(BUNDLED_MODELS)} come with the package, others "
+            "are named by the folder that `rhosight train` wrote, or by a hub id"
+        )
+    return load_model(name)
+
+
+_STRUCTURE_NAME = re.compile(r"\.m?cif\b|POSCAR|CONTCAR|\.vasp\b", re.IGNORECASE)
+
+
+def named_as_structure(file: str | Path) -> bool:
+    """Whether it is called as files of structures alone are (and, of .vasp, as others are)."""
+    return bool(_STRUCTURE_NAME.search(Path(file).name))
+
+
 def read_structures(files: list[str]) -> Dataset | dict[str, Structure]:
     """Structures of CIF, POSCAR or density files by name, or one dataset."""
     from pymatgen.core import Structure
@@ -132,12 +157,14 @@ def read_structures(files: list[str]) -> Dataset | dict[str, Structure]:
 
 
 def read_materials(
-    files: list[str], kind: FirstBlock, difference: str | None
+    files: list[str], kind: FirstBlock, difference: str | None, structures: str = ""
 ) -> Dataset | Sequence[ChargeDensity]:
     """Density files, or one dataset, from the arguments of a command.
 
     A file is read when its density is asked for, so that a thousand take no more memory than a few.
     What is no density file at all is refused here, before any work is done.
+
+    ``structures``: the command, with {file}, that takes structures alone; for messages.
     """
     from ..dataset import load_dataset
     from ..dataset.core import Lazy
@@ -147,17 +174,32 @@ def read_materials(
     if _is_dataset(files):
         return load_dataset(files[0])
     for file in files:
-        recognise(file)
+        with _command_for_structures(file, structures):
+            recognise(file)
 
     def read(number: int) -> ChargeDensity:
         file = Path(files[number])
-        density = ChargeDensity.from_file(file, kind.value)
+        with _command_for_structures(file, structures):
+            density = ChargeDensity.from_file(file, kind.value)
         if difference:
             other = difference.format(parent=file.parent, name=file.name, stem=file.stem)
             density = density.merged(ChargeDensity.from_file(other, "difference"))
         return density
 
     return Lazy(read, len(files))
+
+
+@contextmanager
+def _command_for_structures(file: str | Path, command: str):
+    """Add to an error about a file that may be a structure alone which command takes those."""
+    try:
+        yield
+    except RhosightError as error:
+        if not command or not named_as_structure(file) or not Path(file).is_file():
+            raise
+        raise RhosightError(
+            f"{error} (a structure without density: `{command.format(file=file)}`)"
+        ) from error
 
 
 def _is_dataset(files: list[str]) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..errors import RhosightError
@@ -16,6 +17,7 @@ from .common import (
     console,
     progress_bar,
     read_materials,
+    read_model,
     read_structures,
 )
 
@@ -67,11 +69,12 @@ def explain(
 ) -> None:
     """Explain predictions: what each modality adds, where on the density, which words."""
     from ..dataset import Dataset, load_dataset
-    from ..saved_model import load_model
 
-    loaded = load_model(model)
+    loaded = read_model(model)
     if loaded.uses_density:
-        materials: Any = read_materials(files, kind, difference)
+        materials: Any = read_materials(
+            files, kind, difference, structures="rhosight explain {file} --model no-dft"
+        )
     else:
         materials = read_structures(files)
     is_dataset = isinstance(materials, Dataset)
@@ -84,7 +87,8 @@ def explain(
     others = load_dataset(background) if background else None
     with progress_bar() as progress:
         found = loaded.explain(materials, details, others, progress)
-    for one in found[:MOST_SHOWN] if details else ():
+    # of a whole dataset the summary is enough
+    for one in found[:MOST_SHOWN] if details or len(found) <= MOST_SHOWN else ():
         _print(one)
     if len(found) > 1:
         _print_summary(found)
@@ -125,11 +129,18 @@ def _print_summary(found: Explanations) -> None:
         part = summary.loc[target]
         parts = part["part"].unstack("modality")
         counts = part["materials"].groupby("class", observed=True).first()
-        table = Table(title=f"part of each modality in {target}", title_justify="left")
+        # no lines between columns, and names over two: six modalities fit into 80 characters
+        table = Table(
+            title=f"part of each modality in {target}",
+            title_justify="left",
+            box=SIMPLE_HEAD,
+            padding=(0, 1 if len(parts.columns) <= 4 else 0),
+            pad_edge=False,
+        )
         table.add_column("materials")
         table.add_column("", justify="right")
         for modality in parts:
-            table.add_column(str(modality), justify="right")
+            table.add_column(str(modality).replace(" ", "\n"), justify="right", no_wrap=True)
         for name, row in parts.iterrows():
             cells = (f"{100 * value:.0f} %" for value in row)
             table.add_row(str(name), str(counts[name]), *cells)

@@ -21,7 +21,7 @@ from ..plane import LatticePlane, lattice_plane
 from ..property_model import PropertyModel, texts_of
 from .explanation import Explanation, SliceMap
 from .networks import PLAYERS, NetworkExplainer
-from .processes import GROUPS, NO_MAP, ProcessExplainer
+from .processes import GROUPS, ProcessExplainer, no_map, one_thread
 from .shapley import background_sentence, chosen
 from .words import word_counts
 
@@ -175,13 +175,15 @@ class ProcessExplains:
         units: dict[str, str],
         background: Mapping[str, pd.DataFrame] | None,
     ):
-        self.parts = ProcessExplainer(process, background)
+        with one_thread():
+            self.parts = ProcessExplainer(process, background)
         self.units, self.targets = units, tuple(units)
         self.mean, self.std = process.label_scales()
         what = "training" if background is None else "given"
         self.background = background_sentence(len(self.parts), self.parts.available, what)
         self._read = read
 
+    @one_thread()
     def __call__(self, part: Any, details: bool = True) -> Explanation:
         name, structure, blocks = self._read(part)
         base, shares = self.parts.shares(blocks)
@@ -205,15 +207,17 @@ class ProcessExplains:
             descriptors=descriptors,
             starts=starts,
             gaps=gaps,
-            notes=(NO_MAP,),
+            notes=(no_map(blocks, details),),
         )
 
+    @one_thread()
     def pieces(self, part: Any, modality: str = "descriptors") -> Pieces:
         """Descriptors, each by itself."""
         blocks = self._read(part)[2]
         features = self.parts.features(blocks)
         table = self.parts.descriptors(blocks, self.std)[0].drop(columns="value")
 
+        @one_thread()
         def predict(gone: np.ndarray) -> np.ndarray:
             mixed = np.where(gone, self.parts.centre, features)
             with torch.no_grad():

@@ -285,10 +285,12 @@ class Explanations(Sequence[Explanation]):
         return draw_summary(self.summary())
 
     def save(self, folder: str | Path, each: bool = True) -> list[Path]:
-        """Each material's files in a folder of its own, unless ``each`` is false; of several,
-        ``explanations.csv``, ``summary.csv`` and ``summary.png`` beside them."""
+        """Each material's files in a folder of its own, unless ``each`` is false and there are
+        several; of several, ``explanations.csv``, ``summary.csv`` and ``summary.png`` beside
+        them."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        each = each or len(self) == 1
         written = []
         for name, one in zip(_folders([one.name for one in self]), self, strict=True):
             written += one.save(folder / name) if each else []

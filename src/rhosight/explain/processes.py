@@ -12,13 +12,16 @@ adds is told by integrated gradients instead.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from ..blocks import needs_density
 from ..committee import Committee
 from .gradients import integrated_gradients
 from .shapley import chosen, shapley_values
@@ -54,10 +57,27 @@ GROUPS: dict[str, tuple[tuple[str, ...], str]] = {
 MOST_OTHERS = 500
 """Materials of a background: time goes with their number times that of the training part."""
 
-NO_MAP = (
-    "this model reads descriptors of the whole density and no slice of it, so there is no map: "
-    "see its descriptors"
-)
+
+def no_map(blocks: Collection[str], details: bool) -> str:
+    """Why there is no map of a model that reads these blocks, and what there is instead."""
+    what = (
+        "this model reads descriptors of the density and no slice of it"
+        if needs_density(blocks)
+        else "this model reads no density"
+    )
+    return f"{what}, so there is no map" + (": see its descriptors" if details else "")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Tables of some hundred rows: threads would wait for one another longer than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def groups_of(blocks: Collection[str]) -> dict[str, tuple[str, ...]]:
