@@ -247,6 +247,32 @@ class TestBadInput:
     def test_folder_that_is_no_model(self, small, tmp_path):
         assert "not a rhosight model" in error_of("predict", tmp_path, small)
 
+    def test_a_structure_for_a_model_of_densities(self, tmp_path):
+        structure = load_dataset("mp-fcc")["mp-149"].structure
+        for name in ("Si.cif", "POSCAR"):
+            structure.to(filename=str(tmp_path / name))
+            message = error_of("predict", "best", tmp_path / name)
+            assert f"`rhosight predict no-dft {tmp_path / name}`" in message
+            message = error_of("explain", tmp_path / name)
+            assert f"`rhosight explain {tmp_path / name} --model no-dft`" in message
+        assert "no-dft" not in error_of("image", tmp_path / "Si.cif")
+
+    def test_a_model_misspelled_or_forgotten(self, chgcars):
+        file = chgcars[1][0]
+        for arguments in (("predict", "bestt", file), ("explain", file, "--model", "bestt")):
+            message = error_of(*arguments)
+            assert "bestt: no such model; best and no-dft come with the package" in message
+        for arguments in ((file,), (file, file), ("mp-fcc",)):
+            message = error_of("predict", *arguments)
+            assert f"`rhosight predict best {arguments[0]}`" in message and "no-dft" in message
+        assert "`rhosight predict no-dft a.cif`" in error_of("predict", "a.cif")
+        assert "files are missing" in error_of("predict", "best")
+
+    def test_an_address_of_no_machine(self):
+        for host in ("300.1.1.1", "192.0.2.1"):  # the second is kept for documentation
+            message = error_of("serve", "--host", host)
+            assert f"{host}: not an address of this machine" in message and "--port" not in message
+
     def test_wrong_recipe_file(self, small, tmp_path):
         (tmp_path / "recipe.json").write_text('{"depth": 3}')
         message = error_of("crossval", small, "--recipe-file", tmp_path / "recipe.json")

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from ..errors import RhosightError
 from .common import (
-    FilesArgument,
     FirstBlock,
     KindOption,
     console,
+    named_as_structure,
     progress_bar,
     read_materials,
+    read_model,
     read_structures,
 )
 
@@ -38,7 +40,14 @@ def predict(
             "hub id. no-dft needs no density: CIF and POSCAR files will do."
         ),
     ],
-    files: FilesArgument,
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="FILES...",
+            help="Density files (CHGCAR, CHG, cube, XSF, compressed or not), or a dataset.",
+            show_default=False,
+        ),
+    ] = None,
     kind: KindOption = FirstBlock.total,
     difference: Annotated[
         str | None,
@@ -51,16 +60,31 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="Write there instead of printing.")] = None,
 ) -> None:
     """Predict properties, with intervals, from density files or a dataset."""
-    from ..saved_model import load_model
-
-    loaded = load_model(model)
+    if not files or Path(model).is_file():
+        raise RhosightError(_what_is_missing(model))
+    loaded = read_model(model)
     if loaded.uses_density:
-        materials: Any = read_materials(files, kind, difference)
+        materials: Any = read_materials(
+            files, kind, difference, structures="rhosight predict no-dft {file}"
+        )
     else:
         materials = read_structures(files)
     with progress_bar() as progress:
         found = loaded.predict_intervals(materials, progress=progress)
     _show(found, loaded.targets, loaded.units, output, out)
+
+
+def _what_is_missing(first: str) -> str:
+    """Of a command whose only argument is this one, or whose model is a file."""
+    from ..saved_model import BUNDLED_MODELS
+
+    if first in BUNDLED_MODELS or Path(first).is_dir():
+        return f"files are missing: give density files or a dataset after the model {first}"
+    model = "no-dft" if named_as_structure(first) else "best"
+    return (
+        f"{first} stands where the model goes: `rhosight predict {model} {first}`; best reads "
+        "densities, no-dft reads structures (CIF, POSCAR) too"
+    )
 
 
 def _show(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from importlib.util import find_spec
 from typing import Annotated
 
@@ -40,5 +41,27 @@ def serve(
         seconds=seconds,
         memory_bytes=memory * MIB,
     )
+    _check_host(host)
     console.print("starting …")
     run(host, port, workers or os.cpu_count() or 1, limits)
+
+
+def _check_host(host: str) -> None:
+    """That this machine has the address, whatever the port: a wrong one is told from a taken one.
+
+    Raises
+    ------
+    RhosightError
+        If it has not.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+    except (OSError, UnicodeError) as error:
+        raise RhosightError(
+            f"{host}: not an address of this machine; give one of its own with --host: 127.0.0.1 "
+            "for this machine alone, 0.0.0.0 for all that reach it"
+        ) from error
