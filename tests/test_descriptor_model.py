@@ -8,6 +8,8 @@ import logging
 import numpy as np
 import pandas as pd
 import pytest
+from pymatgen.core import Lattice, Structure
+from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from rhosight import ChargeDensity, DescriptorModel, PropertyModel, RhosightError, load_model, split
@@ -87,7 +89,27 @@ def test_other_elements_and_codes_are_said(model, dataset, caplog):
     vasp = ChargeDensity(density.structure, density.grids, "x", {"code": "VASP"})
     with caplog.at_level(logging.WARNING):
         model.predict([vasp])
-    assert "densities of VASP, but the model was trained on those of GPAW" in caplog.text
+    assert "densities of VASP, but the model learned from those of GPAW: near" in caplog.text
+    assert "use best, which does not look there" in caplog.text
+    caplog.clear()
+    best = load_model("best")
+    bare = ChargeDensity(density.structure, {"total": density.grid("total")}, "x", vasp.provenance)
+    with caplog.at_level(logging.WARNING):
+        found = best.predict([bare])
+    assert "it reads what codes agree on" in caplog.text
+    pd.testing.assert_frame_equal(found, best.predict([vasp]))  # its difference is not looked at
+
+
+def test_other_structure_types_are_said():
+    """Magnesium is hexagonal; all that the bundled models learned from is cubic."""
+    metal = Structure(
+        Lattice.hexagonal(3.19, 5.18), ["Mg", "Mg"], [[1 / 3, 2 / 3, 0.25], [2 / 3, 1 / 3, 0.75]]
+    )
+    rock = Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(4.26), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]]
+    )
+    found = load_model("no-dft").predict_intervals({"Mg": metal, "MgO": rock})["outside"]
+    assert found["Mg"].startswith("structure type 194 ") and found["MgO"] is None
 
 
 def test_saved_and_loaded_it_predicts_the_same(model, parts, tmp_path):
@@ -134,7 +156,14 @@ def test_bundled_models_have_not_seen_their_test_materials(name, dataset):
     assert bundled.about["dataset_sha256"] == dataset[train].fingerprint()
     formulas = dataset.table["formula"]
     assert not set(formulas.iloc[train]) & set(formulas.iloc[test])
-    claimed = json.loads((MODELS / name / "config.json").read_text())["scores"]
+    config = json.loads((MODELS / name / "config.json").read_text())
+    arrays = load_file(MODELS / name / "model.safetensors")
+    for column, target in enumerate(TARGETS):  # not only its word: the labels that it holds
+        scale = config["process"]["members"][0]["targets"][column]
+        held = arrays[f"process/member/0/target/{column}/labels"] * scale["scale"] + scale["mean"]
+        own = dataset.targets[target].iloc[train].dropna()
+        np.testing.assert_allclose(held, own, rtol=1e-9, atol=1e-9)
+    claimed = config["scores"]
     found = bundled.score(dataset[test])
     for target, score in found.items():
         assert score["n"] == claimed[target]["n"]
@@ -144,12 +173,15 @@ def test_bundled_models_have_not_seen_their_test_materials(name, dataset):
 def test_intervals_of_the_bundled_model_hold(dataset):
     test = dataset[split(dataset)[1]]
     found = load_model("best").predict_intervals(test)
-    inside = []
+    inside = {}
     for target in TARGETS:
         true = test.targets[target]
         known = true.notna()
-        inside += true.between(found[f"{target}_low"], found[f"{target}_high"])[known].tolist()
-    assert np.mean(inside) > 0.8  # 90 % of some 180 labels, give or take
+        between = true.between(found[f"{target}_low"], found[f"{target}_high"])
+        inside[target] = between[known].mean()
+    # 90 % of some 60 labels each, give or take: the Fermi energies of this part are hard
+    assert np.mean(list(inside.values())) > 0.85, inside
+    assert min(inside.values()) > 0.7, inside
 
 
 def test_predicting_from_the_command_line(dataset, tmp_path):

@@ -184,6 +184,27 @@ def test_saved_without_pickle_it_predicts_the_same(blocks, y, tmp_path: Path):
     assert loaded.to_dict() == model.to_dict()
 
 
+def test_what_the_rest_says_of_a_material_that_is_left_out(blocks, y):
+    """Against models that do without it, with the hyper-parameters of all."""
+    labels = y.copy()
+    labels[3] = np.nan
+    model = GaussianProcess([Term("rbf", ("a",)), Term("rational", ("a", "b"))], linear=["a", "b"])
+    mean, std = model.fit(blocks, labels).leave_one_out()
+    assert np.isnan(mean[3]) and np.isnan(std[3])
+    arrays = model.arrays()
+    for row in (0, 4, 60):
+        at = int(np.flatnonzero(arrays["target/0/rows"] == row)[0])
+        fewer = {
+            key: np.delete(a, at) if key in [f"target/0/{k}" for k in ("rows", "labels", "weights")]
+            else a
+            for key, a in arrays.items()
+        }  # fmt: skip
+        without = GaussianProcess.from_state(model.to_dict(), fewer)
+        expected = without.predict(part(blocks, slice(row, row + 1)), return_std=True)
+        assert mean[row] == pytest.approx(expected[0][0], rel=1e-6)
+        assert std[row] == pytest.approx(expected[1][0], rel=1e-6)
+
+
 def test_a_committee_is_the_mixture_of_its_members(blocks, y, tmp_path: Path):
     def members() -> list[GaussianProcess]:
         return [GaussianProcess(sum_and_product(names)) for names in (["a"], ["a", "b", "noise"])]

@@ -56,9 +56,11 @@ class Committee:
         """
         if not return_std:
             return np.mean([member.predict(blocks) for member in self.members], axis=0)
-        found = [member.predict(blocks, return_std=True) for member in self.members]
-        means, stds = (np.stack(values) for values in zip(*found, strict=True))
-        return means.mean(axis=0), np.sqrt((stds**2).mean(axis=0) + means.var(axis=0))
+        return _mixture([member.predict(blocks, return_std=True) for member in self.members])
+
+    def leave_one_out(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation, see :meth:`GaussianProcess.leave_one_out`."""
+        return _mixture([member.leave_one_out() for member in self.members])
 
     def label_scales(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the labels of each target, see
@@ -86,3 +88,9 @@ class Committee:
             own = {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
             members.append(GaussianProcess.from_state(rest, own))
         return cls(members)
+
+
+def _mixture(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of a mixture of distributions, all with the same weight."""
+    means, stds = (np.stack(values) for values in zip(*found, strict=True))
+    return means.mean(axis=0), np.sqrt((stds**2).mean(axis=0) + means.var(axis=0))

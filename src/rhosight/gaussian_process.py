@@ -201,14 +201,38 @@ class GaussianProcess:
             mean = kernel @ task.solve(task.labels) * task.scale + task.mean
             prior = 1 + sum(np.exp(task.parameters[at]) for at, _ in self._layout)
             spread = prior - np.einsum("ij,ji->i", kernel, task.solve(kernel.T))
-            # a t-distribution is this much wider than the normal one of the same scale
-            wider = 1.0 if self.robust is None else self.robust / (self.robust - 2)
-            variance = np.maximum(spread, 0) + task.noise * wider
+            variance = np.maximum(spread, 0) + task.noise * self._wider
             found.append((mean, np.sqrt(variance) * task.scale))
         mean, std = np.stack(found, axis=-1)
         if self._one_target:
             mean, std = mean[:, 0], std[:, 0]
         return (mean, std) if return_std else mean
+
+    def leave_one_out(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the model without one material would say of it, for each of the n (Rasmussen &
+        Williams, section 5.4.2): hyper-parameters stay those of all labels.
+
+        Returns
+        -------
+        mean and standard deviation as :meth:`predict` gives them; NaN where a label is missing.
+        """
+        n = len(next(iter(self._features.values())))
+        found = np.full((2, n, len(self._tasks)), np.nan)
+        for column, task in enumerate(self._tasks):
+            inverse = task.solve(np.eye(len(task.rows)))
+            precision = np.diag(inverse)
+            mean = task.labels - inverse @ task.labels / precision
+            spread = 1 / precision - task.noise / task.weights - JITTER
+            variance = np.maximum(spread, 0) + task.noise * self._wider
+            found[0, task.rows, column] = mean * task.scale + task.mean
+            found[1, task.rows, column] = np.sqrt(variance) * task.scale
+        mean, std = found
+        return (mean[:, 0], std[:, 0]) if self._one_target else (mean, std)
+
+    @property
+    def _wider(self) -> float:
+        """How much wider a t-distribution is than the normal one of the same scale."""
+        return 1.0 if self.robust is None else self.robust / (self.robust - 2)
 
     def scaled(self, blocks: Blocks) -> dict[str, np.ndarray]:
         """Features of m materials as the kernel compares them: block → (m, features used)."""

@@ -37,8 +37,8 @@ FORMAT = 1
 MODELS = Path(__file__).parent / "data" / "models"
 
 BUNDLED_MODELS: dict[str, str] = {
-    "best": "03414ccf1c3a2a6365147ab57467d31f4d1ed040dbfe4992fc194628942521c3",
-    "no-dft": "55f1178ad7dbd3fe7a74c64623faf85c8fb802e8098431c7936315e6dc4b865f",
+    "best": "c6e150654ac20a7a1faf0b3a88c331dc11557783bffe7f1c5cba98320cac9d84",
+    "no-dft": "cd1786e95352bdb90911972148aa32814aeeae9788d5a909d33bdab2ff9d0f31",
 }
 """Models that come with the package, and the SHA-256 of their weights."""
 
@@ -385,16 +385,35 @@ def codes_of(materials: Dataset | Sequence[Any] | Mapping[str, Any]) -> set[str]
     return {str(about["code"]) for about in found if about.get("code")}
 
 
-def warn_of_other_codes(found: set[str], trained: Sequence[str]) -> None:
-    """Say so if densities come from codes that the model was not trained on."""
-    others = found - set(trained)
-    if trained and others:
-        logger.warning(
-            "densities of %s, but the model was trained on those of %s: near the nuclei they "
-            "are not the same quantity, and predictions may be off",
-            ", ".join(sorted(others)),
-            ", ".join(sorted(trained)),
-        )
+def other_codes(found: set[str], trained: Sequence[str], core_free: bool = False) -> str:
+    """What to say of densities from codes that a model was not trained on; empty if nothing.
+
+    Parameters
+    ----------
+    found
+        Codes of the densities.
+    trained
+        Codes of the training part; empty for a model that reads no density.
+    core_free
+        Whether the model reads only what codes agree on.
+    """
+    others = ", ".join(sorted(found - set(trained)))
+    if not trained or not others:
+        return ""
+    why = (
+        "it reads what codes agree on, between the atoms, but was tried on few of such densities; "
+        "the model no-dft reads none and tells how far to trust it"
+        if core_free
+        else "near the nuclei they are not the same quantity, and predictions may be far off; use "
+        "best, which does not look there, or no-dft, which reads no density"
+    )
+    return f"densities of {others}, but the model learned from those of {', '.join(trained)}: {why}"
+
+
+def warn_of_other_codes(found: set[str], trained: Sequence[str], core_free: bool = False) -> None:
+    """Log what :func:`other_codes` says."""
+    if said := other_codes(found, sorted(trained), core_free):
+        logger.warning("%s", said)
 
 
 def r2_score(true: np.ndarray, predicted: np.ndarray) -> float:
@@ -418,6 +437,10 @@ def versions() -> dict[str, str]:
         "peft",
         "pymatgen",
         "robocrys",
+        "matminer",
+        "spglib",
+        "numpy",
+        "scipy",
         "scikit-learn",
     )
     return {"rhosight": __version__} | {name: version(name) for name in packages}

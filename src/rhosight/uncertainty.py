@@ -95,6 +95,11 @@ class ConformalIntervals:
         quantiles = tuple(conformal_quantile(s, level) for s in scores.T)
         return cls(level, quantiles, tuple(floors.tolist()))
 
+    def widened(self, factors: np.ndarray) -> Self:
+        """The same, by a factor for each target, shape (targets,)."""
+        wider = tuple((np.array(self.quantiles) * factors).tolist())
+        return type(self)(self.level, wider, self.floors)
+
     def half_widths(self, predicted: np.ndarray, std: np.ndarray | None = None) -> np.ndarray:
         """The ± of each prediction, in its shape and unit.
 

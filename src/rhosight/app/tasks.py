@@ -20,7 +20,7 @@ from ..density import ChargeDensity
 from ..descriptor_model import DescriptorModel
 from ..errors import RhosightError
 from ..figures import density_slices
-from ..saved_model import MODELS, codes_of
+from ..saved_model import MODELS, codes_of, other_codes
 from ..schema import TARGETS
 from . import drawing, reading, views
 from .limits import Limits
@@ -183,21 +183,17 @@ def _prediction(crystal: Crystal) -> tuple[dict[str, Any], list[str]]:
     if not _reads_density(crystal):
         have = ", ".join(crystal.grids)
         return _predict("no-dft", structure), [
-            f"Predicted from the structure alone: the best model reads total and difference, and "
-            f"of this density there is {have}."
+            f"Predicted from the structure alone: the best model reads total, and of this density "
+            f"there is {have}."
         ]
-    others = codes_of([crystal]) - set(_model("best").about["codes"])
-    notes = [
-        f"The density is of {', '.join(sorted(others))}, the model was trained on those of "
-        f"{', '.join(_model('best').about['codes'])}: near the nuclei they are not the same "
-        "quantity, so predictions may be off."
-    ]
-    return _predict("best", crystal), notes if others else []
+    best = _model("best")
+    said = other_codes(codes_of([crystal]), best.about["codes"], best.recipe.core_free)
+    return _predict("best", crystal), [f"{said[0].upper()}{said[1:]}."] if said else []
 
 
 def _reads_density(crystal: Crystal) -> bool:
     """Whether there is all that `best` reads."""
-    return isinstance(crystal, ChargeDensity) and {"total", "difference"} <= set(crystal.grids)
+    return isinstance(crystal, ChargeDensity) and "total" in crystal.grids
 
 
 def _neighbour(material_id: str, distance: float) -> dict[str, Any]:

@@ -137,10 +137,12 @@ def density_descriptors(density: ChargeDensity, blocks: Sequence[str] = BLOCKS) 
     around = [block for block in wanted if block in _OF_SHELLS]
     if around:
         shells = shells_of(crystal)
-        fields = [sampler(shell.frac) for shell in shells]
+        near = Sampler(density, local=True)
+        fields, local = ([s(shell.frac) for shell in shells] for s in (sampler, near))
         for block in around:
             also = (sampler,) if block == "energies" else ()
-            result |= _named(block, _OF_SHELLS[block](crystal, shells, fields, *also))
+            seen = local if block in TOTAL_BLOCKS else fields
+            result |= _named(block, _OF_SHELLS[block](crystal, shells, seen, *also))
     if "bonds" in wanted:
         result |= _named("bonds", shapes.bonds(crystal, sampler))
     return result

@@ -120,10 +120,20 @@ def _around(
 
 
 class Sampler:
-    """The fields of a density anywhere in its cell; each is prepared when it is first asked for."""
+    """The fields of a density anywhere in its cell; each is prepared when it is first asked for.
 
-    def __init__(self, density: ChargeDensity) -> None:
-        self._density = density
+    Parameters
+    ----------
+    density
+        With the kinds that the fields need.
+    local
+        Splines on the grid as it is, which know of the nearest points alone: nothing that is
+        written near the nuclei is seen elsewhere. Else Fourier interpolation refines the grid
+        twofold first, which is more accurate, but a sharp core makes ripples all over the cell.
+    """
+
+    def __init__(self, density: ChargeDensity, local: bool = False) -> None:
+        self._density, self._local = density, local
         self.shape, self._lattice = density.shape, density.structure.lattice
 
     def __call__(self, frac: np.ndarray) -> Fields:
@@ -132,19 +142,21 @@ class Sampler:
 
     @cached_property
     def total(self) -> _Field:
-        return _Field(self._total, self.shape)
+        if self._local:
+            return _Field(np.asarray(self._density.grid("total"), dtype=float))
+        return self._refined(self._total)
 
     @cached_property
     def difference(self) -> _Field:
-        return _Field(self._difference, self.shape)
+        return self._refined(self._difference)
 
     @cached_property
     def laplacian(self) -> _Field:
-        return _Field(-self._squares * self._total, self.shape)
+        return self._refined(-self._squares * self._total)
 
     @cached_property
     def hartree(self) -> _Field:
-        return _Field(self._hartree, self.shape)
+        return self._refined(self._hartree)
 
     @cached_property
     def self_energy(self) -> float:
@@ -182,6 +194,17 @@ class Sampler:
     @cached_property
     def _difference(self) -> np.ndarray:
         return self._spectrum("difference")
+
+    def _refined(self, spectrum: np.ndarray) -> _Field:
+        """On a grid of twice as many points along each axis."""
+        shape = self.shape
+        fine = tuple(2 * n for n in shape)
+        padded = np.zeros((fine[0], fine[1], fine[2] // 2 + 1), dtype=complex)
+        # the wave at the edge of an even grid stands for plus and minus itself: left out
+        rows, columns = ([*range((n + 1) // 2), *range(-((n - 1) // 2), 0)] for n in shape[:2])
+        depth = (shape[2] + 1) // 2
+        padded[np.ix_(rows, columns, range(depth))] = spectrum[np.ix_(rows, columns, range(depth))]
+        return _Field(np.fft.irfftn(padded, fine, axes=(0, 1, 2)) * 8)
 
     def _spectrum(self, kind: str) -> np.ndarray:
         return np.fft.rfftn(np.asarray(self._density.grid(kind), dtype=float))
@@ -222,17 +245,9 @@ class Fields:
 
 
 class _Field:
-    """A periodic function, sampled by cubic splines on a grid that Fourier interpolation first
-    refines twofold."""
+    """A periodic function, sampled by cubic splines."""
 
-    def __init__(self, spectrum: np.ndarray, shape: tuple[int, int, int]) -> None:
-        fine = tuple(2 * n for n in shape)
-        padded = np.zeros((fine[0], fine[1], fine[2] // 2 + 1), dtype=complex)
-        # the wave at the edge of an even grid stands for plus and minus itself: left out
-        rows, columns = ([*range((n + 1) // 2), *range(-((n - 1) // 2), 0)] for n in shape[:2])
-        depth = (shape[2] + 1) // 2
-        padded[np.ix_(rows, columns, range(depth))] = spectrum[np.ix_(rows, columns, range(depth))]
-        values = np.fft.irfftn(padded, fine, axes=(0, 1, 2)) * 8
+    def __init__(self, values: np.ndarray) -> None:
         self._coefficients = spline_filter(values, order=3, mode="grid-wrap")
 
     def __call__(self, frac: np.ndarray) -> np.ndarray:

@@ -1,0 +1,154 @@
+"""Which blocks and kernels `best` should have, chosen by nested cross-validation.
+
+    python benchmarks/choosing.py OUT [--repeats 1] [--jobs 2]
+
+Candidates are the lean and the full kernel and the mean of both, each over three sets of blocks:
+of the structure; these and `interstitial`, what codes agree on of the density; all there are. In
+every outer fold of the training part of `mp-fcc`, the candidate with the least RMSE over five inner
+folds is chosen for each target, and predicts the outer fold, which took no part in the choice: that
+is the score of the choosing. Beside it stand the same outer folds by each candidate throughout,
+where the least of nine is optimistic. Last, the same inner folds of the whole training part say
+what they would choose for the model that is shipped. The test part is not looked at. Each fold is
+kept in OUT: the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+
+import rhosight
+from rhosight.blocks import ALL_BLOCKS, SPARSE, STATISTICS_BLOCKS, block_table, to_blocks
+from rhosight.dataset import Dataset, folds, split
+from rhosight.descriptor_model import (
+    ELEMENTS,
+    FULL,
+    FULL_STRUCTURE,
+    LEAN,
+    LEAN_STRUCTURE,
+    Kernel,
+)
+from rhosight.descriptors import BLOCKS
+from rhosight.gaussian_process import GaussianProcess
+from rhosight.runs import replacing
+from rhosight.statistics import repeated_folds
+
+KERNELS: dict[str, dict[str, Kernel]] = {
+    "structure": {"lean": LEAN_STRUCTURE, "full": FULL_STRUCTURE},
+    "interstitial": {"lean": LEAN, "full": FULL},
+    "all blocks": {
+        "lean": Kernel(
+            alone=(*LEAN_STRUCTURE.alone, "total"),
+            together=(*LEAN_STRUCTURE.together, *STATISTICS_BLOCKS),
+        ),
+        "full": Kernel(
+            alone=(*ELEMENTS, "overlap", "packing", "charges", "energies", "potentials", "radial"),
+            together=(
+                *(*FULL_STRUCTURE.together, *STATISTICS_BLOCKS),
+                *(name for name in BLOCKS if name not in FULL_STRUCTURE.together),
+            ),
+        ),
+    },
+}
+"""Set of blocks → lean and full kernel."""
+
+
+def candidates(table: pd.DataFrame, labels: np.ndarray, learn: np.ndarray, ask: np.ndarray):
+    """Candidate → its predictions of some materials, by what others teach it."""
+    prototypes = sorted(set(table["prototype"].iloc[learn]))
+    known, new = (to_blocks(table.iloc[rows], prototypes) for rows in (learn, ask))
+    found = {}
+    for name, kernels in KERNELS.items():
+        members = {
+            size: GaussianProcess(kernel.terms, linear=SPARSE).fit(known, labels[learn])
+            for size, kernel in kernels.items()
+        }
+        for size, member in members.items():
+            found[f"{name}, {size}"] = member.predict(new)
+        found[f"{name}, both"] = np.mean([found[f"{name}, {s}"] for s in members], axis=0)
+    return found
+
+
+def errors(found: dict[str, np.ndarray], true: np.ndarray) -> pd.DataFrame:
+    """Squared errors, mean over materials: candidates × targets."""
+    rows = {name: np.nanmean((values - true) ** 2, axis=0) for name, values in found.items()}
+    return pd.DataFrame(rows).T
+
+
+def inner(
+    dataset: Dataset, table: pd.DataFrame, labels: np.ndarray, rows: np.ndarray, seed: int
+) -> pd.DataFrame:
+    """Squared errors of the candidates over five folds of some rows."""
+    parts = folds(dataset, 5, seed, "formula", indices=rows)
+    return sum(errors(candidates(table, labels, a, b), labels[b]) for a, b in parts) / len(parts)
+
+
+def outer(
+    dataset: Dataset, table: pd.DataFrame, labels: np.ndarray, part, targets: list[str], out: Path
+) -> pd.DataFrame:
+    """One outer fold: the inner error of each candidate, and its squared error there."""
+    file = out / f"{part.repeat}-{part.fold}.parquet"
+    if file.exists():
+        return pd.read_parquet(file)
+    within = inner(dataset, table, labels, part.train, part.repeat)
+    beyond = errors(candidates(table, labels, part.train, part.validation), labels[part.validation])
+    frames = [
+        pd.DataFrame({"target": target, "inner": within[c], "outer": beyond[c]})
+        for c, target in enumerate(targets)
+    ]
+    found = pd.concat(frames).rename_axis("candidate").reset_index()
+    found = found.assign(repeat=part.repeat, fold=part.fold)
+    with replacing(file) as draft:
+        found.to_parquet(draft)
+    print(f"repeat {part.repeat}, fold {part.fold}", flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=2)
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    dataset = rhosight.load_dataset("mp-fcc")
+    training, _ = split(dataset)
+    targets = list(dataset.targets)
+    labels = dataset.targets.to_numpy(dtype=float)
+    file = arguments.out / "blocks.parquet"
+    if not file.exists():
+        with replacing(file) as draft:
+            block_table(dataset.densities, ALL_BLOCKS).to_parquet(draft)
+    table = pd.read_parquet(file)
+    parts = repeated_folds(dataset, repeats=arguments.repeats, groups="formula", indices=training)
+    work = delayed(outer)
+    found = Parallel(n_jobs=arguments.jobs)(
+        work(dataset, table, labels, part, targets, arguments.out) for part in parts
+    )
+    report(pd.concat(found, ignore_index=True))
+    whole = inner(dataset, table, labels, training, 0)
+    print("\nwhat five folds of the whole training part choose")
+    for column, target in enumerate(targets):
+        print(f"{target}: {whole[column].idxmin()}")
+
+
+def report(found: pd.DataFrame) -> None:
+    """RMSE as the mean over outer folds, and what was chosen."""
+    found = found.assign(rmse=np.sqrt(found["outer"]))
+    keys = ["target", "repeat", "fold"]
+    chosen = found.loc[found.groupby(keys)["inner"].idxmin()]
+    columns = {"chosen within": chosen.groupby("target")["rmse"].mean()}
+    for name, rows in found.groupby("candidate", sort=False):
+        columns[f"always {name}"] = rows.groupby("target")["rmse"].mean()
+    print(f"RMSE, mean over {found.groupby(keys[1:]).ngroups} outer folds")
+    print(pd.DataFrame(columns).T[list(dict.fromkeys(found["target"]))].round(4).to_string())
+    print("\nhow often each was chosen")
+    print(chosen.groupby("target", sort=False)["candidate"].value_counts().to_string())
+
+
+if __name__ == "__main__":
+    main()
