@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from itertools import permutations, product
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.axes import Axes
 from PIL import Image
 from pymatgen.core import Lattice, Structure
 from rich.console import Console
@@ -362,6 +364,40 @@ def test_files_and_figures(salt, tmp_path):
     assert projected == pytest.approx([bond * np.sqrt(2 / 3)] * len(dotted), rel=1e-3)
     with pytest.raises(RhosightError, match="'gap' is not predicted"):
         salt.map_figure("gap")
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_nothing_of_a_figure_is_cut_off(count, sign):
+    """Texts lie in the picture, the bars' numbers within their axes."""
+    targets = ("formation_energy_per_atom", "efermi", "bulk_modulus_vrh")[-count:]
+    shares = pd.DataFrame(
+        sign * np.array([[0.0777, 123.4, 1.0], [-0.05, 150.0, 2e-5], [0.08, 1.0, 2.0]])[:, -count:],
+        pd.Index(["composition", "structure", "density"], name="modality"),
+        list(targets),
+    )
+    details = shares.set_axis(["x" * 50, "magpie.y", "elements.z"]).assign(value=1.0)
+    numbers = dict.fromkeys(targets, -0.7874)
+    why = Explanation(
+        "runs/a-folder-with-a-long-name/and-another-one/CHGCAR", "Cs2TiCl6", targets,
+        dict.fromkeys(targets, "eV/atom"), numbers, numbers, "mean over 344 training materials",
+        shares, dict.fromkeys(shares.index, ""), descriptors=details,
+    )  # fmt: skip
+    figure = why.figure()
+    figure.savefig(io.BytesIO())
+    whole = figure.bbox.get_points()
+    titles = [text for part in (figure, *figure.subfigs) for text in part.texts]
+    assert len(titles) == 1 + count
+    inside = [text.get_window_extent().get_points() for text in titles]
+    for axis in figure.findobj(Axes):
+        frame = axis.get_window_extent().get_points()
+        for text in axis.texts:
+            box = text.get_window_extent().get_points()
+            assert frame[0, 0] < box[0, 0] and box[1, 0] < frame[1, 0], text
+        inside += [axis.title.get_window_extent().get_points()]
+        inside += [label.get_window_extent().get_points() for label in axis.get_yticklabels()]
+    for box in inside:
+        assert (box[0] >= whole[0] - 1).all() and (box[1] <= whole[1] + 1).all()
 
 
 def dataset_bond(structure: Structure) -> float:

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import gaussian_filter
 
 from ..figures import BLUE, GREEN, GREY, NAMES, ORANGE, PURPLE, mark_atoms
@@ -44,23 +45,32 @@ def draw_explanation(why: Explanation) -> Figure:
     if details is not None:
         rows.append(min(MOST_ROWS, len(details)) + 1)
     columns = len(why.targets)
-    figure = Figure(figsize=(4.6 * columns, 1.2 + 0.34 * sum(rows)), layout="constrained")
-    axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=rows)
-    for axis, target in zip(axes[0], why.targets, strict=True):
+    size = (5.4 * columns, 1.6 + 0.34 * sum(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    # a title over the whole column, names of rows included: over the bars alone it is cut off
+    parts = np.atleast_1d(figure.subfigures(1, columns))
+    for part, target in zip(parts, why.targets, strict=True):
+        axes = part.subplots(len(rows), 1, squeeze=False, height_ratios=rows)[:, 0]
         unit = why.units[target]
-        _bars(axis, why.modalities[target], unit)
-        name = NAMES.get(target, target)
-        axis.set_title(
-            f"{name}: {why.prediction[target]:.3g} {unit}\n"
+        _bars(axes[0], why.modalities[target], unit)
+        part.suptitle(
+            f"{NAMES.get(target, target)}: {why.prediction[target]:.3g} {unit}\n"
             f"= base {why.base[target]:.3g} {unit} and what each adds:",
             fontsize=10,
         )
-    for axis, target in zip(axes[1] if len(rows) > 1 else (), why.targets, strict=False):
-        most = details[target].abs().sort_values(ascending=False).index[:MOST_ROWS]
-        _bars(axis, details.loc[most, target].rename(_short), why.units[target])
-        axis.set_title(f"{what}s that add most", fontsize=10)
-    figure.suptitle(f"{why.formula} ({why.name}); base: {why.background}", fontsize=11)
+        if details is not None:
+            most = details[target].abs().sort_values(ascending=False).index[:MOST_ROWS]
+            _bars(axes[1], details.loc[most, target].rename(_short), unit)
+            axes[1].set_title(f"{what}s that add most", fontsize=10)
+    joint = "; " if columns > 1 else "\n"
+    figure.suptitle(f"{_title(why)}{joint}base: {why.background}", fontsize=11)
     return figure
+
+
+def _title(why: Explanation) -> str:
+    """Formula and name; of a long path its end, which tells files apart."""
+    name = why.name if len(why.name) <= 40 else f"…{why.name[-39:]}"
+    return f"{why.formula} ({name})"
 
 
 def _bars(axis: Axes, values: pd.Series, unit: str) -> None:
@@ -69,22 +79,26 @@ def _bars(axis: Axes, values: pd.Series, unit: str) -> None:
     places = np.arange(len(values))
     axis.barh(places, values, color=colours, edgecolor="black", linewidth=0.5)
     axis.axvline(0, color="black", linewidth=0.8)
-    reach = max(values.abs().max(), 1e-12)
+    low, high = min(values.min(), 0), max(values.max(), 0)
+    span = max(high - low, 1e-12)
     for place, value in zip(places, values, strict=True):
-        shift = np.copysign(0.03 * reach, value)
+        shift = np.copysign(0.03 * span, value)
         side = "left" if value >= 0 else "right"
-        axis.text(value + shift, place, f"{value:+.2g}", ha=side, va="center", fontsize=8)
+        label = f"{value:+.2g}" if abs(value) < 99.5 else f"{value:+.0f}"
+        axis.text(value + shift, place, label, ha=side, va="center", fontsize=8)
     axis.set_yticks(places, [str(name) for name in values.index], fontsize=9)
     axis.invert_yaxis()
-    axis.set_xlim(min(values.min(), 0) - 0.45 * reach, max(values.max(), 0) + 0.45 * reach)
+    # numbers stand beyond the bars; a side without bars needs no room
+    axis.set_xlim(low - (0.4 if low else 0.06) * span, high + (0.4 if high else 0.06) * span)
     axis.set_xlabel(unit, fontsize=9)
     axis.tick_params(axis="x", labelsize=8)
+    axis.xaxis.set_major_locator(MaxNLocator(5))  # numbers beside one another
 
 
 def _short(name: str) -> str:
     """A descriptor's name without what all of its block share."""
     name = name.replace("MagpieData ", "")
-    return name if len(name) <= 38 else f"{name[:37]}…"
+    return name if len(name) <= 36 else f"{name[:35]}…"
 
 
 def draw_maps(why: Explanation, target: str) -> Figure:
@@ -97,7 +111,7 @@ def draw_maps(why: Explanation, target: str) -> Figure:
     name = NAMES.get(target, target)
     start = why.starts["maps"][target]
     figure.suptitle(
-        f"{why.formula} ({why.name}), {name}: {why.prediction[target]:.3g} {unit}\n"
+        f"{_title(why)}, {name}: {why.prediction[target]:.3g} {unit}\n"
         f"= {start:.3g} {unit} with the mean image, and what the slices add",
         fontsize=11,
     )
