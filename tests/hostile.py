@@ -57,7 +57,7 @@ HOSTILE = {
         "10000 atoms",
     ),
     "HDF5": ("a.h5", b"\x89HDF\r\n\x1a\n" + b"\0" * 100, "no HDF5"),
-    "pickle": ("a.pkl", b"\x80\x04\x95cos\nsystem\n", "not a density file"),
+    "pickle": ("a.pkl", b"\x80\x04\x95cos\nsystem\n", "XSF file (plain, .gz, .bz2, .xz), or a CIF"),
     "zip": ("a.zip", b"PK\x03\x04" + noise(4), "not a density file"),
     "page": ("a.html", b"<script>alert(1)</script>" * 100, "not a density file"),
     "name": ("<img src=x onerror=alert(1)>.cube", b"1\n", "img"),

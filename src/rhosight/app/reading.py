@@ -23,6 +23,10 @@ DATASET = "mp-fcc"
 
 Crystal = ChargeDensity | Structure
 
+SENT = "a CHGCAR, cube or XSF file (plain, .gz, .bz2, .xz), or a CIF"
+"""What the page reads, for messages."""
+
+_UNKNOWN = "not a density file that is known"
 _CIF = re.compile(rb"^\s*(?:#[^\n]*\n\s*)*data_", re.IGNORECASE)
 _CIF_NAME = re.compile(r"\.(cif|mcif)$", re.IGNORECASE)
 _DENSITY, _STRUCTURE, _MATERIAL = "density.parquet", "structure.json", "material.json"
@@ -51,8 +55,8 @@ def read_upload(path: Path, kind: StoredKind, limits: Limits) -> Crystal:
         raise RhosightError(f"{path}: is empty; send the file again")
     if _CIF_NAME.search(path.name) or _CIF.match(start):
         crystal: Crystal = _read_cif(path, limits)
-    elif recognise(path) == "HDF5":
-        raise RhosightError(f"{path}: this page reads no HDF5; send a CHGCAR, cube or XSF file")
+    elif _format(path) == "HDF5":
+        raise RhosightError(f"{path}: this page reads no HDF5; send {SENT}")
     else:
         crystal = read_density(path, kind, max_bytes=limits.text_bytes)
         points = crystal.shape[0] * crystal.shape[1] * crystal.shape[2]
@@ -143,6 +147,16 @@ def _read_cif(path: Path, limits: Limits) -> Structure:
     structure = structures[0].remove_oxidation_states()
     check_crystal(structure, str(path))
     return structure
+
+
+def _format(path: Path) -> str:
+    try:
+        return recognise(path)
+    except RhosightError as error:
+        if _UNKNOWN not in str(error):
+            raise
+        # the library reads more kinds of density than the page, and the page more than densities
+        raise RhosightError(f"{path}: {_UNKNOWN}; send {SENT}") from error
 
 
 def _too_many(path: Path, atoms: int, limits: Limits) -> RhosightError:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
@@ -99,8 +99,8 @@ def create_site(limits: Limits, workers: int) -> FastAPI:
 
 
 def _add_uploads(site: FastAPI, store: Store, limits: Limits) -> None:
-    @site.post(f"{API}/upload")
-    async def upload(request: Request) -> list[str]:
+    @site.post(f"{API}/upload", response_model=None)
+    async def upload(request: Request) -> list[str] | Response:
         """In place of Gradio's own, which names files by their content: two visitors with one file
         would share it, and one of them would delete it under the other's hands."""
         try:
@@ -108,10 +108,11 @@ def _add_uploads(site: FastAPI, store: Store, limits: Limits) -> None:
         except ValueError:
             raise HTTPException(411, "say how long the file is (Content-Length)") from None
         if length > limits.file_bytes + _FORM_BYTES:
-            raise HTTPException(
-                413,
+            # plain text, since Gradio's page shows the answer as it is
+            return PlainTextResponse(
                 f"the file has {length / MIB:.0f} MiB; this page takes "
                 f"{limits.file_bytes / MIB:g} MiB at most: compress it, or write a coarser grid",
+                413,
             )
         if store.size() + length > limits.disk_bytes:
             raise HTTPException(503, "too many files are open; try again in some minutes")

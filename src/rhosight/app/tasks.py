@@ -31,6 +31,9 @@ Task = Callable[[dict[str, Any], Limits, Callable[[str, int, int], None]], dict[
 NEAREST = 5
 """Training materials that are listed beside a prediction."""
 
+SAME = 0.005
+"""Distance at which an upload is a training material, and shown as 0.00: files round numbers."""
+
 
 def warm_up() -> None:
     """Load models and data, and use all that the tasks use once."""
@@ -71,7 +74,7 @@ def analyse(
         "material": material_id,
         **_facts(crystal),
         **predicted,
-        **_known(material_id),
+        **_known(material_id, predicted),
         "notes": [*notes, *more],
     }
 
@@ -179,12 +182,14 @@ def _prediction(crystal: Crystal) -> tuple[dict[str, Any], list[str]]:
     """The prediction of the model that reads what is there, and what to know of it."""
     structure = structure_of(crystal)
     if not isinstance(crystal, ChargeDensity):
-        return _predict("no-dft", structure), []
+        return _predict("no-dft", structure), [
+            "Predicted by the model no-dft, from the structure alone: a CIF holds no density."
+        ]
     if not _reads_density(crystal):
         have = ", ".join(crystal.grids)
         return _predict("no-dft", structure), [
-            f"Predicted from the structure alone: the best model reads total, and of this density "
-            f"there is {have}."
+            f"Predicted by the model no-dft, from the structure alone: the best model reads total, "
+            f"and of this density there is {have}."
         ]
     best = _model("best")
     said = other_codes(codes_of([crystal]), best.about["codes"], best.recipe.core_free)
@@ -207,10 +212,12 @@ def _neighbour(material_id: str, distance: float) -> dict[str, Any]:
     }
 
 
-def _known(material_id: str | None) -> dict[str, Any]:
-    """Of a bundled material: its labels, and whether the models were trained on it."""
+def _known(material_id: str | None, predicted: dict[str, Any]) -> dict[str, Any]:
+    """The labels of a bundled material, and whether the model was trained on this one; of an upload
+    nobody knows that it was not."""
     if not material_id:
-        return {"known": None, "trained": None}
+        same = any(neighbour["distance"] < SAME for neighbour in predicted["nearest"])
+        return {"known": None, "trained": same or None}
     trained = material_id in _model("best").about["training_ids"]
     return {"known": _neighbour(material_id, 0.0)["values"], "trained": trained}
 
