@@ -145,7 +145,7 @@ def test_prediction_is_that_of_the_model(client, chgcar, dataset):
         ends = expected[target], expected[f"{target}_low"], expected[f"{target}_high"]
         assert (of["value"], of["low"], of["high"]) == pytest.approx(ends, rel=1e-6)
     assert found["formula"] == "Si" and found["name"] == "CHGCAR"
-    assert found["nearest"][0]["material"] == "mp-149"
+    assert found["nearest"][0]["material"] == "mp-149" and found["trained"]
     labels = dataset.targets.loc[found["nearest"][1]["material"]]
     assert found["nearest"][1]["values"] == pytest.approx(labels.to_dict())
 
@@ -169,7 +169,8 @@ def test_cif_gets_the_model_of_structures(client, dataset, tmp_path):
     path = tmp_path / "NaCl.cif"
     dataset["mp-22862"].structure.to(filename=str(path))
     found = predict(client, path)
-    assert found["model"] == "no-dft" and found["kinds"] == []
+    assert found["model"] == "no-dft" and found["kinds"] == [] and found["trained"]
+    assert "by the model no-dft, from the structure alone" in found["notes"][0]
     with pytest.raises(gradio_client.exceptions.AppError, match="holds no density"):
         client.predict(found["key"], api_name="/slice")
 
@@ -226,7 +227,8 @@ def test_too_large_a_file_is_refused_before_it_is_stored(client, server, tmp_pat
 
     content = b"1 " * (4 * MIB)
     answer = httpx.post(f"{server.url}/gradio_api/upload", files={"files": ("a", content)})
-    assert answer.status_code == 413 and "4 MiB at most" in answer.json()["detail"]
+    assert answer.status_code == 413 and "4 MiB at most" in answer.text
+    assert answer.text.startswith("the file has")
     assert not [name for name in server.files() if name.endswith("/a")]
 
 
@@ -383,6 +385,17 @@ def test_drop_a_file_and_see(page, server, chgcar):
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert page.locator("#slice-total").bounding_box()["width"] > 300  # not three in a row
     assert page.evaluate("document.body.classList.contains('dark')")
+    assert not page.locator("footer .divider").is_visible()
+    # what those who see no figures are told
+    words = page.locator("#slice-total .js-plotly-plot[role=img]").get_attribute("aria-label")
+    assert words.startswith("Map of the total density on the plane (1 1 1), offset 0 spacings, 8 Å")
+    words = page.locator("#solid .js-plotly-plot[role=img]").get_attribute("aria-label")
+    assert "18 Si, and an isosurface of the total density" in words
+    words = page.locator(".rho-bar >> nth=0").get_attribute("aria-label")
+    shown = page.inner_text(".rho-card >> nth=0 >> .rho-interval").partition(": ")[2]
+    assert words.startswith("Formation energy") and f"90 % interval {shown}" in words
+    assert page.get_attribute("#nearest [role=region]", "tabindex") == "0"
+    assert "trained on this material" in page.inner_text(".rho-notes")
     # the offset, by keyboard; then the slice as data
     page.locator("#offset input[type=range]").focus()
     for _ in range(5):
@@ -435,6 +448,8 @@ def test_choose_a_plane_by_keyboard(page):
         page.keyboard.type(index)
         page.keyboard.press("Tab")
     cut_is(page, hkl="2,1,0")
+    words = page.locator("#slice-total .js-plotly-plot[role=img]").get_attribute("aria-label")
+    assert "(2 1 0)" in words
     assert indices(page) == ["2", "1", "0"] and "(2 1 0)" in page.inner_text(".rho-plane")
     page.focus("#offset input[type=number]")
     page.keyboard.press("Control+a")
@@ -479,6 +494,26 @@ def test_hostile_file_in_the_browser(page, server, tmp_path):
     said = page.inner_text(".rho-problem")
     assert "truncated" in said and str(server.folder) not in said
     assert page.locator(".rho-problem img").count() == 0 and page.title() == "rhosight"
+
+
+def test_refused_file_after_a_material(page, tmp_path):
+    """Nothing stays that would be taken for what is known of the file."""
+    choose(page, "mp-149")
+    page.wait_for_selector("#solid .js-plotly-plot")
+    large, unknown = tmp_path / "large", tmp_path / "a.pkl"
+    large.write_bytes(b"1 " * (4 * MIB))
+    page.set_input_files("#file input[type=file]", large)
+    page.wait_for_selector("text=the file has 8 MiB; this page takes 4 MiB at most")
+    assert page.locator(".rho-name").count() == 1  # it was not even sent
+    unknown.write_bytes(b"\x80\x04")
+    page.reload()
+    choose(page, "mp-149")
+    page.wait_for_selector("#solid .js-plotly-plot")
+    page.set_input_files("#file input[type=file]", unknown)
+    page.wait_for_selector(".rho-problem")
+    assert page.locator(".rho-name").count() == 0 and page.input_value("#material input") == ""
+    for part in ("#density", "#crystal", "#why", "#nearest .rho-table"):
+        assert not page.locator(part).is_visible()
 
 
 def test_a_worker_that_dies(client, server):

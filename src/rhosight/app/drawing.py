@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
 from functools import cache
 from typing import Any
 
@@ -81,6 +82,7 @@ def slice_figure(slices: Slices, kind: str) -> str:
             "showlegend": False,
         },
         "slice",
+        _slice_in_words(slices, kind),
     )
 
 
@@ -131,7 +133,7 @@ def block_figure(block: Block) -> tuple[str, dict[str, float]]:
         "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
         "legend": {"orientation": "h", "y": 0.02, "x": 0.02, "itemsizing": "constant"},
     }
-    return _figure(traces, layout, "structure"), level
+    return _figure(traces, layout, "structure", _block_in_words(block)), level
 
 
 def _surface(block: Block) -> tuple[dict[str, Any], dict[str, float]]:
@@ -189,8 +191,34 @@ def _edges(edges: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _figure(traces: list[dict[str, Any]], layout: dict[str, Any], name: str) -> str:
-    common = {"paper_bgcolor": _CLEAR, "plot_bgcolor": _CLEAR, "font": _FONT}
+def _slice_in_words(slices: Slices, kind: str) -> str:
+    values, side = slices.values[kind], len(slices.axis) * (slices.axis[1] - slices.axis[0])
+    atoms = Counter(element for _, _, element in slices.atoms)
+    on_it = ", ".join(f"{n} {element}" for element, n in atoms.items()) or "none"
+    return (
+        f"Map of the {kind} density on the plane ({' '.join(map(str, slices.plane.hkl))}), offset "
+        f"{slices.offset:g} spacings, {side:.3g} Å wide: {values.min():.3g} to "
+        f"{values.max():.3g} e/Å³. Atoms on it: {on_it}."
+    )
+
+
+def _block_in_words(block: Block) -> str:
+    atoms = ", ".join(f"{n} {element}" for element, n in Counter(block.elements).items())
+    surface = f", and an isosurface of the {block.kind} density" if block.kind else ""
+    size = " × ".join(f"{edge:.3g}" for edge in block.edges)
+    return f"Structure in a block of {size} Å: {atoms}{surface}."
+
+
+def _figure(
+    traces: list[dict[str, Any]], layout: dict[str, Any], name: str, alternative: str
+) -> str:
+    """The page names the figure by its alternative, for those who do not see it."""
+    common = {
+        "paper_bgcolor": _CLEAR,
+        "plot_bgcolor": _CLEAR,
+        "font": _FONT,
+        "meta": {"alternative": alternative},
+    }
     config = {**_CONFIG, "toImageButtonOptions": {"scale": 2, "filename": f"rhosight-{name}"}}
     figure = {"data": traces, "layout": {**common, **layout}, "config": config}
     return json.dumps(figure, allow_nan=False)

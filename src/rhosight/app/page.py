@@ -32,7 +32,19 @@ _MOVE_LEVEL = """(level, kind) => {
   return [];
 }"""
 
-HEAD = '<meta name="color-scheme" content="light dark">'
+# A figure's layout says in words what it shows; whoever cannot see it is told so
+_NAME_FIGURES = """<script>
+new MutationObserver(() => {
+  for (const plot of document.querySelectorAll('.js-plotly-plot')) {
+    const words = plot.layout?.meta?.alternative;
+    if (!words || plot.getAttribute('aria-label') === words) continue;
+    plot.setAttribute('role', 'img');
+    plot.setAttribute('aria-label', words);
+  }
+}).observe(document.documentElement, {childList: true, subtree: true});
+</script>"""
+
+HEAD = f'<meta name="color-scheme" content="light dark">{_NAME_FIGURES}'
 
 
 def theme() -> gr.Theme:
