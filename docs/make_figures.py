@@ -23,6 +23,8 @@ def main() -> None:
     slices(dataset).savefig(OUT / "slices.png", dpi=110)
     total_and_difference(dataset, "mp-149").savefig(OUT / "silicon.png", dpi=110)
     plane_in_cell(dataset).savefig(OUT / "plane.png", dpi=110)
+    why = rhosight.load_model("best").explain(dataset["mp-149"].density)
+    why.figure().savefig(OUT / "explanation.png", dpi=100)
 
 
 def slices(dataset: rhosight.Dataset) -> Figure:
