@@ -353,8 +353,8 @@ def read_config(folder: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
         path = _from_hub(str(folder))
     if not path.is_dir() or not all((path / name).exists() for name in (CONFIG, WEIGHTS)):
         raise RhosightError(
-            f"{folder}: not a rhosight model; give a folder with {CONFIG} and {WEIGHTS}, as "
-            "`rhosight train` writes it"
+            f"{folder}: not a rhosight model; give {' or '.join(BUNDLED_MODELS)}, or a folder with "
+            f"{CONFIG} and {WEIGHTS}, as `rhosight train` writes it"
         )
     try:
         config = json.loads((path / CONFIG).read_text())
