@@ -21,6 +21,7 @@ import pytest
 
 from hostile import HEADER, HOSTILE, HOSTILE_ARGUMENTS
 from rhosight.dataset import Dataset
+from rhosight.density import ChargeDensity
 from rhosight.errors import RhosightError
 
 pytest.importorskip("gradio", reason="the web page needs rhosight[app]")
@@ -28,6 +29,7 @@ gradio_client = pytest.importorskip("gradio_client")
 
 from rhosight.app.limits import MIB, Limits  # noqa: E402
 from rhosight.app.pool import Pool  # noqa: E402
+from rhosight.app.worker import Worker  # noqa: E402
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
@@ -332,6 +334,33 @@ def test_a_visitor_cannot_fill_the_line():
     assert "too many of your jobs" in asyncio.run(run())
 
 
+@pytest.mark.slow
+def test_largest_upload_is_taken(dataset, tmp_path):
+    """What the limits allow together, as the server has them, fits in its memory and time."""
+    limits, repeats = Limits(), (4, 5, 5)
+    silicon = dataset["mp-149"].density
+    structure = silicon.structure.copy()
+    structure.make_supercell(repeats)
+    tiled = np.tile(silicon.grid("total"), repeats)
+    edge = round(limits.grid_points ** (1 / 3))
+    total = tiled[np.ix_(*(np.arange(edge) * n // edge for n in tiled.shape))]
+    total *= tiled.mean() / total.mean()
+    assert total.size == limits.grid_points and len(structure) == limits.atoms
+    ChargeDensity(grids={"total": total}, structure=structure).to_chgcar(tmp_path / "CHGCAR")
+
+    async def run() -> dict:
+        worker = Worker(limits)
+        try:
+            await worker.ready()
+            asked = {"name": "CHGCAR", "kind": "total"}
+            return await worker.run("analyse", tmp_path, asked, lambda *_: None)
+        finally:
+            worker.kill()
+
+    found = asyncio.run(run())
+    assert found["model"] == "best" and found["grid"] == [edge] * 3
+
+
 def test_serve_without_gradio_names_the_cure(monkeypatch):
     from typer.testing import CliRunner
 
@@ -526,6 +555,24 @@ def test_a_worker_that_dies(client, server):
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(gradio_client.exceptions.AppError, match="process that read it died"):
         job.result(timeout=60)
+
+
+def test_cancel_spares_a_worker_that_ends_soon(page, client, server):
+    """The next visitor need not wait for another to start, and nothing of the job is kept."""
+    predict(client, material="mp-149")
+    (pid,) = server.workers
+    kept = server.files()
+    os.kill(pid, signal.SIGSTOP)
+    choose(page, "mp-149")
+    page.wait_for_selector("#cancel", state="visible")
+    waits_for(lambda: "starting" in page.inner_text("#status"))
+    page.click("#cancel")
+    page.wait_for_function("document.querySelector('#status').innerText.includes('cancelled')")
+    assert page.input_value("#material input") == "" and page.locator(".rho-name").count() == 0
+    os.kill(pid, signal.SIGCONT)
+    waits_for(lambda: server.files() == kept)
+    assert predict(client, material="mp-22862")["formula"] == "NaCl"
+    assert server.workers == [pid]
 
 
 def test_cancel(page, client, server):

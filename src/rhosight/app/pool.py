@@ -1,8 +1,8 @@
 """Jobs of many visitors on few worker processes: whose turn it is, and what becomes of a job.
 
 Visitors take turns, whatever the number of jobs each has waiting. Each waiting job is told its
-place; a running one what it does. A job that is given up stops at once: its worker is killed and
-another takes its place.
+place; a running one what it does. A job that is given up and does not end by itself within seconds
+is stopped: its worker is killed and another takes its place.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
 """Between two updates at most: by it a job learns that its visitor has left."""
+
+SPARED_SECONDS = 8.0
+"""For a job that was given up to end by itself: another worker takes longer to start, and the next
+visitor would wait for it."""
 
 RESTART_SECONDS = 5.0
 """Between two attempts to start a process that does not."""
@@ -178,7 +182,7 @@ class Pool:
             if not queue:
                 del self._waiting[job.visitor]
         if running := self._running.get(job):
-            running.cancel()
+            asyncio.get_running_loop().call_later(SPARED_SECONDS, running.cancel)
 
     async def _keep(self, number: int) -> None:
         """Run one job after the other on the worker of this number, and replace it as needed."""

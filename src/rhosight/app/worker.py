@@ -162,9 +162,9 @@ def _serve(pipe: Connection, limits: Limits) -> None:
 
         # ends the process in the middle of anything, even if the server died
         _alarm(limits.seconds + GRACE_SECONDS)
-        if folder:
-            os.chdir(folder)  # names in messages are then those of the visitor's files
         try:
+            if folder:
+                os.chdir(folder)  # names in messages are then those of the visitor's files
             result = TASKS[name](request["arguments"], limits, progress)
             _send(pipe, {"result": result})
         except RhosightError as error:
@@ -172,7 +172,8 @@ def _serve(pipe: Connection, limits: Limits) -> None:
         except MemoryError:
             _send(pipe, {"error": "needs more memory than a visitor gets; try a coarser grid"})
         except Exception:
-            logger.exception("task %s failed", name)
+            if not folder or Path(folder).exists():  # else it was given up, and nobody waits
+                logger.exception("task %s failed", name)
             what = "this file" if name == "analyse" else "this"
             _send(pipe, {"error": f"rhosight failed on {what} for a reason it does not know"})
         finally:
