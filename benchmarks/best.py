@@ -1,6 +1,7 @@
 """The recipes `best` and `no-dft` against all baselines, on the same repeated folds.
 
     python benchmarks/best.py OUT [--groups formula|chemsys|prototype] [--repeats 3] [--size N]
+                              [--baselines NAME ...]
 
 Five folds of the training part of `mp-fcc`, the test part never being looked at, then the test part
 once, by models of the whole training part. Nothing is tuned here: the Gaussian processes settle
@@ -102,12 +103,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--size", type=int, help="learn from so many materials of each fold only")
+    parser.add_argument("--baselines", nargs="+", choices=ALL_BASELINES, help="not all of them")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     dataset = rhosight.load_dataset("mp-fcc")
     train, test = split(dataset, groups=arguments.groups)
-    baselines = [name for name in ALL_BASELINES if name != "mean"]
-    if chgnet_version():
+    baselines = arguments.baselines or [name for name in ALL_BASELINES if name != "mean"]
+    if chgnet_version() and not arguments.baselines:
         baselines += [f"{n}{form}" for n in PRETRAINED for form in ("", "-kernel", "-average")]
     features = features_of_baselines(baselines, dataset.densities)
     best = descriptor_table(dataset.densities, DescriptorRecipe.named("best"))

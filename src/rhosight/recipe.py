@@ -315,8 +315,9 @@ def recipe_names() -> list[str]:
 
 # Given (sections 2.1, 2.2, 3): the backbones, the readout, its two stages, standardised targets,
 # one slice of the difference, z-scored. Assumed: the optimiser and its rates, the loss, epochs,
-# batches, dropout, the colour of the stacked model's images, and that early stopping watches the
-# validation fold.
+# batches, dropout, the colour of the stacked model's images, that early stopping watches the
+# validation fold, that readouts drop nothing and keep their statistics in fine-tuning, and that the
+# stacked model may keep the weights with which its fine-tuning began.
 _PAPER: dict[str, Any] = {
     "image_backbone": "inception_v3",
     "text_backbone": "roberta-base",

@@ -101,8 +101,9 @@ def paper() -> Preset:
         clip=clip,
         deviations={
             "assumed": (
-                "what the paper does not say (optimiser, loss, epochs, dropout, widths, window) is "
-                "assumed, see rhosight/recipe.py"
+                "what the paper does not say (optimiser, loss, epochs, dropout, widths, window, "
+                "and that readouts keep their statistics in fine-tuning) is assumed, see "
+                "rhosight/recipe.py"
             ),
             "image model": (
                 "trained once for all extents of the text; the paper trains it anew for each, "
