@@ -308,7 +308,7 @@ def test_predicting_for_another_code_warns_and_for_the_same_does_not(
     (record,) = (r for r in caplog.records if "near the nuclei" in r.getMessage())
     assert record.levelname == "WARNING"
     assert "densities of VASP" in record.getMessage()
-    assert "trained on those of GPAW" in record.getMessage()
+    assert "learned from those of GPAW" in record.getMessage()
 
     caplog.clear()
     unknown = [ChargeDensity(d.structure, d.grids, d.name) for d in others.densities]
@@ -329,4 +329,4 @@ def test_the_command_warns_of_vasps_files(model, dataset, tmp_path, caplog):
     path.write_text(path.read_text(encoding="utf-8") + occupancies, encoding="utf-8")
     done = rhosight("predict", model, path, "--kind", kind, "--format", "json")
     assert len(json.loads(done.stdout)["predictions"]) == 1
-    assert "densities of VASP, but the model was trained on those of GPAW" in caplog.text
+    assert "densities of VASP, but the model learned from those of GPAW" in caplog.text
