@@ -557,17 +557,22 @@ def test_a_worker_that_dies(client, server):
         job.result(timeout=60)
 
 
-def test_cancel_spares_a_worker_that_ends_soon(page, client, server):
-    """The next visitor need not wait for another to start, and nothing of the job is kept."""
-    predict(client, material="mp-149")
-    (pid,) = server.workers
-    kept = server.files()
+def cancels_what_a_stopped_worker_does(page, pid: int) -> None:
+    """The worker stands still, and goes on standing."""
     os.kill(pid, signal.SIGSTOP)
     choose(page, "mp-149")
     page.wait_for_selector("#cancel", state="visible")
     waits_for(lambda: "starting" in page.inner_text("#status"))
     page.click("#cancel")
     page.wait_for_function("document.querySelector('#status').innerText.includes('cancelled')")
+
+
+def test_cancel_spares_a_worker_that_ends_soon(page, client, server):
+    """The next visitor need not wait for another to start, and nothing of the job is kept."""
+    predict(client, material="mp-149")
+    (pid,) = server.workers
+    kept = server.files()
+    cancels_what_a_stopped_worker_does(page, pid)
     assert page.input_value("#material input") == "" and page.locator(".rho-name").count() == 0
     os.kill(pid, signal.SIGCONT)
     waits_for(lambda: server.files() == kept)
@@ -579,12 +584,7 @@ def test_cancel(page, client, server):
     """There is another worker; a job of it that hangs is given up at once."""
     assert predict(client, material="mp-149")["formula"] == "Si"
     (pid,) = server.workers
-    os.kill(pid, signal.SIGSTOP)
-    choose(page, "mp-149")
-    page.wait_for_selector("#cancel", state="visible")
-    waits_for(lambda: "starting" in page.inner_text("#status"))
-    page.click("#cancel")
-    page.wait_for_function("document.querySelector('#status').innerText.includes('cancelled')")
+    cancels_what_a_stopped_worker_does(page, pid)
     waits_for(lambda: pid not in server.workers)
 
 

@@ -153,6 +153,16 @@ def test_far_from_the_training_part_it_says_so(blocks, y):
     assert far.min() > 3 * np.median(near)
 
 
+def test_many_are_predicted_as_one_by_one(blocks, y):
+    model = GaussianProcess(sum_and_product(blocks)).fit(part(blocks, TRAIN), y[TRAIN])
+    many = {name: np.resize(table, (700, *table.shape[1:])) for name, table in blocks.items()}
+    mean, std = model.predict(many, return_std=True)
+    assert mean.shape == std.shape == (700,)
+    for row in (0, 255, 256, 699):
+        one = model.predict({name: x[row : row + 1] for name, x in many.items()}, return_std=True)
+        np.testing.assert_allclose((mean[row], std[row]), np.ravel(one), rtol=1e-9)
+
+
 def test_seed_and_restarts(blocks, y):
     def fitted(**settings) -> GaussianProcess:
         return GaussianProcess(sum_and_product(blocks), **settings).fit(blocks, y)

@@ -1,4 +1,4 @@
-"""The wheel, installed into an empty environment as a stranger does, predicts there."""
+"""The wheel, installed into an empty environment by pip, pipx or uv, predicts there."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import venv
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 import rhosight
 
 ROOT = Path(__file__).parent.parent
+CONSTRAINTS = ROOT / "constraints.txt"
 LARGEST = 90e6
 """Bytes; PyPI takes up to 100 MB."""
 
@@ -35,12 +37,39 @@ def test_size(wheel: Path):
     assert wheel.stat().st_size < LARGEST
 
 
-def test_an_empty_environment_predicts(wheel: Path, tmp_path: Path):
+def pip(wheel: Path, folder: Path) -> Path:
+    venv.create(folder / "venv", with_pip=True)
+    command = [folder / "venv/bin/pip", "install", "--quiet", "--no-compile", "-c", CONSTRAINTS]
+    subprocess.run([*command, wheel], check=True)
+    return folder / "venv/bin/rhosight"
+
+
+def pipx(wheel: Path, folder: Path) -> Path:
+    places = {"PIPX_HOME": str(folder / "home"), "PIPX_BIN_DIR": str(folder / "bin")}
+    command = [sys.executable, "-m", "pipx", "install", "--python", sys.executable]
+    command += ["--pip-args", f"--no-compile -c {CONSTRAINTS}"]
+    subprocess.run([*command, wheel], check=True, env=os.environ | places)
+    return folder / "bin/rhosight"
+
+
+def uv(wheel: Path, folder: Path) -> Path:
+    places = {"UV_TOOL_DIR": str(folder / "tools"), "UV_TOOL_BIN_DIR": str(folder / "bin")}
+    places["UV_CACHE_DIR"] = str(folder / "cache")  # on the disk of the tools: files are linked
+    if links := os.environ.get("PIP_FIND_LINKS"):
+        places["UV_FIND_LINKS"] = links
+    command = [sys.executable, "-m", "uv", "tool", "install", "--quiet", "-c", CONSTRAINTS]
+    subprocess.run(
+        [*command, "--python", sys.executable, wheel], check=True, env=os.environ | places
+    )
+    return folder / "bin/rhosight"
+
+
+@pytest.mark.parametrize("installed", [pip, pipx, uv])
+def test_an_empty_environment_predicts(
+    installed: Callable[[Path, Path], Path], wheel: Path, tmp_path: Path
+):
     """From a density and from a structure; nothing of the source tree is in reach."""
-    venv.create(tmp_path / "venv", with_pip=True)
-    bin_ = tmp_path / "venv" / "bin"
-    install = ["pip", "install", "--quiet", "--no-compile", "-c", str(ROOT / "constraints.txt")]
-    subprocess.run([bin_ / install[0], *install[1:], str(wheel)], check=True)
+    program = installed(wheel, tmp_path)
     work = tmp_path / "work"
     work.mkdir()
     silicon = rhosight.load_dataset("mp-fcc")["mp-149"]
@@ -51,7 +80,7 @@ def test_an_empty_environment_predicts(wheel: Path, tmp_path: Path):
 
     def run(*arguments: str) -> str:
         done = subprocess.run(
-            [bin_ / "rhosight", *arguments],
+            [program, *arguments],
             cwd=work, env=environment, capture_output=True, text=True, timeout=600,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

@@ -37,6 +37,7 @@ from .gaussian_process import GaussianProcess, Term
 from .recipe import checked
 from .saved_model import WEIGHTS, SavedModel, codes_of, warn_of_other_codes
 from .schema import TARGETS
+from .threads import one_thread
 from .uncertainty import ConformalIntervals, TrainingDomain
 
 if TYPE_CHECKING:
@@ -264,6 +265,7 @@ class DescriptorModel(SavedModel):
         """
         return self.predict_intervals(materials, progress)[list(self.targets)]
 
+    @one_thread()
     def predict_intervals(
         self,
         materials: Materials,

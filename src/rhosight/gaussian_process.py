@@ -48,6 +48,9 @@ JITTER = 1e-8
 LARGEST_LOG = 8.0
 """Bound on the logarithms of variances and lengths: nothing beyond makes a difference."""
 
+CHUNK = 256
+"""Materials that are predicted at once."""
+
 REWEIGHTINGS, REWEIGHTING_STEPS = 3, 12
 """How often labels are weighed anew, and the steps that the optimiser may take after each."""
 
@@ -193,7 +196,21 @@ class GaussianProcess:
         mean, or (mean, standard deviation), shape (m,) or (m, targets) as ``y`` was, in the
         targets' units.
         """
-        distances = self.distances(self.scaled(blocks))
+        scaled = self.scaled(blocks)
+        rows = len(next(iter(scaled.values())))
+        # a few at a time: the distances of all take memory ∝ blocks · m · n
+        parts = [
+            self._mean_and_std({name: x[start : start + CHUNK] for name, x in scaled.items()})
+            for start in range(0, max(rows, 1), CHUNK)
+        ]
+        mean, std = (np.concatenate(values) for values in zip(*parts, strict=True))
+        if self._one_target:
+            mean, std = mean[:, 0], std[:, 0]
+        return (mean, std) if return_std else mean
+
+    def _mean_and_std(self, features: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Both of shape (m, targets), in the targets' units."""
+        distances = self.distances(features)
         found = []
         for task in self._tasks:
             near = {name: d[:, task.rows] for name, d in distances.items()}
@@ -204,9 +221,7 @@ class GaussianProcess:
             variance = np.maximum(spread, 0) + task.noise * self._wider
             found.append((mean, np.sqrt(variance) * task.scale))
         mean, std = np.stack(found, axis=-1)
-        if self._one_target:
-            mean, std = mean[:, 0], std[:, 0]
-        return (mean, std) if return_std else mean
+        return mean, std
 
     def leave_one_out(self) -> tuple[np.ndarray, np.ndarray]:
         """What the model without one material would say of it, for each of the n (Rasmussen &

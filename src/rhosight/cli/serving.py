@@ -9,8 +9,11 @@ from typing import Annotated
 
 import typer
 
+from ..app.limits import MIB, Limits
 from ..errors import RhosightError
 from .common import console
+
+BOUNDS = Limits()
 
 
 def serve(
@@ -24,15 +27,19 @@ def serve(
             min=1, max=64, help="Jobs at a time; as many as there are cores if not given."
         ),
     ] = None,
-    max_file: Annotated[int, typer.Option(min=1, help="Largest upload, MiB.")] = 256,
-    max_points: Annotated[int, typer.Option(min=1, help="Largest grid, points.")] = 8_000_000,
-    seconds: Annotated[float, typer.Option(min=1, help="Longest time of a job.")] = 90.0,
-    memory: Annotated[int, typer.Option(min=256, help="Most memory of a job, MiB.")] = 3072,
+    max_file: Annotated[int, typer.Option(min=1, help="Largest upload, MiB.")] = BOUNDS.file_bytes
+    // MIB,
+    max_points: Annotated[
+        int, typer.Option(min=1, help="Largest grid, points.")
+    ] = BOUNDS.grid_points,
+    seconds: Annotated[float, typer.Option(min=1, help="Longest time of a job.")] = BOUNDS.seconds,
+    memory: Annotated[
+        int, typer.Option(min=256, help="Most memory of a job, MiB.")
+    ] = BOUNDS.memory_bytes // MIB,
 ) -> None:
     """Open a web page: drop a density, see its planes, get the prediction."""
     if find_spec("gradio") is None:
         raise RhosightError("the web page needs Gradio: pip install 'rhosight[app]'")
-    from ..app.limits import MIB, Limits
     from ..app.site import serve as run
 
     limits = Limits(

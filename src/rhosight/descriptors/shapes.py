@@ -33,8 +33,7 @@ def outside(crystal: Crystal, shells: list[Shells], fields: list[Fields]) -> dic
     (Tsirelson and Stash, Chem. Phys. Lett. 351, 142 (2002), doi:10.1016/S0009-2614(01)01361-6),
     ``log_total``: of the density in e/Å³; and ``share_outside``, the fraction of the volume.
     """
-    n = _flat([np.maximum(f.total, FLOOR) for f in fields])
-    gradient2 = _flat([f.gradient2 for f in fields])
+    n, gradient2, reduced = _density_and_gradient(fields)
     laplacian = _flat([f.laplacian for f in fields])
     uniform = THOMAS_FERMI * n ** (5 / 3)
     kinetic = uniform + HBAR2_M * (gradient2 / (72 * n) + laplacian / 12)
@@ -43,7 +42,7 @@ def outside(crystal: Crystal, shells: list[Shells], fields: list[Fields]) -> dic
         "total": n,
         "log_total": np.log(n),
         "difference": _flat([f.difference for f in fields]),
-        "reduced_gradient": np.sqrt(gradient2) / (2 * np.cbrt(3 * np.pi**2) * n ** (4 / 3)),
+        "reduced_gradient": reduced,
         "laplacian": laplacian,
         "elf": 1 / (1 + pauli**2),
     }
@@ -71,9 +70,7 @@ def interstitial(crystal: Crystal, shells: list[Shells], fields: list[Fields]) -
     differ by 0.2 standard deviations over materials from GPAW's, those of ``outside`` by 1.8 and of
     ``total``, which looks into the cores, by 2.8 (``benchmarks/other_code.py``).
     """
-    n = _flat([np.maximum(f.total, FLOOR) for f in fields])
-    gradient = np.sqrt(_flat([f.gradient2 for f in fields]))
-    reduced = gradient / (2 * np.cbrt(3 * np.pi**2) * n ** (4 / 3))
+    n, _, reduced = _density_and_gradient(fields)
     volumes = _flat([s.site.count * s.weight * s.outside for s in shells])
     weights = volumes / volumes.sum()
     log_mean = weights @ np.log(n)
@@ -250,6 +247,13 @@ def _quantiles(
     order = np.argsort(values, kind="stable")
     below, ordered = np.cumsum(weights[order]), values[order]
     return {f"{name}_q{p}": float(np.interp(p / 100, below, ordered)) for p in percents}
+
+
+def _density_and_gradient(fields: list[Fields]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """At all points: `total` (e/Å³), the square of its gradient, and the reduced gradient."""
+    n = _flat([np.maximum(f.total, FLOOR) for f in fields])
+    gradient2 = _flat([f.gradient2 for f in fields])
+    return n, gradient2, np.sqrt(gradient2) / (2 * np.cbrt(3 * np.pi**2) * n ** (4 / 3))
 
 
 def _flat(values: list[np.ndarray]) -> np.ndarray:

@@ -19,9 +19,10 @@ from ..image import Channel, ImageSettings, density_slice, referred, window_side
 from ..inputs import Inputs
 from ..plane import LatticePlane, lattice_plane
 from ..property_model import PropertyModel, texts_of
+from ..threads import one_thread
 from .explanation import Explanation, SliceMap
 from .networks import PLAYERS, NetworkExplainer
-from .processes import GROUPS, ProcessExplainer, no_map, one_thread
+from .processes import GROUPS, ProcessExplainer, no_map
 from .shapley import background_sentence, chosen
 from .words import word_counts
 

@@ -12,13 +12,11 @@ adds is told by integrated gradients instead.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from ..blocks import needs_density
@@ -66,18 +64,6 @@ def no_map(blocks: Collection[str], details: bool) -> str:
         else "this model reads no density"
     )
     return f"{what}, so there is no map" + (": see its descriptors" if details else "")
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Tables of some hundred rows: threads would wait for one another longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def groups_of(blocks: Collection[str]) -> dict[str, tuple[str, ...]]:
