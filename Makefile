@@ -15,8 +15,11 @@ demo: .venv/demo.stamp
 test: .venv/dev.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
+# Networks at full size, several processes, notebooks, and the code blocks of the documentation
+# that take minutes; the wheel has a target of its own.
 test-slow: .venv/dev.stamp
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --ignore tests/test_wheel.py -n $(WORKERS) \
+		--dist loadfile
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
@@ -26,7 +29,7 @@ lint: .venv/dev.stamp
 docs: .venv/dev.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# Run the notebooks of the documentation, and its code blocks that take minutes.
+# Of these, the notebooks and code blocks.
 notebooks: .venv/dev.stamp
 	$(BIN)/python -m pytest -m slow tests/test_notebooks.py tests/test_docs.py
 
