@@ -277,7 +277,7 @@ def table(found: pd.DataFrame, reference: str, rows: list[tuple[str, str]]) -> l
 
 def curves(found: pd.DataFrame) -> list[str]:
     """Markdown: R² and RMSE against the number of training materials."""
-    found = found.assign(size=found["size"].where(found["size"].isin(SIZES), np.inf))
+    found = found.assign(size=found["size"].astype(float).where(found["size"].isin(SIZES), np.inf))
     sizes = sorted(found["size"].unique())
     names = [f"{size:g}" if np.isfinite(size) else "all" for size in sizes]
     lines = []

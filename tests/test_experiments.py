@@ -213,6 +213,9 @@ def test_kept_results_are_taken_up_elsewhere(finished, tmp_path) -> None:
     for name in names:
         one, other = (result.exhibits[name].table for result in (again, there))
         pd.testing.assert_frame_equal(one, other, rtol=1e-5)
+    shutil.rmtree(next(folder.folder.glob("*-r0-*")))
+    publish(there, tmp_path / "kept")
+    assert take_up(tmp_path / "kept", JobFolder(tmp_path / "third")) == 4, "what was kept stays"
     next(tmp_path.glob("kept/jobs/*")).write_text("no Parquet")
     with pytest.raises(RhosightError, match=r"repeat-0\.parquet: not readable"):
         take_up(tmp_path / "kept", folder)

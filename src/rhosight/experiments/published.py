@@ -58,7 +58,9 @@ def publish(reproduction: Reproduction, folder: str | os.PathLike) -> list[Path]
         with replacing(folder / SETTINGS) as draft:
             text = json.dumps(reproduction.settings, indent=1, ensure_ascii=False)
             draft.write_text(text + "\n", encoding="utf-8")
-        paths.extend(pack_jobs(JobFolder(reproduction.folder), folder / JOBS))
+        jobs = JobFolder(reproduction.folder)
+        take_up(folder, jobs)  # what is kept there stays, whatever this run folder has
+        paths.extend(pack_jobs(jobs, folder / JOBS))
     except OSError as error:
         raise RhosightError(f"{folder}: cannot be written to; give another folder") from error
     return [*paths, folder / SETTINGS]
