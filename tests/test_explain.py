@@ -309,10 +309,10 @@ def test_maps_and_words_add_up(salt, network):
     spread = dict(zip(salt.targets, network._scaler[1], strict=True))
     for target in salt.targets:
         total = sum(one.total(target) for one in salt.maps)
-        for what, found in (("maps", total), ("words", salt.words[target].sum())):
+        for what, found, most in (("maps", total, 1e-4), ("words", salt.words[target].sum(), 0.05)):
             missed = salt.prediction[target] - salt.starts[what][target] - found
             assert missed == pytest.approx(salt.gaps[what][target], abs=1e-3 * spread[target])
-            assert abs(missed) < 0.05 * spread[target]
+            assert abs(missed) < most * spread[target]
     assert salt.words.loc["Cl", "count"] == 2 and "6 per Na" in salt.words.index
 
 

@@ -31,7 +31,6 @@ def integrated_gradients(
     outputs: int,
     arguments: Sequence[Tensor] = (),
     layer: nn.Module | None = None,
-    at_once: int = AT_ONCE,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Attributions of one input to every output.
 
@@ -47,8 +46,6 @@ def integrated_gradients(
         Further inputs, shape (1, ...), that stay as they are.
     layer
         Attribute to the output of this layer instead, for inputs that are no numbers.
-    at_once
-        Points of the path that ``forward`` is given together.
 
     Returns
     -------
@@ -72,7 +69,7 @@ def integrated_gradients(
                 target=number,
                 additional_forward_args=extra or None,
                 n_steps=steps,
-                internal_batch_size=at_once,
+                internal_batch_size=AT_ONCE,
             )
             values = values[0].detach().cpu().numpy()
             gap = float(end[number] - start[number] - values.sum(dtype=float))
