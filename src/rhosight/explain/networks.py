@@ -38,7 +38,7 @@ PLAYERS = {
 }
 
 SQUARES = 4
-"""Along an image's side: what is taken from an image together, about two atomic radii."""
+"""Along an image's side; the pixels of one are taken away together."""
 
 GRIDS = 8
 """Of squares, each shifted at random and taken away in an order of its own; a map is their mean."""
