@@ -101,6 +101,7 @@ class NetworkExplainer:
 
         return shapley_values(value, self.modalities)
 
+    @torch.no_grad()
     def pixels(self, inputs: Inputs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What each pixel of one material's image adds: its part of the squares that it is in.
 
@@ -121,18 +122,16 @@ class NetworkExplainer:
             for _ in range(GRIDS):
                 squares = self._squares(canvas.shape[-1])
                 area = squares.flatten().bincount()[squares]
-                with torch.no_grad():
-                    values = method.attribute(
-                        canvas,
-                        self.mean_canvas,
-                        feature_mask=squares,
-                        n_samples=1,
-                        perturbations_per_eval=AT_ONCE,
-                    )
+                values = method.attribute(
+                    canvas,
+                    self.mean_canvas,
+                    feature_mask=squares,
+                    n_samples=1,
+                    perturbations_per_eval=AT_ONCE,
+                )
                 found.append((values[0] / area).numpy())
         attributions = np.mean(found, axis=0)
-        with torch.no_grad():
-            start, end = self.predict_images(torch.cat([self.mean_canvas, canvas]), rest).numpy()
+        start, end = self.predict_images(torch.cat([self.mean_canvas, canvas]), rest).numpy()
         return attributions, start, end - start - attributions.sum(axis=(1, 2, 3), dtype=float)
 
     def _squares(self, side: int) -> Tensor:
