@@ -292,6 +292,16 @@ def test_plots_are_inline_svg(page: Page):
     assert all("currentColor" in svg for svg in svgs)
 
 
+def test_model_of_the_headline_is_drawn_if_it_is_not_the_final_one(report, thirty: Dataset):
+    both = recipe(targets=TARGETS[:1])
+    page = report(synthetic(thirty, both, errors=ERRORS | {"image": 0.1}), figures=True)
+    assert "The best model, image after fine-tuning, has" in page.text()
+    start = "formation energy, predicted against true: "
+    labels = [svg["aria-label"] for svg in page.all("svg")]
+    drawn = [label.removeprefix(start) for label in labels if label.startswith(start)]
+    assert drawn == ["image, fine-tuning", "image+text, fine-tuning", "density, baseline"]
+
+
 def test_examples_span_the_bulk_modulus(page: Page, thirty: Dataset):
     test = page.result.predictions.query("part == 'test' and target == 'bulk_modulus_vrh'")
     known = test.drop_duplicates("material_id").sort_values("true")

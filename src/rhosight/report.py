@@ -122,8 +122,9 @@ class _Report:
         return {"model": model, "baseline": baseline, **found}
 
     def parity(self, target: str) -> list[Markup]:
-        """Predicted against true values: the final model and the strongest baseline."""
-        rows, plots = [self.final, self.best(target, self.baselines)], []
+        """Predicted against true values: the model of the headline, the final one, a baseline."""
+        both = self.best(target, self.ours), self.final
+        rows, plots = list(dict.fromkeys([*both, self.best(target, self.baselines)])), []
         points = _where(self.predictions[self.predictions["part"] != "train"], target=target)
         frames = [_where(points, model=model, stage=stage) for model, stage in rows]
         values = pd.concat(frames)[["true", "predicted"]].to_numpy()
