@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .backbones import ClipBackbone
-from .errors import RhosightError
+from .errors import RhosightError, first_line
 from .inputs import Inputs
 from .loop import EVAL_BATCH, Plan, Progress, Stage, fit_stage, quiet_lightning
 from .models import ClipModel, DualEncoder
@@ -215,8 +215,9 @@ def load_weights(encoder: nn.Module, recipe: Recipe, folder: Path | None = None)
     try:
         encoder.load_state_dict(load_file(folder / "model.safetensors"))
     except (OSError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0][:160]
-        raise RhosightError(f"{folder}: unreadable weights ({reason}); pre-train again") from error
+        raise RhosightError(
+            f"{folder}: unreadable weights ({first_line(error)}); pre-train again"
+        ) from error
 
 
 def pretrained_ids(recipe: Recipe) -> set[str]:

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, metadata, version
 from typing import Literal
 
 from . import __version__
-from .errors import RhosightError
+from .errors import RhosightError, first_line
 
 SHOWN = ("torch", "lightning", "timm", "transformers", "scikit-learn", "pymatgen", "robocrys")
 """Libraries that decide about the numbers; named even if all is well."""
@@ -110,7 +110,7 @@ def _gpu() -> Iterator[Finding]:
     try:
         import torch
     except (ImportError, OSError) as error:
-        found = f"PyTorch cannot be loaded: {_first_line(error)}"
+        found = f"PyTorch cannot be loaded: {first_line(error)}"
         yield Finding("machine", "GPU", "error", found, "pip install --force-reinstall torch")
         return
     what = "networks train there without any option; `best` and `no-dft` use the CPU alone"
@@ -234,7 +234,3 @@ def _unmet(requirements: list[str]) -> Iterator[tuple[str, str]]:
             continue
         if not wanted.specifier.contains(have, prereleases=True):
             yield line, f"version {have}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0][:160]

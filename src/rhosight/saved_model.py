@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from . import __version__
 from .dataset import Dataset
 from .density import ChargeDensity
-from .errors import RhosightError
+from .errors import RhosightError, first_line
 
 if TYPE_CHECKING:
     from .explain import Explanation, Explanations
@@ -227,9 +227,9 @@ class SavedModel(ABC):
         try:
             model = cls._read(config, path)
         except (ValueError, KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0][:160]
             raise RhosightError(
-                f"{folder}: not a readable rhosight model ({reason}); train or download it again"
+                f"{folder}: not a readable rhosight model ({first_line(error)}); train or download "
+                "it again"
             ) from error
         model.units, model.scores, model.about = (
             config[name] for name in ("units", "scores", "about")

@@ -88,11 +88,6 @@ class Pool:
         self._running: dict[_Job, asyncio.Task] = {}
         self._ready = False  # whether a process has ever been
 
-    @property
-    def pids(self) -> list[int]:
-        """Of the worker processes."""
-        return [worker.pid for worker in self._workers.values() if worker.pid]
-
     def start(self) -> None:
         """Start the processes; jobs wait until they are warm."""
         self._keepers = [asyncio.create_task(self._keep(i)) for i in range(self._count)]

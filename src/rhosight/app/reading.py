@@ -11,11 +11,11 @@ from pathlib import Path
 
 from pymatgen.core import Structure
 
+from ..blocks import structure_of
 from ..dataset import Dataset, load_dataset
 from ..density import ChargeDensity, StoredKind, read_density, recognise
 from ..density.core import check_crystal
-from ..density.stream import first_line
-from ..errors import RhosightError
+from ..errors import RhosightError, first_line
 from ..free_atoms import difference_from_total
 from .limits import MIB, Limits
 
@@ -112,10 +112,6 @@ def kept(folder: Path) -> Crystal:
     if (folder / _STRUCTURE).exists():
         return Structure.from_dict(json.loads((folder / _STRUCTURE).read_text()))
     raise RhosightError("this material is no longer here; send the file again")
-
-
-def structure_of(crystal: Crystal) -> Structure:
-    return crystal.structure if isinstance(crystal, ChargeDensity) else crystal
 
 
 def _read_cif(path: Path, limits: Limits) -> Structure:

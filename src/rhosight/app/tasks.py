@@ -16,6 +16,7 @@ from typing import Any
 from pymatgen.core import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
+from ..blocks import structure_of
 from ..density import ChargeDensity
 from ..descriptor_model import DescriptorModel
 from ..errors import RhosightError
@@ -24,7 +25,7 @@ from ..saved_model import MODELS, codes_of, other_codes
 from ..schema import TARGETS
 from . import drawing, reading, views
 from .limits import Limits
-from .reading import Crystal, structure_of
+from .reading import Crystal
 
 Task = Callable[[dict[str, Any], Limits, Callable[[str, int, int], None]], dict[str, Any]]
 

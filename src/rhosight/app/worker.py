@@ -59,11 +59,6 @@ class Worker:
         self.idle = True
         """Whether the last job was answered."""
 
-    @property
-    def pid(self) -> int | None:
-        """Of the process, for tests and logs."""
-        return self._process.pid
-
     async def ready(self) -> None:
         """Wait until models are loaded.
 

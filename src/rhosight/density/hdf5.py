@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pymatgen.core import Structure
 
-from ..errors import RhosightError
+from ..errors import RhosightError, first_line
 from .core import ChargeDensity, check_crystal
 from .electrons import Unit, per_cubic_angstrom
-from .stream import MAX_BYTES, first_line
+from .stream import MAX_BYTES
 
 if TYPE_CHECKING:
     import h5py

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import RhosightError
+from ..errors import RhosightError, first_line
 
 MAX_BYTES = 4 * 2**30
 """Text that is read from one file at most, decompressed. 800³ values of a CHGCAR need twice that,
@@ -351,12 +351,6 @@ def number_format(token: bytes) -> tuple[int, int, int]:
     mantissa, _, exponent = token.upper().lstrip(b"+-").partition(b"E")
     whole, _, decimals = mantissa.partition(b".")
     return 0 if exponent else len(whole.lstrip(b"0")), len(decimals), len(exponent.lstrip(b"+-"))
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of another library's error, or its name where it says nothing."""
-    text = str(error).strip().splitlines()
-    return text[0][:160] if text else type(error).__name__
 
 
 def quoted(content: bytes) -> str:

@@ -19,10 +19,10 @@ from typing import Any, Literal
 import numpy as np
 from pymatgen.core import Structure
 
-from ..errors import RhosightError
+from ..errors import RhosightError, first_line
 from .core import ChargeDensity, check_crystal
 from .electrons import Unit, per_cubic_angstrom
-from .stream import MAX_BYTES, TextStream, first_line, is_number, number_format, quoted
+from .stream import MAX_BYTES, TextStream, is_number, number_format, quoted
 
 ALL_ELECTRON: dict[str, str] = {
     "AECCAR0": "all-electron core density",

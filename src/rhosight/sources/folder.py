@@ -24,7 +24,7 @@ import pyarrow as pa
 from pymatgen.core import Composition, Structure
 
 from ..density import ChargeDensity
-from ..errors import RhosightError
+from ..errors import RhosightError, first_line
 from ..schema import KNOWN
 from .tables import numbers_of
 
@@ -110,7 +110,7 @@ def _read_labels(path: Path) -> pd.DataFrame:
     try:
         labels = pd.read_csv(path, dtype={"material_id": str, "formula": str})
     except (OSError, ValueError, UnicodeDecodeError) as error:
-        raise RhosightError(f"{path}: not a readable CSV ({_first_line(error)})") from error
+        raise RhosightError(f"{path}: not a readable CSV ({first_line(error)})") from error
     if "material_id" not in labels.columns:
         raise RhosightError(
             f"{path}: no column material_id, found {', '.join(labels.columns)[:80]}; it names the "
@@ -138,7 +138,7 @@ def _read_about(about: Mapping[str, Any] | str | os.PathLike) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RhosightError(f"{path}: not a readable JSON file ({_first_line(error)})") from error
+        raise RhosightError(f"{path}: not a readable JSON file ({first_line(error)})") from error
     if not isinstance(content, dict):
         raise RhosightError(f"{path}: should hold a JSON object, see docs/dataset.md")
     return content
@@ -149,7 +149,7 @@ def _open_h5(path: Path) -> h5py.File:
         return h5py.File(path, "r")
     except OSError as error:
         raise RhosightError(
-            f"{path}: not a readable HDF5 file ({_first_line(error)}); copy or write it again"
+            f"{path}: not a readable HDF5 file ({first_line(error)}); copy or write it again"
         ) from error
 
 
@@ -165,7 +165,7 @@ def _read_material(
         grids = {kind: grid[()] for kind, grid in file[material_id].items()}
     except (OSError, AttributeError, TypeError) as error:
         raise RhosightError(
-            f"{material_id}: its group in {DENSITIES} cannot be read ({_first_line(error)})"
+            f"{material_id}: its group in {DENSITIES} cannot be read ({first_line(error)})"
         ) from error
     for kind, grid in grids.items():
         if not np.issubdtype(np.asarray(grid).dtype, np.floating):
@@ -190,7 +190,7 @@ def _read_structure(path: Path, material_id: str) -> Structure:
             return Structure.from_file(path)
     except Exception as error:  # pymatgen's CIF parser raises whatever it trips over
         raise RhosightError(
-            f"{material_id}: {STRUCTURES}/{path.name} is no readable CIF ({_first_line(error)})"
+            f"{material_id}: {STRUCTURES}/{path.name} is no readable CIF ({first_line(error)})"
         ) from error
 
 
@@ -211,8 +211,3 @@ def _reduced(value: Any) -> Any:
         return Composition(value).reduced_formula if isinstance(value, str) else value
     except ValueError:
         return value
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0][:160] if text else type(error).__name__

@@ -31,7 +31,7 @@ from pymatgen.core import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from ..density import STORED_KINDS, ChargeDensity
-from ..errors import RhosightError
+from ..errors import RhosightError, first_line
 from .source import Entry, Source
 
 INSTALL = "install it with `apt install gpaw gpaw-data`, or `pip install gpaw` and then "
@@ -395,8 +395,7 @@ def _read_structure(path: Path, symprec: float) -> Structure:
             warnings.simplefilter("ignore")
             structure = Structure.from_file(path)
     except Exception as error:  # pymatgen's CIF parser raises whatever it trips over
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RhosightError(f"{path}: no readable CIF ({first[:160]})") from error
+        raise RhosightError(f"{path}: no readable CIF ({first_line(error)})") from error
     if not structure.is_ordered:
         raise RhosightError(f"{path}: a site is shared or partly empty; give an ordered structure")
     if not structure.is_valid(_CLOSEST):

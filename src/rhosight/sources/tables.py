@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from ..errors import RhosightError
+from ..errors import RhosightError, first_line
 from ..schema import KNOWN
 
 ID_NAMES = ("material_id", "id", "name", "file")
@@ -94,8 +94,7 @@ def _read(path: Path) -> pd.DataFrame:
             "save the table as CSV"
         ) from error
     except Exception as error:  # the readers have no common type of error
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise RhosightError(f"{path}: not a readable table ({reason})") from error
+        raise RhosightError(f"{path}: not a readable table ({first_line(error)})") from error
     raise RhosightError(f"{path}: unknown kind of table; give CSV, Parquet or Excel")
 
 

@@ -16,7 +16,7 @@ import requests
 from urllib3.util import Retry
 
 from ... import __version__
-from ...errors import RhosightError
+from ...errors import RhosightError, first_line
 
 if TYPE_CHECKING:
     from mp_api.client import MPRester
@@ -257,9 +257,3 @@ def _key_origin() -> str:
     if os.environ.get("MP_API_KEY"):
         return "the environment variable MP_API_KEY"
     return "PMG_MAPI_KEY (environment, or pymatgen's settings file)"
-
-
-def first_line(error: BaseException) -> str:
-    """An error's message for use within another one."""
-    text = str(error).strip().splitlines()
-    return text[0][:300] if text else type(error).__name__
