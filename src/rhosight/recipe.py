@@ -102,7 +102,23 @@ class Recipe(BaseModel):
     """All settings of a model and its training; stored with every model and report.
 
     Fields that are pairs hold one value for the head stage and one for the fine-tuning stage.
-    Where the paper gives no value, the default is ours (assumed).
+
+    The paper's recipes (:func:`recipe_names`) take from it: the backbones, the readout of four
+    dense layers, its two stages, standardised targets, one slice of the difference, z-scored; of
+    CLIP the batch size, learning rate, patience and patches of Tables 2 and 3. Where it gives no
+    value, the default is ours. So these are assumed:
+
+    - optimiser (AdamW), its rates, weight decay and schedule, and the loss (Huber);
+    - epochs, and the batch size of all but CLIP;
+    - dropout, and the widths of the two inner layers of the readout;
+    - the image's window, orientation and offset (:meth:`rhosight.image.ImageSettings.paper`), and
+      that the stacked model's images are grey;
+    - that early stopping watches the validation fold;
+    - that readouts drop nothing and keep their statistics in fine-tuning, and that the stacked
+      model may keep the weights with which its fine-tuning began;
+    - of CLIP, that the linear layer reads both projected embeddings before they are normalised, and
+      that all is fine-tuned at once, at one constant rate, for at most 200 epochs;
+    - that the three runs of Table 1 differ in their seed.
 
     Attributes
     ----------
@@ -149,6 +165,10 @@ class Recipe(BaseModel):
         validation fold, as the paper seems to; its validation scores are then optimistic.
     inner_fraction
         Of the training part, held out to watch.
+    dropout
+        Share of the values that each dense layer of readout and fusion drops in training (assumed).
+    weight_decay
+        Of AdamW: how strongly it draws all weights to zero (assumed).
     augment
         Turn and reflect the images and reword the texts at random in training, which leaves the
         physics unchanged.
@@ -313,11 +333,7 @@ def recipe_names() -> list[str]:
     return list(_recipes())
 
 
-# Given (sections 2.1, 2.2, 3): the backbones, the readout, its two stages, standardised targets,
-# one slice of the difference, z-scored. Assumed: the optimiser and its rates, the loss, epochs,
-# batches, dropout, the colour of the stacked model's images, that early stopping watches the
-# validation fold, that readouts drop nothing and keep their statistics in fine-tuning, and that the
-# stacked model may keep the weights with which its fine-tuning began.
+# Sections 2.1, 2.2 and 3; what is given there and what is assumed, the description of Recipe lists.
 _PAPER: dict[str, Any] = {
     "image_backbone": "inception_v3",
     "text_backbone": "roberta-base",
