@@ -143,6 +143,21 @@ def test_require_targets(dataset, few):
         few[["mp-16495"]].require_targets("bulk_modulus_vrh")
 
 
+def test_a_label_is_a_target_when_it_is_asked_for(few, tmp_path):
+    """`band_gap` is never one by itself; a text never is."""
+    labels = few.table.assign(band_gap=[0.0, 1.5, None, 2, 0, 0.6], phase="stable")
+    mine = Dataset.from_densities(few.densities, labels)
+    assert "band_gap" not in mine.targets
+    known = mine.require_targets("band_gap")
+    assert known.targets["band_gap"].to_list() == [0.0, 1.5, 2.0, 0.0, 0.6]
+    assert known.units["band_gap"] == "eV"
+    assert "band_gap" not in mine.targets  # of the same memory, and as before
+    with pytest.raises(RhosightError, match=r"`phase` is no column of numbers.*\(--target, or"):
+        mine.require_targets("phase")
+    known.to_parquet(tmp_path / "known.parquet")
+    assert "band_gap" not in load_dataset(tmp_path / "known.parquet").targets
+
+
 def test_fingerprint_is_of_content(few):
     assert few.fingerprint() == few[::-1].fingerprint()
     assert few.fingerprint() != few[:5].fingerprint()
@@ -654,10 +669,14 @@ def test_splits_refuse(few):
         split(few, test_fraction=1.5)
     with pytest.raises(RhosightError, match="unknown grouping 'colour'"):
         split(few, groups="colour")
-    with pytest.raises(RhosightError, match="cannot split 1 group"):
+    with pytest.raises(
+        RhosightError, match="two formulas are needed, and these 2 materials have 1"
+    ):
         split(few[["mp-1002124", "mp-21075"]])
-    with pytest.raises(RhosightError, match="cannot make 6 folds of 5 groups"):
+    with pytest.raises(RhosightError, match=r"6 formulas are needed.* these 6 materials have 5"):
         folds(few, n_splits=6)
+    with pytest.raises(RhosightError, match="cannot make 1 fold"):
+        folds(few, n_splits=1)
     for fraction in (0.01, 0.99):
         train, test = split(few, test_fraction=fraction)
         assert min(len(train), len(test)) in (1, 2)

@@ -72,14 +72,15 @@ class _Report:
     """What the template asks for."""
 
     def __init__(self, result: CrossValidation, dataset: Dataset):
-        self.result, self.dataset, self.targets = result, dataset, result.targets
+        self.result, self.targets = result, result.targets
+        self.dataset = dataset.with_targets(self.targets)
         self.settings, self.predictions = result.settings, result.predictions
         self.recipe: dict[str, Any] = self.settings["recipe"]
         self.modality: str = self.recipe.get("modality", "")  # none of descriptors alone
         self.units: dict[str, str] = self.settings["units"]
         self.test = self.predictions[self.predictions["part"] == "test"]
         # complains of a material that is not there
-        self.used = dataset[self.predictions["material_id"].unique().tolist()]
+        self.used = self.dataset[self.predictions["material_id"].unique().tolist()]
         self.folds = int(self.predictions["fold"].nunique())
         self._scores, summary = result.scores, result.summary()
         means = ((key, part, row[part]) for key, row in summary.iterrows() for part in PARTS)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -111,6 +111,19 @@ def make_field(name: str, type_: pa.DataType, unit: str = "") -> pa.Field:
         column = Column(name, pa.float64() if number else type_, role, "", unit)
     about = {"role": column.role, "description": column.description, "unit": column.unit}
     return pa.field(name, column.type, not column.required, about)
+
+
+def with_targets(table: pa.Table, names: Collection[str]) -> pa.Table:
+    """The table, with the labels of these names as targets (float64) if they are numbers.
+
+    Of the labels that the schema knows, ``band_gap`` say, none is a target until it is asked for.
+    """
+    for number, field in enumerate(table.schema):
+        if field.name in names and role_of(field) == "label" and _is_number(field.type):
+            about = {**(field.metadata or {}), b"role": b"target"}
+            target = pa.field(field.name, pa.float64(), field.nullable, about)
+            table = table.set_column(number, target, table[field.name].cast(pa.float64()))
+    return table
 
 
 def role_of(field: pa.Field) -> str:

@@ -273,30 +273,48 @@ class Dataset:
         images = flat.reshape(len(self), 3, side, side)
         return images[..., spare : side - spare, spare : side - spare]
 
+    def with_targets(self, targets: str | Sequence[str]) -> Dataset:
+        """This dataset, with those of its labels that are asked for here among its targets.
+
+        A column that the schema has as a label, such as ``band_gap``, is no target by itself. What
+        is no column of numbers stays as it is.
+        """
+        names = [targets] if isinstance(targets, str) else targets
+        table = schema.with_targets(self._table, names)
+        return self if table is self._table else Dataset(table, self._rows)
+
     def require_targets(
         self, targets: str | Sequence[str], how: Literal["all", "any"] = "all"
     ) -> Dataset:
-        """The materials that have all (or any) of these targets.
+        """The materials that have all (or any) of these targets, see :meth:`with_targets`.
 
         Raises
         ------
         RhosightError
-            For a target that the dataset has no column for, or no value of.
+            For a target that the dataset has no column of numbers for, or no value of.
         """
         targets = [targets] if isinstance(targets, str) else list(targets)
         name = self.metadata.get("name", "dataset")
-        have = self.targets.count()
+        dataset = self.with_targets(targets)
+        have = dataset.targets.count()
         for target in targets:
             if not have.get(target, 0):
-                known = target in have or target in TARGETS
-                what = "no value of" if known else "unknown target"
-                usable = ", ".join(have.index[have > 0]) or "none"
-                raise RhosightError(f"{name}: {what} `{target}`; its targets: {usable}")
-        present = self.targets[targets].notna()
-        subset = self[present.all(axis=1) if how == "all" else present.any(axis=1)]
+                usable = ", ".join(have.index[have > 0])
+                cure = f"choose from {usable} (--target, or targets=)" if usable else "it has none"
+                raise RhosightError(f"{name}: {dataset._lacks(target)}; {cure}")
+        present = dataset.targets[targets].notna()
+        subset = dataset[present.all(axis=1) if how == "all" else present.any(axis=1)]
         if not len(subset):
             raise RhosightError(f"{name}: no material has all of {', '.join(targets)}")
         return subset
+
+    def _lacks(self, target: str) -> str:
+        """What there is in place of a target."""
+        if target in self.targets or target in TARGETS:
+            return f"no value of `{target}`"
+        if target in schema.columns_with(self._table.schema, "label"):
+            return f"`{target}` is no column of numbers"
+        return f"unknown target `{target}`"
 
     def fingerprint(self) -> str:
         """SHA-256 of the content: ids, structures, targets, texts and density bytes.

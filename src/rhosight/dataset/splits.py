@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 Groups = Literal["formula", "chemsys", "prototype"]
 
+_GROUPS: dict[Groups, str] = {
+    "formula": "formulas",
+    "chemsys": "chemical systems",
+    "prototype": "structure types",
+}
+
 
 def group_labels(dataset: Dataset, groups: Groups = "formula") -> np.ndarray:
     """The group of each material, shape (materials,), strings.
@@ -70,7 +76,10 @@ def split(
         raise RhosightError(f"test_fraction lies between 0 and 1, not {test_fraction}")
     parts = _shuffled_groups(dataset, np.arange(len(dataset)), groups, seed)
     if len(parts) < 2:
-        raise RhosightError(f"cannot split {len(parts)} group(s) by {groups}; two are needed")
+        raise RhosightError(
+            f"cannot split off a test part: two {_GROUPS[groups]} are needed, and these "
+            f"{len(dataset)} materials have {len(parts)}; give more materials"
+        )
     total = len(dataset)
     wanted = min(max(1, round(test_fraction * total)), total - 1)
     test: list[np.ndarray] = []
@@ -116,10 +125,13 @@ def folds(
     """
     positions = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=int)
     parts = _shuffled_groups(dataset, positions, groups, seed)
-    if not 2 <= n_splits <= len(parts):
+    if n_splits < 2:
+        raise RhosightError(f"cannot make {n_splits} fold(s); two are the fewest")
+    if n_splits > len(parts):
         raise RhosightError(
-            f"cannot make {n_splits} folds of {len(parts)} groups by {groups}; "
-            "choose from 2 to the number of groups"
+            f"cannot make {n_splits} folds: {n_splits} {_GROUPS[groups]} are needed, one for each "
+            f"at least, and these {len(positions)} materials have {len(parts)}; give more "
+            "materials, or make fewer folds"
         )
     members: list[list[int]] = [[] for _ in range(n_splits)]
     for part in sorted(parts, key=len, reverse=True):
