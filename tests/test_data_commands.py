@@ -316,17 +316,34 @@ def test_predicting_for_another_code_warns_and_for_the_same_does_not(
     assert "near the nuclei" not in caplog.text
 
 
-def test_the_command_warns_of_vasps_files(model, dataset, tmp_path, caplog):
-    """A file with augmentation occupancies is VASP's, as no other code writes them."""
-    path = tmp_path / "CHGCAR"
-    density = dataset["mp-149"].density
-    kind = PropertyModel.from_pretrained(model).recipe.image.kinds[0]
+def vasp_chgcar(density: ChargeDensity, path: Path, kind: str = "total") -> Path:
+    """As VASP writes it, and no other code."""
     density.to_chgcar(path, kind)
     occupancies = "".join(
         f"augmentation occupancies   {atom}   1\n  0.1234567E+00\n"
         for atom in range(1, len(density.structure) + 1)
     )
     path.write_text(path.read_text(encoding="utf-8") + occupancies, encoding="utf-8")
+    return path
+
+
+def test_the_command_warns_of_vasps_files(model, dataset, tmp_path, caplog):
+    """A file with augmentation occupancies is VASP's, as no other code writes them."""
+    kind = PropertyModel.from_pretrained(model).recipe.image.kinds[0]
+    path = vasp_chgcar(dataset["mp-149"].density, tmp_path / "CHGCAR", kind)
     done = rhosight("predict", model, path, "--kind", kind, "--format", "json")
     assert len(json.loads(done.stdout)["predictions"]) == 1
     assert "densities of VASP, but the model learned from those of GPAW" in caplog.text
+
+
+def test_best_is_said_to_read_what_codes_agree_on(dataset, tmp_path, caplog):
+    """Whether it predicts or explains."""
+    path = vasp_chgcar(dataset["mp-149"].density, tmp_path / "CHGCAR")
+    for command in (
+        ("predict", "best", path),
+        ("explain", path, "--no-details", "--out", tmp_path / "why"),
+    ):
+        caplog.clear()
+        rhosight(*command)
+        assert "it reads what codes agree on" in caplog.text, command
+        assert "near the nuclei" not in caplog.text

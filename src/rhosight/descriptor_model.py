@@ -193,6 +193,10 @@ class DescriptorModel(SavedModel):
         return self.recipe.uses_density
 
     @property
+    def core_free(self) -> bool:
+        return self.recipe.core_free
+
+    @property
     def fitted(self) -> bool:
         return self._process is not None
 
@@ -302,7 +306,7 @@ class DescriptorModel(SavedModel):
             names += [getattr(crystal, "name", "") for crystal in part]
             elements += [_elements(structure_of(crystal)) for crystal in part]
             codes |= codes_of(part)
-        warn_of_other_codes(codes, self.about.get("codes", []), self.recipe.core_free)
+        warn_of_other_codes(codes, self.about.get("codes", []), self.core_free)
         table = pd.concat(parts, ignore_index=True)
         blocks = to_blocks(table, self._prototypes)
         values, std = self._process.predict(blocks, return_std=True)

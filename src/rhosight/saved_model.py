@@ -82,6 +82,11 @@ class SavedModel(ABC):
     def uses_density(self) -> bool:
         """Whether a structure is not enough."""
 
+    @property
+    def core_free(self) -> bool:
+        """Whether it reads only what codes agree on: nothing near the nuclei."""
+        return False
+
     @abstractmethod
     def predict(
         self, materials: Any, progress: Callable[[str, int, int], None] | None = None
@@ -148,7 +153,7 @@ class SavedModel(ABC):
             codes |= codes_of(part)
             if progress:
                 progress("explanations", len(found), len(materials))
-        warn_of_other_codes(codes, self.about.get("codes", []))
+        warn_of_other_codes(codes, self.about.get("codes", []), self.core_free)
         return found[0] if one else Explanations(found)
 
     @abstractmethod
@@ -182,6 +187,7 @@ class SavedModel(ABC):
                 f"{len(seen)} of these materials were trained on, {min(seen)} for one: score others"
             )
         predicted = self.predict(dataset)
+        dataset = dataset.with_targets(self.targets)
         self.scores = {}
         for target in self.targets:
             true = dataset.targets[target].to_numpy(dtype=float)
@@ -450,8 +456,7 @@ def versions() -> dict[str, str]:
 def new_folder(folder: Path) -> Iterator[Path]:
     """A draft of a saved model; it takes the place of ``folder`` when the block ends without an
     error. A folder that holds something else is refused."""
-    if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).exists():
-        raise RhosightError(f"{folder}: not empty and not a model; choose another folder")
+    check_new_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -462,6 +467,24 @@ def new_folder(folder: Path) -> Iterator[Path]:
         folder.chmod(0o755)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def check_new_folder(folder: Path) -> None:
+    """That a model can be saved there: better known before training than after.
+
+    Raises
+    ------
+    RhosightError
+        If the folder holds something else, or cannot be made.
+    """
+    if folder.is_dir():
+        if any(folder.iterdir()) and not (folder / CONFIG).exists():
+            raise RhosightError(f"{folder}: not empty and not a model; choose another folder")
+    elif folder.exists():
+        raise RhosightError(f"{folder}: is a file; choose another name for the folder")
+    above = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise RhosightError(f"{folder}: {above} is no writable folder; choose another place")
 
 
 def _from_hub(name: str) -> Path:
