@@ -16,9 +16,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from rhosight import PropertyModel, Recipe, load_dataset, split
+from rhosight import DescriptorModel, PropertyModel, Recipe, load_dataset, load_model, split
 from rhosight.cli import main
+from rhosight.dataset import Dataset
 from rhosight.image import ImageSettings
+from rhosight.pretraining import ImageTextEncoder
 
 FAST = [
     "--extent", "formula", "--size", "48", "--epochs", "1", "1", "--element-steps", "0",
@@ -164,14 +166,78 @@ def test_crossval_prints_a_table_and_goes_on(small, tmp_path, caplog):
 
 def test_crossval_of_descriptors_alone(small, tmp_path):
     arguments = ("crossval", small, "--out", tmp_path / "run", "--only-folds", "1")
-    first = rhosight(*arguments, "--preset", "no-dft", "--target", "efermi").stdout
-    assert "no-dft" in first and "fine-tuning" not in first
+    options = ("--preset", "no-dft", "--target", "efermi", "--groups", "chemsys")
+    first = rhosight(*arguments, *options).stdout
+    assert "no-dft" in first and "fine-tuning" not in first and "targets:" not in first
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text(encoding="utf-8"))
+    assert settings["groups"] == "chemsys"
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "<title>rhosight: no-dft on mp-fcc</title>" in page
     message = error_of(*arguments, "--preset", "best", "--epochs", "2", "1")
     assert "best trains no network and has no --epochs" in message
     message = error_of("pretrain", small, "--out", tmp_path / "m", "--preset", "best")
     assert "best trains no network; take default" in message
+
+
+@pytest.fixture(scope="session")
+def hardness(small, tmp_path_factory):
+    """A dataset without the paper's targets, as a CSV file of one's own gives it."""
+    path = tmp_path_factory.mktemp("data") / "hardness.parquet"
+    dataset = load_dataset(small)
+    labels = dataset.table[["formula"]].assign(
+        hardness=dataset.targets["bulk_modulus_vrh"] / 10,
+        band_gap=dataset.targets["efermi"].abs(),
+    )
+    Dataset.from_densities(dataset.densities, labels).to_parquet(path)
+    return path
+
+
+def test_without_a_target_those_of_the_dataset_are_learned(hardness, tmp_path):
+    out = rhosight("train", hardness, "--preset", "no-dft", "--out", tmp_path / "m").stdout
+    assert "targets: hardness\n" in out
+    assert load_model(tmp_path / "m").targets == ("hardness",)
+    out = rhosight(
+        "crossval", hardness, "--preset", "no-dft", "--only-folds", "1", "--out", tmp_path / "run"
+    ).stdout
+    assert "targets: hardness\n" in out and "hardness: R²" in out
+    message = error_of("crossval", hardness, "--target", "efermi", "--out", tmp_path / "other")
+    assert "no value of `efermi`; choose from hardness (--target, or targets=)" in message
+
+
+def test_of_the_papers_targets_those_that_are_there_are_learned(hardness, small, tmp_path):
+    labels = load_dataset(small).table[["efermi"]].assign(hardness=1.0)
+    both = tmp_path / "both.parquet"
+    Dataset.from_densities(load_dataset(small).densities, labels).to_parquet(both)
+    rhosight("train", both, "--preset", "no-dft", "--out", tmp_path / "m")
+    assert load_model(tmp_path / "m").targets == ("efermi",)
+
+
+def test_a_label_is_learned_when_it_is_asked_for(hardness, tmp_path):
+    command = ("train", hardness, "--preset", "no-dft", "--target", "band_gap")
+    assert "band_gap" in rhosight(*command, "--out", tmp_path / "m").stdout
+    assert load_model(tmp_path / "m").units == {"band_gap": "eV"}
+    command = ("crossval", hardness, "--preset", "no-dft", "--target", "band_gap")
+    out = rhosight(*command, "--only-folds", "1", "--out", tmp_path / "run").stdout
+    assert "band_gap: R² / RMSE (eV)" in out
+
+
+def test_a_sweep_learns_the_targets_of_the_dataset(hardness, tmp_path):
+    kernels = {"few": [{"together": ["volume"]}], "many": [{"together": ["volume", "fractions"]}]}
+    space = {"recipe": "no-dft", "parameters": {"kernels": {"choices": kernels}}}
+    (tmp_path / "space.json").write_text(json.dumps(space))
+    command = ("sweep", hardness, "--space", tmp_path / "space.json", "--trials", "1")
+    out = rhosight(*command, "--folds", "2", "--out", tmp_path / "run").stdout
+    assert "targets: hardness\n" in out
+    recipe = json.loads((tmp_path / "run" / "best-recipe.json").read_text())
+    assert recipe["targets"] == ["hardness"]
+
+
+def test_pretrain_has_the_options_that_it_reads():
+    said = rhosight("pretrain", "--help").stdout
+    assert "--pretraining-epochs" in said and "no-dft" not in said
+    for option in ("--epochs", "--target", "--modality", "--learning-rate"):
+        assert option not in said
+        assert option in rhosight("pretrain", "--out", "m", option, "1", code=2).stderr
 
 
 def test_data_info_tells_what_is_masked():
@@ -243,6 +309,32 @@ class TestBadInput:
             "--target", "bulk_modulus_vrh",
         )  # fmt: skip
         assert "bulk_modulus_vrh" in message and not (tmp_path / "m").exists()
+
+    def test_a_preset_misspelled(self, small, tmp_path):
+        for name, meant in (("nodft", "no-dft"), ("Best", "best"), ("paper-table2-t3", "-T3")):
+            message = error_of("train", small, "--out", tmp_path / "m", "--preset", name)
+            assert f"no preset is called '{name}'" in message and meant in message.split(";")[1]
+        message = error_of("pretrain", small, "--out", tmp_path / "m", "--preset", "xyz")
+        assert "clip-offline" in message and "no-dft" not in message
+
+    def test_a_place_where_no_model_can_be_saved(self, small, tmp_path, monkeypatch):
+        """Said before anything is learned."""
+        for trained in (DescriptorModel, ImageTextEncoder):
+            monkeypatch.setattr(trained, "fit", lambda *_, **__: pytest.fail("it was trained"))
+        (tmp_path / "notes").mkdir()
+        (tmp_path / "notes" / "mine.txt").touch()
+        for command in ("train", "pretrain"):
+            message = error_of(command, small, "--out", tmp_path / "notes")
+            assert "not empty and not a model" in message
+            assert "is a file" in error_of(command, small, "--out", tmp_path / "notes/mine.txt")
+            message = error_of(command, small, "--out", tmp_path / "notes/mine.txt/m")
+            assert "no writable folder" in message
+
+    def test_too_few_materials_to_train_with(self, small, tmp_path):
+        load_dataset(small)[:3].to_parquet(tmp_path / "three.parquet")
+        command = ("train", tmp_path / "three.parquet", "--out", tmp_path / "m")
+        message = error_of(*command, "--test-fraction", "0")
+        assert "5 formulas are needed" in message and "3 materials have 3" in message
 
     def test_folder_that_is_no_model(self, small, tmp_path):
         assert "not a rhosight model" in error_of("predict", tmp_path, small)

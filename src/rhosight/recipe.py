@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, Literal, TypeVar
 
@@ -59,6 +59,12 @@ def checked(kind: type[Settings], fields: Mapping[str, Any]) -> Settings:
         where = ".".join(map(str, problem["loc"]))  # empty if fields contradict each other
         said = ": ".join(filter(None, ("recipe", where, problem["msg"])))
         raise RhosightError(said) from error
+
+
+def near(name: str, names: Iterable[str]) -> list[str]:
+    """Those of these names that may be meant by a misspelled one, whatever its case."""
+    known = {other.lower(): other for other in names}
+    return [known[found] for found in difflib.get_close_matches(name.lower(), known, n=3)]
 
 
 class Pretraining(BaseModel):
@@ -279,7 +285,7 @@ class Recipe(BaseModel):
         """
         recipes = _recipes()
         if name not in recipes:
-            close = difflib.get_close_matches(name, recipes, n=3) or list(_PRESETS)
+            close = near(name, recipes) or list(_PRESETS)
             raise RhosightError(f"no recipe is called {name!r}; near it are {', '.join(close)}")
         return cls.checked(recipes[name] | changes)
 

@@ -196,6 +196,12 @@ class SearchSpace(BaseModel):
         return self.model_copy(update={"changes": self.changes | {"targets": targets}})
 
     @property
+    def has_targets(self) -> bool:
+        """Whether it says itself what is predicted."""
+        kind = DescriptorRecipe if self.uses_descriptors else Recipe
+        return "targets" in kind.named(self.recipe, **self.changes).model_fields_set
+
+    @property
     def uses_descriptors(self) -> bool:
         """Whether it varies a descriptor recipe, not a network's."""
         return self.recipe in DESCRIPTOR_RECIPES

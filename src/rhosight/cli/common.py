@@ -61,7 +61,7 @@ def shared_options(
     """A decorator that gives several commands the same options.
 
     The command has one ``parameter`` in their place, which gets what ``make`` makes of them.
-    ``options``: name → (type, default, help).
+    ``options``: name → (type, default, help), and the smallest value if there is one.
     """
 
     def decorate(function: Callable) -> Callable:
@@ -72,9 +72,12 @@ def shared_options(
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=default,
-                annotation=Annotated[kind, typer.Option(help=text, rich_help_panel=panel)],
+                annotation=Annotated[
+                    kind,
+                    typer.Option(help=text, min=next(iter(least), None), rich_help_panel=panel),
+                ],
             )
-            for name, (kind, default, text) in options.items()
+            for name, (kind, default, text, *least) in options.items()
         ]
 
         def wrapped(**values: Any) -> Any:
@@ -114,6 +117,15 @@ def progress_bar():
             bar.update(tasks[label], completed=step, description=text)
 
         yield report
+
+
+def default_targets(dataset: Dataset) -> tuple[str, ...]:
+    """What is predicted if no target is asked for: those of the paper, or else all there are."""
+    from ..schema import TARGETS
+
+    have = dataset.targets.count()
+    there = have.index[have > 0].to_list()
+    return tuple(target for target in TARGETS if target in there) or tuple(there)
 
 
 def read_model(name: str) -> SavedModel:

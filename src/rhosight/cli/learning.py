@@ -19,6 +19,7 @@ from ..errors import RhosightError
 from .common import (
     DatasetArgument,
     console,
+    default_targets,
     progress_bar,
     shared_options,
 )
@@ -54,6 +55,12 @@ class Tuned(StrEnum):
     lora = "lora"
 
 
+class Groups(StrEnum):
+    formula = "formula"
+    chemsys = "chemsys"
+    prototype = "prototype"
+
+
 class Precision(StrEnum):
     auto = "auto"
     single = "32-true"
@@ -70,45 +77,89 @@ _RECIPE_OPTIONS = {
         "paper-table1-E_F-1, paper-figure2-E_F-all.",
     ),
     "recipe_file": (Path | None, None, "JSON file with fields of the recipe; wins over preset."),
-    "modality": (Modality | None, None, "Which inputs."),
-    "extent": (Extent | None, None, "How much text."),
+    "modality": (Modality | None, None, "Which inputs the networks read."),
+    "extent": (Extent | None, None, "How much text describes each material."),
     "descriptors": (
         list[str] | None,
         None,
         "Block of numbers that joins the networks, such as magpie, total or outside; repeat for "
         "several.",
     ),
-    "target": (list[str] | None, None, "Column to predict; repeat for several."),
+    "target": (
+        list[str] | None,
+        None,
+        "Column to predict; repeat for several. Default: the paper's targets that the dataset has, "
+        "or else all of its own.",
+    ),
     "image_backbone": (str | None, None, "Any timm model, or a folder."),
     "text_backbone": (str | None, None, "Any Hugging Face encoder, or a folder."),
     "clip": (str | None, None, "Any CLIP of Hugging Face, or a folder; for modality clip."),
     "size": (int | None, None, "Pixels along an image's side."),
-    "epochs": (tuple[int, int] | None, None, "Of the head and the fine-tuning stage."),
+    "epochs": (
+        tuple[int, int] | None,
+        None,
+        "Epochs of the head stage and of the fine-tuning stage, two numbers.",
+    ),
     "element_steps": (
         int | None,
         None,
         "Batches from which the text backbone first learns the elements; 0 for none.",
     ),
-    "pretraining_epochs": (int | None, None, "Of a dual encoder (modality clip); 0 for none."),
+    "pretraining_epochs": (
+        int | None,
+        None,
+        "Epochs of the contrastive pre-training of a dual encoder (modality clip); 0 for none.",
+    ),
     "tuned": (Tuned | None, None, "What of the backbones learns in the fine-tuning stage."),
     "learning_rate": (
         tuple[float, float] | None,
         None,
-        "Of readouts and fusion in the two stages, at its peak.",
+        "Peak learning rates of readouts and fusion in the two stages, two numbers.",
     ),
-    "image_rate": (float | None, None, "Of the image backbone in the fine-tuning stage."),
-    "text_rate": (float | None, None, "Of the text backbone in the fine-tuning stage."),
+    "image_rate": (
+        float | None,
+        None,
+        "Peak learning rate of the image backbone in the fine-tuning stage.",
+    ),
+    "text_rate": (
+        float | None,
+        None,
+        "Peak learning rate of the text backbone in the fine-tuning stage.",
+    ),
     "batch_statistics": (
         BatchStatistics | None,
         None,
-        "Of batch normalisation in the fine-tuning stage; kept is better for few epochs.",
+        "Statistics of batch normalisation in the fine-tuning stage; kept is better for few "
+        "epochs.",
     ),
-    "tuned_blocks": (int | None, None, "How many, for tuned last."),
-    "lora_rank": (int | None, None, "Of the updates, for tuned lora."),
-    "precision": (Precision | None, None, "Of training; auto is what the hardware is fast at."),
+    "tuned_blocks": (int | None, None, "How many blocks of a backbone learn, with --tuned last."),
+    "lora_rank": (int | None, None, "Rank of the updates that learn, with --tuned lora."),
+    "precision": (
+        Precision | None,
+        None,
+        "Precision of the numbers in training; auto is what the hardware is fast at.",
+    ),
     "compiled": (bool | None, None, "Fine-tune through torch.compile; needs a C++ compiler."),
     "devices": (int | None, None, "Processes to fine-tune in, each on a GPU if there are any."),
-    "seed": (int | None, None, "Of everything random in training."),
+    "seed": (int | None, None, "Seed of everything random in training."),
+}
+
+# those that pre-training reads
+_PRETRAINING_OPTIONS = {
+    "preset": (
+        str | None,
+        None,
+        "default, quick or clip-offline, or one of the paper's (paper-clip): backbones, images and "
+        "texts are taken from it.",
+    ),
+    **{
+        name: _RECIPE_OPTIONS[name]
+        for name in ("recipe_file", "extent", "image_backbone", "text_backbone")
+    },
+    "clip": (str | None, None, "Any CLIP of Hugging Face, or a folder, in place of both."),
+    "size": _RECIPE_OPTIONS["size"],
+    "pretraining_epochs": (int | None, None, "Epochs of the contrastive pre-training.", 1),
+    **{name: _RECIPE_OPTIONS[name] for name in ("precision", "seed")},
 }
 
 
@@ -117,14 +168,17 @@ def _recipe(
     networks_only: bool,
     preset: str | None,
     recipe_file: Path | None,
-    target: list[str] | None,
     size: int | None,
     pretraining_epochs: int | None,
+    target: list[str] | None = None,
     **options,
 ) -> Any:
-    """The recipe of a command; ``fallback`` is its own preset if no option speaks of networks."""
+    """The recipe of a command; ``fallback`` is its own preset if no option speaks of networks.
+
+    Its ``targets`` are set if they were asked for, and only then.
+    """
     from ..descriptor_model import DESCRIPTOR_RECIPES, DescriptorRecipe
-    from ..recipe import Recipe
+    from ..recipe import Recipe, near, recipe_names
 
     given = {name: value for name, value in options.items() if value not in (None, [])}
     targets = {"targets": tuple(target)} if target else {}
@@ -137,6 +191,10 @@ def _recipe(
         of_networks.remove("recipe-file")
         preset = preset or "best"
     preset = preset or ("default" if of_networks else fallback)
+    names = [*recipe_names(), *([] if networks_only else DESCRIPTOR_RECIPES)]
+    if preset not in (*names, *DESCRIPTOR_RECIPES):
+        close = near(preset, names) or [name for name in names if not name.startswith("paper-")]
+        raise RhosightError(f"no preset is called {preset!r}; near it are {', '.join(close)}")
     if preset in DESCRIPTOR_RECIPES:
         if networks_only:
             raise RhosightError(f"{preset} trains no network; take default, quick or clip-offline")
@@ -144,11 +202,11 @@ def _recipe(
             option = of_networks[0].replace("_", "-")
             raise RhosightError(f"{preset} trains no network and has no --{option}; leave one out")
         return DescriptorRecipe.named(preset, **(fields | targets | given))
-    fields = Recipe.named(preset).model_dump() | fields | given | targets
+    fields = Recipe.named(preset).model_dump(exclude_unset=True) | fields | given | targets
     if size:
-        fields["image"] = dict(fields["image"]) | {"size": size}
+        fields["image"] = dict(fields.get("image", {})) | {"size": size}
     if pretraining_epochs is not None:
-        fields["pretraining"] = dict(fields["pretraining"]) | {"epochs": pretraining_epochs}
+        fields["pretraining"] = dict(fields.get("pretraining", {})) | {"epochs": pretraining_epochs}
     return Recipe.checked(fields)
 
 
@@ -159,10 +217,19 @@ def _recipe_fields(file: Path) -> dict[str, Any]:
         raise RhosightError(f"{file}: not a readable JSON recipe ({error})") from error
 
 
-def _takes(fallback: str, networks_only: bool = False) -> Any:
-    """Decorates a command that has all options of a recipe."""
-    make = partial(_recipe, fallback, networks_only)
-    return shared_options("recipe", _RECIPE_OPTIONS, make, "Recipe")
+def _takes(fallback: str, options: dict[str, tuple] = _RECIPE_OPTIONS) -> Any:
+    """Decorates a command that has these options of a recipe; without targets it has networks
+    alone."""
+    make = partial(_recipe, fallback, "target" not in options)
+    return shared_options("recipe", options, make, "Recipe")
+
+
+def _for_dataset(recipe: Any, dataset: Dataset) -> Any:
+    """The recipe; if no target was asked for, that of targets which the dataset has."""
+    if "targets" in recipe.model_fields_set or not (targets := default_targets(dataset)):
+        return recipe
+    console.print(f"targets: {', '.join(targets)}")
+    return recipe.model_copy(update={"targets": targets})
 
 
 def demo(
@@ -191,8 +258,17 @@ def crossval(
         typer.Option(help="Run folder; goes on where it stopped. Default: runs/ and a name."),
     ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 5,
-    only_folds: Annotated[int | None, typer.Option(min=1, help="Run only the first few.")] = None,
-    split_seed: Annotated[int, typer.Option(help="Of the test split and the folds.")] = 0,
+    only_folds: Annotated[
+        int | None, typer.Option(min=1, help="Run only the first few folds.")
+    ] = None,
+    split_seed: Annotated[int, typer.Option(help="Seed of the test split and the folds.")] = 0,
+    groups: Annotated[
+        Groups,
+        typer.Option(
+            help="What stays together in splits and folds: materials of one formula, of one "
+            "chemical system, or of one structure type (prototype)."
+        ),
+    ] = Groups.formula,
 ) -> None:
     """Cross-validate networks beside `best`, `no-dft` and the baselines (paper, Figure 2).
 
@@ -203,8 +279,10 @@ def crossval(
     from ..recipe import Recipe
 
     loaded = load_dataset(dataset)
+    recipe = _for_dataset(recipe, loaded)
     if out is None:
         text = f"{recipe.model_dump_json()}{loaded.fingerprint()}{folds}{split_seed}"
+        text += "" if groups is Groups.formula else groups
         own = recipe.modalities[-1] if isinstance(recipe, Recipe) else "descriptors"
         name = f"crossval-{own.replace('+', '-')}"
         out = Path("runs") / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
@@ -216,6 +294,7 @@ def crossval(
             run_dir=out,
             n_splits=folds,
             split_seed=split_seed,
+            groups=groups.value,
             only_folds=only_folds,
             progress=progress,
         )
@@ -230,7 +309,7 @@ def train(
     test_fraction: Annotated[
         float, typer.Option(min=0.0, max=0.9, help="Held out and scored; 0 trains on everything.")
     ] = 0.15,
-    split_seed: Annotated[int, typer.Option(help="Of the test split.")] = 0,
+    split_seed: Annotated[int, typer.Option(help="Seed of the test split.")] = 0,
     members: Annotated[
         int,
         typer.Option(
@@ -246,13 +325,17 @@ def train(
     from ..descriptor_model import DescriptorModel, DescriptorRecipe
     from ..ensemble import Ensemble
     from ..property_model import PropertyModel
+    from ..saved_model import check_new_folder
 
     if members > 1 and isinstance(recipe, DescriptorRecipe):
         raise RhosightError(
             "--members is for networks, and best and no-dft have intervals of their own; add "
             "--modality, or leave it out"
         )
-    loaded = load_dataset(dataset).require_targets(recipe.targets, how="any")
+    check_new_folder(out)
+    loaded = load_dataset(dataset)
+    recipe = _for_dataset(recipe, loaded)
+    loaded = loaded.require_targets(recipe.targets, how="any")
     rows, test = _held_out(loaded, test_fraction, split_seed)
     run_dir = out.with_name(f"{out.name}.run")
     with progress_bar() as progress:
@@ -274,7 +357,7 @@ def train(
     console.print(f"model: {out}")
 
 
-@_takes("default", networks_only=True)
+@_takes("default", _PRETRAINING_OPTIONS)
 def pretrain(
     recipe: Any,
     out: Annotated[Path, typer.Option(help="Folder for the encoder.")],
@@ -282,7 +365,7 @@ def pretrain(
     test_fraction: Annotated[
         float, typer.Option(min=0.0, max=0.9, help="Held out to retrieve among; 0 for none.")
     ] = 0.15,
-    split_seed: Annotated[int, typer.Option(help="Of the test split.")] = 0,
+    split_seed: Annotated[int, typer.Option(help="Seed of the test split.")] = 0,
 ) -> None:
     """Pre-train a dual encoder on density images and their descriptions, without labels.
 
@@ -290,7 +373,9 @@ def pretrain(
     """
     from ..dataset import load_dataset
     from ..pretraining import ImageTextEncoder
+    from ..saved_model import check_new_folder
 
+    check_new_folder(out)
     loaded = load_dataset(dataset)
     rows, test = _held_out(loaded, test_fraction, split_seed)
     encoder = ImageTextEncoder(recipe)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from .common import DatasetArgument, console, progress_bar
+from .common import DatasetArgument, console, default_targets, progress_bar
 
 
 def sweep(
@@ -20,17 +20,24 @@ def sweep(
             help="What is varied: network, best, paper-table2, paper-table3, or a JSON file."
         ),
     ] = "network",
-    trials: Annotated[int, typer.Option(min=1, help="Finished in the end.")] = 20,
+    trials: Annotated[
+        int,
+        typer.Option(min=1, help="Trials that are finished in the end, earlier ones included."),
+    ] = 20,
     out: Annotated[
         Path | None,
         typer.Option(help="Run folder; goes on where it stopped. Default: runs/ and a name."),
     ] = None,
     target: Annotated[
-        list[str] | None, typer.Option(help="Column to predict; repeat for several.")
+        list[str] | None,
+        typer.Option(
+            help="Column to predict; repeat for several. Default: the paper's targets that the "
+            "dataset has, or else all of its own."
+        ),
     ] = None,
-    folds: Annotated[int, typer.Option(min=2, help="Of the training part.")] = 5,
-    split_seed: Annotated[int, typer.Option(help="Of the test split and the folds.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    folds: Annotated[int, typer.Option(min=2, help="Number of folds of the training part.")] = 5,
+    split_seed: Annotated[int, typer.Option(help="Seed of the test split and the folds.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the values that are drawn.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Trials at a time, a process each.")] = 1,
     scheduler: Annotated[
         str | None, typer.Option(help="Dask scheduler whose workers train: tcp://host:8786.")
@@ -49,6 +56,7 @@ def sweep(
 ) -> None:
     """Choose fields of a recipe with Optuna, on folds of the training part."""
     from ..dataset import load_dataset
+    from ..schema import TARGETS
     from ..search_space import SPACES, SearchSpace
     from ..sweep import BEST_RECIPE
     from ..sweep import sweep as run
@@ -56,8 +64,12 @@ def sweep(
     loaded = load_dataset(dataset)
     is_file = space not in SPACES and Path(space).suffix == ".json"
     chosen = SearchSpace.from_json(space) if is_file else SearchSpace.named(space)
-    if target:
-        chosen = chosen.with_targets(tuple(target))
+    targets = tuple(target or ())
+    if not targets and not chosen.has_targets:
+        targets = default_targets(loaded)
+        console.print(f"targets: {', '.join(targets)}")
+    if target or targets not in ((), tuple(TARGETS)):  # a space without targets has all of these
+        chosen = chosen.with_targets(targets)
     if out is None:
         text = f"{chosen.model_dump_json()}{loaded.fingerprint()}{folds}{split_seed}{seed}"
         out = Path("runs") / f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
