@@ -132,6 +132,17 @@ def test_what_is_no_space_is_an_error(tmp_path):
 # sweeps
 
 
+def test_a_hopeless_trial_is_given_up_after_a_fold(some: Dataset, tmp_path):
+    """Five trials learn; the sixth, far too fast, is worse than their median at once."""
+    drops = (0.0, 0.02, 0.04, 0.06, 0.08)
+    first = [{"rate": 1e-3, "dropout": drop, "batch": "small"} for drop in drops]
+    first.append({"rate": 1e-1, "dropout": 0.0, "batch": "large"})
+    space = SearchSpace.model_validate(CONTENT | {"first": first})
+    table = sweep(some, space, tmp_path / "run", 6, FOLDS).trials.set_index("number").sort_index()
+    assert table["state"].to_list() == ["complete"] * 5 + ["pruned"]
+    assert table["folds"].to_list() == [FOLDS] * 5 + [1]
+
+
 def test_the_first_trials_are_the_spaces(found):
     table = results(found)
     assert len(table) == 5 and list(table.index) == list(range(5))
