@@ -56,26 +56,27 @@ NOISE = {
 
 @pytest.fixture(scope="module")
 def predictions(dataset: Dataset) -> pd.DataFrame:
-    """Two repeats of five folds, all targets: mean and composition are real."""
-    return make_predictions(dataset)
+    """Two repeats of five folds, all targets: mean and composition are real. Each repeat has a
+    test part of its own, as in the experiments."""
+    return pd.concat([make_predictions(dataset, seed) for seed in range(REPEATS)])
 
 
-def make_predictions(dataset: Dataset, repeats: int = REPEATS) -> pd.DataFrame:
-    rng = np.random.default_rng(0)
-    train, test = split(dataset)
+def make_predictions(dataset: Dataset, seed: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    train, test = split(dataset, seed=seed)
     features = {
         name: baseline_features(name, dataset.densities) for name in ("mean", "composition")
     }
     ids = np.array(dataset.ids)
     found = []
-    for part in repeated_folds(dataset, FOLDS, repeats, indices=train):
+    for part in repeated_folds(dataset, FOLDS, 1, seed, indices=train):
         rows = {"train": part.train, "validation": part.validation, "test": test}
         for target in TARGETS:
             y = dataset.targets[target].to_numpy(float)
             known = part.train[~np.isnan(y[part.train])]
             said = {}
             for name, x in features.items():
-                model = make_baseline(name, part.repeat)
+                model = make_baseline(name, seed)
                 if name != "mean":
                     model[-1].set_params(n_estimators=5)
                 said[name, "", ""] = model.fit(x.iloc[known], y[known]).predict(x)
@@ -86,7 +87,7 @@ def make_predictions(dataset: Dataset, repeats: int = REPEATS) -> pd.DataFrame:
             for (model, extent, stage), values in said.items():
                 for name, where in rows.items():
                     where = where[~np.isnan(y[where])]
-                    keys = [part.repeat, part.fold, target, extent, model, stage, name]
+                    keys = [seed, part.fold, target, extent, model, stage, name]
                     columns = [*keys, ids[where], y[where], values[where]]
                     found.append(pd.DataFrame(dict(zip(scores.COLUMNS, columns, strict=True))))
     return pd.concat(found, ignore_index=True)
@@ -108,12 +109,13 @@ def test_answers_are_those_that_the_noise_was_made_for(answered):
         assert {a.target for a in found} == {target}
         helps = named(found, "text helps image")
         assert helps.verdict == "it depends"
-        assert "Yes: formula (RMSE " in helps.text and "It does harm: all (RMSE " in helps.text
-        assert "keywords" in helps.text.split("It does harm")[0]
+        assert "Yes: with the formula (RMSE " in helps.text
+        assert "It does harm: with the whole text (RMSE " in helps.text
+        assert "with keywords" in helps.text.split("It does harm")[0]
         image = named(found, "image helps text").comparisons.set_index("case")
         # keywords: image+text is as noisy as the text alone
-        assert image.loc["formula", "better"] and image.loc["all", "worse"]
-        assert not (image.loc["keywords", "better"] or image.loc["keywords", "worse"])
+        assert image.loc["with the formula", "better"] and image.loc["with the whole text", "worse"]
+        assert not image.loc["with keywords", ["better", "worse"]].any()
         assert named(found, "fine-tuning helps").verdict == "yes"
 
 
@@ -121,10 +123,42 @@ def test_what_is_uncertain_says_so(answered):
     """Same noise, so there is nothing to find: the answer must not find it."""
     for found in answered.values():
         text = named(found, "image helps text").text
-        said = re.search(r"No difference that 10 folds can show: keywords \((.*?)\)\.", text)
-        change, low, high = re.findall(r"[+−]?\d+(?=\N{NO-BREAK SPACE}%)", said.group(1))
+        said = re.search(
+            r"No difference that 10 folds can show: with keywords \((.*?)\); interval (.*?)\.", text
+        )
+        change, low, high = re.findall(r"[+−]?\d+(?=\N{NO-BREAK SPACE}%)", " ".join(said.groups()))
         values = [int(v.replace("−", "-")) for v in (low, change, high)]
         assert values == sorted(values) and values[0] < 0 < values[2]
+
+
+def test_no_is_said_where_no_interval_leaves_room_for_a_gain(predictions: pd.DataFrame, dataset):
+    """Networks that are composition's predictions with noise on top cannot help it."""
+    useless = predictions[predictions["target"] == "efermi"].reset_index(drop=True)
+    keys = ["repeat", "fold", "part", "material_id"]
+    composition = useless[useless["model"] == "composition"].set_index(keys)["predicted"]
+    network = ~useless["model"].isin(["mean", "composition"])
+    known = useless[keys].join(composition.rename("known"), on=keys)["known"]
+    noise = np.random.default_rng(0).normal(0, 3, len(useless))
+    useless.loc[network, "predicted"] = (known + noise)[network]
+    answer = named(answers.answer(useless, dataset.units)["efermi"], "either helps composition")
+    assert answer.verdict == "no", answer.text
+    assert answer.text.startswith("No gain of 5\N{NO-BREAK SPACE}% or more: ")
+    assert "intervals from " in answer.text
+    rest = answer.comparisons
+    assert (rest["low"] > -answers.SMALL * rest["baseline_rmse"]).all()
+
+
+def test_a_test_on_some_folds_knows_the_size_of_their_training_parts(predictions, dataset):
+    """Two of five folds: each network learned from all other folds, not from the one beside it."""
+    some = predictions[(predictions["fold"] < 2) & (predictions["repeat"] == 0)]
+    without = some[some["part"] != "train"]
+    tables = [
+        named(answers.answer(rows, dataset.units)["efermi"], "fine-tuning helps").comparisons
+        for rows in (some, without)
+    ]
+    wide = [table["high"] - table["low"] for table in tables]
+    # the variance of the mean difference: 1/2 + 1/4 against 1/2 + 1
+    assert np.allclose(wide[1] / wide[0], np.sqrt(1.5 / 0.75), rtol=0.02)
 
 
 def test_p_values_are_corrected_over_targets_and_pairs(answered):
@@ -171,7 +205,8 @@ def test_one_fold_answers_nothing(predictions: pd.DataFrame, dataset: Dataset):
 @pytest.fixture(scope="module")
 def table(predictions: pd.DataFrame) -> pd.DataFrame:
     tuned = predictions[predictions["stage"] != "head"]
-    return scores.beside_paper(scores.summary(tuned, resamples=200), "figure2")
+    ours = pd.concat([scores.summary(tuned, resamples=200), scores.average(tuned, resamples=200)])
+    return scores.beside_paper(ours, "figure2")
 
 
 def test_summary_has_mean_spread_and_interval_of_each_cell(predictions: pd.DataFrame):
@@ -184,7 +219,11 @@ def test_summary_has_mean_spread_and_interval_of_each_cell(predictions: pd.DataF
     folds = rows.groupby(["repeat", "fold"])[["true", "predicted"]]
     r2 = folds.apply(lambda frame: r2_score(frame["true"], frame["predicted"]))
     assert cell["r2"] == pytest.approx(r2.mean()) and cell["r2_std"] == pytest.approx(r2.std())
-    assert cell["rmse_low"] < cell["rmse"] < cell["rmse_high"] and cell["n"] == 61
+    assert cell["rmse_low"] < cell["rmse"] < cell["rmse_high"]
+    assert cell["n"] == rows["material_id"].nunique() and cell["repeats"] == REPEATS
+    assert cell["r2_run_std"] == pytest.approx(r2.groupby("repeat").mean().std())
+    one = scores.summary(predictions[predictions["repeat"] == 0], resamples=10)
+    assert one["r2_run_std"].isna().all() and (one["repeats"] == 1).all()
 
 
 def test_ours_stands_beside_the_papers(table: pd.DataFrame):
@@ -202,7 +241,10 @@ def test_ours_stands_beside_the_papers(table: pd.DataFrame):
     assert average.loc[("text", "formula"), "paper_r2"] == 0.72
     mine = table[(table["part"] == "validation") & (table["target"] != "average")]
     mine = mine[(mine["model"] == "text") & (mine["extent"] == "formula")]
-    assert average.loc[("text", "formula"), "r2"] == pytest.approx(mine["r2"].mean())
+    cell = average.loc[("text", "formula")]
+    assert cell["r2"] == pytest.approx(mine["r2"].mean())
+    assert 0 < cell["r2_std"] < mine["r2_std"].max() and cell["folds"] == REPEATS * FOLDS
+    assert cell["r2_low"] < cell["r2"] < cell["r2_high"] and np.isnan(cell["rmse"])
 
 
 def test_trials_stand_beside_trials(predictions: pd.DataFrame):
@@ -242,7 +284,8 @@ def test_dots_parity_and_learning_curves(table: pd.DataFrame, predictions: pd.Da
     figure = plots.parity(predictions, "efermi", "eV", rows)
     assert [a.get_title(loc="left") for a in figure.axes] == ["image+text (formula)", "composition"]
     points = [len(c.get_offsets()) for c in figure.axes[0].collections]
-    assert points == [344, 61]
+    held_out = predictions[predictions["target"] == "efermi"].groupby("part")["material_id"]
+    assert points == held_out.nunique()[["validation", "test"]].tolist()
     epochs = pd.DataFrame({"epoch": range(5), "r2": np.linspace(0, 0.8, 5), "watched": 0.1})
     history = pd.concat(
         [
@@ -251,7 +294,8 @@ def test_dots_parity_and_learning_curves(table: pd.DataFrame, predictions: pd.Da
         ]
     )
     axes = plots.learning_curves(history, "r2").axes[0]
-    assert [line.get_xdata().tolist() for line in axes.lines] == [[1, 2, 3, 4, 5]] * 2
+    assert [line.get_xdata().tolist() for line in axes.lines] == [[1, 2, 3, 4, 5]] * 3
+    assert np.allclose(axes.lines[2].get_ydata(), epochs["r2"])  # the mean over folds
     with pytest.raises(RhosightError, match="the history has no 'rmse'"):
         plots.learning_curves(history, "rmse")
 
@@ -293,13 +337,15 @@ def test_architecture_is_that_of_the_live_model():
 
 def test_exhibits_are_saved_in_all_formats(table: pd.DataFrame, tmp_path: Path):
     some = table[(table["target"] == "efermi") & (table["part"] == "test")]
-    exhibit = Exhibit("figure2", "Scores", table, plots.dots(some))
+    exhibit = Exhibit("figure2", "Scores", table, plots.dots(some), "Half the % said.")
     paths = exhibit.save(tmp_path / "a")
     assert [p.suffix for p in paths] == [".csv", ".tex", ".png", ".svg", ".pdf"]
     assert len(pd.read_csv(paths[0])) == len(table)
-    assert (
-        r"\caption{Figure 2 of arXiv" in paths[1].read_text() and r"r2\_std" in paths[1].read_text()
-    )
+    latex = paths[1].read_text(encoding="utf-8")
+    assert latex.count(r"\begin{longtable}") == 4  # a target each, and their average
+    assert r"made anew: bulk modulus, R$^2$ / RMSE (GPa). Half the \% said.} \label" in latex
+    row = next(line for line in latex.splitlines() if line.startswith("text (all) & "))
+    assert re.fullmatch(r"text \(all\)( & 0\.\d\d±0\.\d\d /[\d.]+ & [\d.]+ /[\d.]+){2} \\\\", row)
     again = exhibit.save(tmp_path / "b")
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(paths, again, strict=True))
     with pytest.raises(RhosightError, match="no format 'gif'"):
@@ -316,6 +362,8 @@ def page(
         "weights": "EfficientNet-Lite0 and all-MiniLM-L6-v2",
         "deviations": {"image model": "trained once"},
         "recipe": Recipe().model_dump(mode="json"),
+        "clip": Recipe(modality="clip").model_dump(mode="json"),
+        "hardware": {"processor": "a fast one"},
         "command": "rhosight reproduce figure2",
         "versions": {"torch": "2.9"},
     }
@@ -337,6 +385,12 @@ def test_report_says_what_a_reader_asks(page: Path, answered):
     assert "preset offline" in text and "EfficientNet-Lite0 and all-MiniLM-L6-v2" in text
     assert "Image model: trained once" in text
     assert "Each first trains its readout of four dense layers" in text
+    assert "CLIP: a dual encoder of tf_efficientnet_lite0 and all-MiniLM-L6-v2, which" in text
+    counts = re.search(r"In each of 2 repeats a test part of ([\d to]+) materials", text)
+    assert {int(n) for n in counts.group(1).split(" to ")} <= {60, 61, 62}
+    assert "composition (Magpie statistics of the elements, volume per atom" in text
+    assert "{'" not in text and "pretraining epochs: " in text and "a fast one" in text
+    assert re.search(r"\d\.\d\d to \d\.\d\d runs ± \d\.\d\d", text)
     for key in ("massa2024transfer", "tan2019efficientnet", "wang2020minilm"):
         assert key in text
     assert "szegedy2016rethinking" not in text  # did not take part

@@ -175,6 +175,36 @@ def test_records_say_what_a_folder_holds(finished) -> None:
     assert settings.empty
 
 
+def test_two_runs_side_by_side(tmp_path, monkeypatch) -> None:
+    from typer.testing import CliRunner
+
+    from rhosight.cli import app
+
+    keys = {"target": "efermi", "extent": "all", "model": "text", "stage": "fine-tuning"}
+    for name, r2, rmse in (("one", 0.811, 1.5), ("other", 0.874, 1.25)):
+        (tmp_path / name / "jobs").mkdir(parents=True)
+        (tmp_path / name / "settings.json").write_text(json.dumps({"repeats": len(name)}))
+        rows = [
+            keys | {"part": "train", "r2": 0.1 * len(name), "rmse": 1.0},
+            keys | {"part": "validation", "r2": r2, "rmse": rmse},
+            keys | {"part": "test", "r2": 0.9, "rmse": 1.0},
+            keys | {"part": "test", "target": "average", "r2": 0.5, "rmse": None},
+        ]
+        pd.DataFrame(rows).to_csv(tmp_path / name / "figure2.csv", index=False)
+    settings, scores = compare_runs(tmp_path / "one", tmp_path / "other")
+    assert settings.to_dict("records") == [{"setting": "repeats", "one": "3", "other": "5"}]
+    assert len(scores) == 3 and "train" not in set(scores["part"])
+    changed = scores[scores["part"] == "validation"].iloc[0]
+    assert changed["r2_change"] == pytest.approx(0.063) and changed["rmse_change"] == -0.25
+    monkeypatch.setenv("COLUMNS", "120")
+    shown = CliRunner().invoke(
+        app, ["runs", "compare", *(str(tmp_path / n) for n in ("one", "other"))]
+    )
+    assert "2 of 3 cells agree" in shown.output
+    row = next(line for line in shown.output.splitlines() if line.strip().startswith("text (all)"))
+    assert row.split() == ["text", "(all)", "validation", "0.81", "0.87", "+0.06", "1.5", "1.25"]
+
+
 def test_results_outlive_new_fields_of_the_recipe(finished, tmp_path) -> None:
     """A folder of an earlier version: recipes without a field of today, another name."""
     shutil.copytree(finished / "jobs", tmp_path / "jobs")
@@ -213,6 +243,10 @@ def test_kept_results_are_taken_up_elsewhere(finished, tmp_path) -> None:
     for name in names:
         one, other = (result.exhibits[name].table for result in (again, there))
         pd.testing.assert_frame_equal(one, other, rtol=1e-5)
+    with pytest.raises(RhosightError, match=r"packed here; `rhosight reproduce all --write"):
+        list_jobs(tmp_path / "kept")
+    report = (tmp_path / "kept" / "report.html").read_bytes()
+    assert report == (finished / "report.html").read_bytes()
     shutil.rmtree(next(folder.folder.glob("*-r0-*")))
     publish(there, tmp_path / "kept")
     assert take_up(tmp_path / "kept", JobFolder(tmp_path / "third")) == 4, "what was kept stays"
@@ -228,9 +262,13 @@ def published_settings(folder: Path) -> None:
 
 def test_readme_gets_its_table_from_published_results(finished, tmp_path) -> None:
     target, model = "efermi", {"extent": "all", "model": "image+text", "stage": "fine-tuning"}
-    scores = {"r2": 0.91, "r2_std": 0.02, "paper_r2": 0.8}
+    scores = {"r2": 0.91, "r2_std": 0.02, "paper_r2": 0.8, "folds": 10, "repeats": 2}
     rows = [model | scores | {"target": target, "part": part} for part in ("validation", "test")]
     pd.DataFrame(rows).to_csv(tmp_path / "figure2.csv", index=False)
+    clip = {"model": "clip", "trial": "mean", "folds": 15, "repeats": 3}
+    pd.DataFrame([row | clip for row in rows]).to_csv(tmp_path / "table1.csv", index=False)
+    said = {"target": target, "question": "Does it help?", "verdict": "partly", "text": "So so."}
+    pd.DataFrame([said]).to_csv(tmp_path / "answers.csv", index=False)
     published_settings(tmp_path)
     readme = tmp_path / "README.md"
     readme.write_text(f"# a\n{BEGIN}\nbefore\n{END}\nb\n")
@@ -239,6 +277,9 @@ def test_readme_gets_its_table_from_published_results(finished, tmp_path) -> Non
     assert text.startswith("# a\n") and text.endswith(f"{END}\nb\n") and "before" not in text
     row = "| image+text (`all`) | 0.91 ± 0.02, 0.91 ± 0.02 (*paper* 0.80, 0.80) |"
     assert row in text.splitlines()
+    assert "over 10 folds (2 repeats)" in text
+    assert any(line.startswith("| clip (`all`), 15 folds | 0.91") for line in text.splitlines())
+    assert "| Does it help? | partly |" in text.splitlines()
     assert not insert(readme, tmp_path)
     readme.write_text("no markers")
     with pytest.raises(RhosightError, match="no <!-- results: begin -->"):
@@ -252,6 +293,18 @@ def test_the_readme_and_the_committed_results_agree() -> None:
     text = (root / "README.md").read_text(encoding="utf-8")
     table = text.split(BEGIN)[1].split(END)[0].strip()
     assert table == markdown(root / "docs" / "results")
+
+
+def test_no_exhibit_of_another_run_stays_beside_new_ones(finished, tmp_path) -> None:
+    """One settings.json speaks of all that is kept."""
+    both = reproduce(["figure6", "figure7"], tiny_plan(), finished)
+    publish(both, tmp_path)
+    one = reproduce(["figure6"], tiny_plan(), finished)
+    before = (tmp_path / "settings.json").read_bytes()
+    with pytest.raises(RhosightError, match="holds figure7 of another run"):
+        publish(one, tmp_path)
+    assert (tmp_path / "settings.json").read_bytes() == before
+    publish(both, tmp_path)
 
 
 @pytest.mark.slow

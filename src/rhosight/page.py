@@ -127,12 +127,12 @@ def links(text: str) -> Markup:
     return Markup(html)
 
 
-def significant(value: float, digits: int = 3) -> str:
+def significant(value: float, digits: int = 3, spread: float = np.nan) -> str:
     """A size, such as an error, to so many digits, and to as many decimals at most."""
     if not np.isfinite(value):
         return "–"
     decimals = digits - 1 - int(np.floor(np.log10(abs(value)))) if value else digits
-    return number(value, int(np.clip(decimals, 0, digits)))
+    return number(value, int(np.clip(decimals, 0, digits)), spread)
 
 
 def percent(share: float) -> str:
@@ -147,6 +147,8 @@ def setting(value: Any) -> str:
         return {None: "none", True: "yes", False: "no"}[value]
     if isinstance(value, dict) and "window" in value:
         return channel_words(value)
+    if isinstance(value, dict):
+        return "; ".join(f"{key.replace('_', ' ')}: {setting(v)}" for key, v in value.items())
     if not isinstance(value, list | tuple):
         return f"{value:g}" if isinstance(value, float) else str(value)
     parts = [setting(part) for part in value]

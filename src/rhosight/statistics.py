@@ -231,6 +231,7 @@ def compare(
     model: str,
     baseline: str | Mapping[str, str],
     alpha: float = 0.05,
+    ratio: float | None = None,
 ) -> pd.DataFrame:
     """Is a model better than a baseline? Corrected resampled t-test on the RMSE of each fold.
 
@@ -251,6 +252,9 @@ def compare(
         The other's name, or one for each target, as :func:`rhosight.baselines.strongest` finds it.
     alpha
         Level of significance; intervals have a confidence of 1 − alpha.
+    ratio
+        Materials in the validation part over materials in the training part. By default the folds
+        of a repeat are all that there are, and each trains on the others.
 
     Returns
     -------
@@ -268,7 +272,11 @@ def compare(
     for target in predictions["target"].drop_duplicates():
         other = baseline if isinstance(baseline, str) else baseline.get(target, "")
         here = predictions[predictions["target"] == target]
-        rows[target] = {"model": model, "baseline": other, **_paired(here, model, other, alpha)}
+        rows[target] = {
+            "model": model,
+            "baseline": other,
+            **_paired(here, model, other, alpha, ratio),
+        }
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index.name = "target"
     table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"].to_numpy(dtype=float)))
@@ -339,7 +347,9 @@ def _pooled(
     return result | {"n": len(true)}
 
 
-def _paired(predictions: pd.DataFrame, model: str, baseline: str, alpha: float) -> dict[str, float]:
+def _paired(
+    predictions: pd.DataFrame, model: str, baseline: str, alpha: float, ratio: float | None
+) -> dict[str, float]:
     target = predictions["target"].iloc[0]
     keys = ["repeat", "fold", "material_id"]
     tables = []
@@ -354,8 +364,9 @@ def _paired(predictions: pd.DataFrame, model: str, baseline: str, alpha: float) 
             "cross-validate both with the same seed, repeats and groups"
         )
     mine, other = (fold_scores(table) for table in tables)
-    everything = mine.groupby("repeat")["n"].transform("sum")
-    ratio = float((mine["n"] / (everything - mine["n"])).mean())
+    if ratio is None:
+        everything = mine.groupby("repeat")["n"].transform("sum")
+        ratio = float((mine["n"] / (everything - mine["n"])).mean())
     differences = (mine["rmse"] - other["rmse"]).to_numpy()
     t, p, error = corrected_t_test(differences, ratio)
     mean, half = differences.mean(), student.ppf(1 - alpha / 2, len(differences) - 1) * error

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from ..experiments import Exhibit
 
+SEEN = 0.005
+"""Scores that differ by less look the same in tables."""
+
 NUMBERS = ("table1", "table2", "table3", *(f"figure{n}" for n in range(1, 10)))
 
 Experiment = StrEnum("Experiment", ["all", *NUMBERS])
@@ -55,8 +58,9 @@ def reproduce(
         typer.Option(help="Keep results there, and go on from those kept, as in docs/results."),
     ] = None,
     log: Annotated[Log | None, typer.Option(help="Losses and scores of every epoch.")] = None,
-    dask: Annotated[
-        str | None, typer.Option(help="Address of a Dask scheduler whose workers run the jobs.")
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Dask scheduler whose workers run the jobs: tcp://host:8786."),
     ] = None,
 ) -> None:
     """Run tables and figures of the paper, with its own figures beside.
@@ -66,17 +70,19 @@ def reproduce(
     from ..dataset import load_dataset
     from ..experiments import EXPERIMENTS, JobFolder, Plan, preset_named
     from ..experiments import reproduce as run
-    from ..experiments.published import publish, take_up
+    from ..experiments.published import publish, require_all, take_up
 
     wanted = {experiment.value for experiment in experiments}
     names = [name for name in EXPERIMENTS if name in wanted or "all" in wanted]
+    if write:
+        require_all(write, names)
     plan = Plan.of(load_dataset(dataset), preset_named(preset.value), repeats, only_folds)
     console.print(f"run folder: {out}", highlight=False)
     command = shlex.join(["rhosight", *sys.argv[1:]])
     if write and (count := take_up(write, JobFolder(out))):
         console.print(f"{count} finished jobs come from {write}", highlight=False)
     with progress_bar() as progress:
-        result = run(names, plan, out, progress, command, log and log.value, dask)
+        result = run(names, plan, out, progress, command, log and log.value, scheduler)
     if write:
         publish(result, write)
     for exhibit in result.exhibits.values():
@@ -90,49 +96,28 @@ def reproduce(
 
 def _tables(exhibit: Exhibit) -> Iterator[Table]:
     """An exhibit for the terminal: of scores, one table a target with the paper's beside ours."""
-    from ..experiments.scores import row_name
-
-    frame, heading = exhibit.table, f"{exhibit.heading}: {exhibit.title}"
-    if not {"r2", "rmse", "part", "paper_r2"} <= set(frame):
-        rows = 12  # the rest is in the CSV file
+    heading = f"{exhibit.heading}: {exhibit.title}"
+    if not exhibit.has_scores:
+        frame, rows = exhibit.table, 12  # the rest is in the CSV file
         more = f" (first {rows} of {len(frame)} rows)" if len(frame) > rows else ""
         yield frame_table(frame.head(rows), heading + more)
         return
-    keys = [key for key in ("trial", "model", "extent", "stage") if key in frame]
-    parts = [part for part in ("validation", "test") if part in set(frame["part"])]
-    for target, rows in frame.groupby("target", sort=False):
-        unit = next(iter(rows["rmse_unit"].dropna()), "")
-        title = f"{heading}\n{target}: R²/RMSE{f' ({unit})' if unit else ''}"
-        table = Table(
-            title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False
-        )
-        table.add_column("model", no_wrap=True)
-        for part in parts:
-            table.add_column(part, justify="right", overflow="fold")
-            table.add_column("paper", justify="right", style="dim", overflow="fold")
-        for values, cells in rows.groupby(keys, sort=False):
-            trial, name = values[:-3], row_name(*values[-3:])
-            shown = cells.set_index("part")
-            scores = []
-            for part in parts:
-                row = shown.loc[part] if part in shown.index else None
-                scores += ["", ""] if row is None else [_score(row), _printed(row)]
-            run = [value for value in trial if value not in ("", "mean")]  # the mean of all runs
-            table.add_row(", ".join([*run, name]), *scores)
-        yield table
+    for title, frame in exhibit.score_tables().items():
+        yield score_table(frame, f"{heading}\n{title}")
 
 
-def _score(row: pd.Series) -> str:
-    spread = "" if row["r2_std"] != row["r2_std"] else f"±{row['r2_std']:.2f}"
-    rmse = "" if row["rmse"] != row["rmse"] else f" /{row['rmse']:.3g}"
-    return f"{row['r2']:.2f}{spread}{rmse}"
-
-
-def _printed(row: pd.Series) -> str:
-    if row["paper_r2"] != row["paper_r2"]:
-        return ""
-    rmse = "" if row["paper_rmse"] != row["paper_rmse"] else f"/{row['paper_rmse']:.3g}"
-    return f"{row['paper_r2']:.2f}{rmse}"
+def score_table(frame: pd.DataFrame, title: str) -> Table:
+    """Cells of text, narrow: a name, then numbers."""
+    table = Table(
+        title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False
+    )
+    table.add_column(str(frame.columns[0]), no_wrap=True)
+    for name in frame.columns[1:]:
+        style = "dim" if name == "paper" else ""
+        table.add_column(str(name), justify="right", style=style, overflow="fold")
+    for row in frame.itertuples(index=False):
+        table.add_row(*row)
+    return table
 
 
 runs = typer.Typer(help="What a run folder of `rhosight reproduce` holds.", no_args_is_help=True)
@@ -185,10 +170,40 @@ def runs_compare(
 ) -> None:
     """Two run folders side by side: settings that differ, and the scores of both."""
     from ..experiments.records import compare_runs
+    from ..page import words
 
     settings, scores = compare_runs(one, other)
+    console.print(f"one: {one}\nother: {other}", highlight=False)
     console.print(frame_table(settings, "settings that differ"))
-    console.print(frame_table(scores, f"one: {one}; other: {other}"))
+    if scores.empty:
+        console.print("no scores that both have")
+        return
+    alike = (scores["r2_change"].abs() < SEEN) & ~(
+        scores["rmse_change"].abs() > SEEN * scores["rmse_one"]
+    )
+    console.print(
+        f"{alike.sum()} of {len(scores)} cells agree to within {SEEN} (R², and share of RMSE)",
+        highlight=False,
+    )
+    for (exhibit, target), cells in scores[~alike].groupby(["exhibit", "target"], sort=False):
+        console.print(score_table(_side_by_side(cells), f"{exhibit}: {words(target)}"))
+
+
+def _side_by_side(cells: pd.DataFrame) -> pd.DataFrame:
+    """Scores of two runs as text."""
+    import pandas as pd
+
+    from ..experiments.scores import row_name
+
+    rows = []
+    for row in cells.itertuples(index=False):
+        name = row_name(row.model, row.extent, row.stage)
+        trial = getattr(row, "trial", "")
+        r2 = [f"{row.r2_one:.2f}", f"{row.r2_other:.2f}", f"{row.r2_change:+.2f}"]
+        rmse = [_cell(row.rmse_one), _cell(row.rmse_other)]
+        rows.append([f"{trial}, {name}" if trial else name, row.part, *r2, *rmse])
+    columns = ["model", "part", "R² one", "other", "change", "RMSE one", "other"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def frame_table(frame: pd.DataFrame, title: str) -> Table:

@@ -16,15 +16,20 @@ import pandas as pd
 from scipy.stats import t as student
 
 from ..errors import RhosightError
-from ..page import percent, significant
+from ..page import NBSP, percent, significant
 from ..statistics import PREDICTION_COLUMNS, compare, holm
 from .scores import EXTENTS, checked, row_name
 
 ALPHA = 0.05
 
-COMPOSITION = "composition"  # the baseline that knows the elements, not the density
+SMALL = 0.05
+"""A gain of a smaller share of the RMSE is none that matters."""
 
-Verdict = Literal["yes", "partly", "it depends", "partly worse", "worse", "uncertain", "not run"]
+COMPOSITION = "composition"  # the baseline that knows elements and cell, not the density
+
+Verdict = Literal[
+    "yes", "partly", "it depends", "partly worse", "worse", "no", "uncertain", "not run"
+]
 Pair = tuple[str, str, str]  # short name; keys of the model with what may help, and without
 
 
@@ -70,8 +75,9 @@ class Answer:
         Which.
     verdict
         "yes" or "worse" if all pairs survive the test that way; "partly" or "partly worse" if some
-        do and the others show nothing; "it depends" if some do each way; "uncertain" if none does;
-        "not run" if there is no pair.
+        do and the others show nothing; "it depends" if some do each way; if none does, "no" where
+        the intervals of all leave room for gains below :data:`SMALL` only, and "uncertain"
+        elsewhere; "not run" if there is no pair.
     text
         The answer in a sentence or two, numbers included.
     comparisons
@@ -97,7 +103,8 @@ def answer(
     ----------
     predictions
         With :data:`rhosight.experiments.scores.COLUMNS`; the validation part counts, in which every
-        material is predicted once in each repeat by a model that has not learned from it.
+        material is predicted once in each repeat by a model that has not learned from it. If the
+        training part is there, too, tests know its size though not all folds were run.
     units
         Target → unit.
     alpha
@@ -114,6 +121,7 @@ def answer(
         If a column is missing, or there is no validation part.
     """
     held_out = checked(predictions)
+    ratio = _validation_over_training(predictions)
     held_out = held_out[held_out["part"] == "validation"]
     if held_out.empty:
         raise RhosightError("predictions: no validation part; run the cross-validation first")
@@ -121,11 +129,22 @@ def answer(
     targets = list(held_out["target"].unique())
     found: dict[str, list[Answer]] = {target: [] for target in targets}
     for question, pairs in zip(QUESTIONS, _PAIRS, strict=True):
-        table = _compared(held_out, pairs, question.name == "either helps composition", alpha)
+        table = _compared(
+            held_out, pairs, question.name == "either helps composition", alpha, ratio
+        )
         for target in targets:
             mine = table[table["target"] == target] if len(table) else table
             found[target].append(_said(target, question, mine, units.get(target, "")))
     return found
+
+
+def _validation_over_training(predictions: pd.DataFrame) -> float | None:
+    """Materials of a validation part over those that its models learned from, if they are there."""
+    keys = ["model", "extent", "stage", "target", "repeat", "fold"]
+    counts = predictions.groupby([*keys, "part"]).size().unstack("part")
+    if not {"train", "validation"} <= set(counts):
+        return None
+    return float((counts["validation"] / counts["train"]).mean())
 
 
 def _keys(table: pd.DataFrame) -> pd.Series:
@@ -143,14 +162,21 @@ def _image(there: set[str], extent: str) -> str:
     return own if own in there else _key("image")
 
 
+_WITH = {
+    "formula": "with the formula",
+    "keywords": "with keywords",
+    "all": "with the whole text",
+}  # extent → how a case of it is called
+
+
 def _text_helps_image(there: set[str]) -> Iterator[Pair]:
     for extent in EXTENTS:
-        yield extent, _key("image+text", extent), _image(there, extent)
+        yield _WITH[extent], _key("image+text", extent), _image(there, extent)
 
 
 def _image_helps_text(there: set[str]) -> Iterator[Pair]:
     for extent in EXTENTS:
-        yield extent, _key("image+text", extent), _key("text", extent)
+        yield _WITH[extent], _key("image+text", extent), _key("text", extent)
 
 
 def _against_composition(there: set[str]) -> Iterator[Pair]:
@@ -188,6 +214,7 @@ def _compared(
     pairs: Callable[[set[str]], Iterator[Pair]],
     blended: bool,
     alpha: float,
+    ratio: float | None,
 ) -> pd.DataFrame:
     """All pairs that were run, tested on all targets, corrected together."""
     there = set(predictions["model"].unique())
@@ -203,7 +230,7 @@ def _compared(
             continue
         if blended:
             mine = blend(mine, other)
-        table = compare(pd.concat([mine, other]), a, b, alpha).reset_index()
+        table = compare(pd.concat([mine, other]), a, b, alpha, ratio).reset_index()
         names = {"model": row_name(*a.split("|")), "baseline": row_name(*b.split("|"))}
         if blended:
             names["model"] = f"{names['baseline']} blended with {names['model']}"
@@ -253,35 +280,37 @@ def _said(target: str, question: Question, table: pd.DataFrame, unit: str) -> An
     rest = table[~(table["better"] | table["worse"])]
     parts = [(question.better, better), (question.worse, worse)]
     sentences = [f"{start}: {_cases(rows, unit)}." for start, rows in parts if len(rows)]
+    verdict = _verdict(better, worse, rest)
     if len(rest):
         start = f"No difference that {int(table['folds'].min())} folds can show"
-        sentences.append(f"{start}: {_cases(rest, unit, uncertain=True)}.")
-    return Answer(
-        target, question, _verdict(len(better), len(worse), len(rest)), " ".join(sentences), table
-    )
+        if verdict == "no":
+            start = f"No gain of {100 * SMALL:.0f}{NBSP}% or more"
+        low, high = (rest[end] / rest["baseline_rmse"] for end in ("low", "high"))
+        reach = f"from {percent(low.min())} to {percent(high.max())}"
+        intervals = "intervals" if len(rest) > 1 else "interval"
+        sentences.append(f"{start}: {_cases(rest)}; {intervals} {reach}.")
+    return Answer(target, question, verdict, " ".join(sentences), table)
 
 
-def _verdict(better: int, worse: int, rest: int) -> Verdict:
-    if better and worse:
+def _verdict(better: pd.DataFrame, worse: pd.DataFrame, rest: pd.DataFrame) -> Verdict:
+    if len(better) and len(worse):
         return "it depends"
-    if better:
-        return "partly" if rest else "yes"
-    if worse:
-        return "partly worse" if rest else "worse"
-    return "uncertain"
+    if len(better):
+        return "partly" if len(rest) else "yes"
+    if len(worse):
+        return "partly worse" if len(rest) else "worse"
+    return "no" if (rest["low"] > -SMALL * rest["baseline_rmse"]).all() else "uncertain"
 
 
-def _cases(rows: pd.DataFrame, unit: str, uncertain: bool = False) -> str:
-    """The pairs by their short names, the largest difference first; of that one, more."""
+def _cases(rows: pd.DataFrame, unit: str = "") -> str:
+    """The pairs by their short names, the largest difference first; of that one, if there is a
+    unit, the errors."""
     rows = rows.reindex(rows["relative"].abs().sort_values(ascending=False).index)
     said = []
     for row in rows.itertuples():
         numbers = percent(row.relative)
-        if uncertain and not said:
-            low, high = (percent(end / row.baseline_rmse) for end in (row.low, row.high))
-            numbers += f", between {low} and {high}"
-        elif not said:
-            numbers = f"RMSE {significant(row.baseline_rmse)} → {significant(row.rmse)} {unit}, "
-            numbers += percent(row.relative)
+        if unit and not said:
+            errors = f"RMSE {significant(row.baseline_rmse)} → {significant(row.rmse)} {unit}"
+            numbers = f"{errors}, {numbers}"
         said.append(f"{row.case} ({numbers})")
     return "; ".join(said)

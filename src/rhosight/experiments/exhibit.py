@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ..errors import RhosightError
+from ..page import NBSP, number, significant, words
 from ..runs import replacing
+from .paper import as_printed
+from .scores import row_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +43,7 @@ class Exhibit:
     figure
         The picture, if there is one.
     note
-        How it differs from the paper's, and with which weights it was made.
+        How it differs from the paper's, and with which preset it was made.
     """
 
     name: str
@@ -54,6 +57,35 @@ class Exhibit:
         """The name as the paper writes it, such as "Figure 2"."""
         word, number = re.fullmatch(r"([a-z]+)(\d+)", self.name).groups()
         return f"{word.capitalize()} {number}"
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether its table has ours and the paper's scores by part."""
+        return {"target", "part", "r2", "rmse", "paper_r2"} <= set(self.table)
+
+    def score_tables(self) -> dict[str, pd.DataFrame]:
+        """Its scores as one would print them: what a table shows → its cells as text.
+
+        Rows are models; columns ``model`` and, of the validation and the test part, ours (R² ±
+        standard deviation / RMSE) and the paper's.
+        """
+        table, found = self.table, {}
+        keys = [key for key in ("trial", "model", "extent", "stage") if key in table]
+        parts = [part for part in ("validation", "test") if part in set(table["part"])]
+        for target, cells in table.groupby("target", sort=False):
+            rows = []
+            for values, shown in cells.groupby(keys, sort=False):
+                # the mean of all runs goes without saying
+                names = [v for v in values[:-3] if v not in ("", "mean")] + [row_name(*values[-3:])]
+                by_part = shown.set_index("part")
+                there = [by_part.loc[p] if p in by_part.index else None for p in parts]
+                texts = [text for row in there for text in (_ours(row), _printed(row))]
+                rows.append([", ".join(names), *texts])
+            unit = next(iter(cells["rmse_unit"].dropna()), "")
+            title = f"{words(target)}, R²{f' / RMSE ({unit})' if unit else ''}"
+            columns = ["model", *(name for part in parts for name in (part, "paper"))]
+            found[title] = pd.DataFrame(rows, columns=columns)
+        return found
 
     def save(
         self,
@@ -75,6 +107,10 @@ class Exhibit:
             raise RhosightError(f"{self.name}: no format {min(unknown)!r}; choose from {known}")
         folder = Path(folder)
         paths = []
+        if self.figure is not None and set(formats) & set(FIGURE_FORMATS):
+            # once for all files: laying it out takes longer than drawing it
+            self.figure.draw_without_rendering()
+            self.figure.set_layout_engine("none")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for kind in formats:
@@ -90,7 +126,8 @@ class Exhibit:
 
     def _write(self, path: Path, kind: str) -> None:
         if kind == "csv":
-            self.table.to_csv(path, index=False)
+            # more digits than any machine agrees on with another would be no result
+            self.table.to_csv(path, index=False, float_format="%.6g")
         elif kind == "tex":
             path.write_text(self._latex(), encoding="utf-8")
         else:
@@ -105,12 +142,39 @@ class Exhibit:
                 path.write_text(text, encoding="utf-8")
 
     def _latex(self) -> str:
-        """For a document with the package booktabs."""
-        return self.table.to_latex(
+        """For a document with the packages booktabs and longtable."""
+        title = f"{self.heading} of arXiv:2401.09301, made anew"
+        if not self.has_scores:
+            return self._longtable(self.table, f"{title}.", self.name)
+        tables = self.score_tables().items()
+        return "\n".join(
+            self._longtable(
+                table, f"{title}: {what}. {self.note}".rstrip(), f"{self.name}-{number}"
+            )
+            for number, (what, table) in enumerate(tables, start=1)
+        )
+
+    def _longtable(self, table: pd.DataFrame, caption: str, label: str) -> str:
+        return table.to_latex(
             index=False,
             escape=True,
             float_format="%.4g",
             na_rep="--",
-            caption=f"{self.heading} of arXiv:2401.09301, made anew.",
-            label=f"tab:{self.name}",
+            longtable=True,
+            caption=caption.replace("R²", "R$^2$").replace("%", r"\%").replace("#", r"\#"),
+            label=f"tab:{label}",
         )
+
+
+def _ours(row: pd.Series | None) -> str:
+    if row is None or pd.isna(row["r2"]):
+        return ""
+    r2 = number(row["r2"], 2, row["r2_std"]).replace(NBSP, "")
+    return r2 if pd.isna(row["rmse"]) else f"{r2} /{significant(row['rmse'])}"
+
+
+def _printed(row: pd.Series | None) -> str:
+    if row is None or pd.isna(row["paper_r2"]):
+        return ""
+    r2 = number(row["paper_r2"], 2)
+    return r2 if pd.isna(row["paper_rmse"]) else f"{r2} /{as_printed(row['paper_rmse'])}"

@@ -291,7 +291,7 @@ class JobFolder:
             draft.write_text(json.dumps(job.basis, indent=1), encoding="utf-8")
 
         def report(text: str, *values: Any) -> None:
-            fold = f"repeat {job.split.repeat}, fold {job.split.fold + 1}"
+            fold = f"repeat {job.split.repeat + 1}, fold {job.split.fold + 1}"
             progress(f"{place} ({fold}): {text}", *values)
 
         started, used = time.monotonic(), time.process_time()

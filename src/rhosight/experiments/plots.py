@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
@@ -231,7 +232,7 @@ def learning_curves(history: pd.DataFrame, metric: str = "watched", title: str =
     ----------
     history
         One row an epoch: repeat, fold, extent, model, stage, epoch (from 0), and the metric; one
-        panel a model, extent and stage (and trial), one line a fold.
+        panel a model, extent and stage (and trial), one thin line a fold, and their mean.
     metric
         Column: ``"r2"``, ``"rmse"`` (of standardised labels), or the losses ``"watched"``, with
         which ``"train"`` is drawn, dashed.
@@ -245,19 +246,24 @@ def learning_curves(history: pd.DataFrame, metric: str = "watched", title: str =
     groups = list(history.groupby(keys, sort=False))[:_MOST_CURVES]
     wide = min(3, len(groups))
     high = -(-len(groups) // wide)
+    lines = [("watched", SECOND, "-"), ("train", FIRST, "--")]
+    lines = [line for line in lines if line[0] in history] if metric == "watched" else []
     with page_style(title):
-        figure = Figure(figsize=(3.2 * wide, 2.5 * high + 0.3), layout="constrained")
+        # one panel alone is as wide as its title
+        size = max(3.2 * wide, 5.2), 2.5 * high + 0.6
+        figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(high, wide, squeeze=False, sharey=True).ravel()
         for axes in panels[len(groups) :]:
             axes.remove()
         for axes, (values, frame) in zip(panels, groups, strict=False):
-            styles = ((0, ()), (0, (4, 1.5)), (0, (1, 1)), (0, (6, 1, 1, 1)), (0, (3, 1, 1, 1)))
-            for (_, fold), curve in frame.groupby(["repeat", "fold"]):
-                epoch = curve["epoch"].to_numpy() + 1
-                if metric == "watched" and "train" in curve:
-                    axes.plot(epoch, curve["train"], color=FIRST, linewidth=0.8, linestyle="--")
-                look = {"color": SECOND, "linewidth": 1.0, "linestyle": styles[fold % len(styles)]}
-                axes.plot(epoch, curve[metric], **look)
+            for column, colour, style in lines or [(metric, SECOND, "-")]:
+                look: dict[str, Any] = {"color": colour, "linestyle": style}
+                for _, curve in frame.groupby(["repeat", "fold"]):
+                    epoch = curve["epoch"].to_numpy() + 1
+                    axes.plot(epoch, curve[column], linewidth=0.7, alpha=0.45, **look)
+                mean = frame.groupby("epoch")[column].mean()
+                name = f"{column}, mean" if lines else "mean"
+                axes.plot(mean.index.to_numpy() + 1, mean, linewidth=2, label=name, **look)
             axes.set(xlabel="epoch", ylabel=_METRICS[metric])
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             if metric == "r2":
@@ -265,8 +271,19 @@ def learning_curves(history: pd.DataFrame, metric: str = "watched", title: str =
             else:
                 axes.set_ylim(bottom=0)
             axes.set_title(_row(keys, values), loc="left", weight="bold")
+        handles, labels = panels[0].get_legend_handles_labels()
+        thin = Line2D([], [], color=handles[0].get_color(), linewidth=0.7, alpha=0.7)
+        folds = int(
+            history.groupby(keys)[["repeat", "fold"]].value_counts().groupby(keys).size().max()
+        )
+        figure.legend(
+            [*handles, thin],
+            [*labels, f"each of {folds} folds"],
+            loc="outside lower center",
+            ncols=3,
+        )
         if title:
-            figure.suptitle(title, x=0.01, ha="left", weight="bold")
+            figure.suptitle(title, x=0.01, ha="left", weight="bold", wrap=True)
     return figure
 
 

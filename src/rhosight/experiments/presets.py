@@ -1,7 +1,7 @@
 """Presets: with which networks, and at what expense, the paper's experiments are run.
 
 ``paper`` has the paper's networks and settings; their weights come from the Hugging Face hub or
-from local folders. ``offline`` follows the same protocol (splits, folds, stages, images, texts)
+or its cache on this machine. ``offline`` follows the same protocol (splits, folds, stages, images, texts)
 with the weights that come with the package, and spends as little as a laptop can: what it does
 otherwise is listed in its ``deviations``, which every output repeats.
 """
@@ -95,7 +95,7 @@ def paper() -> Preset:
         name="paper",
         weights=(
             "InceptionV3 (ImageNet), RoBERTa-base and OpenAI's CLIP ViT-B/32 and ViT-B/16 from the "
-            "Hugging Face hub or from local folders"
+            "Hugging Face hub, or its cache on this machine (HF_HOME)"
         ),
         stacked=stacked,
         clip=clip,
@@ -106,8 +106,8 @@ def paper() -> Preset:
                 "rhosight/recipe.py"
             ),
             "image model": (
-                "trained once for all extents of the text; the paper trains it anew for each, "
-                "which shows how much it varies: repeats do that here"
+                "trained once for all extents of the text, where the paper trains it anew for "
+                "each; a repeat here draws another split, too"
             ),
         },
     )
@@ -148,8 +148,8 @@ def offline() -> Preset:
             ),
             "targets": ("one network predicts all targets together; the paper trains one for each"),
             "image model": (
-                "trained once for all extents of the text; the paper trains it anew for each, "
-                "which shows how much it varies: repeats do that here"
+                "trained once for all extents of the text, where the paper trains it anew for "
+                "each; a repeat here draws another split, too"
             ),
             "epochs": (
                 "at most 40 (head) and 6 (fine-tuning), and 30 and 2 for the stacked model; the "

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from ..chgnet import CHGNET_NOTE
 from ..errors import RhosightError
 from ..runs import replacing
+from .answers import SMALL, answer
 from .archive import pack_jobs, unpack_jobs
 from .jobs import JobFolder
+from .reproduction import EXPERIMENTS
 
 if TYPE_CHECKING:
     from .reproduction import Reproduction
@@ -25,7 +30,7 @@ if TYPE_CHECKING:
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 """What the README's table stands between."""
 
-SETTINGS, JOBS = "settings.json", "jobs"
+SETTINGS, JOBS, ANSWERS, REPORT = "settings.json", "jobs", "answers.csv", "report.html"
 """What stands beside the tables."""
 
 _TARGETS = {
@@ -40,21 +45,29 @@ def publish(reproduction: Reproduction, folder: str | os.PathLike) -> list[Path]
 
     Returns
     -------
-    The paths: ``NAME.csv`` of each exhibit that has scores or curves, ``settings.json`` with
+    The paths: ``NAME.csv`` of each exhibit that has scores or curves, ``report.html``, if Figure 2
+    or 9 is among them ``answers.csv`` (target, question, verdict, text), ``settings.json`` with
     command, preset, weights, deviations, versions, hardware, seconds, and the jobs of the run
     folder, from which another machine goes on (:mod:`rhosight.experiments.archive`).
 
     Raises
     ------
     RhosightError
-        If the folder cannot be written to.
+        If the folder cannot be written to, or holds other exhibits (:func:`require_all`).
     """
     folder = Path(folder)
+    require_all(folder, reproduction.exhibits)
     paths = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in reproduction.frames:
             paths.extend(reproduction.exhibits[name].save(folder, ("csv",)))
+        if (predictions := reproduction.answered) is not None:
+            with replacing(folder / ANSWERS) as draft:
+                _answers(predictions, reproduction.settings["units"]).to_csv(draft, index=False)
+            paths.append(folder / ANSWERS)
+        with replacing(folder / REPORT) as draft:
+            shutil.copyfile(reproduction.folder / REPORT, draft)
         with replacing(folder / SETTINGS) as draft:
             text = json.dumps(reproduction.settings, indent=1, ensure_ascii=False)
             draft.write_text(text + "\n", encoding="utf-8")
@@ -63,7 +76,24 @@ def publish(reproduction: Reproduction, folder: str | os.PathLike) -> list[Path]
         paths.extend(pack_jobs(jobs, folder / JOBS))
     except OSError as error:
         raise RhosightError(f"{folder}: cannot be written to; give another folder") from error
-    return [*paths, folder / SETTINGS]
+    return [*paths, folder / REPORT, folder / SETTINGS]
+
+
+def require_all(folder: str | os.PathLike, names: Iterable[str]) -> None:
+    """See that no exhibit would stay of another run: one file of settings speaks of all.
+
+    Raises
+    ------
+    RhosightError
+        If the folder holds an exhibit that is not among the names.
+    """
+    there = {path.stem for path in Path(folder).glob("*.csv")} & set(EXPERIMENTS)
+    if left := sorted(there - set(names)):
+        raise RhosightError(
+            f"{folder}: holds {', '.join(left)} of another run, which would no longer be what "
+            f"{SETTINGS} says; make them again, too (what is finished takes seconds), or give "
+            "another folder with --write"
+        )
 
 
 def take_up(folder: str | os.PathLike, jobs: JobFolder) -> int:
@@ -99,11 +129,10 @@ def markdown(folder: str | os.PathLike) -> str:
         rows.append(table1[(table1["trial"] == "mean") & (table1["model"] == "clip")])
     table = pd.concat(rows, ignore_index=True)
     targets = [target for target in _TARGETS if target in set(table["target"])]
-    repeats = settings["repeats"]
-    runs = f"{repeats} repeats" if repeats > 1 else "one repeat"
+    folds, repeats = int(figure2["folds"].max()), int(figure2["repeats"].max())
     lines = [
-        "R², validation folds and test part, mean ± standard deviation over "
-        f"{settings['n_splits']} folds × {runs}; *paper*: what it prints. "
+        f"R², validation folds and test part, mean ± standard deviation over {folds} folds "
+        f"({repeats} {'repeats' if repeats > 1 else 'repeat'}); *paper*: what it prints. "
         f"Preset `{settings['preset']}`, `{settings['command']}`.",
         "",
         "| model | " + " | ".join(_TARGETS[target] for target in targets) + " |",
@@ -111,9 +140,39 @@ def markdown(folder: str | os.PathLike) -> str:
     ]
     for (model, extent), group in table.groupby(["model", "extent"], sort=False):
         name = f"{model} (`{extent}`)" if extent else model
+        count = int(group["folds"].max())
+        name += f", {count} folds" if count != folds else ""
         cells = [_cell(group[group["target"] == target]) for target in targets]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    if table["model"].str.startswith("chgnet").any():
+        lines += ["", f"{CHGNET_NOTE}."]
+    if (folder / ANSWERS).exists():
+        lines += ["", *_verdicts(pd.read_csv(folder / ANSWERS), targets)]
     return "\n".join(lines)
+
+
+def _answers(predictions: pd.DataFrame, units: dict[str, str]) -> pd.DataFrame:
+    rows = [
+        (target, found.question.words, found.verdict, found.text)
+        for target, answers in answer(predictions, units).items()
+        for found in answers
+    ]
+    return pd.DataFrame(rows, columns=["target", "question", "verdict", "text"])
+
+
+def _verdicts(answers: pd.DataFrame, targets: list[str]) -> list[str]:
+    """Lines of a table: one row a question."""
+    table = answers.pivot_table("verdict", "question", "target", aggfunc="first", sort=False)
+    lines = [
+        f"Which differences survive a paired test over all folds (`{REPORT}` says by how much; "
+        f"“no”: no gain of {100 * SMALL:.0f} % or more, “uncertain”: these runs cannot tell):",
+        "",
+        "| | " + " | ".join(_TARGETS[target] for target in targets) + " |",
+        "| --- " * (len(targets) + 1) + "|",
+    ]
+    for question, verdicts in table.iterrows():
+        lines.append(f"| {question} | " + " | ".join(verdicts[targets]) + " |")
+    return lines
 
 
 def insert(readme: str | os.PathLike, folder: str | os.PathLike) -> bool:

@@ -23,8 +23,8 @@ def list_jobs(folder: str | os.PathLike) -> pd.DataFrame:
     Returns
     -------
     DataFrame with columns name, state ("finished", "running" or "interrupted"), kind, models (what
-    is trained), targets (how many; empty for a baseline, which predicts all), repeat, fold,
-    seconds, finished (UTC).
+    is trained), targets (how many; empty for a baseline, which predicts all), repeat and fold
+    (from 0, as in the name), seconds, finished (UTC).
 
     Raises
     ------
@@ -41,7 +41,7 @@ def list_jobs(folder: str | os.PathLike) -> pd.DataFrame:
             filter(None, [recipe["modality"], recipe["extent"] if _reads_text(recipe) else ""])
         )
         row = [path.name, state, about["kind"], models, len(recipe.get("targets", ())) or ""]
-        row += [about["split"]["repeat"], about["split"]["fold"] + 1]
+        row += [about["split"]["repeat"], about["split"]["fold"]]
         rows.append([*row, result.get("seconds"), result.get("finished", "")])
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -94,8 +94,9 @@ def compare_runs(
 
     Returns
     -------
-    Settings that differ (setting, one, other), and the cells of the tables that both have: exhibit,
-    what names the cell, ``r2`` and ``rmse`` of both as ``…_one`` and ``…_other``.
+    Settings that differ (setting, one, other), and the cells of the validation and test part that
+    the tables of both have: exhibit, what names the cell, ``r2`` and ``rmse`` of both as ``…_one``
+    and ``…_other``, and by how much they change, ``r2_change`` and ``rmse_change`` (other − one).
 
     Raises
     ------
@@ -110,17 +111,21 @@ def compare_runs(
     for path in sorted(Path(one).glob("*.csv")):
         if not (Path(other) / path.name).exists():
             continue
+        blank = {"r2": [""], "rmse": [""]}  # in other columns it is a name
         pair = [
-            pd.read_csv(Path(f) / path.name, keep_default_na=False, na_values={"r2": [""]})
+            pd.read_csv(Path(f) / path.name, keep_default_na=False, na_values=blank)
             for f in (one, other)
         ]
         keys = ["trial", "target", "extent", "model", "stage", "part"]
         keys = [key for key in keys if all(key in table for table in pair)]
         if not all({"r2", "rmse", "part"} <= set(table) for table in pair) or "epoch" in pair[0]:
             continue
-        left, right = (table[[*keys, "r2", "rmse"]] for table in pair)
+        left, right = (table.loc[table["part"] != "train", [*keys, "r2", "rmse"]] for table in pair)
         both = left.merge(right, on=keys, suffixes=("_one", "_other"))
-        tables.append(both.assign(exhibit=path.stem))
+        for score in ("r2", "rmse"):
+            both[f"{score}_change"] = both[f"{score}_other"] - both[f"{score}_one"]
+        both.insert(0, "exhibit", path.stem)
+        tables.append(both)
     return differ, pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
@@ -128,7 +133,13 @@ def _job_folders(folder: Path) -> list[Path]:
     jobs = folder / "jobs"
     if not jobs.is_dir():
         raise RhosightError(f"{folder}: no run folder of `rhosight reproduce`; give one with --out")
-    return sorted(path for path in jobs.iterdir() if (path / "job.json").exists())
+    found = sorted(path for path in jobs.iterdir() if (path / "job.json").exists())
+    if not found and list(jobs.glob("*.parquet")):
+        raise RhosightError(
+            f"{folder}: jobs are packed here; `rhosight reproduce all --write {folder}` unpacks "
+            "them into its run folder, which can be listed"
+        )
+    return found
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -19,10 +19,10 @@ import pandas as pd
 from markupsafe import Markup
 
 from ..baselines import BASELINES
-from ..page import channel_words, inline_svg, number, significant, write_page
+from ..page import NBSP, channel_words, inline_svg, number, significant, write_page
 from ..recipe import PARTS
 from . import paper
-from .answers import ALPHA, QUESTIONS, Answer, answer
+from .answers import ALPHA, QUESTIONS, SMALL, Answer, answer
 from .exhibit import Exhibit
 from .scores import row_name
 
@@ -46,6 +46,7 @@ _CITED = (
     "breiman1996stacked",
 )
 _CITED_FOR = {
+    "gaussian processes": "rasmussen2006gaussian",
     "inception": "szegedy2016rethinking",
     "roberta": "liu2019roberta",
     "clip": "radford2021learning",
@@ -75,9 +76,10 @@ def write_experiments_report(
         Of image, text and image+text models and baselines on the same folds, with
         :data:`rhosight.experiments.scores.COLUMNS`: what the answers come from. May be empty.
     settings
-        ``preset``, ``weights`` and ``deviations`` in words, ``recipe`` (or None), ``n_splits``,
-        ``test_fraction``, ``repeats``, ``seed``, ``command``, ``hardware``, ``seconds``,
-        ``dataset_sha256``, ``versions``; what is absent is left out.
+        As :func:`rhosight.experiments.reproduction.describe_run` has them; what is absent is left
+        out: ``preset``, ``weights`` and ``deviations`` in words, ``recipe`` of the stacked models
+        and ``clip``, that of the chosen trial (None if no such model was run), ``versions``, and
+        more.
     dataset
         The one that was learned from.
 
@@ -93,7 +95,7 @@ def write_experiments_report(
 class _Report:
     """What the template asks for."""
 
-    questions, alpha = QUESTIONS, ALPHA
+    questions, alpha, small = QUESTIONS, ALPHA, SMALL
     contradictions = paper.CONTRADICTIONS
     samples = paper.SAMPLES
 
@@ -117,26 +119,34 @@ class _Report:
         return answer(self.predictions, self.dataset.units, self.alpha)
 
     @cached_property
-    def runs(self) -> dict[str, int]:
-        """How many repeats, folds of each and materials in each part were run."""
+    def runs(self) -> dict[str, Any]:
+        """How many repeats, folds of each, and materials in the parts of a repeat, in words."""
         table = self.predictions
-        counts = table.groupby("part")["material_id"].nunique()
+        if table.empty:
+            return {"repeats": 0, "folds": 0, "test": "0", "learned": "0"}
+        counts = table.groupby(["part", "repeat"])["material_id"].nunique()
+        learned = table[table["part"] != "test"].groupby("repeat")["material_id"].nunique()
+        test = counts["test"] if "test" in counts else counts[:0]
         return {
             "repeats": int(table["repeat"].nunique()),
             "folds": int(table.groupby("repeat")["fold"].nunique().max()),
-            "test": int(counts.get("test", 0)),
-            "learned": int(counts.get("validation", 0)),
+            "test": _range(test),
+            "learned": _range(learned),
         }
+
+    @cached_property
+    def models(self) -> set[str]:
+        """Names of all models that are scored in any exhibit."""
+        return {str(name) for e in self.exhibits for name in e.table.get("model", ())}
 
     @property
     def baselines(self) -> list[str]:
-        """Those among the predictions."""
-        there = set(self.predictions["model"].unique()) if len(self.predictions) else set()
-        return [name for name in BASELINES if name in there]
+        """The simple ones among the models."""
+        return [name for name in BASELINES if name in self.models]
 
     @property
     def has_chgnet(self) -> bool:
-        return any("chgnet" in set(e.table.get("model", ())) for e in self.exhibits)
+        return any(name.startswith("chgnet") for name in self.models)
 
     def comparisons(self, target: str) -> pd.DataFrame:
         """All tested pairs of a target, with the question they belong to."""
@@ -146,10 +156,6 @@ class _Report:
             if len(a.comparisons)
         ]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-    def is_scores(self, exhibit: Exhibit) -> bool:
-        """Whether its table has ours and the paper's scores by part."""
-        return {"target", "part", "r2", "paper_r2"} <= set(exhibit.table)
 
     def panels(self, exhibit: Exhibit) -> list[dict[str, Any]]:
         """One table a target: parts, and rows of cells, ours and the paper's."""
@@ -164,6 +170,7 @@ class _Report:
                 names = dict(zip(keys, key, strict=True))
                 name = row_name(names["model"], names["extent"], names["stage"])
                 trial = names.get("trial", "")
+                trial = "" if trial == "mean" else trial  # of all runs: as the other exhibits have
                 there = [cells.get((*key, part)) for part in parts]
                 rows.append({"name": name, "trial": trial, "cells": [_cell(c) for c in there]})
             unit = frame["rmse_unit"].dropna() if "rmse_unit" in frame else []
@@ -194,7 +201,7 @@ class _Report:
     @property
     def run_settings(self) -> dict[str, Any]:
         """Settings that are neither tables nor shown elsewhere."""
-        apart = {"recipe", "versions", "weights", "deviations", "units"}
+        apart = {"recipe", "clip", "versions", "hardware", "weights", "deviations", "units"}
         rows = {key: value for key, value in self.settings.items() if key not in apart}
         return {"dataset": self.name, "materials": len(self.dataset)} | rows
 
@@ -202,10 +209,8 @@ class _Report:
     def bibtex(self) -> str:
         """What this work rests on, as BibTeX."""
         names = " ".join(str(value) for value in self.recipe.values() if isinstance(value, str))
-        names = f"{names} {self.settings.get('weights', '')}".lower()
+        names = f"{names} {self.settings.get('weights', '')} {self.methods}".lower()
         wanted = [*_CITED, *(key for word, key in _CITED_FOR.items() if word in names)]
-        if self.has_chgnet and "deng2023chgnet" not in wanted:
-            wanted.append("deng2023chgnet")
         text = (resources.files("rhosight") / "data" / "references.bib").read_text("utf-8")
         entries = {re.match(r"@\w+{(\w+)", e).group(1): e for e in text.strip().split("\n\n")}
         return "\n\n".join(entries[key] for key in wanted) + "\n"
@@ -228,12 +233,15 @@ class _Report:
 def _cell(row: pd.Series | None) -> dict[str, Any]:
     """What stands in a cell, ours and the paper's: lines, and R² from 0 to 1 to shade by."""
     if row is None:
-        return {"ours": [], "paper": [], "shade": 0.0, "paper_shade": 0.0, "interval": ""}
-    ours = [] if np.isnan(row["r2"]) else [number(row["r2"], 2, row.get("r2_std", np.nan))]
-    interval = ""
-    if ours and not np.isnan(row["rmse"]):
-        ours.append(significant(row["rmse"]))
-        interval = f"{number(row['r2_low'], 2)} to {number(row['r2_high'], 2)}"
+        return {"ours": [], "paper": [], "shade": 0.0, "paper_shade": 0.0, "notes": []}
+    ours, notes = [], []
+    if not np.isnan(row["r2"]):
+        ours.append(number(row["r2"], 2, row["r2_std"]))
+        notes.append(f"{number(row['r2_low'], 2)} to {number(row['r2_high'], 2)}")
+        if not np.isnan(row["r2_run_std"]):
+            notes.append(f"runs ±{NBSP}{row['r2_run_std']:.2f}")
+        if not np.isnan(row["rmse"]):
+            ours.append(significant(row["rmse"], spread=row["rmse_std"]))
     printed = [] if np.isnan(row["paper_r2"]) else [number(row["paper_r2"], 2)]
     if printed and not np.isnan(row["paper_rmse"]):
         printed.append(paper.as_printed(row["paper_rmse"]))
@@ -243,7 +251,7 @@ def _cell(row: pd.Series | None) -> dict[str, Any]:
         "paper": printed,
         "shade": shades[0],
         "paper_shade": shades[1],
-        "interval": interval,
+        "notes": notes,
     }
 
 
@@ -254,61 +262,114 @@ def _plain(value: Any) -> str:
 
 
 def _methods(report: _Report) -> Iterator[str]:
-    """Sentences on what was done, from what the settings say."""
-    recipe, about = report.recipe, report.dataset.metadata.get("description")
+    """Sentences on what was done, from what the settings say and which models were scored."""
+    recipe, clip = report.recipe, report.settings.get("clip")
+    about = report.dataset.metadata.get("description")
     count = f"{len(report.dataset)} materials"
     yield f"Data: {report.name}, {about.rstrip('.') if about else count}."
     if report.answers:
         runs = report.runs
+        where = "A" if runs["repeats"] == 1 else f"In each of {runs['repeats']} repeats a"
         yield (
-            f"A test part of {runs['test']} materials was held out; the other {runs['learned']} "
-            f"were divided into {runs['folds']} folds, {_times(runs['repeats'])} with seeds of "
-            "their own for folds and training; materials of one formula stay in one part."
-        )
-    if image := recipe.get("image"):
-        channels = "; ".join(channel_words(channel) for channel in image["channels"])
-        kind = "its Fourier transform" if image["fourier"] else "the density"
-        yield (
-            f"Images show {kind} on a lattice plane ({channels}), {image['size']} pixels wide, "
-            f"normalised as “{image['normalisation']}”, colours “{image['colour']}”."
+            f"{where} test part of {runs['test']} materials was drawn and held out, and the other "
+            f"{runs['learned']} were divided into {runs['folds']} folds; each repeat has seeds of "
+            "its own for the parts and the training, and materials of one formula stay in one part."
         )
     if recipe:
         yield (
-            f"Image model: {recipe['image_backbone']}; text model: {recipe['text_backbone']}, on "
-            "texts by Robocrystallographer in the extents formula, keywords and all. Each first "
-            "trains its readout of four dense layers on frozen features, then everything; the "
-            "stacked model joins the 256 penultimate features of both and does the same."
+            f"Image model: {recipe['image_backbone']}, on {_pictures(recipe['image'])}; text "
+            f"model: {recipe['text_backbone']}, on texts by Robocrystallographer in the extents "
+            "formula, keywords and all. Each first trains its readout of four dense layers on "
+            "frozen features (head stage), then everything (fine-tuning); the stacked model joins "
+            "the 256 penultimate features of both and does the same."
         )
-        watched = {
-            "inner": "an inner split of the training part",
-            "validation": "the validation fold, as in the paper, which makes its scores optimistic",
-        }[recipe["early_stopping"]]
+        stacked = recipe["stacked_epochs"]
         yield (
-            f"At most {recipe['epochs'][0]} and {recipe['epochs'][1]} epochs (head, fine-tuning) "
-            f"in batches of {recipe['batch_size'][0]} and {recipe['batch_size'][1]}, AdamW with a "
-            f"{recipe['schedule']} schedule and rates of {recipe['learning_rate'][0]:g} and "
-            f"{recipe['learning_rate'][1]:g} (readout), {recipe['image_rate']:g} (image) and "
-            f"{recipe['text_rate']:g} (text); Huber loss of standardised targets; early stopping "
-            f"watched {watched}."
+            f"At most {recipe['epochs'][0]} and {recipe['epochs'][1]} epochs of the two stages "
+            f"({stacked[0]} and {stacked[1]} of the stacked model), {_training(recipe)}."
+        )
+    if clip:
+        encoders = clip["clip"] or (
+            f"a dual encoder of {clip['image_backbone']} and {clip['text_backbone']}"
+        )
+        learned = clip["pretraining"]
+        before = (
+            ""
+            if clip["clip"]
+            else f", which learned for at most {learned['epochs']} epochs which image and which "
+            "text of the fold's training part belong together"
+        )
+        yield (
+            f"CLIP: {encoders}{before}; on {_pictures(clip['image'])} and the first "
+            f"{clip['max_tokens']} tokens of the text, a linear layer on both embeddings. At most "
+            f"{clip['epochs'][0]} and {clip['epochs'][1]} epochs of the two stages, "
+            f"{_training(clip)} (those of trial T3; the trials of Tables 2 and 3 differ)."
         )
     if report.baselines:
-        yield (
-            f"Baselines on the same folds: {', '.join(report.baselines)} (extremely randomised "
-            "trees, but for the mean)."
-        )
+        yield f"Baselines on the same folds: {_listed(report.baselines, _BASELINES)}."
     if report.has_chgnet:
         yield (
             "The baseline chgnet reads an embedding of CHGNet, whose pre-training saw Materials "
             "Project energies, perhaps of the very materials that are scored."
         )
+    if processes := [name for name in _PROCESSES if name in report.models]:
+        yield (
+            f"Gaussian processes over descriptors, fitted to the same folds: "
+            f"{_listed(processes, _PROCESSES)}."
+        )
     yield (
         "Scores are means over folds with standard deviations; intervals are 95 % percentile "
-        "bootstrap intervals over materials. Pairs of models are compared by the corrected "
-        "resampled t-test of Nadeau and Bengio on the RMSE of each fold, p values corrected by "
-        "Holm's method over all targets and pairs of a question, blends by stacking as Breiman "
-        "proposed."
+        "bootstrap intervals of the pooled score over materials. Pairs of models are compared by "
+        "the corrected resampled t-test of Nadeau and Bengio on the RMSE of each fold, p values "
+        "corrected by Holm's method over all targets and pairs of a question, intervals of "
+        "differences by Bonferroni's; blends are made by stacking as Breiman proposed."
     )
 
 
-def _times(count: int) -> str:
-    return {1: "once", 2: "twice"}.get(count, f"{count} times")
+_BASELINES = {
+    "mean": "of the training labels",
+    "composition": "Magpie statistics of the elements, volume per atom, size of the cell and "
+    "structure type",
+    "promolecule": "statistics of the superposed free atoms' density",
+    "density": "statistics of the density itself",
+}  # what each is shown; all but the mean are extremely randomised trees
+
+_PROCESSES = {
+    "best": "composition, structure, the density and what follows from it",
+    "no-dft": "composition, structure and superposed free atoms",
+}
+
+
+def _listed(names: Sequence[str], words: Mapping[str, str]) -> str:
+    said = "; ".join(f"{name} ({words[name]})" for name in names)
+    return said + (", extremely randomised trees but for the mean" if words is _BASELINES else "")
+
+
+def _pictures(image: Mapping[str, Any]) -> str:
+    """What a network is shown of the density."""
+    channels = "; ".join(channel_words(channel) for channel in image["channels"])
+    kind = "Fourier transforms of images" if image["fourier"] else "images"
+    return (
+        f"{kind} of the density on a lattice plane ({channels}; {image['size']} pixels wide, "
+        f"normalised as “{image['normalisation']}”, colours “{image['colour']}”)"
+    )
+
+
+def _training(recipe: Mapping[str, Any]) -> str:
+    watched = {
+        "inner": "an inner split of the training part",
+        "validation": "the validation fold, as in the paper, which makes its scores optimistic",
+    }[recipe["early_stopping"]]
+    return (
+        f"in batches of {recipe['batch_size'][0]} and {recipe['batch_size'][1]}, AdamW with a "
+        f"{recipe['schedule']} schedule and rates of {recipe['learning_rate'][0]:g} and "
+        f"{recipe['learning_rate'][1]:g} (readout), {recipe['image_rate']:g} (image) and "
+        f"{recipe['text_rate']:g} (text); Huber loss of standardised targets; early stopping "
+        f"watched {watched}"
+    )
+
+
+def _range(counts: pd.Series) -> str:
+    """Such as "61", or "60 to 62"."""
+    low, high = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
+    return f"{low}" if low == high else f"{low} to {high}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from threading import Lock
@@ -14,11 +14,13 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from ..chgnet import CHGNET_NOTE
 from ..errors import RhosightError
 from ..runs import replacing
 from .exhibit import Exhibit
 from .jobs import Job, JobFolder, Progress, in_order
 from .plan import Frames, Plan
+from .presets import CHOSEN
 from .report import write_experiments_report
 
 TRAINED: tuple[str, ...] = (
@@ -31,8 +33,6 @@ TRAINED: tuple[str, ...] = (
     "figure9",
 )
 """Experiments that are made of jobs; the others are pictures of the data and the networks."""
-
-PICTURES: tuple[str, ...] = ("figure1", "figure3", "figure4", "figure5", "figure8")
 
 EXPERIMENTS: tuple[str, ...] = (
     *(f"table{number}" for number in range(1, 4)),
@@ -61,6 +61,12 @@ class Reproduction:
     frames: dict[str, Frames]
     settings: dict[str, Any]
     folder: Path
+
+    @property
+    def answered(self) -> pd.DataFrame | None:
+        """Predictions that the answers come from: Figure 9's or 2's, if one of them was made."""
+        found = (self.frames[name] for name in ("figure9", "figure2") if name in self.frames)
+        return next((frames.predictions for frames in found), None)
 
 
 def reproduce(
@@ -121,18 +127,19 @@ def reproduce(
             progress("tables and figures", len(exhibits), len(names))
         if name in TRAINED:
             read[name] = Frames.read(entries[name], folder)
-            exhibits[name] = _module(name).exhibit(plan, read[name])
+            exhibit = _module(name).exhibit(plan, read[name])
+            exhibits[name] = replace(exhibit, note=_note(exhibit, plan))
         else:
             exhibits[name] = _picture(name, plan)
         exhibits[name].save(out)
     path = Path(out) / "settings.json"
     with replacing(path) as draft:
         draft.write_text(json.dumps(settings, indent=1, ensure_ascii=False), encoding="utf-8")
-    stacked = next((read[name] for name in ("figure9", "figure2") if name in read), None)
-    answered = stacked.predictions if stacked else pd.DataFrame()
+    found = Reproduction(exhibits, read, settings, Path(out))
+    answered = pd.DataFrame() if found.answered is None else found.answered
     shown = list(exhibits.values())
     write_experiments_report(Path(out) / "report.html", shown, answered, settings, plan.dataset)
-    return Reproduction(exhibits, read, settings, Path(out))
+    return found
 
 
 _ALONE = Lock()
@@ -184,7 +191,7 @@ def run_on_cluster(
     except (OSError, ValueError) as error:
         raise RhosightError(
             f"{scheduler}: no Dask scheduler answers there ({type(error).__name__}); start one "
-            "with `dask scheduler`, or leave out --dask to use this process"
+            "with `dask scheduler`, or leave out --scheduler to use this process"
         ) from error
     with client:
         workers = list(client.scheduler_info(n_workers=-1)["workers"])
@@ -235,12 +242,17 @@ def describe_run(
     """All that it takes to run this again, and what it took."""
     preset, dataset = plan.preset, plan.dataset
     results = [folder.result(job) for job in in_order(jobs)]
+    hardware = _all_of(result["hardware"] for result in results)
+    hardware.pop("host", None)  # whose machine it was is for the run folder to know
+    ran = {job.recipe.modality for job in jobs if job.recipe}
+    chosen = preset.clip(CHOSEN, False, preset.targets)[0]
     return {
         "command": command,
         "preset": preset.name,
         "weights": preset.weights,
         "deviations": plan.deviations,
-        "recipe": preset.stacked("all")[0].model_dump(mode="json"),
+        "recipe": preset.stacked("all")[0].model_dump(mode="json") if "image+text" in ran else None,
+        "clip": chosen.model_dump(mode="json") if "clip" in ran else None,
         "repeats": plan.repeats,
         "seed": 0,
         "n_splits": preset.n_splits,
@@ -253,10 +265,10 @@ def describe_run(
         "targets": list(preset.targets),
         "units": {target: dataset.units[target] for target in preset.targets},
         "versions": _all_of(result["versions"] for result in results),
-        "hardware": _all_of(result["hardware"] for result in results),
+        "hardware": hardware,
         "jobs": len(results),
-        "seconds": round(sum(result["seconds"] for result in results), 1),
-        "cpu_seconds": round(sum(result["cpu_seconds"] for result in results), 1),
+        "seconds_of_all_jobs": round(sum(result["seconds"] for result in results)),
+        "processor_seconds_of_all_jobs": round(sum(result["cpu_seconds"] for result in results)),
     }
 
 
@@ -270,6 +282,14 @@ def _all_of(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
         key: next(iter(values)) if len(values) == 1 else ", ".join(map(str, values))
         for key, values in found.items()
     }
+
+
+def _note(exhibit: Exhibit, plan: Plan) -> str:
+    """With which networks, and what one should know of a row."""
+    said = [f"Preset {plan.preset.name}.", exhibit.note]
+    if "model" in exhibit.table and exhibit.table["model"].str.startswith("chgnet").any():
+        said.append(f"{CHGNET_NOTE}.")
+    return " ".join(filter(None, said))
 
 
 def _module(name: str) -> ModuleType:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from ..errors import RhosightError
-from ..statistics import score_table
+from ..statistics import fold_scores, score_table
 from . import paper
 
 COLUMNS: tuple[str, ...] = (
@@ -51,10 +52,12 @@ def summary(
 
     Returns
     -------
-    DataFrame with columns ``by``, :data:`CELL`, then ``r2``, ``r2_std``, ``r2_low``, ``r2_high``
-    and the same of ``rmse`` (target's unit): mean and standard deviation over all folds of all
-    repeats, and the 95 % interval of the pooled score when materials are drawn with replacement;
-    ``folds``, how many were scored, and ``n`` materials. In the order of appearance.
+    DataFrame with columns ``by``, :data:`CELL`, then ``r2``, ``r2_std``, ``r2_run_std``,
+    ``r2_low``, ``r2_high`` and the same of ``rmse`` (target's unit): mean and standard deviation
+    over all folds of all repeats; standard deviation of the repeats' means, which is how much a run
+    of the whole protocol varies (NaN for one repeat); and the 95 % interval of the pooled score
+    when materials are drawn with replacement. ``folds`` and ``repeats``, how many were scored, and
+    ``n`` materials. In the order of appearance.
 
     Raises
     ------
@@ -62,13 +65,71 @@ def summary(
         If a column is missing.
     """
     predictions = checked(predictions, by)
-    keys = [*by, *CELL]
-    groups = predictions.groupby(keys, sort=False)
+    groups = predictions.groupby([*by, *CELL], sort=False)
     cells = groups.size().index.to_frame(index=False)
     keyed = predictions.assign(model=groups.ngroup())
     table = score_table(keyed, resamples=resamples).reset_index().set_index("model").sort_index()
-    order = ["r2", "r2_std", "r2_low", "r2_high", "rmse", "rmse_std", "rmse_low", "rmse_high"]
-    return cells.join(table[[*order, "folds", "n"]])
+    table = table.join(_between_repeats(fold_scores(keyed)))
+    return cells.join(table[_ORDER])
+
+
+_ORDER = [
+    *(
+        f"{score}{kind}"
+        for score in ("r2", "rmse")
+        for kind in ("", "_std", "_run_std", "_low", "_high")
+    ),
+    "folds",
+    "repeats",
+    "n",
+]
+
+
+def average(predictions: pd.DataFrame, resamples: int = 1000) -> pd.DataFrame:
+    """R² averaged over targets (Figure 2 d), of the models that predict all of them.
+
+    Parameters and columns are those of :func:`summary`; ``target`` is "average", and there is no
+    RMSE: targets have units of their own.
+    """
+    predictions = checked(predictions)
+    keys = [name for name in CELL if name != "target"]
+    targets = predictions.groupby(keys)["target"].transform("nunique")
+    predictions = predictions[targets == predictions["target"].nunique()]
+    groups = predictions.groupby(keys, sort=False)
+    cells = groups.size().index.to_frame(index=False)
+    keyed = predictions.assign(model=groups.ngroup())
+    folds = fold_scores(keyed).groupby(["model", "repeat", "fold"])[["r2"]].mean().reset_index()
+    scores = folds.groupby("model")["r2"]
+    table = pd.DataFrame(
+        {"r2": scores.mean(), "r2_std": scores.std(ddof=1), "folds": scores.size()}
+    )
+    table = table.join(_between_repeats(folds))
+    for number, group in keyed.groupby("model"):
+        squared = (group["predicted"] - group["true"]) ** 2
+        wide = group.assign(squared=squared).pivot_table(
+            index="material_id", columns="target", values=["true", "squared"]
+        )
+        table.loc[number, ["r2_low", "r2_high"]] = _interval(
+            wide["true"].to_numpy(), wide["squared"].to_numpy(), resamples
+        )
+        table.loc[number, "n"] = len(wide)
+    return cells.assign(target="average").join(table.reindex(columns=_ORDER))
+
+
+def _between_repeats(scores: pd.DataFrame) -> pd.DataFrame:
+    """``…_run_std`` and ``repeats`` of each model, from the scores of its folds."""
+    there = [name for name in ("r2", "rmse") if name in scores]
+    runs = scores.groupby(["model", "repeat"])[there].mean().groupby("model")
+    return runs.std(ddof=1).add_suffix("_run_std").assign(repeats=runs.size())
+
+
+def _interval(true: np.ndarray, squared: np.ndarray, resamples: int) -> np.ndarray:
+    """95 % interval of the mean R² of several targets; both of shape (materials, targets), NaN
+    where a label is missing. Materials are drawn as :func:`rhosight.statistics.score_table` does.
+    """
+    drawn = np.random.default_rng(0).integers(len(true), size=(resamples, len(true)))
+    r2 = 1 - np.nanmean(squared[drawn], axis=1) / np.nanvar(true[drawn], axis=1)
+    return np.nanpercentile(r2.mean(axis=1), [2.5, 97.5])
 
 
 def beside_paper(table: pd.DataFrame, exhibit: str) -> pd.DataFrame:
@@ -100,22 +161,9 @@ def beside_paper(table: pd.DataFrame, exhibit: str) -> pd.DataFrame:
         extents = [name for name in EXTENTS if name in set(printed["extent"])]
         copies = [table[textless].assign(extent=name) for name in extents]
         table = pd.concat([table[~textless], *copies])
-    if exhibit == "figure2":
-        table = pd.concat([table, _average(table)])
     units = printed.drop_duplicates("target").set_index("target")["rmse_unit"]
     found = table.merge(values, on=on, how="left", validate="many_to_one")
     return in_order(found.assign(rmse_unit=found["target"].map(units)))
-
-
-def _average(table: pd.DataFrame) -> pd.DataFrame:
-    """R² averaged over targets (Figure 2 d), of the models that have all of them."""
-    keys = [
-        name for name in table.columns if name == "trial" or (name in CELL and name != "target")
-    ]
-    groups = table.groupby(keys, sort=False)
-    complete = groups["target"].nunique() == table["target"].nunique()
-    mean = groups["r2"].mean()[complete].reset_index()
-    return mean.assign(target="average")
 
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:
