@@ -268,6 +268,27 @@ def test_a_table_that_cannot_be_right_is_one_line(runs, few, tmp_path):
     assert not (tmp_path / "x.parquet").exists()
 
 
+def test_ids_are_text_in_whatever_column(few, tmp_path, build_of):
+    for number, material in enumerate(few[:2], start=1):
+        write(material.density, tmp_path / "runs" / f"00{number}" / "CHGCAR")
+    path = tmp_path / "targets.csv"
+    path.write_text("folder,hardness (GPa)\n001,10\n002,20\n", encoding="utf-8")
+    mine, problems, said = build_of(tmp_path / "runs", "--targets", path, "--id-column", "folder")
+    assert problems == {} and mine.targets["hardness"].to_list() == [10, 20]
+    assert "targets: hardness (GPa)\n" in said
+
+
+def test_numbers_that_are_taken_for_text_are_told_of(runs, few, tmp_path, build_of, caplog):
+    path = tmp_path / "targets.csv"
+    rows = (f"{i},{hard},{word}" for i, hard, word in zip(few.ids, "12n45n", "abc1de", strict=True))
+    text = "\n".join(["id,hardness,remark", *rows]).replace(",n,", ",n.d.,")
+    path.write_text(text, encoding="utf-8")
+    mine, _, said = build_of(runs, "--targets", path)
+    assert "targets: none\n" in said and "hardness" not in mine.targets
+    (warning,) = [r.getMessage() for r in caplog.records if "taken for text" in r.getMessage()]
+    assert "hardness" in warning and f"'n.d.' of {few.ids[2]}" in warning
+
+
 def test_rows_without_a_density_are_listed(runs, few, tmp_path, build_of):
     path = tmp_path / "targets.csv"
     path.write_text(f"id,efermi\n{few.ids[0]},1.5\nabsent,2\n", encoding="utf-8")

@@ -266,6 +266,8 @@ def test_errors_of_shared_options(few, tmp_path):
     command = ("data", "build", "directory", tmp_path, tmp_path / "x.parquet")
     assert "unknown extent of text poem" in error_of(*command, "--texts", "poem")
     assert "--image-size" in error_of(*command, "--image-size", 1)
+    assert "lots: no amount of memory (--memory)" in error_of(*command, "--memory", "lots")
+    assert "--workers" in rhosight(*command, "--workers", 0, code=2).stderr
     nowhere = ("data", "build", "directory", tmp_path, tmp_path / "no" / "x.parquet")
     assert "make it first" in error_of(*nowhere)
     absent = ("data", "build", "directory", tmp_path / "absent", tmp_path / "x.parquet")

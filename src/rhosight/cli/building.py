@@ -23,7 +23,12 @@ OutArgument = Annotated[
 TargetsOption = Annotated[
     Path | None, typer.Option(help="CSV, Parquet or Excel table with an id column and targets.")
 ]
-IdOption = Annotated[str | None, typer.Option(help="Its column with the ids.")]
+IdOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of that table with the ids; material_id, id, name or file if not given."
+    ),
+]
 
 
 class Interpolation(StrEnum):
@@ -43,11 +48,15 @@ SHOWN = 20
 _BUILD_OPTIONS = {
     "texts": (str, "formula,keywords,all", "Extents of text to make, comma-separated, or none."),
     "image_size": (int | None, None, "Draw the default image, so many pixels, and store it."),
-    "interpolation": (Interpolation, Interpolation.fourier, "Of these images."),
+    "interpolation": (
+        Interpolation,
+        Interpolation.fourier,
+        "How the stored image is sampled between the points of the grid.",
+    ),
     "margin": (bool, False, "Store the margin that training with augmentation needs."),
-    "workers": (int | None, None, "Processes on this machine; one for each core if not given."),
+    "workers": (int | None, None, "Processes on this machine; one for each core if not given.", 1),
     "scheduler": (str | None, None, "Address of a Dask scheduler to use instead, tcp://host:8786."),
-    "memory": (str, "2GiB", "Limit of each worker on this machine."),
+    "memory": (str, "2GiB", "Most memory that each worker on this machine may take."),
 }
 
 
@@ -107,7 +116,8 @@ def directory(
         typer.Option(help="File with the superposed free atoms: {parent}/{stem}_atoms.cube."),
     ] = None,
     unit: Annotated[
-        Unit | None, typer.Option(help="Of cube and XSF files that are not in e/bohr3.")
+        Unit | None,
+        typer.Option(help="Unit of the values in cube and XSF files, where it is not e/bohr3."),
     ] = None,
 ) -> None:
     """From density files below a folder: CHGCAR, CHG, AECCAR, cube, XSF, compressed or not."""
@@ -183,10 +193,10 @@ def gpaw(
     python: Annotated[
         str | None, typer.Option(help="The Python that has GPAW; found if not given.")
     ] = None,
-    cutoff: Annotated[float, typer.Option(min=50, help="Of the plane waves, eV.")] = 400.0,
+    cutoff: Annotated[float, typer.Option(min=50, help="Cut-off of the plane waves, eV.")] = 400.0,
     kpoint_density: Annotated[float, typer.Option(min=0.1, help="k-points per Å⁻¹.")] = 3.0,
-    functional: Annotated[str, typer.Option(help="As GPAW names it.")] = "PBE",
-    max_iterations: Annotated[int, typer.Option(min=1, help="Of the SCF.")] = 333,
+    functional: Annotated[str, typer.Option(help="Functional, as GPAW names it.")] = "PBE",
+    max_iterations: Annotated[int, typer.Option(min=1, help="Most iterations of the SCF.")] = 333,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds for one material.")] = 7200.0,
 ) -> None:
     """Calculate densities with GPAW from CIF files: plane waves, no relaxation."""
@@ -222,6 +232,7 @@ def _build(source: Any, out: Path, options: dict[str, Any]) -> None:
     done = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     line = f"{report.materials} materials ({done or 'nothing new'}): {report.path}"
     console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(_targets(report.path), markup=False, highlight=False, soft_wrap=True)
     if len(report.problems):
         shown = report.problems.head(SHOWN)
         for row in shown.itertuples():
@@ -234,3 +245,17 @@ def _build(source: Any, out: Path, options: dict[str, Any]) -> None:
         whole = sum(report.seconds.values())
         steps = ", ".join(f"{step} {s / whole:.0%}" for step, s in report.seconds.items())
         console.print(f"time of the workers: {whole:.1f} s ({steps})")
+
+
+def _targets(path: Path) -> str:
+    """Which columns of a dataset can be learned: a table may have been meant otherwise."""
+    import pyarrow.parquet as pq
+
+    from ..dataset.core import files_of
+    from ..schema import columns_with, unit_of
+
+    fields = pq.read_schema(files_of(path)[0])
+    names = columns_with(fields, "target")
+    units = {name: unit_of(fields.field(name)) for name in names}
+    shown = (f"{name} ({unit})" if unit else name for name, unit in units.items())
+    return f"targets: {', '.join(shown) or 'none'}"

@@ -160,7 +160,9 @@ def data_show(
         str | None, typer.Option("--id", help="Material of the slices; the first if not given.")
     ] = None,
     window: Annotated[float, typer.Option(min=0.1, help="Side of the slices, Å.")] = 8.0,
-    file_format: Annotated[FigureFormat, typer.Option("--format")] = FigureFormat.png,
+    file_format: Annotated[
+        FigureFormat, typer.Option("--format", help="File type of the figures.")
+    ] = FigureFormat.png,
 ) -> None:
     """Figures of a dataset: targets, elements, grids, missing labels, slices (Figures 3 and 4)."""
     from .. import figures

@@ -115,6 +115,7 @@ def build(
         scheduler does not answer.
     """
     out = Path(out).resolve()  # workers may stand elsewhere
+    _check_memory(memory)
     if not out.parent.is_dir():
         raise RhosightError(f"{out}: no folder {out.parent} to write to; make it first")
     unknown = set(texts) - set(EXTENTS)
@@ -185,6 +186,15 @@ def build(
         replaced=len(set(kept) & before & set(missing)),
         relabelled=len(set(kept) & set(jobs[0][1])),
     )
+
+
+def _check_memory(memory: str) -> None:
+    from dask.utils import parse_bytes  # takes a moment to load
+
+    try:
+        parse_bytes(memory)
+    except ValueError as error:
+        raise RhosightError(f"{memory}: no amount of memory (--memory); give one: 2GiB") from error
 
 
 def _check(out: Path, digest: str) -> list[Path]:

@@ -167,7 +167,7 @@ class Directory(Source):
         if self.difference == "aeccar":
             return [_beside(path, "AECCAR1")]
         pattern = self.reference or self.difference
-        return [_fill(pattern, path)] if pattern not in (None, "free-atoms") else []
+        return [companion(pattern, path)] if pattern not in (None, "free-atoms") else []
 
     def _find(self) -> tuple[dict[str, Path], dict[str, str]]:
         """Id → its density file, and what could not be told apart."""
@@ -230,30 +230,72 @@ def _checked(pattern: str | None) -> str | None:
     """A pattern that means the same wherever a worker stands."""
     if pattern in (None, "aeccar", "free-atoms"):
         return pattern
-    try:
-        filled = _fill(pattern, Path("parent/name.cube"))
-    except (KeyError, IndexError, ValueError) as error:
-        raise RhosightError(
-            f"{pattern}: {error} is no part of a path; known are {{parent}}, {{name}}, {{stem}}"
-        ) from error
-    if filled == Path(pattern):
-        raise RhosightError(
-            f"{pattern}: the same file for every density; use {{parent}}, {{name}} or {{stem}}"
-        )
+    check_pattern(pattern)
     return pattern if pattern.startswith("{parent}") else str(Path(pattern).absolute())
 
 
-def _fill(pattern: str, path: Path) -> Path:
-    """The companion of a density."""
-    match = _OWN_NAME.match(path.name)
-    stem = (match["stem"] or match["vasp"]) if match else path.stem
+def check_pattern(pattern: str, several: bool = True) -> None:
+    """That a pattern can name the companion of a density.
+
+    Raises
+    ------
+    RhosightError
+        If it has parts that no path has, or names one file for all of ``several`` densities.
+    """
+    try:
+        filled = companion(pattern, Path("parent/name.cube"))
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise RhosightError(
+            f"{pattern}: {error} is no part of a path; known are {{parent}}, {{name}}, {{stem}}"
+        ) from error
+    if several and filled == Path(pattern):
+        raise RhosightError(
+            f"{pattern}: the same file for every density; use {{parent}}, {{name}} or {{stem}}"
+        )
+
+
+def companion(pattern: str, path: Path) -> Path:
+    """The file that belongs to a density by a pattern with parts of its path."""
+    stem = own_name(path) or path.stem
     return Path(pattern.format(parent=path.parent, name=path.name, stem=stem))
+
+
+def own_name(path: Path) -> str:
+    """What a file of a density calls its material; empty if it does not, as VASP's files do not."""
+    return path.name[_own_part(path.name)]
+
+
+def _own_part(name: str) -> slice:
+    """Where in a file's name its material is named; nowhere, it may be."""
+    match = None if _VASP.match(name) else _OWN_NAME.match(name)
+    return slice(*match.span("stem" if match["stem"] else "vasp")) if match else slice(0, 0)
+
+
+def material_of(path: Path) -> str:
+    """What the material of a density file is called: as the file, or as its folder where the file
+    has a name that VASP gives."""
+    folder = path.parent.name.strip(".") if _VASP.match(path.name) else ""
+    return own_name(path) or folder or path.stem
+
+
+def densities_below(folder: Path) -> str:
+    """A shell's pattern for density files below a folder, by the first that is found; or empty."""
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        between = "*" * len(Path(parent).relative_to(folder).parts)
+        for name in sorted(names):
+            if _VASP.match(name):
+                return str(Path(folder, *between, name))
+            if (own := _own_part(name)).stop:
+                last = f"{name[: own.start]}*{name[own.stop :]}"
+                return str(Path(folder, *between, last))
+    return ""
 
 
 def _is_companion(path: Path, pattern: str, names: list[str]) -> bool:
     """Whether a file is the companion of another one in its folder."""
     return any(
-        other != path.name and _fill(pattern, path.with_name(other)) == path for other in names
+        other != path.name and companion(pattern, path.with_name(other)) == path for other in names
     )
 
 

@@ -26,6 +26,7 @@ from pymatgen.core import Composition, Structure
 from ..density import ChargeDensity
 from ..errors import RhosightError, first_line
 from ..schema import KNOWN
+from .directory import densities_below
 from .tables import numbers_of
 
 LABELS, STRUCTURES, DENSITIES, ABOUT = (
@@ -81,7 +82,7 @@ def read_folder(
         if not (folder / part).exists():
             raise RhosightError(
                 f"{folder}: no {part}; a folder of materials holds {LABELS}, {STRUCTURES}/ and "
-                f"{DENSITIES}"
+                f"{DENSITIES}{_other_densities(folder)}"
             )
     labels = _read_labels(folder / LABELS)
     about = _read_about(folder / ABOUT if about is None else about)
@@ -104,6 +105,25 @@ def read_folder(
         raise RhosightError(f"{folder}: no sound material; the first problem: {first}")
     kept = labels.loc[[density.name for density in densities]]
     return FolderContent(densities, kept, problems, about)
+
+
+def densities_instead(folder: Path) -> str:
+    """A shell's pattern for the density files below a folder that is no dataset; or empty."""
+    if any((folder / part).exists() for part in (LABELS, STRUCTURES, DENSITIES)):
+        return ""
+    if any(folder.glob("*.parquet")):
+        return ""
+    return densities_below(folder)
+
+
+def _other_densities(folder: Path) -> str:
+    """How a folder of densities becomes a dataset, if it is one."""
+    if not densities_instead(folder):
+        return ""
+    return (
+        "; it holds density files, of which `rhosight data build directory "
+        f"{folder} mine.parquet` makes a dataset"
+    )
 
 
 def _read_labels(path: Path) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from pathlib import Path
@@ -11,6 +12,8 @@ import pyarrow as pa
 
 from ..errors import RhosightError, first_line
 from ..schema import KNOWN
+
+logger = logging.getLogger(__name__)
 
 ID_NAMES = ("material_id", "id", "name", "file")
 """Columns that are taken for the id where none is named, in this order."""
@@ -44,7 +47,7 @@ def read_targets(
         target is not a number.
     """
     path = Path(path)
-    table = _read(path)
+    table = _read(path, id_column)
     table.columns = [str(name).strip() for name in table.columns]
     if id_column is None:
         id_column = next((name for name in ID_NAMES if name in table), None)
@@ -75,15 +78,17 @@ def read_targets(
             table[column] = numbers_of(table[column], path)
         else:
             table[column] = _of_one_type(table[column])
+            _warn_of_numbers(table[column], path)
     return table, units
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read(path: Path, id_column: str | None) -> pd.DataFrame:
     kind = path.suffix.lower()
     try:
         if kind in (".csv", ".tsv", ".txt"):
+            ids = dict.fromkeys([*ID_NAMES, *([id_column] if id_column else [])], str)  # 001
             # the separator is found out: tables from Excel often have semicolons
-            return pd.read_csv(path, sep=None, engine="python", dtype={n: str for n in ID_NAMES})
+            return pd.read_csv(path, sep=None, engine="python", dtype=ids)
         if kind == ".parquet":
             return pd.read_parquet(path).reset_index().drop(columns="index", errors="ignore")
         if kind in (".xlsx", ".xlsm", ".ods"):
@@ -106,6 +111,22 @@ def _of_one_type(column: pd.Series) -> pd.Series:
     if numbers[column.notna()].notna().all() and not column.map(lambda v: isinstance(v, str)).any():
         return numbers
     return column.map(lambda value: value if value is None or value is pd.NA else str(value))
+
+
+def _warn_of_numbers(column: pd.Series, path: Path) -> None:
+    """A column that is text for the sake of a few cells was most likely meant as a target."""
+    given = column.dropna()
+    numbers = pd.to_numeric(given, errors="coerce").notna()
+    if 0.5 * len(given) <= numbers.sum() < len(given):
+        bad = given[~numbers]
+        logger.warning(
+            "%s: %s is taken for text, and is no target, since %r of %s is not a number; leave a "
+            "missing label empty",
+            path,
+            column.name,
+            bad.iloc[0],
+            bad.index[0],
+        )
 
 
 def _check_units(units: dict[str, str], path: Path) -> None:
