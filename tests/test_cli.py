@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -113,6 +114,15 @@ def test_help_shows_every_command_with_an_example():
         assert "Example:" in text, command
 
 
+def test_the_example_of_image_draws_a_difference(relaxed, tmp_path):
+    """Of an ordinary CHGCAR, which holds none."""
+    words = rhosight("image", "--help").stdout.split("Example: rhosight image CHGCAR")[1].split()
+    options = words[: words.index("--out")]
+    assert options == ["--show", "difference", "--free-atoms"]
+    rhosight("image", relaxed / "Si" / "CHGCAR", *options, "--size", "8", "--out", tmp_path / "out")
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["Si-difference.png"]
+
+
 def test_train_and_predict(small, tmp_path):
     out = rhosight("train", small, "--out", tmp_path / "m", "--modality", "image", *FAST).stdout
     assert "RMSE" in out and "GPa" in out
@@ -137,6 +147,65 @@ def test_predict_writes_csv(model, small, tmp_path):
     assert list(frame.columns)[-1] == "bulk_modulus_vrh (GPa)" and len(frame) == 40
 
 
+def test_predict_writes_what_the_suffix_says(silicon, tmp_path):
+    out = tmp_path / "p.json"
+    rhosight("predict", "no-dft", silicon, "--out", out)
+    (row,) = json.loads(out.read_text(encoding="utf-8"))["predictions"]
+    assert row["material"] == str(silicon)
+    rhosight("predict", "no-dft", silicon, "--out", out, "--format", "csv")
+    assert len(pd.read_csv(out)) == 1
+
+
+@pytest.fixture
+def silicon(tmp_path):
+    """Silicon as a CIF."""
+    path = tmp_path / "Si.cif"
+    load_dataset("mp-fcc")["mp-149"].structure.to(filename=str(path))
+    return path
+
+
+@pytest.fixture
+def relaxed(tmp_path):
+    """A folder of calculations, as VASP names their files."""
+    folder = tmp_path / "relaxed"
+    for material in load_dataset("mp-fcc")[["mp-149", "mp-21075"]]:
+        (folder / material.formula).mkdir(parents=True)
+        material.density.to_chgcar(folder / material.formula / "CHGCAR")
+    return folder
+
+
+def test_the_files_beside_a_bad_one_are_predicted(relaxed, tmp_path, caplog):
+    """The bad one comes last, with its reason; the values are those of the good ones alone."""
+    good = sorted(relaxed.glob("*/CHGCAR"))
+    bad = tmp_path / "bad" / "CHGCAR"
+    bad.parent.mkdir()
+    bad.write_text(good[0].read_text()[:2000])
+    for file in good:  # as VASP writes them
+        occupancies = (f"augmentation occupancies   {n}   1\n  0.1E+00\n" for n in (1, 2))
+        file.write_text(file.read_text() + "".join(occupancies))
+    command = ("predict", "best", good[0], bad, good[1], "--format", "csv")
+    done = rhosight(*command, code=1)
+    assert caplog.text.count("densities of VASP") == 1
+    found = pd.read_csv(io.StringIO(done.stdout), index_col=0)
+    assert list(found.index) == [str(file) for file in good]
+    (said,) = done.stderr.strip().splitlines()
+    assert said.startswith(f"not predicted: {bad}: truncated")
+    alone = rhosight("predict", "best", *good, "--format", "csv").stdout
+    alone = pd.read_csv(io.StringIO(alone), index_col=0)
+    np.testing.assert_allclose(found.select_dtypes(float), alone.select_dtypes(float))
+
+    rhosight(*command, "--out", tmp_path / "p.csv", code=1)
+    assert len(pd.read_csv(tmp_path / "p.csv")) == 2
+    assert "truncated" in error_of("predict", "best", bad, bad)
+
+
+def test_structures_beside_a_bad_one_are_predicted(silicon, tmp_path):
+    (tmp_path / "bad.cif").write_text("data_x\n_cell_length_a nonsense\n")
+    done = rhosight("predict", "no-dft", tmp_path / "bad.cif", silicon, "--format", "csv", code=1)
+    assert str(silicon) in done.stdout and "bad.cif" not in done.stdout
+    assert f"not predicted: {tmp_path / 'bad.cif'}: not a readable structure" in done.stderr
+
+
 def test_image_writes_slices(chgcars, tmp_path):
     kind, files = chgcars
     rhosight("image", files[0], "--kind", kind, "--out", tmp_path, "--size", "64")
@@ -147,6 +216,28 @@ def test_image_writes_slices(chgcars, tmp_path):
         "--hkl", "1", "1", "0",
     )  # fmt: skip
     assert (tmp_path / "mp-149-difference.png").exists()
+
+
+def test_each_picture_is_called_as_its_material(relaxed, tmp_path):
+    """By the folder of VASP's files; two files never share a picture."""
+    silicon = relaxed / "Si" / "CHGCAR"
+    for name in ("CHG", "AECCAR2", "run.chgcar"):
+        (relaxed / "Si" / name).write_bytes(silicon.read_bytes())
+    out = tmp_path / "slices"
+
+    def drawn(*files: object) -> set[str]:
+        rhosight("image", *files, "--size", "8", "--out", out)
+        names = {file.name.removesuffix("-total.png") for file in out.iterdir()}
+        shutil.rmtree(out)
+        return names
+
+    assert drawn(*relaxed.glob("*/CHGCAR")) == {"Si", "HfC"}
+    assert drawn(relaxed / "Si/CHG", relaxed / "HfC/CHGCAR") == {"Si", "HfC"}
+    assert drawn(relaxed / "Si/AECCAR2", relaxed / "Si/run.chgcar") == {"Si", "run"}
+    both = drawn(silicon, relaxed / "Si/AECCAR2")
+    assert len(both) == 2 and all(name.endswith(("Si-CHGCAR", "Si-AECCAR2")) for name in both)
+    assert "give each file once" in error_of("image", silicon, silicon, "--out", out)
+    assert not out.exists()
 
 
 def test_crossval_prints_a_table_and_goes_on(small, tmp_path, caplog):
@@ -359,6 +450,47 @@ class TestBadInput:
             assert f"`rhosight predict best {arguments[0]}`" in message and "no-dft" in message
         assert "`rhosight predict no-dft a.cif`" in error_of("predict", "a.cif")
         assert "files are missing" in error_of("predict", "best")
+
+    def test_a_folder_of_densities_is_no_dataset(self, relaxed, tmp_path):
+        for command in (("predict", "best"), ("predict", "no-dft"), ("image",), ("explain",)):
+            assert f"give the files: {relaxed}/*/CHGCAR" in error_of(*command, relaxed)
+        message = error_of("train", relaxed, "--out", tmp_path / "m")
+        assert f"`rhosight data build directory {relaxed} mine.parquet`" in message
+        (relaxed / "CHGCAR_C").touch()
+        assert f"give the files: {relaxed}/CHGCAR_*" in error_of("predict", "best", relaxed)
+        (tmp_path / "empty").mkdir()
+        message = error_of("predict", "best", tmp_path / "empty")
+        assert message.endswith("holds materials.csv, structures/ and densities.h5")
+
+    def test_a_file_that_cannot_be_written(self, relaxed, tmp_path, monkeypatch):
+        """Said before anything is computed."""
+        predict = "predict_intervals"
+        monkeypatch.setattr(DescriptorModel, predict, lambda *_, **__: pytest.fail("predicted"))
+        command = ("predict", "best", relaxed / "Si" / "CHGCAR", "--out")
+        assert f"no writable folder {tmp_path}/no" in error_of(*command, tmp_path / "no" / "x.csv")
+        assert "is a folder" in error_of(*command, tmp_path)
+
+    def test_no_structure(self, tmp_path):
+        for name in ("bad.txt", "bad.cif", "POSCAR"):
+            (tmp_path / name).write_text("data_x\n_cell_length_a nonsense\n")
+            message = error_of("predict", "no-dft", tmp_path / name)
+            assert f"{name}: not a readable structure (" in message
+            assert "give a CIF, a POSCAR, or a density file" in message
+        assert "no such file" in error_of("predict", "no-dft", tmp_path / "absent.cif")
+
+    def test_options_of_files_for_a_dataset(self, small):
+        for option in (("--kind", "difference"), ("--difference", "{parent}/x")):
+            message = error_of("predict", "best", small, *option)
+            assert f"{option[0]} is about density files" in message and "leave it out" in message
+        assert "what --show says" in error_of("image", "mp-fcc", "--kind", "difference")
+
+    def test_a_pattern_that_names_no_file(self, relaxed):
+        files = sorted(relaxed.glob("*/CHGCAR"))
+        for command in (("predict", "best", *files), ("explain", *files)):
+            message = error_of(*command, "--difference", "{foo}/x.cube")
+            assert "known are {parent}, {name}, {stem}" in message
+        message = error_of("predict", "best", *files, "--difference", "x.cube")
+        assert "the same file for every density" in message
 
     def test_an_address_of_no_machine(self):
         for host in ("300.1.1.1", "192.0.2.1"):  # the second is kept for documentation

@@ -43,7 +43,7 @@ COMMANDS = (
     (USE, predicting.predict, "rhosight predict best relaxed/*/CHGCAR --format csv"),
     (USE, explaining.explain, "rhosight explain CHGCAR --out why"),
     (USE, serving.serve, "rhosight serve --port 7860"),
-    (USE, slices.image, "rhosight image CHGCAR --kind difference --out slices"),
+    (USE, slices.image, "rhosight image CHGCAR --show difference --free-atoms --out slices"),
     (TRAIN, learning.train, "rhosight train mp-fcc --out model"),
     (TRAIN, learning.pretrain, "rhosight pretrain mp-fcc --out encoder"),
     (

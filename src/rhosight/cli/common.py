@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from ..errors import RhosightError
+from ..errors import RhosightError, first_line
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -48,6 +49,13 @@ DatasetArgument = Annotated[
 FilesArgument = Annotated[
     list[str],
     typer.Argument(help="Density files (CHGCAR, CHG, cube, XSF, compressed or not), or a dataset."),
+]
+DifferenceOption = Annotated[
+    str | None,
+    typer.Option(
+        help="File with the difference beside each CHGCAR, for models that read both; {parent}, "
+        "{name} and {stem} stand for parts of the CHGCAR's path."
+    ),
 ]
 KindOption = Annotated[
     FirstBlock,
@@ -151,21 +159,44 @@ def named_as_structure(file: str | Path) -> bool:
 
 def read_structures(files: list[str]) -> Dataset | dict[str, Structure]:
     """Structures of CIF, POSCAR or density files by name, or one dataset."""
+    if _is_dataset(files):
+        return _read_dataset(files[0])
+    return {file: _read_structure(file) for file in files}
+
+
+def _read_structure(file: str) -> Structure:
     from pymatgen.core import Structure
 
     from ..density import ChargeDensity
+    from ..density.files import recognise
 
-    if _is_dataset(files):
-        from ..dataset import load_dataset
-
-        return load_dataset(files[0])
-    found = {}
-    for file in files:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what stops pymatgen is in its error
+            return Structure.from_file(file)
+    except Exception as error:  # no structure file: pymatgen raises what its parsers raise
         try:
-            found[file] = Structure.from_file(file)
-        except Exception:  # no structure file: pymatgen raises what its parsers raise
-            found[file] = ChargeDensity.from_file(file).structure
-    return found
+            recognise(file)
+        except RhosightError:
+            if not Path(file).is_file():
+                raise
+            raise RhosightError(
+                f"{file}: not a readable structure ({first_line(error)}), nor a density; give a "
+                "CIF, a POSCAR, or a density file (CHGCAR, CHG, cube, XSF)"
+            ) from error
+    return ChargeDensity.from_file(file).structure
+
+
+def _read_dataset(name: str) -> Dataset:
+    """A dataset; a folder of density files is not taken for one."""
+    from ..dataset import BUNDLED, load_dataset
+    from ..sources.folder import densities_instead
+
+    if name not in BUNDLED and (pattern := densities_instead(Path(name))):
+        raise RhosightError(
+            f"{name}: a folder of density files, not a dataset; give the files: {pattern}"
+        )
+    return load_dataset(name)
 
 
 def read_materials(
@@ -178,13 +209,19 @@ def read_materials(
 
     ``structures``: the command, with {file}, that takes structures alone; for messages.
     """
-    from ..dataset import load_dataset
     from ..dataset.core import Lazy
     from ..density import ChargeDensity
     from ..density.files import recognise
+    from ..sources.directory import companion
 
     if _is_dataset(files):
-        return load_dataset(files[0])
+        if kind is not FirstBlock.total or difference:
+            option = "--difference" if difference else "--kind"
+            raise RhosightError(
+                f"{option} is about density files, and {files[0]} is a dataset, which says itself "
+                "what it holds; leave it out (`rhosight image` draws what --show says)"
+            )
+        return _read_dataset(files[0])
     for file in files:
         with _command_for_structures(file, structures):
             recognise(file)
@@ -194,11 +231,19 @@ def read_materials(
         with _command_for_structures(file, structures):
             density = ChargeDensity.from_file(file, kind.value)
         if difference:
-            other = difference.format(parent=file.parent, name=file.name, stem=file.stem)
-            density = density.merged(ChargeDensity.from_file(other, "difference"))
+            other = ChargeDensity.from_file(companion(difference, file), "difference")
+            density = density.merged(other)
         return density
 
     return Lazy(read, len(files))
+
+
+def check_difference(pattern: str | None, files: list[str]) -> None:
+    """That a pattern can name the file with the difference beside each of these files."""
+    from ..sources.directory import check_pattern
+
+    if pattern:
+        check_pattern(pattern, several=len(files) > 1)
 
 
 @contextmanager

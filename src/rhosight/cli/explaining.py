@@ -11,9 +11,11 @@ from rich.table import Table
 
 from ..errors import RhosightError
 from .common import (
+    DifferenceOption,
     FilesArgument,
     FirstBlock,
     KindOption,
+    check_difference,
     console,
     progress_bar,
     read_materials,
@@ -59,17 +61,12 @@ def explain(
         ),
     ] = None,
     kind: KindOption = FirstBlock.total,
-    difference: Annotated[
-        str | None,
-        typer.Option(
-            help="File with the difference beside each CHGCAR, for models that read both; "
-            "{parent}, {name} and {stem} stand for parts of the CHGCAR's path."
-        ),
-    ] = None,
+    difference: DifferenceOption = None,
 ) -> None:
     """Explain predictions: what each modality adds, where on the density, which words."""
     from ..dataset import Dataset, load_dataset
 
+    check_difference(difference, files)
     loaded = read_model(model)
     if loaded.uses_density:
         materials: Any = read_materials(

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +17,12 @@ from rich.table import Table
 
 from ..errors import RhosightError
 from .common import (
+    DifferenceOption,
     FirstBlock,
     KindOption,
+    check_difference,
     console,
+    errors,
     named_as_structure,
     progress_bar,
     read_materials,
@@ -24,6 +32,8 @@ from .common import (
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ..saved_model import SavedModel
 
 
 class Format(StrEnum):
@@ -49,29 +59,98 @@ def predict(
         ),
     ] = None,
     kind: KindOption = FirstBlock.total,
-    difference: Annotated[
-        str | None,
+    difference: DifferenceOption = None,
+    output: Annotated[
+        Format | None,
         typer.Option(
-            help="File with the difference beside each CHGCAR, for models that read both; "
-            "{parent}, {name} and {stem} stand for parts of the CHGCAR's path."
+            "--format",
+            help="How to print or write. Default: a table on the terminal; of a file, what its "
+            "suffix says.",
         ),
     ] = None,
-    output: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
-    out: Annotated[Path | None, typer.Option(help="Write there instead of printing.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write to this file instead of printing: JSON if it is called x.json, else CSV."
+        ),
+    ] = None,
 ) -> None:
-    """Predict properties, with intervals, from density files or a dataset."""
+    """Predict properties, with intervals, from density files or a dataset.
+
+    Files that cannot be read are listed at the end, with exit code 1; the others are predicted.
+    """
     if not files or Path(model).is_file():
         raise RhosightError(_what_is_missing(model))
+    if out and (out.is_dir() or not os.access(out.parent, os.W_OK)):
+        reason = "is a folder" if out.is_dir() else f"no writable folder {out.parent}"
+        raise RhosightError(f"{out}: cannot be written ({reason}); choose another")
+    check_difference(difference, files)
     loaded = read_model(model)
+    read: Callable[[list[str]], Any] = read_structures
     if loaded.uses_density:
-        materials: Any = read_materials(
-            files, kind, difference, structures="rhosight predict no-dft {file}"
-        )
-    else:
-        materials = read_structures(files)
+        command = "rhosight predict no-dft {file}"
+        read = partial(read_materials, kind=kind, difference=difference, structures=command)
     with progress_bar() as progress:
-        found = loaded.predict_intervals(materials, progress=progress)
-    _show(found, loaded.targets, loaded.units, output, out)
+        found, bad = _predicted(loaded, read, files, progress)
+    _show(found, loaded.targets, loaded.units, output or _format_of(out), out)
+    for file, reason in bad.items():
+        line = reason if file in reason else f"{file}: {reason}"
+        errors.print(f"not predicted: {line}", markup=False, highlight=False, soft_wrap=True)
+    if bad:
+        raise typer.Exit(1)
+
+
+def _predicted(
+    model: SavedModel,
+    read: Callable[[list[str]], Any],
+    files: list[str],
+    progress: Callable[[str, int, int], None],
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Predictions for all files, or if one of them is bad for each by itself; and why there is none
+    for some: file → reason. One error if there is none for any."""
+    try:
+        return model.predict_intervals(read(files), progress=progress), {}
+    except RhosightError as error:
+        if len(files) == 1:
+            raise
+        first = error
+    import pandas as pd
+
+    found, bad = [], {}
+    with _said_once(logging.getLogger("rhosight.saved_model")):
+        for done, file in enumerate(files, start=1):
+            try:
+                found.append(model.predict_intervals(read([file])))
+            except RhosightError as error:
+                bad[file] = str(error)
+            progress("one by one, for a file is bad", done, len(files))
+    if not found:
+        raise first
+    return pd.concat(found), bad
+
+
+@contextmanager
+def _said_once(logger: logging.Logger) -> Iterator[None]:
+    """Of what is logged about one file after the other, let each line through once."""
+    said: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        line, count = record.getMessage(), len(said)
+        said.add(line)
+        return len(said) > count
+
+    logger.addFilter(is_new)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_new)
+
+
+def _format_of(out: Path | None) -> Format:
+    """How to print, or what the suffix of a file says."""
+    if out is None:
+        return Format.table
+    return Format.json if out.suffix.lower() == ".json" else Format.csv
 
 
 def _what_is_missing(first: str) -> str:
