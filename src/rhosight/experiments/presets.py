@@ -1,7 +1,7 @@
 """Presets: with which networks, and at what expense, the paper's experiments are run.
 
-``paper`` has the paper's networks and settings; their weights come from the Hugging Face hub or
-or its cache on this machine. ``offline`` follows the same protocol (splits, folds, stages, images, texts)
+``paper`` has the paper's networks and settings; their weights come from the Hugging Face hub or its
+cache on this machine. ``offline`` follows the same protocol (splits, folds, stages, images, texts)
 with the weights that come with the package, and spends as little as a laptop can: what it does
 otherwise is listed in its ``deviations``, which every output repeats.
 """
