@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from rhosight import ChargeDensity, DescriptorModel, PropertyModel, RhosightErro
 from rhosight.cli import app
 from rhosight.dataset import Dataset
 from rhosight.descriptor_model import DescriptorRecipe, Kernel, descriptor_table
-from rhosight.saved_model import BUNDLED_MODELS, MODELS
+from rhosight.saved_model import BUNDLED_MODELS, MODELS, bundled_folder
 
 TARGETS = ["formation_energy_per_atom", "efermi", "bulk_modulus_vrh"]
 
@@ -124,6 +125,22 @@ def test_saved_and_loaded_it_predicts_the_same(model, parts, tmp_path):
     assert "bulk_modulus_vrh" in card and "Materials Project" in card and "90 %" in card
     with pytest.raises(RhosightError, match="load_model loads either"):
         PropertyModel.from_pretrained(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["best", "no-dft"])
+def test_the_card_of_a_shipped_model_is_its_own_and_its_example_runs(
+    name, dataset, tmp_path, monkeypatch
+):
+    load_model(name).save_pretrained(tmp_path / "this-folder")
+    card = (tmp_path / "this-folder" / "README.md").read_text(encoding="utf-8")
+    packaged = bundled_folder(name) / "README.md"
+    assert card == packaged.read_text(encoding="utf-8")
+    example = re.search(r"```python\n(.*?)```", card, re.DOTALL).group(1)
+    silicon = dataset["mp-149"].density
+    silicon.to_chgcar(tmp_path / "CHGCAR")
+    silicon.structure.to(tmp_path / "mine.cif")
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
 
 
 def test_a_spoilt_model_is_an_error_with_a_cure(model, tmp_path):

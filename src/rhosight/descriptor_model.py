@@ -2,8 +2,9 @@
 
 What is known of a crystal (composition, structure type, its charge density and what follows from it
 by electrostatics and the theory of the electron gas) becomes blocks of numbers, and a Gaussian
-process over these blocks predicts. No network is trained: a fit takes seconds, and a prediction
-comes with an interval and a word on whether the material is like those of the training part.
+process over these blocks predicts. No network is trained: a fit takes a minute or two, and a
+prediction comes with an interval and a word on whether the material is like those of the training
+part.
 """
 
 from __future__ import annotations
@@ -405,7 +406,10 @@ class DescriptorModel(SavedModel):
     def _codes(self) -> str:
         """For the model card: what another code's densities are to this model."""
         if not self.recipe.uses_density:
-            return "It reads no density."
+            return (
+                "It reads no density. It reads volumes and distances, though: relax a structure as "
+                "those of the training data were; other geometries were not tried."
+            )
         codes = f"Trained on densities of {', '.join(self.about['codes']) or 'no known code'}."
         if self.recipe.core_free:
             return f"{codes} Of a density it reads what lies between the atoms, where codes agree."

@@ -278,6 +278,13 @@ class SavedModel(ABC):
         title, text = self._describe()
         targets = "\n".join(f"- `{name}` ({self.units[name]})" for name in self.targets)
         used = ", ".join(f"{name} {number}" for name, number in self.about["versions"].items())
+        example = ["import rhosight", "", 'model = rhosight.load_model("this-folder")']
+        if self.uses_density:
+            example.append('model.predict([rhosight.ChargeDensity.from_file("CHGCAR")])')
+        else:
+            example.insert(1, "from pymatgen.core import Structure")
+            example.append('model.predict({"mine": Structure.from_file("mine.cif")})')
+        code = "\n".join(example)
         return f"""---
 library_name: rhosight
 tags: [materials-science, charge-density]
@@ -302,10 +309,7 @@ Predicts, for a crystal:
 Made with {used}.
 
 ```python
-import rhosight
-
-model = rhosight.load_model("this-folder")
-model.predict([rhosight.ChargeDensity.from_file("CHGCAR")])
+{code}
 ```
 """
 
