@@ -21,7 +21,7 @@ from ..plane import LatticePlane, lattice_plane
 from ..property_model import PropertyModel, texts_of
 from ..threads import one_thread
 from .explanation import Explanation, SliceMap
-from .networks import PLAYERS, NetworkExplainer
+from .networks import PLAYERS, NetworkExplainer, squares
 from .processes import GROUPS, ProcessExplainer, no_map
 from .shapley import background_sentence, chosen
 from .words import word_counts
@@ -135,7 +135,8 @@ class NetworkExplains:
             values = self.parts.words(inputs, text)[1]
             return Pieces(values, lambda gone: self.parts.predict_without(inputs, text, gone))
         values = self.parts.pixels(inputs)[0]
-        patch, count = patches(values.shape[-1])
+        patch = squares(values.shape[-1], PATCH).numpy()
+        count = int(patch.max()) + 1
         sums = np.zeros((len(values), 3, count))
         for number in range(count):
             sums[..., number] = values[..., patch == number].sum(axis=-1)
@@ -230,14 +231,6 @@ class ProcessExplains:
 def named(targets: Sequence[str], values: np.ndarray) -> dict[str, float]:
     """Target → value."""
     return {name: float(value) for name, value in zip(targets, values, strict=True)}
-
-
-def patches(side: int) -> tuple[np.ndarray, int]:
-    """Squares of :data:`PATCH` pixels on an image: the number of each pixel's, shape (side, side),
-    and how many there are."""
-    across = -(-side // PATCH)
-    place = np.arange(side) // PATCH
-    return place[:, None] * across + place, across**2
 
 
 def network_background(background: Dataset | None, about: Mapping[str, Any]) -> tuple[Dataset, str]:

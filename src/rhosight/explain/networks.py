@@ -15,7 +15,7 @@ it is turned and to words wherever they stand.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -139,10 +139,7 @@ class NetworkExplainer:
 
         Channels that show different slices are taken apart."""
         square = max(1, self.recipe.image.size // SQUARES)
-        rows, columns = (
-            (torch.arange(side) + shift) // square for shift in torch.randint(square, (2,))
-        )
-        one = rows[:, None] * (int(columns.max()) + 1) + columns
+        one = squares(side, square, torch.randint(square, (2,)).tolist())
         apart = self.recipe.image.colour == "channels"
         return torch.stack([one + apart * layer * (int(one.max()) + 1) for layer in range(3)])[None]
 
@@ -274,3 +271,10 @@ class NetworkExplainer:
         if isinstance(encoder, ClipBackbone):
             return encoder.model.text_model.embeddings.token_embedding
         return encoder.model.get_input_embeddings()
+
+
+def squares(side: int, size: int, shift: Sequence[int] = (0, 0)) -> Tensor:
+    """The number of each pixel's square on a grid of squares of ``size`` pixels, which begins
+    ``shift`` pixels before the image: shape (side, side), counted from 0, none left out."""
+    rows, columns = ((torch.arange(side) + start) // size for start in shift)
+    return rows[:, None] * (int(columns.max()) + 1) + columns
