@@ -430,10 +430,16 @@ CHROMIUM = next(
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking")
 
 
+PUBLISHED = Path(__file__).parents[1] / "docs" / "results" / "report.html"
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path; install chromium")
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
-def test_report_in_a_browser(page: Path, width: int, scheme: str):
+@pytest.mark.parametrize("whole", [False, True], ids=["made here", "all twelve exhibits"])
+def test_report_in_a_browser(page: Path, whole: bool, width: int, scheme: str):
     """No requests beyond the file, no script errors, no sideways scrolling, nothing unnamed."""
+    page = PUBLISHED if whole else page
+    assert page.read_text(encoding="utf-8").count('<section id="figure') == (9 if whole else 2)
     api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     problems, requests = [], []
     with api.sync_playwright() as playwright:
