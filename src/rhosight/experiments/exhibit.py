@@ -110,7 +110,7 @@ class Exhibit:
         if self.figure is not None and set(formats) & set(FIGURE_FORMATS):
             # once for all files: laying it out takes longer than drawing it
             self.figure.draw_without_rendering()
-            self.figure.set_layout_engine("none")
+            self.figure.set_layout_engine(None)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for kind in formats:
