@@ -210,10 +210,12 @@ def score_table(
     -------
     DataFrame indexed by (target, model): ``r2``, ``rmse``, ``mae``, means over folds and repeats,
     each with its standard deviation as ``…_std``; ``pooled_r2`` and ``pooled_rmse`` over all
-    materials at once, with ``…_low`` and ``…_high``; ``n`` materials, ``folds`` scored.
+    materials at once, with ``…_low`` and ``…_high``; ``n`` materials, ``folds`` scored; and what
+    :func:`between_repeats` adds.
     """
     names = ["target", "model"]
-    scores = fold_scores(predictions).groupby(names, sort=False)
+    of_folds = fold_scores(predictions)
+    scores = of_folds.groupby(names, sort=False)
     columns = ["r2", "rmse", "mae"]
     table = scores[columns].mean().join(scores[columns].std(ddof=1).add_suffix("_std"))
     order = [name for column in columns for name in (column, f"{column}_std")]
@@ -223,7 +225,28 @@ def score_table(
         pooled[key] = _pooled(materials, confidence, resamples, seed)
     intervals = pd.DataFrame(list(pooled.values()), pd.MultiIndex.from_tuples(pooled, names=names))
     table = table[order].join(intervals).assign(folds=scores.size())
+    table = table.join(between_repeats(of_folds, names))
     return pd.concat([table.loc[[target]] for target in table.index.unique("target")])
+
+
+def between_repeats(scores: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """How much a run of the whole protocol varies, from the scores of its folds.
+
+    Parameters
+    ----------
+    scores
+        As :func:`fold_scores` has them, or a part of its columns.
+    names
+        Columns that tell models apart.
+
+    Returns
+    -------
+    DataFrame indexed by ``names``: for each score the standard deviation of the repeats' means as
+    ``…_run_std`` (NaN for one repeat), and ``repeats``.
+    """
+    there = [name for name in ("r2", "rmse", "mae") if name in scores]
+    runs = scores.groupby([*names, "repeat"])[there].mean().groupby(list(names))
+    return runs.std(ddof=1).add_suffix("_run_std").assign(repeats=runs.size())
 
 
 def compare(

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import RhosightError
-from ..statistics import fold_scores, score_table
+from ..statistics import between_repeats, fold_scores, score_table
 from . import paper
 
 COLUMNS: tuple[str, ...] = (
@@ -69,7 +69,6 @@ def summary(
     cells = groups.size().index.to_frame(index=False)
     keyed = predictions.assign(model=groups.ngroup())
     table = score_table(keyed, resamples=resamples).reset_index().set_index("model").sort_index()
-    table = table.join(_between_repeats(fold_scores(keyed)))
     return cells.join(table[_ORDER])
 
 
@@ -103,7 +102,7 @@ def average(predictions: pd.DataFrame, resamples: int = 1000) -> pd.DataFrame:
     table = pd.DataFrame(
         {"r2": scores.mean(), "r2_std": scores.std(ddof=1), "folds": scores.size()}
     )
-    table = table.join(_between_repeats(folds))
+    table = table.join(between_repeats(folds, ["model"]))
     for number, group in keyed.groupby("model"):
         squared = (group["predicted"] - group["true"]) ** 2
         wide = group.assign(squared=squared).pivot_table(
@@ -114,13 +113,6 @@ def average(predictions: pd.DataFrame, resamples: int = 1000) -> pd.DataFrame:
         )
         table.loc[number, "n"] = len(wide)
     return cells.assign(target="average").join(table.reindex(columns=_ORDER))
-
-
-def _between_repeats(scores: pd.DataFrame) -> pd.DataFrame:
-    """``…_run_std`` and ``repeats`` of each model, from the scores of its folds."""
-    there = [name for name in ("r2", "rmse") if name in scores]
-    runs = scores.groupby(["model", "repeat"])[there].mean().groupby("model")
-    return runs.std(ddof=1).add_suffix("_run_std").assign(repeats=runs.size())
 
 
 def _interval(true: np.ndarray, squared: np.ndarray, resamples: int) -> np.ndarray:

@@ -120,12 +120,12 @@ class NetworkExplainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             for _ in range(GRIDS):
-                squares = self._squares(canvas.shape[-1])
-                area = squares.flatten().bincount()[squares]
+                grid = self._squares(canvas.shape[-1])
+                area = grid.flatten().bincount()[grid]
                 values = method.attribute(
                     canvas,
                     self.mean_canvas,
-                    feature_mask=squares,
+                    feature_mask=grid,
                     n_samples=1,
                     perturbations_per_eval=AT_ONCE,
                 )
