@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rhosight.blocks import COMPOSITION_BLOCKS, STATISTICS_BLOCKS
-from rhosight.descriptor_model import DescriptorRecipe, Kernel
+from rhosight.descriptor_recipe import DescriptorRecipe, Kernel
 from rhosight.image import Channel
 from rhosight.recipe import Recipe
 

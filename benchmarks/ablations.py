@@ -43,7 +43,8 @@ import rhosight
 from rhosight.baselines import features_of_baselines, make_baseline
 from rhosight.blocks import block_table, to_blocks
 from rhosight.dataset import Dataset, folds, split
-from rhosight.descriptor_model import DescriptorRecipe, committee_of
+from rhosight.descriptor_model import committee_of
+from rhosight.descriptor_recipe import DescriptorRecipe
 from rhosight.inputs import Inputs
 from rhosight.property_model import inner_split, known_prototypes, make_inputs, scaler_of
 from rhosight.recipe import Recipe

@@ -33,7 +33,8 @@ from rhosight.baselines import (
 )
 from rhosight.chgnet import CHGNET_NOTE, chgnet_version
 from rhosight.dataset import Dataset, split
-from rhosight.descriptor_model import DescriptorRecipe, committee_of, descriptor_table, to_blocks
+from rhosight.descriptor_model import committee_of, descriptor_table, to_blocks
+from rhosight.descriptor_recipe import DescriptorRecipe
 from rhosight.runs import replacing
 from rhosight.statistics import Fold, compare, fold_scores, repeated_folds, score_table
 from rhosight.uncertainty import coverage_table, nested_intervals

@@ -24,14 +24,7 @@ from joblib import Parallel, delayed
 import rhosight
 from rhosight.blocks import ALL_BLOCKS, SPARSE, STATISTICS_BLOCKS, block_table, to_blocks
 from rhosight.dataset import Dataset, folds, split
-from rhosight.descriptor_model import (
-    ELEMENTS,
-    FULL,
-    FULL_STRUCTURE,
-    LEAN,
-    LEAN_STRUCTURE,
-    Kernel,
-)
+from rhosight.descriptor_recipe import ELEMENTS, FULL, FULL_STRUCTURE, LEAN, LEAN_STRUCTURE, Kernel
 from rhosight.descriptors import BLOCKS
 from rhosight.gaussian_process import GaussianProcess
 from rhosight.runs import replacing

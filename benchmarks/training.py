@@ -165,7 +165,8 @@ def write_weights(folder: Path, size: int) -> None:
     """The bundled encoders as local checkpoints of AutoGluon's timm_image and hf_text."""
     import torch
 
-    from rhosight.backbones import DEFAULT_IMAGE, ImageBackbone, TextBackbone
+    from rhosight.backbones import ImageBackbone, TextBackbone
+    from rhosight.packaged import DEFAULT_IMAGE
 
     image, text = ImageBackbone(), TextBackbone()
     (folder / "image").mkdir()

@@ -10,7 +10,8 @@ from torchvision.transforms import functional as pictures
 from transformers import AutoTokenizer, RobertaConfig, RobertaModel
 
 from rhosight import RhosightError
-from rhosight.backbones import DEFAULT_IMAGE, DEFAULT_TEXT, ImageBackbone, TextBackbone
+from rhosight.backbones import ImageBackbone, TextBackbone
+from rhosight.packaged import DEFAULT_IMAGE, DEFAULT_TEXT
 from rhosight.text import truncated_fraction
 
 # ImageNet-1k classes (Deng et al. 2009): 698 palace, 985 daisy

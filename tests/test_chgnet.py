@@ -8,7 +8,6 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from rhosight import RhosightError
-from rhosight.backbones import packaged_file
 from rhosight.baselines import (
     ALL_BASELINES,
     PRETRAINED,
@@ -18,6 +17,7 @@ from rhosight.baselines import (
 )
 from rhosight.chgnet import WIDTH, chgnet_features
 from rhosight.dataset import Dataset
+from rhosight.packaged import packaged_file
 
 pytest.importorskip("chgnet")
 

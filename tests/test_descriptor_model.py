@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from rhosight import ChargeDensity, DescriptorModel, PropertyModel, RhosightError, load_model, split
 from rhosight.cli import app
 from rhosight.dataset import Dataset
-from rhosight.descriptor_model import DescriptorRecipe, Kernel, descriptor_table
+from rhosight.descriptor_model import descriptor_table
+from rhosight.descriptor_recipe import DescriptorRecipe, Kernel
 from rhosight.saved_model import BUNDLED_MODELS, MODELS, bundled_folder
 
 TARGETS = ["formation_energy_per_atom", "efermi", "bulk_modulus_vrh"]

@@ -10,12 +10,8 @@ from sklearn.metrics import r2_score as sklearn_r2
 from rhosight import Recipe, RhosightError, cross_validate, load_dataset
 from rhosight.baselines import BASELINES, PRETRAINED
 from rhosight.dataset import folds, split
-from rhosight.descriptor_model import (
-    DESCRIPTOR_RECIPES,
-    DescriptorModel,
-    DescriptorRecipe,
-    Kernel,
-)
+from rhosight.descriptor_model import DescriptorModel
+from rhosight.descriptor_recipe import DESCRIPTOR_RECIPES, DescriptorRecipe, Kernel
 from rhosight.image import ImageSettings
 from rhosight.report import write_report
 

@@ -161,6 +161,14 @@ def test_finished_jobs_are_only_read(finished) -> None:
     assert settings["weights"] == "bundled weights" and settings["jobs"] == 4
 
 
+def test_reading_finished_jobs_does_not_wait_for_pytorch(finished) -> None:
+    """Most of what a small exhibit takes would be the networks' libraries."""
+    code = RUN.format(tests=str(Path(__file__).parent)) + "print('torch' in sys.modules)"
+    command = [sys.executable, "-c", code, str(finished)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "False"
+
+
 def test_records_say_what_a_folder_holds(finished) -> None:
     jobs = list_jobs(finished)
     assert len(jobs) == 4 and set(jobs["state"]) == {"finished"}

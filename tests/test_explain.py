@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 from rhosight import ChargeDensity, DescriptorModel, PropertyModel, Recipe, RhosightError
 from rhosight.cli import app, explaining
 from rhosight.dataset import Dataset
-from rhosight.descriptor_model import DescriptorRecipe, Kernel, descriptor_table, to_blocks
+from rhosight.descriptor_model import descriptor_table, to_blocks
+from rhosight.descriptor_recipe import DescriptorRecipe, Kernel
 from rhosight.explain import Explanation, Explanations
 from rhosight.explain.chemistry import chemical_class
 from rhosight.explain.deletion import deletion_areas, deletion_curves

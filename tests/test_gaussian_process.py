@@ -17,7 +17,8 @@ from rhosight.baselines import density_features
 from rhosight.committee import Committee
 from rhosight.dataset import Dataset, folds, split
 from rhosight.errors import RhosightError
-from rhosight.gaussian_process import GaussianProcess, Term, sum_and_product
+from rhosight.gaussian_process import GaussianProcess
+from rhosight.kernel import Term, sum_and_product
 
 TRAIN, NEW = slice(0, 80), slice(80, None)
 

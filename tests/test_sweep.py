@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from rhosight import PropertyModel, Recipe, RhosightError, load_model, split
 from rhosight.cli import app
 from rhosight.dataset import Dataset, folds
-from rhosight.descriptor_model import DescriptorRecipe
+from rhosight.descriptor_recipe import DescriptorRecipe
 from rhosight.search_space import SPACES, SearchSpace
 from rhosight.sweep import sweep
 

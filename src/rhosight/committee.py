@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 
 from .errors import RhosightError
-from .gaussian_process import Blocks, GaussianProcess
+from .gaussian_process import GaussianProcess
+from .kernel import Blocks
 
 
 class Committee:

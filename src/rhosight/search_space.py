@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .descriptor_model import DESCRIPTOR_RECIPES, DescriptorRecipe
+from .descriptor_recipe import DESCRIPTOR_RECIPES, DescriptorRecipe
 from .errors import RhosightError
 from .recipe import Recipe
 

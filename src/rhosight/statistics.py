@@ -291,15 +291,14 @@ def compare(
     RhosightError
         For an unknown model, folds that differ, or fewer than two folds.
     """
+    ordered = predictions.sort_values(["repeat", "fold", "material_id"], ignore_index=True)
+    scores = dict(tuple(fold_scores(ordered).groupby("target", sort=False)))
     rows = {}
     for target in predictions["target"].drop_duplicates():
         other = baseline if isinstance(baseline, str) else baseline.get(target, "")
-        here = predictions[predictions["target"] == target]
-        rows[target] = {
-            "model": model,
-            "baseline": other,
-            **_paired(here, model, other, alpha, ratio),
-        }
+        _check_paired(ordered[ordered["target"] == target], target, model, other)
+        of_models = (scores[target][scores[target]["model"] == name] for name in (model, other))
+        rows[target] = {"model": model, "baseline": other, **_paired(*of_models, alpha, ratio)}
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index.name = "target"
     table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"].to_numpy(dtype=float)))
@@ -370,27 +369,29 @@ def _pooled(
     return result | {"n": len(true)}
 
 
-def _paired(
-    predictions: pd.DataFrame, model: str, baseline: str, alpha: float, ratio: float | None
-) -> dict[str, float]:
-    target = predictions["target"].iloc[0]
-    keys = ["repeat", "fold", "material_id"]
+def _check_paired(ordered: pd.DataFrame, target: str, model: str, baseline: str) -> None:
+    """Both models have predictions for the same materials of the same folds, in this order."""
     tables = []
     for name in (model, baseline):
-        found = predictions[predictions["model"] == name].sort_values(keys, ignore_index=True)
+        found = ordered.loc[ordered["model"] == name, ["repeat", "fold", "material_id", "true"]]
         if found.empty:
             raise RhosightError(f"{target}: no predictions of {name!r}; cross-validate it too")
-        tables.append(found)
-    if not tables[0][[*keys, "true"]].equals(tables[1][[*keys, "true"]]):
+        tables.append(found.reset_index(drop=True))
+    if not tables[0].equals(tables[1]):
         raise RhosightError(
             f"{target}: {model} and {baseline} were not scored on the same folds; "
             "cross-validate both with the same seed, repeats and groups"
         )
-    mine, other = (fold_scores(table) for table in tables)
+
+
+def _paired(
+    mine: pd.DataFrame, other: pd.DataFrame, alpha: float, ratio: float | None
+) -> dict[str, float]:
+    """The test on two models' scores of the same folds, in the same order."""
     if ratio is None:
         everything = mine.groupby("repeat")["n"].transform("sum")
         ratio = float((mine["n"] / (everything - mine["n"])).mean())
-    differences = (mine["rmse"] - other["rmse"]).to_numpy()
+    differences = mine["rmse"].to_numpy() - other["rmse"].to_numpy()
     t, p, error = corrected_t_test(differences, ratio)
     mean, half = differences.mean(), student.ppf(1 - alpha / 2, len(differences) - 1) * error
     return {

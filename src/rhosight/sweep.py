@@ -35,7 +35,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from .dataset import Dataset, folds, split
 from .dataset.workers import open_client
-from .descriptor_model import DescriptorModel, DescriptorRecipe
+from .descriptor_model import DescriptorModel
+from .descriptor_recipe import DescriptorRecipe
 from .errors import RhosightError
 from .loop import Diverged
 from .property_model import PropertyModel

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from .dataset import Dataset
-from .descriptor_model import DescriptorRecipe, committee_of, descriptor_table, to_blocks
+from .descriptor_model import committee_of, descriptor_table, to_blocks
+from .descriptor_recipe import DescriptorRecipe
 from .errors import RhosightError
 from .inputs import Inputs
 from .property_model import inner_split, make_inputs, scaler_of

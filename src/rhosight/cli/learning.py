@@ -177,7 +177,7 @@ def _recipe(
 
     Its ``targets`` are set if they were asked for, and only then.
     """
-    from ..descriptor_model import DESCRIPTOR_RECIPES, DescriptorRecipe
+    from ..descriptor_recipe import DESCRIPTOR_RECIPES, DescriptorRecipe
     from ..recipe import Recipe, near, recipe_names
 
     given = {name: value for name, value in options.items() if value not in (None, [])}
@@ -322,7 +322,8 @@ def train(
     Materials of the test split are not looked at until the end.
     """
     from ..dataset import load_dataset
-    from ..descriptor_model import DescriptorModel, DescriptorRecipe
+    from ..descriptor_model import DescriptorModel
+    from ..descriptor_recipe import DescriptorRecipe
     from ..ensemble import Ensemble
     from ..property_model import PropertyModel
     from ..saved_model import check_new_folder

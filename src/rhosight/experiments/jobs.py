@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..chgnet import chgnet_version
-from ..descriptor_model import DESCRIPTOR_RECIPES, DescriptorRecipe
+from ..descriptor_recipe import DESCRIPTOR_RECIPES, DescriptorRecipe
 from ..errors import RhosightError
 from ..runs import replacing
 from ..saved_model import versions

@@ -12,7 +12,7 @@ import pandas as pd
 from ..baselines import BASELINES, PRETRAINED
 from ..chgnet import chgnet_version
 from ..dataset import Dataset
-from ..descriptor_model import DESCRIPTOR_RECIPES
+from ..descriptor_recipe import DESCRIPTOR_RECIPES
 from ..errors import RhosightError
 from ..recipe import Recipe
 from ..text import EXTENTS

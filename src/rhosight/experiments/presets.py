@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from ..backbones import DEFAULT_IMAGE, DEFAULT_TEXT
 from ..errors import RhosightError
 from ..image import ImageSettings
+from ..packaged import DEFAULT_IMAGE, DEFAULT_TEXT
 from ..recipe import Pretraining, Recipe
 from ..schema import TARGETS
 

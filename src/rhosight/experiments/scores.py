@@ -12,7 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from ..baselines import ALL_BASELINES
+from ..descriptor_recipe import DESCRIPTOR_RECIPES
 from ..errors import RhosightError
+from ..recipe import MODALITIES, PARTS, STAGES
+from ..schema import TARGETS
 from ..statistics import between_repeats, fold_scores, score_table
 from . import paper
 
@@ -160,11 +164,6 @@ def beside_paper(table: pd.DataFrame, exhibit: str) -> pd.DataFrame:
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:
     """Rows as the paper has them: target, extent (none first), model, stage, part."""
-    from ..baselines import ALL_BASELINES
-    from ..descriptor_model import DESCRIPTOR_RECIPES
-    from ..recipe import MODALITIES, PARTS, STAGES
-    from ..schema import TARGETS
-
     orders = {
         "target": list(TARGETS),
         "extent": ["", *EXTENTS],

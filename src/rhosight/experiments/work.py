@@ -18,7 +18,8 @@ import pandas as pd
 
 from ..baselines import baseline_features
 from ..dataset import Dataset, folds, split
-from ..descriptor_model import DESCRIPTOR_RECIPES, DescriptorRecipe, descriptor_table
+from ..descriptor_model import descriptor_table
+from ..descriptor_recipe import DESCRIPTOR_RECIPES, DescriptorRecipe
 from ..evaluation import fitted_baseline, fitted_descriptors
 from ..inputs import Inputs
 from ..property_model import inner_split, make_inputs, scaler_of

@@ -1,0 +1,51 @@
+"""How long `rhosight reproduce` takes when all its jobs are finished: reading, tests, drawing.
+
+    python benchmarks/rerunning.py [NAME ...] [--results docs/results]
+
+The finished jobs are those of ``--results``, which must hold whole repeats: what is missing would
+be run. Each exhibit is made in a process of its own, start-up included, on one thread. The bound is
+15 s on an idle machine; the exit code is 1 if one takes longer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rhosight.experiments import EXPERIMENTS, JobFolder
+from rhosight.experiments.published import JOBS, take_up
+
+BOUND = 15.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", default=list(EXPERIMENTS))
+    parser.add_argument("--results", type=Path, default=Path("docs/results"))
+    given = parser.parse_args()
+    repeats = len(list((given.results / JOBS).glob("repeat-*.parquet")))
+    longest = 0.0
+    with tempfile.TemporaryDirectory() as out:
+        print(f"{take_up(given.results, JobFolder(out))} jobs of {repeats} repeats", flush=True)
+        for name in given.names:
+            command = [sys.executable, "-m", "rhosight", "reproduce", name, "--preset", "offline"]
+            started = time.perf_counter()
+            subprocess.run(
+                [*command, "--repeats", str(repeats), "--out", out],
+                check=True,
+                stdout=subprocess.DEVNULL,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )
+            seconds = time.perf_counter() - started
+            longest = max(longest, seconds)
+            print(f"{name}: {seconds:.1f} s", flush=True)
+    return int(longest > BOUND)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
