@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rhosight.blocks import COMPOSITION_BLOCKS, STATISTICS_BLOCKS
-from rhosight.descriptor_recipe import DescriptorRecipe, Kernel
+from rhosight.descriptor_recipe import DescriptorRecipe
 from rhosight.image import Channel
+from rhosight.kernel import Kernel
 from rhosight.recipe import Recipe
 
 BUDGET: dict[str, Any] = {

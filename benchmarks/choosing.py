@@ -24,9 +24,10 @@ from joblib import Parallel, delayed
 import rhosight
 from rhosight.blocks import ALL_BLOCKS, SPARSE, STATISTICS_BLOCKS, block_table, to_blocks
 from rhosight.dataset import Dataset, folds, split
-from rhosight.descriptor_recipe import ELEMENTS, FULL, FULL_STRUCTURE, LEAN, LEAN_STRUCTURE, Kernel
+from rhosight.descriptor_recipe import ELEMENTS, FULL, FULL_STRUCTURE, LEAN, LEAN_STRUCTURE
 from rhosight.descriptors import BLOCKS
 from rhosight.gaussian_process import GaussianProcess
+from rhosight.kernel import Kernel
 from rhosight.runs import replacing
 from rhosight.statistics import repeated_folds
 

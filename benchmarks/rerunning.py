@@ -2,14 +2,15 @@
 
     python benchmarks/rerunning.py [NAME ...] [--results docs/results]
 
-The finished jobs are those of ``--results``, which must hold whole repeats: what is missing would
-be run. Each exhibit is made in a process of its own, start-up included, on one thread. The bound is
-15 s on an idle machine; the exit code is 1 if one takes longer.
+The finished jobs and the number of repeats are those of ``--results``. Each exhibit is made in a
+process of its own, start-up included, on one thread. The bound is 15 s on an idle machine; the exit
+code is 1 if one takes longer.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import time
 from pathlib import Path
 
 from rhosight.experiments import EXPERIMENTS, JobFolder
-from rhosight.experiments.published import JOBS, take_up
+from rhosight.experiments.published import SETTINGS, take_up
 
 BOUND = 15.0
 
@@ -28,10 +29,10 @@ def main() -> int:
     parser.add_argument("names", nargs="*", default=list(EXPERIMENTS))
     parser.add_argument("--results", type=Path, default=Path("docs/results"))
     given = parser.parse_args()
-    repeats = len(list((given.results / JOBS).glob("repeat-*.parquet")))
+    repeats = json.loads((given.results / SETTINGS).read_text(encoding="utf-8"))["repeats"]
     longest = 0.0
     with tempfile.TemporaryDirectory() as out:
-        print(f"{take_up(given.results, JobFolder(out))} jobs of {repeats} repeats", flush=True)
+        print(f"{take_up(given.results, JobFolder(out))} jobs, {repeats} repeats", flush=True)
         for name in given.names:
             command = [sys.executable, "-m", "rhosight", "reproduce", name, "--preset", "offline"]
             started = time.perf_counter()

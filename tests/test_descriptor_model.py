@@ -17,7 +17,8 @@ from rhosight import ChargeDensity, DescriptorModel, PropertyModel, RhosightErro
 from rhosight.cli import app
 from rhosight.dataset import Dataset
 from rhosight.descriptor_model import descriptor_table
-from rhosight.descriptor_recipe import DescriptorRecipe, Kernel
+from rhosight.descriptor_recipe import DescriptorRecipe
+from rhosight.kernel import Kernel
 from rhosight.saved_model import BUNDLED_MODELS, MODELS, bundled_folder
 
 TARGETS = ["formation_energy_per_atom", "efermi", "bulk_modulus_vrh"]

@@ -11,8 +11,9 @@ from rhosight import Recipe, RhosightError, cross_validate, load_dataset
 from rhosight.baselines import BASELINES, PRETRAINED
 from rhosight.dataset import folds, split
 from rhosight.descriptor_model import DescriptorModel
-from rhosight.descriptor_recipe import DESCRIPTOR_RECIPES, DescriptorRecipe, Kernel
+from rhosight.descriptor_recipe import DESCRIPTOR_RECIPES, DescriptorRecipe
 from rhosight.image import ImageSettings
+from rhosight.kernel import Kernel
 from rhosight.report import write_report
 
 RECIPE = Recipe(

@@ -131,6 +131,20 @@ def test_killed_and_shared_by_two_processes_it_ends_the_same(finished, tmp_path,
     assert not list(tmp_path.glob("jobs/*/stages"))
 
 
+def test_a_kill_while_weights_are_made_again_costs_no_result(finished, tmp_path) -> None:
+    """What a job needs was forgotten, and training it anew was interrupted."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    need = next(tmp_path.glob("jobs/clip-pretraining-r0-f0-*"))
+    (need / "stages").mkdir()  # nothing whole in it yet
+    kept = {path: path.read_bytes() for path in need.glob("*.*")}
+    shutil.rmtree(next(tmp_path.glob("jobs/clip-r0-f0-*")))
+    reproduce(["figure6", "figure7"], tiny_plan(), tmp_path)
+    assert kept == {path: path.read_bytes() for path in need.glob("*.*")}
+    assert not (need / "stages").exists()
+    for name in ("figure6.csv", "figure7.csv"):
+        assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
+
+
 def test_dask_workers_end_the_same(finished, tmp_path) -> None:
     from distributed import LocalCluster
 
@@ -163,7 +177,9 @@ def test_finished_jobs_are_only_read(finished) -> None:
 
 def test_reading_finished_jobs_does_not_wait_for_pytorch(finished) -> None:
     """Most of what a small exhibit takes would be the networks' libraries."""
-    code = RUN.format(tests=str(Path(__file__).parent)) + "print('torch' in sys.modules)"
+    code = RUN.format(tests=str(Path(__file__).parent))
+    code += "from rhosight.experiments import figure2, figure9, table1, table2, table3\n"
+    code += "print('torch' in sys.modules)"
     command = [sys.executable, "-c", code, str(finished)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert said.strip() == "False"
@@ -199,17 +215,21 @@ def test_two_runs_side_by_side(tmp_path, monkeypatch) -> None:
             keys | {"part": "test", "target": "average", "r2": 0.5, "rmse": None},
         ]
         pd.DataFrame(rows).to_csv(tmp_path / name / "figure2.csv", index=False)
+        trials = [keys | {"trial": "T3", "part": "test", "r2": r2, "rmse": 1.0}]
+        pd.DataFrame(trials).to_csv(tmp_path / name / "table1.csv", index=False)
     settings, scores = compare_runs(tmp_path / "one", tmp_path / "other")
     assert settings.to_dict("records") == [{"setting": "repeats", "one": "3", "other": "5"}]
-    assert len(scores) == 3 and "train" not in set(scores["part"])
+    assert len(scores) == 4 and "train" not in set(scores["part"])
     changed = scores[scores["part"] == "validation"].iloc[0]
     assert changed["r2_change"] == pytest.approx(0.063) and changed["rmse_change"] == -0.25
     monkeypatch.setenv("COLUMNS", "120")
     shown = CliRunner().invoke(
         app, ["runs", "compare", *(str(tmp_path / n) for n in ("one", "other"))]
     )
-    assert "2 of 3 cells agree" in shown.output
-    row = next(line for line in shown.output.splitlines() if line.strip().startswith("text (all)"))
+    assert "2 of 4 cells agree" in shown.output
+    lines = [line.strip() for line in shown.output.splitlines()]
+    assert sum(line.startswith("T3, text (all)") for line in lines) == 1
+    row = next(line for line in lines if line.startswith("text (all)"))
     assert row.split() == ["text", "(all)", "validation", "0.81", "0.87", "+0.06", "1.5", "1.25"]
 
 
@@ -244,8 +264,12 @@ def test_kept_results_are_taken_up_elsewhere(finished, tmp_path) -> None:
     publish(again, tmp_path / "kept")
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("kept/jobs/*")}
     folder = JobFolder(tmp_path / "elsewhere")
+    # what another process is unpacking at this moment, or left behind
+    shutil.copytree(next(finished.glob("jobs/clip-r0-*")), folder.folder / ".clip-r0.1.part")
     assert take_up(tmp_path / "kept", folder) == 4
     assert take_up(tmp_path / "kept", folder) == 0
+    assert "host" in next(finished.glob("jobs/*/result.json")).read_text()
+    assert "host" not in next(folder.folder.glob("clip-r0-*/result.json")).read_text()
     assert (list_jobs(tmp_path / "elsewhere") == list_jobs(finished)).all(axis=None)
     there = reproduce(names, tiny_plan(), tmp_path / "elsewhere")
     for name in names:
@@ -331,7 +355,30 @@ def test_tables_have_the_papers_figures_and_baselines(finished, tmp_path) -> Non
     assert all(folder.finished(entry.job) for entry in plan.chosen_clip())
 
 
+def test_every_epoch_is_logged_for_tensorboard(finished, tmp_path, monkeypatch) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    folder = JobFolder(tmp_path)
+    job = tiny_plan().chosen_clip()[0].job
+    reproduce(["figure6"], tiny_plan(), tmp_path, log="tensorboard")  # finished without a log
+    (log,) = tmp_path.glob(f"tensorboard/{job.name}/*")
+    written = EventAccumulator(str(log)).Reload().Scalars("clip, fine-tuning/r2_efermi")
+    history = folder.history(job).query("stage == 'fine-tuning'")
+    assert [event.step for event in written] == history["epoch"].to_list()
+    assert [event.value for event in written] == pytest.approx(history["r2_efermi"].to_list())
+    reproduce(["figure6"], tiny_plan(), tmp_path, log="tensorboard")
+    assert list(tmp_path.glob(f"tensorboard/{job.name}/*")) == [log]  # once
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(RhosightError, match=r"pip install 'rhosight\[tensorboard\]'"):
+        reproduce(["figure6"], tiny_plan(), tmp_path, log="tensorboard")
+
+
 def test_mistakes_are_named(dataset: Dataset, tmp_path) -> None:
+    labels = dataset.targets[["efermi"]].assign(hardness=1.0)
+    own = Dataset.from_densities(list(dataset.densities[:3]), labels.iloc[:3])
+    with pytest.raises(RhosightError, match="no formation_energy_per_atom and no bulk_modulus_vrh"):
+        Plan.of(own, preset_named("offline"))
     with pytest.raises(RhosightError, match="no experiment is called 'table4'"):
         reproduce(["table4"], tiny_plan(), tmp_path)
     with pytest.raises(RhosightError, match="no preset is called 'online'"):

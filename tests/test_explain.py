@@ -21,7 +21,7 @@ from rhosight import ChargeDensity, DescriptorModel, PropertyModel, Recipe, Rhos
 from rhosight.cli import app, explaining
 from rhosight.dataset import Dataset
 from rhosight.descriptor_model import descriptor_table, to_blocks
-from rhosight.descriptor_recipe import DescriptorRecipe, Kernel
+from rhosight.descriptor_recipe import DescriptorRecipe
 from rhosight.explain import Explanation, Explanations
 from rhosight.explain.chemistry import chemical_class
 from rhosight.explain.deletion import deletion_areas, deletion_curves
@@ -30,6 +30,7 @@ from rhosight.explain.processes import GROUPS, groups_of, no_map
 from rhosight.explain.shapley import shapley_values
 from rhosight.explain.words import word_counts, word_shares, words_of
 from rhosight.image import ImageSettings
+from rhosight.kernel import Kernel
 from rhosight.plane import lattice_plane
 from rhosight.rewording import reword
 

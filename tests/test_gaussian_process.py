@@ -18,9 +18,15 @@ from rhosight.committee import Committee
 from rhosight.dataset import Dataset, folds, split
 from rhosight.errors import RhosightError
 from rhosight.gaussian_process import GaussianProcess
-from rhosight.kernel import Term, sum_and_product
+from rhosight.kernel import Kernel, Term
 
 TRAIN, NEW = slice(0, 80), slice(80, None)
+
+
+def sum_and_product(blocks) -> tuple[Term, ...]:
+    """A term for each block, and one over all."""
+    names = tuple(sorted(blocks))
+    return Kernel(alone=names, together=names).terms
 
 
 @pytest.fixture

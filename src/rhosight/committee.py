@@ -4,8 +4,8 @@ Which blocks a target needs is not known beforehand. A kernel over few blocks mi
 over many has hyper-parameters that a few hundred labels do not settle. Their errors differ, so that
 the mean of both is better than either.
 
->>> lean, full = sum_and_product(few), sum_and_product(blocks)
->>> model = Committee([GaussianProcess(lean), GaussianProcess(full)]).fit(blocks, y)
+>>> members = [GaussianProcess(kernel.terms) for kernel in (lean, full)]
+>>> model = Committee(members).fit(blocks, y)
 >>> mean, std = model.predict(new_blocks, return_std=True)
 """
 

@@ -12,32 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from .blocks import COMPOSITION_BLOCKS, needs_density
 from .descriptors import STRUCTURE_BLOCKS, TOTAL_BLOCKS
 from .errors import RhosightError
-from .kernel import Term
+from .kernel import Kernel
 from .recipe import checked
 from .schema import TARGETS
-
-
-class Kernel(BaseModel):
-    """Of one Gaussian process: what each block adds alone, and what they say together.
-
-    Attributes
-    ----------
-    alone
-        Blocks with a term of their own (radial basis function): what the block adds, whatever the
-        others say.
-    together
-        Blocks of one product (rational quadratic): materials are alike if they are so in all.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    alone: tuple[str, ...] = ()
-    together: tuple[str, ...] = Field(min_length=1)
-
-    @property
-    def terms(self) -> tuple[Term, ...]:
-        return (*(Term("rbf", (name,)) for name in self.alone), Term("rational", self.together))
-
 
 ELEMENTS = ("fractions", "element_densities", "elements")
 

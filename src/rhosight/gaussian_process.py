@@ -16,7 +16,8 @@ and 5.4.1). No label is held back for it, and none outside the training part is 
 Some labels are odd: moduli of crystals that are not stable, Fermi energies anywhere within a gap.
 The noise may therefore follow Student's t-distribution, under which such labels count less.
 
->>> model = GaussianProcess(sum_and_product(blocks), seed=0).fit(blocks, y)
+>>> kernel = Kernel(alone=("fractions",), together=("fractions", "magpie"))
+>>> model = GaussianProcess(kernel.terms, seed=0).fit(blocks, y)
 >>> mean, std = model.predict(new_blocks, return_std=True)
 """
 
@@ -57,7 +58,7 @@ class GaussianProcess:
     Parameters
     ----------
     terms
-        The kernel, such as :func:`sum_and_product` of the blocks.
+        The kernel, such as those of a :class:`rhosight.kernel.Kernel`.
     linear
         Names of blocks that are standardised as they are. Features of the others, whose tails may
         be long, are first drawn in: arcsinh((x - median) / interquartile range).

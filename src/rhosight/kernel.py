@@ -1,13 +1,14 @@
-"""The kernel of a Gaussian process, in words: which blocks each of its terms looks at."""
+"""The kernel of a Gaussian process as data: which blocks each of its terms looks at."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
 
 Blocks = Mapping[str, pd.DataFrame | np.ndarray]
 """Name → numbers of shape (materials, features of the block), or (materials,)."""
@@ -32,13 +33,23 @@ class Term:
     blocks: tuple[str, ...]
 
 
-def sum_and_product(blocks: Sequence[str] | Blocks) -> tuple[Term, ...]:
-    """An RBF term for each block, and a rational one over all.
+class Kernel(BaseModel):
+    """Of one Gaussian process: what each block adds alone, and what they say together.
 
-    Parameters
+    Attributes
     ----------
-    blocks
-        Names, or blocks with them as their keys; their order does not matter.
+    alone
+        Blocks with a term of their own (radial basis function): what the block adds, whatever the
+        others say.
+    together
+        Blocks of one product (rational quadratic): materials are alike if they are so in all.
     """
-    names = tuple(sorted(blocks))
-    return (*(Term("rbf", (name,)) for name in names), Term("rational", names))
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    alone: tuple[str, ...] = ()
+    together: tuple[str, ...] = Field(min_length=1)
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        return (*(Term("rbf", (name,)) for name in self.alone), Term("rational", self.together))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -374,6 +375,16 @@ def make_inputs(
         descriptors=descriptors,
         linear=linear,
     )
+
+
+def inputs_key(recipe: Recipe) -> str:
+    """What :func:`make_inputs` asks a recipe for: with the same key, the same inputs."""
+    fields = {"modality", "augment", "views", "descriptors"}
+    if recipe.uses_image:
+        fields |= {"image", "shift", "parallel"}
+    if recipe.uses_text:
+        fields |= {"extent", "text_backbone", "clip", "max_tokens"}
+    return json.dumps(recipe.model_dump(mode="json", include=fields), sort_keys=True)
 
 
 def known_prototypes(dataset: Dataset, recipe: Recipe) -> list[str]:

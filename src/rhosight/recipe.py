@@ -124,7 +124,7 @@ class Recipe(BaseModel):
       model may keep the weights with which its fine-tuning began;
     - of CLIP, that the linear layer reads both projected embeddings before they are normalised, and
       that all is fine-tuned at once, at one constant rate, for at most 200 epochs;
-    - that the three runs of Table 1 differ in their seed.
+    - that the three runs of Table 1 differ in their seed and in their split.
 
     Attributes
     ----------

@@ -76,7 +76,7 @@ class Sweep:
     folder
         Of the run.
     settings
-        Space, split, dataset and versions.
+        Space, split and dataset.
     """
 
     study: optuna.Study = field(repr=False)
@@ -125,15 +125,20 @@ class Sweep:
         return table.sort_values(["rmse", "number"], ignore_index=True)
 
     def write(self) -> None:
-        """Write trials.csv, best-recipe.json and the plots into the folder."""
-        with replacing(self.folder / TRIALS) as draft:
-            self.trials.to_csv(draft, index=False)
+        """Write the plots, best-recipe.json and trials.csv into the folder, unless they speak of
+        all finished trials already."""
+        table = self.trials.to_csv(index=False)
+        file = self.folder / TRIALS
+        if file.exists() and file.read_text(encoding="utf-8") == table:
+            return
         from .sweep_figures import write_figures
 
         write_figures(self.study, self.space, self.folder)
         with replacing(self.folder / BEST_RECIPE) as draft:
             text = json.dumps(self.recipe.model_dump(mode="json"), indent=2, ensure_ascii=False)
             draft.write_text(text + "\n", encoding="utf-8")
+        with replacing(file) as draft:  # last: it says that the others are written
+            draft.write_text(table, encoding="utf-8")
 
     def score(
         self, dataset: Dataset, progress: Callable[..., None] | None = None
@@ -245,7 +250,6 @@ def sweep(
         "seed": seed,
         "dataset": dataset.metadata.get("name", ""),
         "dataset_sha256": dataset.fingerprint(),
-        "versions": versions(),
     }
     folder = open_run(run_dir, settings)
     train, _ = split(dataset, test_fraction, split_seed, groups)
@@ -262,8 +266,7 @@ def sweep(
         elif missing > 0:
             with open_client(workers, scheduler, "0 B", missing) as client:
                 team.work_together(client, inner, workers if scheduler is None else None)
-        if missing > 0 or not (folder / BEST_RECIPE).exists():
-            found.write()
+        found.write()
     return found
 
 
@@ -365,6 +368,7 @@ class _Team:
                 trial.set_user_attr("folds", scores)
                 raise optuna.TrialPruned from error
             trial.set_user_attr("folds", scores)
+            trial.set_user_attr("versions", versions())
             mean = float(np.mean([list(found.values()) for found in scores]))
             trial.report(mean, number)
             if number + 1 < self.folds and trial.should_prune():

@@ -14,16 +14,13 @@ from .descriptor_model import committee_of, descriptor_table, to_blocks
 from .descriptor_recipe import DescriptorRecipe
 from .errors import RhosightError
 from .inputs import Inputs
-from .property_model import inner_split, make_inputs, scaler_of
+from .property_model import inner_split, inputs_key, known_prototypes, make_inputs, scaler_of
 from .recipe import Recipe
 from .saved_model import rmse
 from .training import StageResult, train
 
 _ONE_AT_A_TIME = threading.Lock()
 """Training draws from the process's generator of random numbers."""
-
-_OF_INPUTS = {"modality", "text_backbone", "clip", "image", "extent", "augment", "views"}
-"""What the images and tokens of a network depend on; the rest is how it learns."""
 
 
 class InnerFolds:
@@ -121,9 +118,12 @@ class InnerFolds:
         scaler: tuple[np.ndarray, np.ndarray],
         progress: Callable[..., None] | None,
     ) -> np.ndarray:
-        key = recipe.model_dump_json(include=_OF_INPUTS)
+        key = inputs_key(recipe)
         if key != self._key:
-            self._inputs = make_inputs(self.dataset, recipe, progress=progress)
+            prototypes = known_prototypes(self.dataset, recipe)
+            self._inputs = make_inputs(
+                self.dataset, recipe, progress=progress, prototypes=prototypes
+            )
             self._key = key
         fit_rows, stop_rows = learn, ask  # the paper's way: optimistic
         if recipe.early_stopping == "inner":

@@ -46,7 +46,9 @@ def reproduce(
     repeats: Annotated[
         int, typer.Option(min=1, help="Splits and seeds; run again with more to add some.")
     ] = 1,
-    dataset: Annotated[str, typer.Option(help="mp-fcc, or a Parquet file.")] = "mp-fcc",
+    dataset: Annotated[
+        str, typer.Option(help="mp-fcc, or a Parquet file with all three targets.")
+    ] = "mp-fcc",
     out: Annotated[Path, typer.Option(help="Run folder; goes on where it stopped.")] = Path(
         "runs/reproduce"
     ),
@@ -198,10 +200,9 @@ def _side_by_side(cells: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for row in cells.itertuples(index=False):
         name = row_name(row.model, row.extent, row.stage)
-        trial = getattr(row, "trial", "")
         r2 = [f"{row.r2_one:.2f}", f"{row.r2_other:.2f}", f"{row.r2_change:+.2f}"]
         rmse = [_cell(row.rmse_one), _cell(row.rmse_other)]
-        rows.append([f"{trial}, {name}" if trial else name, row.part, *r2, *rmse])
+        rows.append([f"{row.trial}, {name}" if row.trial else name, row.part, *r2, *rmse])
     columns = ["model", "part", "R² one", "other", "change", "RMSE one", "other"]
     return pd.DataFrame(rows, columns=columns)
 

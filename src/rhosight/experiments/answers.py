@@ -61,6 +61,10 @@ QUESTIONS: tuple[Question, ...] = (
         worse="Worse",
     ),
     Question("fine-tuning helps", "Does fine-tuning help?"),
+    Question(
+        "joint fine-tuning helps",
+        "Does fine-tuning both together help further?",  # each was fine-tuned by itself before
+    ),
     Question("more text helps", "Does more text help?"),
 )
 
@@ -190,10 +194,16 @@ def _against_composition(there: set[str]) -> Iterator[Pair]:
 
 
 def _fine_tuning_helps(there: set[str]) -> Iterator[Pair]:
-    for model in ("image", "text", "image+text"):
+    for model in ("image", "text"):
         for extent in ("", *EXTENTS):
             name = row_name(model, extent, "")
             yield name, _key(model, extent), _key(model, extent, "head")
+
+
+def _joint_fine_tuning_helps(there: set[str]) -> Iterator[Pair]:
+    for extent in EXTENTS:
+        model = "image+text"
+        yield _WITH[extent], _key(model, extent), _key(model, extent, "head")
 
 
 def _more_text_helps(there: set[str]) -> Iterator[Pair]:
@@ -208,6 +218,7 @@ _PAIRS: tuple[Callable[[set[str]], Iterator[Pair]], ...] = (
     _against_composition,
     _against_composition,
     _fine_tuning_helps,
+    _joint_fine_tuning_helps,
     _more_text_helps,
 )  # of QUESTIONS
 

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pandas as pd
 import pyarrow as pa
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 
 from ..errors import RhosightError
 from ..runs import replacing
-from .jobs import RESULT, JobFolder
+from .jobs import RESULT, JobFolder, job_folders
 
 _ABOUT = b"rhosight.jobs"
 _PARTS = ("predictions", "history")
@@ -36,14 +37,13 @@ def pack_jobs(folder: JobFolder, out: Path) -> list[Path]:
     The files. One that would say the same again is left as it is.
     """
     repeats: dict[int, list[Path]] = {}
-    for path in sorted(folder.folder.iterdir()):
-        if (path / RESULT).exists():
-            repeat = _json(path / "job.json")["split"]["repeat"]
-            repeats.setdefault(repeat, []).append(path)
+    for path in job_folders(folder.folder, RESULT):
+        repeat = _json(path / "job.json")["split"]["repeat"]
+        repeats.setdefault(repeat, []).append(path)
     found = []
     for repeat, paths in sorted(repeats.items()):
         file = out / f"repeat-{repeat}.parquet"
-        about = {p.name: {"job": _json(p / "job.json"), "result": _json(p / RESULT)} for p in paths}
+        about = {p.name: {"job": _json(p / "job.json"), "result": _result(p)} for p in paths}
         if not file.exists() or _about(file) != about:
             out.mkdir(parents=True, exist_ok=True)
             with replacing(file) as draft:
@@ -95,8 +95,7 @@ def _table(paths: Sequence[Path], about: Mapping[str, Any]) -> pa.Table:
 
 def _put(path: Path, about: Mapping[str, Any], rows: pd.DataFrame) -> None:
     """The folder of a job, all at once."""
-    draft = path.with_name(f".{path.name}.part")
-    shutil.rmtree(draft, ignore_errors=True)
+    draft = path.with_name(f".{path.name}.{uuid4().hex}.part")  # others may unpack it, too
     draft.mkdir()
     for kind, frame in _parts(rows):
         frame.to_parquet(draft / f"{kind}.parquet")
@@ -104,7 +103,7 @@ def _put(path: Path, about: Mapping[str, Any], rows: pd.DataFrame) -> None:
         (draft / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
     try:
         draft.rename(path)
-    except OSError:  # another process has begun it meanwhile
+    except OSError:  # another process was faster
         shutil.rmtree(draft, ignore_errors=True)
 
 
@@ -126,6 +125,13 @@ def _about(file: Path) -> dict[str, Any]:
             f"{file}: not readable as results of `rhosight reproduce`; remove it, and its jobs run "
             "again"
         ) from error
+
+
+def _result(path: Path) -> dict[str, Any]:
+    """What a job took; whose machine it was is not for others to know."""
+    result = _json(path / RESULT)
+    result["hardware"].pop("host", None)
+    return result
 
 
 def _json(path: Path) -> dict[str, Any]:

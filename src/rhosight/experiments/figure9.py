@@ -9,6 +9,11 @@ from .scores import beside_paper, summary
 
 TITLE = "Image, text and image+text models before and after fine-tuning"
 
+NOTE = (
+    "At its head stage image+text joins an image and a text network that were fine-tuned by "
+    "themselves; its fine-tuning is what training both together adds."
+)
+
 
 def entries(plan: Plan) -> list[Entry]:
     return [*plan.stacked(), *plan.baselines()]
@@ -16,4 +21,4 @@ def entries(plan: Plan) -> list[Entry]:
 
 def exhibit(plan: Plan, frames: Frames) -> Exhibit:
     table = beside_paper(summary(frames.predictions), "figure9")
-    return Exhibit("figure9", TITLE, table, heat_map(table, TITLE))
+    return Exhibit("figure9", TITLE, table, heat_map(table, TITLE), NOTE)

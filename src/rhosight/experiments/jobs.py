@@ -10,6 +10,7 @@ and the system lifts the lock of a process that dies.
                      predictions.parquet  one row a prediction
                      history.parquet      one row an epoch (networks)
                      stages/              weights and checkpoints, as long as something needs them
+                     trained              marks that the stages are whole
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 RESULT = "result.json"
 """Its presence says that a job is finished."""
+
+TRAINED = "trained"
 
 POLL_SECONDS = 1.0
 """Between two looks at jobs that another process is running."""
@@ -159,7 +162,8 @@ class JobFolder:
     """
 
     def __init__(self, folder: str | os.PathLike):
-        self.folder = Path(folder) / "jobs"
+        # as workers elsewhere, in folders of their own, will find it
+        self.folder = Path(folder).resolve() / "jobs"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -190,9 +194,9 @@ class JobFolder:
             basis.setdefault("descriptors", None)
             return _name(basis)
 
-        for path in self.folder.glob(f"*/{RESULT}"):
+        for path in job_folders(self.folder, RESULT):
             try:
-                found[name_today(path.parent.name)] = path.parent.name
+                found[name_today(path.name)] = path.name
             except (OSError, ValueError, KeyError, TypeError):  # of another recipe: another job
                 continue
         return found
@@ -274,31 +278,40 @@ class JobFolder:
             if self.finished(job):
                 return True
             for need in job.needs:
-                if not self._stages(need).is_dir():  # forgotten after an earlier run
+                if not self._trained(need):  # forgotten after an earlier run
                     with self._lock(need) as mine:
                         if not mine:
                             return False
-                        self._work(need, worker, progress, place)
-                if not stack.enter_context(self._lock(need, shared=True)):
+                        self._train(need, worker, progress, place)  # its result stays as it is
+                shared = stack.enter_context(self._lock(need, shared=True))
+                if not shared or not self._trained(need):  # another process has forgotten it again
                     return False
             seconds = self._work(job, worker, progress, place)
             logger.info("%s: %s, %.0f s", place, job.name, seconds)
             return True
 
-    def _work(self, job: Job, worker: Worker, progress: Progress | None, place: str) -> float:
-        folder = self.path(job)
-        with replacing(folder / "job.json") as draft:
-            draft.write_text(json.dumps(job.basis, indent=1), encoding="utf-8")
+    def _train(
+        self, job: Job, worker: Worker, progress: Progress | None, place: str
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Leave a job's stages whole, going on from what is there of them."""
 
         def report(text: str, *values: Any) -> None:
             fold = f"repeat {job.split.repeat + 1}, fold {job.split.fold + 1}"
             progress(f"{place} ({fold}): {text}", *values)
 
-        started, used = time.monotonic(), time.process_time()
         stages = self._stages(job)
         stages.mkdir(exist_ok=True)
         given = [self._stages(need) for need in job.needs]
-        predictions, history = worker.run(job, stages, given, report if progress else None)
+        found = worker.run(job, stages, given, report if progress else None)
+        (self.path(job) / TRAINED).touch()
+        return found
+
+    def _work(self, job: Job, worker: Worker, progress: Progress | None, place: str) -> float:
+        folder = self.path(job)
+        with replacing(folder / "job.json") as draft:
+            draft.write_text(json.dumps(job.basis, indent=1), encoding="utf-8")
+        started, used = time.monotonic(), time.process_time()
+        predictions, history = self._train(job, worker, progress, place)
         seconds, used = time.monotonic() - started, time.process_time() - used
         for frame, name in ((predictions, "predictions"), (history, "history")):
             with replacing(folder / f"{name}.parquet") as draft:
@@ -321,23 +334,43 @@ class JobFolder:
         The system lifts the lock of a process that ends, however it ends: none is ever stale."""
         folder = self.path(job)
         folder.mkdir(exist_ok=True)
-        with (folder / "lock").open("w") as file:
+        # to read and to write: NFS locks no file that is not open for what the lock allows
+        with (folder / "lock").open("a+") as file:
             try:
                 fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             except BlockingIOError:
                 yield False
                 return
+            except OSError as error:
+                raise RhosightError(
+                    f"{folder}: no file can be locked there ({error.strerror}), so that two "
+                    "processes would run the same job; give a folder on another file system"
+                ) from error
             yield True
 
     def _stages(self, job: Job) -> Path:
         return self.path(job) / "stages"
+
+    def _trained(self, job: Job) -> bool:
+        """Whether its stages are there and whole: training them anew may have been interrupted."""
+        return (self.path(job) / TRAINED).exists() and self._stages(job).is_dir()
 
     def _forget_stages(self, job: Job) -> None:
         """Remove the weights of a finished job, unless another process reads them."""
         if self._stages(job).is_dir():
             with self._lock(job) as mine:
                 if mine:
-                    shutil.rmtree(self._stages(job), ignore_errors=True)
+                    gone = self.path(job) / "forgotten"
+                    shutil.rmtree(gone, ignore_errors=True)
+                    with suppress(OSError):  # all at once: a part would be gone on from
+                        (self.path(job) / TRAINED).unlink(missing_ok=True)
+                        self._stages(job).rename(gone)
+                    shutil.rmtree(gone, ignore_errors=True)
+
+
+def job_folders(jobs: Path, having: str) -> list[Path]:
+    """Folders of jobs that have a file of this name, sorted. A dot: one is being unpacked."""
+    return sorted(p.parent for p in jobs.glob(f"*/{having}") if not p.parent.name.startswith("."))
 
 
 def software() -> dict[str, str]:

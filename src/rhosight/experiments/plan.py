@@ -82,6 +82,13 @@ class Plan:
         """
         if repeats < 1:
             raise RhosightError(f"repeats is at least 1, not {repeats}")
+        have = dataset.with_targets(preset.targets).targets.count()
+        if lacking := [name for name in preset.targets if not have.get(name, 0)]:
+            raise RhosightError(
+                f"{dataset.metadata.get('name', 'dataset')}: has no {' and no '.join(lacking)}, "
+                f"and the paper's experiments are about {', '.join(preset.targets)}; `rhosight "
+                "crossval` takes any target"
+            )
         return cls(dataset.require_targets(preset.targets, how="any"), preset, repeats, only_folds)
 
     def stacked(self) -> list[Entry]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product
 from string import ascii_lowercase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,6 @@ from ..errors import RhosightError
 from ..figures import NAMES as _TARGETS
 from ..page import FIRST, NBSP, SECOND, SOFT, number, page_style, significant
 from ..recipe import PARTS
-from ..saved_model import r2_score, rmse
 from . import paper
 from .scores import row_name
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _SHORT = {"train": "train", "validation": "val", "test": "test"}
-_MOST_POINTS = 2000  # of a plot in vectors; one with more is drawn in pixels
 _MOST_CURVES = 9  # panels of learning curves
 
 
@@ -169,73 +167,20 @@ def _row(keys: Sequence[str], values: Sequence[str]) -> str:
     return f"{found['trial']}, {name}" if found.get("trial") else name
 
 
-def parity(
-    predictions: pd.DataFrame, target: str, unit: str, rows: Sequence[tuple[str, str, str]]
-) -> Figure:
-    """Predicted against true values, one panel a row; validation and test part.
-
-    Parameters
-    ----------
-    predictions
-        With :data:`rhosight.experiments.scores.COLUMNS`; over repeats, a material's predictions of
-        a part are averaged.
-    target, unit
-        What is predicted.
-    rows
-        (model, extent, stage) of each panel.
-    """
-    keys = ["part", "material_id"]
-    frames = []
-    for model, extent, stage in rows:
-        names = {"target": target, "model": model, "extent": extent, "stage": stage}
-        mine = predictions[(predictions[list(names)] == list(names.values())).all(axis=1)]
-        mine = mine[mine["part"] != "train"]
-        frames.append(mine.groupby(keys)[["true", "predicted"]].mean().reset_index())
-    values = pd.concat(frames)[["true", "predicted"]].to_numpy() if frames else np.empty(0)
-    if not len(values):
-        raise RhosightError(f"{target}: no predictions of {', '.join(row_name(*r) for r in rows)}")
-    margin = 0.04 * (np.ptp(values) or 1.0)
-    limits = values.min() - margin, values.max() + margin
-    with page_style(target):
-        figure = Figure(figsize=(3.3 * len(rows), 3.9), layout="constrained")
-        panels = figure.subplots(1, len(rows), squeeze=False).ravel()
-        for axes, row, frame in zip(panels, rows, frames, strict=True):
-            axes.plot(limits, limits, color=SOFT, linewidth=0.8, zorder=1)
-            for part, colour, marker in (("validation", FIRST, "o"), ("test", SECOND, "^")):
-                points = frame.loc[frame["part"] == part, ["true", "predicted"]].to_numpy().T
-                if not points.size:
-                    continue
-                label = f"{part}: R² {number(r2_score(*points), 2)}, "
-                label += f"RMSE {significant(rmse(*points))} {unit}"
-                look: dict[str, Any] = {"s": 12, "marker": marker, "color": colour, "alpha": 0.55}
-                look |= {"linewidth": 0, "rasterized": len(frame) > _MOST_POINTS}
-                axes.scatter(*points, label=label, **look)
-            axes.set(xlabel=f"true ({unit})", ylabel=f"predicted ({unit})")
-            axes.set(xlim=limits, ylim=limits, aspect="equal")
-            axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderpad=0)
-            axes.set_title(row_name(*row), loc="left", pad=32, weight="bold")
-    return figure
+_METRICS = {"r2": "R²", "rmse": "RMSE (standard deviations)"}
 
 
-_METRICS = {
-    "r2": "R²",
-    "rmse": "RMSE (standard deviations)",
-    "watched": "Huber loss (standardised)",
-    "train": "Huber loss (standardised)",
-}
-
-
-def learning_curves(history: pd.DataFrame, metric: str = "watched", title: str = "") -> Figure:
+def learning_curves(history: pd.DataFrame, metric: str, title: str = "") -> Figure:
     """How a score of the validation folds goes with the epochs (paper Figures 6 and 7).
 
     Parameters
     ----------
     history
         One row an epoch: repeat, fold, extent, model, stage, epoch (from 0), and the metric; one
-        panel a model, extent and stage (and trial), one thin line a fold, and their mean.
+        panel a model, extent and stage (and trial), one thin line a fold, and their mean, as long
+        as all of them train.
     metric
-        Column: ``"r2"``, ``"rmse"`` (of standardised labels), or the losses ``"watched"``, with
-        which ``"train"`` is drawn, dashed.
+        Column: ``"r2"`` or ``"rmse"`` (of standardised labels).
     title
         Above all panels.
     """
@@ -246,8 +191,6 @@ def learning_curves(history: pd.DataFrame, metric: str = "watched", title: str =
     groups = list(history.groupby(keys, sort=False))[:_MOST_CURVES]
     wide = min(3, len(groups))
     high = -(-len(groups) // wide)
-    lines = [("watched", SECOND, "-"), ("train", FIRST, "--")]
-    lines = [line for line in lines if line[0] in history] if metric == "watched" else []
     with page_style(title):
         # one panel alone is as wide as its title
         size = max(3.2 * wide, 5.2), 2.5 * high + 0.6
@@ -256,14 +199,13 @@ def learning_curves(history: pd.DataFrame, metric: str = "watched", title: str =
         for axes in panels[len(groups) :]:
             axes.remove()
         for axes, (values, frame) in zip(panels, groups, strict=False):
-            for column, colour, style in lines or [(metric, SECOND, "-")]:
-                look: dict[str, Any] = {"color": colour, "linestyle": style}
-                for _, curve in frame.groupby(["repeat", "fold"]):
-                    epoch = curve["epoch"].to_numpy() + 1
-                    axes.plot(epoch, curve[column], linewidth=0.7, alpha=0.45, **look)
-                mean = frame.groupby("epoch")[column].mean()
-                name = f"{column}, mean" if lines else "mean"
-                axes.plot(mean.index.to_numpy() + 1, mean, linewidth=2, label=name, **look)
+            for _, curve in frame.groupby(["repeat", "fold"]):
+                epoch = curve["epoch"].to_numpy() + 1
+                axes.plot(epoch, curve[metric], linewidth=0.7, alpha=0.45, color=SECOND)
+            epochs = frame.groupby("epoch")[metric].agg(["mean", "size"])
+            mean = epochs.loc[epochs["size"] == epochs["size"].max(), "mean"]
+            name = "mean" if len(mean) == len(epochs) else "mean, as long as all train"
+            axes.plot(mean.index.to_numpy() + 1, mean, linewidth=2, label=name, color=SECOND)
             axes.set(xlabel="epoch", ylabel=_METRICS[metric])
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             if metric == "r2":
@@ -272,7 +214,7 @@ def learning_curves(history: pd.DataFrame, metric: str = "watched", title: str =
                 axes.set_ylim(bottom=0)
             axes.set_title(_row(keys, values), loc="left", weight="bold")
         handles, labels = panels[0].get_legend_handles_labels()
-        thin = Line2D([], [], color=handles[0].get_color(), linewidth=0.7, alpha=0.7)
+        thin = Line2D([], [], color=SECOND, linewidth=0.7, alpha=0.7)
         folds = int(
             history.groupby(keys)[["repeat", "fold"]].value_counts().groupby(keys).size().max()
         )

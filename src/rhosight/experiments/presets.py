@@ -165,9 +165,10 @@ def offline() -> Preset:
                 "training part; one for all trials of a fold"
             ),
             "fine-tuning": (
-                "the image encoder's batch normalisation keeps its statistics, and the stacked "
-                "model's encoders and readout learn at 1e-4: few epochs would not repair what more "
-                "does to the readout"
+                "the image encoder's batch normalisation keeps its statistics; readouts and the "
+                "image encoder learn at 1e-4, the text encoder at 2e-4, and all of the stacked "
+                "model at a tenth of that: few epochs would not repair what more does to the "
+                "readout"
             ),
             "CLIP's trials": (
                 "patches of 32 and 16 pixels become images of 64 and 128 pixels; learning rates "

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..errors import RhosightError
 from ..statistics import FOLD_KEYS, fold_scores
-from .jobs import RESULT
+from .jobs import RESULT, job_folders
 
 COLUMNS = ["name", "state", "kind", "models", "targets", "repeat", "fold", "seconds", "finished"]
 
@@ -122,6 +122,8 @@ def compare_runs(
             continue
         left, right = (table.loc[table["part"] != "train", [*keys, "r2", "rmse"]] for table in pair)
         both = left.merge(right, on=keys, suffixes=("_one", "_other"))
+        if "trial" not in both:  # as the tables have that are put together with it
+            both["trial"] = ""
         for score in ("r2", "rmse"):
             both[f"{score}_change"] = both[f"{score}_other"] - both[f"{score}_one"]
         both.insert(0, "exhibit", path.stem)
@@ -133,7 +135,7 @@ def _job_folders(folder: Path) -> list[Path]:
     jobs = folder / "jobs"
     if not jobs.is_dir():
         raise RhosightError(f"{folder}: no run folder of `rhosight reproduce`; give one with --out")
-    found = sorted(path for path in jobs.iterdir() if (path / "job.json").exists())
+    found = job_folders(jobs, "job.json")
     if not found and list(jobs.glob("*.parquet")):
         raise RhosightError(
             f"{folder}: jobs are packed here; `rhosight reproduce all --write {folder}` unpacks "

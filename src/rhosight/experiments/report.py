@@ -270,9 +270,11 @@ def _methods(report: _Report) -> Iterator[str]:
     if report.answers:
         runs = report.runs
         where = "A" if runs["repeats"] == 1 else f"In each of {runs['repeats']} repeats a"
+        there = report.settings.get("n_splits", runs["folds"])
+        some = f", of which {runs['folds']} were run" if runs["folds"] < there else ""
         yield (
             f"{where} test part of {runs['test']} materials was drawn and held out, and the other "
-            f"{runs['learned']} were divided into {runs['folds']} folds; each repeat has seeds of "
+            f"{runs['learned']} were divided into {there} folds{some}; each repeat has seeds of "
             "its own for the parts and the training, and materials of one formula stay in one part."
         )
     if recipe:
@@ -338,7 +340,7 @@ _BASELINES = {
 }  # what each is shown; all but the mean are extremely randomised trees
 
 _PROCESSES = {
-    "best": "composition, structure, the density and what follows from it",
+    "best": "composition, structure, superposed free atoms, and the density between the atoms",
     "no-dft": "composition, structure and superposed free atoms",
 }
 

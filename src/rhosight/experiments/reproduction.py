@@ -20,7 +20,6 @@ from ..runs import replacing
 from .exhibit import Exhibit
 from .jobs import Job, JobFolder, Progress, in_order
 from .plan import Frames, Plan
-from .presets import CHOSEN
 from .report import write_experiments_report
 
 TRAINED: tuple[str, ...] = (
@@ -119,6 +118,8 @@ def reproduce(
     if scheduler:
         run_on_cluster(plan, list(jobs.values()), folder, scheduler, log)
     run_jobs(plan, list(jobs.values()), folder, progress, log)
+    if log:
+        log_jobs(list(jobs.values()), folder)
     settings = describe_run(plan, list(jobs.values()), folder, command)
     read: dict[str, Frames] = {}
     exhibits = {}
@@ -207,6 +208,18 @@ def run_on_cluster(
         client.gather(futures)
 
 
+def log_jobs(jobs: Sequence[Job], folder: JobFolder) -> None:
+    """Write what was not logged when it ran, such as jobs that were kept elsewhere."""
+    write = tensorboard_logger(folder)
+    for job in in_order(jobs):
+        if not _logged(job, folder).exists():
+            write(job)
+
+
+def _logged(job: Job, folder: JobFolder) -> Path:
+    return folder.folder.parent / "tensorboard" / job.name
+
+
 def tensorboard_logger(folder: JobFolder) -> Callable[[Job], None]:
     """Writes the history of a job where TensorBoard finds it: one run a job.
 
@@ -219,14 +232,14 @@ def tensorboard_logger(folder: JobFolder) -> Callable[[Job], None]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise RhosightError(
-            "--log tensorboard: it is not installed; pip install tensorboard"
+            "--log tensorboard: it is not installed; pip install 'rhosight[tensorboard]'"
         ) from error
 
     def write(job: Job) -> None:
         history = folder.history(job)
         if history.empty:
             return
-        with SummaryWriter(str(folder.folder.parent / "tensorboard" / job.name)) as writer:
+        with SummaryWriter(str(_logged(job, folder))) as writer:
             for (model, stage), rows in history.groupby(["model", "stage"], sort=False):
                 scores = rows.drop(columns=["model", "stage", "epoch"]).dropna(axis=1)
                 for name, values in scores.items():
@@ -245,16 +258,16 @@ def describe_run(
     hardware = _all_of(result["hardware"] for result in results)
     hardware.pop("host", None)  # whose machine it was is for the run folder to know
     ran = {job.recipe.modality for job in jobs if job.recipe}
-    chosen = preset.clip(CHOSEN, False, preset.targets)[0]
+    stacked = next(entry.job.recipe for entry in plan.stacked() if entry.extent == "all")
+    chosen = plan.chosen_clip()[0].job.recipe
     return {
         "command": command,
         "preset": preset.name,
         "weights": preset.weights,
         "deviations": plan.deviations,
-        "recipe": preset.stacked("all")[0].model_dump(mode="json") if "image+text" in ran else None,
+        "recipe": stacked.model_dump(mode="json") if "image+text" in ran else None,
         "clip": chosen.model_dump(mode="json") if "clip" in ran else None,
         "repeats": plan.repeats,
-        "seed": 0,
         "n_splits": preset.n_splits,
         "test_fraction": preset.test_fraction,
         "only_folds": plan.only_folds,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -22,7 +21,13 @@ from ..descriptor_model import descriptor_table
 from ..descriptor_recipe import DESCRIPTOR_RECIPES, DescriptorRecipe
 from ..evaluation import fitted_baseline, fitted_descriptors
 from ..inputs import Inputs
-from ..property_model import inner_split, make_inputs, scaler_of
+from ..property_model import (
+    inner_split,
+    inputs_key,
+    known_prototypes,
+    make_inputs,
+    scaler_of,
+)
 from ..recipe import Recipe
 from ..training import StageResult, train
 from .jobs import Job, Progress, Split
@@ -163,9 +168,12 @@ class Workbench:
         return descriptor_table(self.dataset.densities, DescriptorRecipe())
 
     def _inputs_of(self, recipe: Recipe, progress: Progress | None) -> Inputs:
-        key = _shown(recipe)
+        key = inputs_key(recipe)
         if key not in self._inputs:
-            self._inputs[key] = make_inputs(self.dataset, recipe, progress=progress)
+            prototypes = known_prototypes(self.dataset, recipe)
+            self._inputs[key] = make_inputs(
+                self.dataset, recipe, progress=progress, prototypes=prototypes
+            )
         return self._inputs[key]
 
     def _frozen_of(self, recipe: Recipe) -> dict[str, Any]:
@@ -173,18 +181,9 @@ class Workbench:
         training part, and serves none but it."""
         if recipe.modality == "clip":
             return {}
-        key = f"{_shown(recipe)} {recipe.element_steps} {recipe.seed * bool(recipe.element_steps)}"
+        learned = recipe.element_steps, recipe.seed * bool(recipe.element_steps)
+        key = f"{inputs_key(recipe)} {recipe.image_backbone} {learned}"
         return self._frozen.setdefault(key, {})
-
-
-def _shown(recipe: Recipe) -> str:
-    """What decides about the images and tokens that a recipe reads."""
-    fields = {"modality", "augment", "views"}
-    if recipe.uses_image:
-        fields |= {"image", "image_backbone"}
-    if recipe.uses_text:
-        fields |= {"extent", "text_backbone", "clip", "max_tokens"}
-    return json.dumps(recipe.model_dump(mode="json", include=fields), sort_keys=True)
 
 
 def _give_memory_back() -> None:
