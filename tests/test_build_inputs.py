@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ import pytest
 from distributed import LocalCluster
 from pymatgen.core import Structure
 
+from rhosight import RhosightError
 from rhosight.dataset import Dataset, Material, build, load_dataset
 from rhosight.density import ChargeDensity
 from rhosight.sources.directory import Directory
 from rhosight.sources.source import Entry
+from rhosight.sources.tables import read_targets
 from test_cli import error_of, rhosight
 
 MOMENTS = "  0.200000000000E+01 -0.100000000000E+01\n"
@@ -174,12 +177,57 @@ def test_difference_from_a_pair_of_files(option, kind, pattern, few, tmp_path, b
     # a density whose companion is missing
     write(few[3].density, runs / "alone.vasp")
     mine, problems, _ = build_of(runs, option, pattern)
-    densities = {d.name: d for d in mine.densities if "difference" in d.kinds}
+    assert mine.ids == sorted(material.material_id for material in few[:3])
+    assert set(problems) == {"alone"}
+    densities = {d.name: d for d in mine.densities}
     for material in few[:3]:
         found = densities[material.material_id]
         assert close(found.grid("difference"), material.density.grid("difference"))
         assert close(found.grid("total"), material.density.grid("total"))
     assert "alone" in problems and "no such file" in problems["alone"]
+
+
+def test_a_pair_of_two_geometries_or_two_totals_is_refused(few, tmp_path, build_of):
+    runs = tmp_path / "runs"
+    good, moved, total = few[:3]
+    for material in (good, moved, total):
+        write(material.density, runs / f"{material.material_id}.vasp")
+    write(good.density, runs / f"{good.material_id}_diff.vasp", "difference")
+    away = moved.density.structure.copy()
+    away.translate_sites(list(range(len(away))), [0.25, 0.25, 0.25])
+    shifted, beside = replace(moved.density, structure=away), f"{moved.material_id}_diff.vasp"
+    write(shifted, runs / beside, "total")
+    write(total.density, runs / f"{total.material_id}_diff.vasp", "total")
+    mine, problems, _ = build_of(runs, "--difference", "{parent}/{stem}_diff.vasp")
+    assert mine.ids == [good.material_id]
+    assert "is it a total density?" in problems[total.material_id]
+    write(
+        replace(moved.density, structure=away),
+        runs / f"{moved.material_id}_diff.vasp",
+        "difference",
+    )
+    _, problems, _ = build_of(runs, "--difference", "{parent}/{stem}_diff.vasp")
+    assert "cell or atoms differ" in problems[moved.material_id]
+
+
+def test_what_lies_in_a_folder_of_vasps_is_one_material(few, tmp_path, build_of):
+    runs = tmp_path / "runs" / "first"
+    write(few[0].density, runs / "CHGCAR")
+    for name in ("CHGCAR_sum", "CHGCAR.bak", "CHGCAR_mag", "vaspout.h5", "POSCAR.vasp"):
+        (runs / name).write_bytes((runs / "CHGCAR").read_bytes())
+    scratch = tmp_path / "scratch"  # runs that are elsewhere, and a link back up
+    write(few[1].density, scratch / "CHGCAR")
+    (runs.parent / "second").symlink_to(scratch)
+    (scratch / "up").symlink_to(runs.parent)
+    mine, problems, _ = build_of(runs.parent)
+    assert mine.ids == ["first", "second"] and problems == {}
+
+
+def test_a_unit_is_not_that_of_a_chgcar(few, tmp_path, build_of):
+    write(few[0].density, tmp_path / "runs" / "a" / "CHGCAR")
+    mine, problems, _ = build_of(tmp_path / "runs", "--unit", "e/angstrom3")
+    assert problems == {}
+    assert mine.densities[0].integral("total") == pytest.approx(few[0].density.integral("total"))
 
 
 def test_patterns_that_cannot_work_are_refused(tmp_path):
@@ -192,6 +240,55 @@ def test_patterns_that_cannot_work_are_refused(tmp_path):
 
 
 # tables of targets
+
+
+def test_rows_mean_the_file_that_they_name(few, tmp_path):
+    runs = tmp_path / "runs"
+    for number, name in enumerate(("x/a.vasp", "y/a.vasp", "z/CHGCAR")):
+        write(few[number].density, runs / name)
+    rows = {"x/a.vasp": 1.0, "y/a": 2.0, str(runs / "z" / "CHGCAR"): 3.0, "y/a.vasp": 4.0, "a": 5.0}
+    table = pd.DataFrame({"file": list(rows), "hardness (GPa)": list(rows.values())})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    source = Directory(runs, targets=tmp_path / "t.csv")
+    assert source.ids() == ["x/a", "y/a", "z"]
+    found = {i: source.table_row(i).get("hardness") for i in source.ids()}
+    assert found == {"x/a": 1.0, "y/a": 2.0, "z": 3.0}
+    problems = source.problems()
+    assert "means y/a as y/a does; keep one" in problems["y/a.vasp"]
+    assert "x/a and y/a are called so" in problems["a"]
+
+
+def test_labels_of_another_crystal_are_refused(few, tmp_path, build_of):
+    for material in few[:2]:
+        write(material.density, tmp_path / "runs" / f"{material.material_id}.vasp")
+    names = [few[0].density.structure.composition.formula, "C60"]
+    table = pd.DataFrame({"id": few.ids[:2], "formula": names, "nsites": 60, "efermi": 1.0})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    mine, problems, _ = build_of(tmp_path / "runs", "--targets", tmp_path / "t.csv")
+    assert mine.ids == few.ids[:1] and "its labels say formula C60" in problems[few.ids[1]]
+    assert mine.table["nsites"].iloc[0] == len(few[0].density.structure)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,gap (eV),gap (meV)\na,1,2\n", "gap is the name of two columns"),
+        ("id,structure\na,rocksalt\n", "no column can be called structure"),
+        ("id;efermi\na;1,5\n", "write decimals with a point"),
+    ],
+)
+def test_tables_that_say_two_things(text, message, tmp_path):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(RhosightError, match=message):
+        read_targets(tmp_path / "t.csv")
+
+
+def test_units_and_ids_as_people_write_them(tmp_path, caplog):
+    (tmp_path / "t.csv").write_text(" id ;dft_energy (eV per cell);hardness\n001;-3.5;1,5\n")
+    table, units = read_targets(tmp_path / "t.csv")
+    assert list(table.index) == ["001"] and units == {"dft_energy": "eV per cell"}
+    assert table["dft_energy"].iloc[0] == -3.5
+    assert "hardness is taken for text, and is no target: its decimals have a comma" in caplog.text
 
 
 @pytest.fixture

@@ -143,6 +143,7 @@ class Deadly(Directory):
         return super().read(material_id)
 
 
+@pytest.mark.slow
 def test_a_material_that_kills_workers_costs_itself_alone(
     calculations: Path, tmp_path: Path
 ) -> None:

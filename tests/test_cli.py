@@ -420,6 +420,13 @@ class TestBadInput:
             assert "is a file" in error_of(command, small, "--out", tmp_path / "notes/mine.txt")
             message = error_of(command, small, "--out", tmp_path / "notes/mine.txt/m")
             assert "no writable folder" in message
+        (tmp_path / "notes" / "mine.txt").unlink()
+        (tmp_path / "notes" / "config.json").write_text('{"model_type": "bert"}')
+        assert "not empty and not a model" in error_of("train", small, "--out", tmp_path / "notes")
+        (tmp_path / "notes" / "config.json").write_text('{"rhosight_format": 1}')
+        (tmp_path / "notes" / "predictions.csv").touch()
+        message = error_of("train", small, "--out", tmp_path / "notes")
+        assert "holds a model and predictions.csv, which would be lost" in message
 
     def test_too_few_materials_to_train_with(self, small, tmp_path):
         load_dataset(small)[:3].to_parquet(tmp_path / "three.parquet")

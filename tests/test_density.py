@@ -161,7 +161,7 @@ def test_difference_file(plain, spin_polarised, path):
     path.write_text(plain, encoding="utf-8")
     assert ChargeDensity.from_chgcar(path, kind="difference").kinds == ("difference",)
     path.write_text(spin_polarised, encoding="utf-8")
-    assert ChargeDensity.from_chgcar(path, kind="difference").kinds == ("difference", "spin")
+    assert ChargeDensity.from_chgcar(path, kind="difference").kinds == ("difference",)
     with pytest.raises(RhosightError, match="can be `total` or `difference`, not `spin`"):
         ChargeDensity.from_chgcar(path, kind="spin")
 

@@ -9,7 +9,8 @@ from sklearn.metrics import r2_score as sklearn_r2
 
 from rhosight import Recipe, RhosightError, cross_validate, load_dataset
 from rhosight.baselines import BASELINES, PRETRAINED
-from rhosight.dataset import folds, split
+from rhosight.dataset import Dataset, folds, split
+from rhosight.density import ChargeDensity
 from rhosight.descriptor_model import DescriptorModel
 from rhosight.descriptor_recipe import DESCRIPTOR_RECIPES, DescriptorRecipe
 from rhosight.image import ImageSettings
@@ -168,6 +169,34 @@ def test_another_descriptor_recipe_has_a_row_of_its_own(dataset):
     assert result.final == ("custom", "")
     errors = result.scores.query("part == 'validation'").set_index("model")["rmse"]
     assert errors["custom"] > errors["best"], "composition alone is not as good as all blocks"
+
+
+def test_labels_that_a_fold_cannot_learn_from(dataset):
+    labels = dataset.targets.assign(rare=np.nan)
+    labels.loc[dataset.ids[:2], "rare"] = [1.0, 1.0]
+    few = Dataset.from_densities(list(dataset.densities[:30]), labels[:30])
+    recipe = Recipe(modality="text", targets=("efermi", "rare"))
+    with pytest.raises(RhosightError, match=r"of 2 labels of `rare` the training part of fold 1"):
+        cross_validate(few, recipe, n_splits=2)
+    with pytest.raises(RhosightError, match="leave the target out"):
+        DescriptorModel(DescriptorRecipe(targets=("efermi", "rare"))).fit(few)
+    with pytest.raises(RhosightError, match="stacked_epochs is 0, 0: nothing would be trained"):
+        cross_validate(few, Recipe(targets=("efermi",), stacked_epochs=(0, 0)))
+
+
+def test_rows_that_the_densities_do_not_allow_are_left_out(dataset, caplog):
+    """`total` alone: no promolecule; a recipe without density is scored all the same."""
+    totals = [
+        ChargeDensity(d.structure, {"total": d.grid("total")}, d.name)
+        for d in dataset.densities[::10]
+    ]
+    recipe = DescriptorRecipe.named("no-dft", targets=("efermi",))
+    found = cross_validate(
+        Dataset.from_densities(totals, dataset.targets), recipe, n_splits=2, only_folds=1
+    )
+    models = set(found.predictions["model"])
+    assert {"no-dft", "composition", "density"} <= models and "promolecule" not in models
+    assert "baseline promolecule is left out" in caplog.text
 
 
 def test_unknown_targets_are_named(dataset):

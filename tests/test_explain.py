@@ -308,6 +308,22 @@ def test_modalities_of_a_network(salt, network, dataset, parts):
 
 
 def test_maps_and_words_add_up(salt, network):
+    add_up(salt, network)
+    assert salt.words.loc["Cl", "count"] == 2 and "6 per Na" in salt.words.index
+
+
+def test_all_that_a_network_may_read_adds_up(parts, dataset):
+    """Descriptors behind the text, fewer tokens than it has, moved windows and parallel planes."""
+    reads = {"descriptors": ("volume", "magpie"), "max_tokens": 12, "epochs": (3, 0)}
+    shown = {"augment": True, "shift": 0.1, "parallel": (0.5,), "stacked_epochs": (2, 0)}
+    network = PropertyModel(TINY.model_copy(update=reads | shown)).fit(parts[0])
+    why = network.explain(dataset[SALT].density)
+    assert why.modalities.index.to_list() == ["image", "text", "descriptors"]
+    sums_to_prediction(why, network.predict([dataset[SALT].density]).iloc[0], 1e-4)
+    add_up(why, network)
+
+
+def add_up(salt: Explanation, network: PropertyModel) -> None:
     spread = dict(zip(salt.targets, network._scaler[1], strict=True))
     for target in salt.targets:
         total = sum(one.total(target) for one in salt.maps)
@@ -315,7 +331,6 @@ def test_maps_and_words_add_up(salt, network):
             missed = salt.prediction[target] - salt.starts[what][target] - found
             assert missed == pytest.approx(salt.gaps[what][target], abs=1e-3 * spread[target])
             assert abs(missed) < most * spread[target]
-    assert salt.words.loc["Cl", "count"] == 2 and "6 per Na" in salt.words.index
 
 
 def test_maps_lie_on_the_slices(salt, dataset):

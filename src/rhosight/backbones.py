@@ -295,11 +295,13 @@ def _hugging_face_model(name: str, pretrained: bool, modality: str = "text"):
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        # no code that comes with a model is run, nor is anybody asked whether it may be
+        safe = {"trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(source, **safe)
         if pretrained:
-            model = AutoModel.from_pretrained(source, attn_implementation="sdpa")
+            model = AutoModel.from_pretrained(source, attn_implementation="sdpa", **safe)
         else:
-            model = AutoModel.from_config(AutoConfig.from_pretrained(source))
+            model = AutoModel.from_config(AutoConfig.from_pretrained(source, **safe), **safe)
     except Exception as error:
         raise _hub_error(name, modality, bundled, error) from error
     finally:

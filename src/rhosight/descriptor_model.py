@@ -27,7 +27,7 @@ from .blocks import (
     to_blocks,
 )
 from .committee import Committee
-from .dataset import Dataset, folds
+from .dataset import Dataset, check_labels, folds
 from .density import ChargeDensity
 from .descriptor_recipe import DescriptorRecipe
 from .gaussian_process import GaussianProcess
@@ -110,6 +110,8 @@ class DescriptorModel(SavedModel):
             If a target is unknown or has no values, or a material lacks what the recipe reads.
         """
         dataset = dataset.require_targets(self.targets, how="any")
+        parts = folds(dataset, self.recipe.n_splits, self.recipe.seed)
+        check_labels(dataset, self.targets, [rows for rows, _ in parts])
         table = descriptor_table(dataset.densities, self.recipe, progress)
         labels = dataset.targets[list(self.targets)].to_numpy(dtype=float)
         self._prototypes = sorted(set(table["prototype"]))

@@ -113,7 +113,7 @@ def _gpu() -> Iterator[Finding]:
         found = f"PyTorch cannot be loaded: {first_line(error)}"
         yield Finding("machine", "GPU", "error", found, "pip install --force-reinstall torch")
         return
-    what = "networks train there without any option; `best` and `no-dft` use the CPU alone"
+    what = "networks are fine-tuned there without any option; all else uses the CPU"
     if torch.cuda.is_available():
         names = {torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())}
         found = f"{torch.cuda.device_count()} × {', '.join(sorted(names))}: {what}"

@@ -26,10 +26,10 @@ import pandas as pd
 from safetensors.numpy import load_file, save_file
 
 from .baselines import composition_features
-from .dataset import Dataset, folds
+from .dataset import Dataset, check_labels, folds
 from .density import ChargeDensity
 from .errors import RhosightError
-from .property_model import PropertyModel, known_prototypes, make_inputs
+from .property_model import PropertyModel, known_prototypes, local_weights, make_inputs
 from .recipe import Recipe
 from .runs import open_run
 from .saved_model import WEIGHTS, SavedModel, codes_of, versions, warn_of_other_codes
@@ -127,22 +127,27 @@ class Ensemble(SavedModel):
             As :meth:`rhosight.PropertyModel.fit`, or if there are fewer formulas than folds.
         """
         recipe = self.recipe
+        recipe.require_training()
         dataset = dataset.require_targets(recipe.targets, how="any")
         settings = {
+            "task": "ensemble",
             "recipe": recipe.model_dump(mode="json"),
+            "weights": local_weights(recipe),
             "members": self.members,
             "seeds": self.seeds,
             "dataset_sha256": dataset.fingerprint(),
             "versions": versions(),
         }
         folder = open_run(run_dir, settings)
+        parts = folds(dataset, self.members, recipe.seed)
+        check_labels(dataset, recipe.targets, [rows for rows, _ in parts])
         prototypes = known_prototypes(dataset, recipe)
         inputs = make_inputs(dataset, recipe, progress=progress, prototypes=prototypes)
         labels = dataset.targets[list(recipe.targets)].to_numpy(dtype=float)
         frozen: dict[str, Any] = {}
         networks, predicted = [], np.full(labels.shape, np.nan)
         self._fold = np.zeros(len(dataset), dtype=int)
-        for fold, (rows, left_out) in enumerate(folds(dataset, self.members, recipe.seed)):
+        for fold, (rows, left_out) in enumerate(parts):
             self._fold[left_out] = fold
             own = []
             for _ in range(self.seeds):

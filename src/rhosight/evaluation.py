@@ -24,12 +24,19 @@ from torch import Tensor
 from .baselines import BASELINES, PRETRAINED, baseline_features, make_baseline
 from .chgnet import CHGNET_NOTE, chgnet_version
 from .contrastive import pretrained_ids
-from .dataset import Dataset, folds, split
+from .dataset import Dataset, check_labels, folds, split
 from .descriptor_model import committee_of, descriptor_table, to_blocks
 from .descriptor_recipe import DESCRIPTOR_RECIPES, DescriptorRecipe
 from .errors import RhosightError
 from .inputs import Inputs
-from .property_model import inner_split, known_prototypes, make_inputs, scaler_of, texts_of
+from .property_model import (
+    inner_split,
+    known_prototypes,
+    local_weights,
+    make_inputs,
+    scaler_of,
+    texts_of,
+)
 from .recipe import MODALITIES, PARTS, Recipe
 from .runs import open_run, replacing
 from .saved_model import r2_score, rmse, versions
@@ -152,9 +159,12 @@ def cross_validate(
         that holds a run with other settings.
     """
     recipe = recipe or Recipe()
+    if isinstance(recipe, Recipe):
+        recipe.require_training()
     dataset = dataset.require_targets(recipe.targets, how="any")
     settings = {
         "recipe": recipe.model_dump(mode="json"),
+        "weights": local_weights(recipe) if isinstance(recipe, Recipe) else {},
         "n_splits": n_splits,
         "test_fraction": test_fraction,
         "split_seed": split_seed,
@@ -168,6 +178,7 @@ def cross_validate(
     folder = open_run(run_dir, settings)
     train_part, test = split(dataset, test_fraction, split_seed, groups)
     parts = folds(dataset, n_splits, split_seed, groups, indices=train_part)[:only_folds]
+    check_labels(dataset, recipe.targets, [rows for rows, _ in parts])
 
     scored = {dataset.ids[row] for row in [*test, *(row for _, rows in parts for row in rows)]}
     if isinstance(recipe, Recipe) and (seen := scored & pretrained_ids(recipe)):
@@ -197,8 +208,7 @@ def _scores(frame: pd.DataFrame) -> pd.Series:
 
 
 class _Shared:
-    """What all folds have in common, made when a fold first needs it: a run that is already
-    finished makes none of it."""
+    """What all folds have in common, made when a fold first needs it."""
 
     def __init__(
         self, dataset: Dataset, recipe: Recipe | DescriptorRecipe, progress: Callable | None
@@ -207,7 +217,6 @@ class _Shared:
         self.targets = dataset.targets[list(recipe.targets)].to_numpy(dtype=float)
         self.frozen: dict[str, Tensor] = {}
         self._inputs: Inputs | None = None
-        self._features: dict[str, pd.DataFrame] = {}
 
     @property
     def inputs(self) -> Inputs:
@@ -247,27 +256,37 @@ class _Shared:
                 self.dataset.densities, DescriptorRecipe(kernels=kernels), self.progress
             )
         except RhosightError as error:
-            if isinstance(self.recipe, DescriptorRecipe):  # nothing else was asked for
-                raise
             logger.warning("%s are left out: %s", " and ".join(DESCRIPTOR_RECIPES), error)
-            return None
+            if not isinstance(self.recipe, DescriptorRecipe):
+                return None
+        # at least what was asked for
+        self.descriptor_recipes = {
+            name: recipe
+            for name, recipe in self.descriptor_recipes.items()
+            if recipe.kernels == self.recipe.kernels
+        }
+        return descriptor_table(self.dataset.densities, self.recipe, self.progress)
 
     @cached_property
-    def baselines(self) -> tuple[str, ...]:
-        """Those of every table, and CHGNet where it is installed."""
+    def baselines(self) -> dict[str, pd.DataFrame]:
+        """Features of those of every table, and of CHGNet where it is installed; without those that
+        the dataset does not allow."""
+        names: tuple[str, ...] = BASELINES
         if chgnet_version() is None:
-            names = " and ".join(PRETRAINED)
-            logger.info("%s are left out: pip install 'rhosight[chgnet]' to see them", names)
-            return BASELINES
-        logger.info("%s", CHGNET_NOTE)
-        return (*BASELINES, *PRETRAINED)
-
-    def baseline(self, name: str) -> pd.DataFrame:
-        if name not in self._features:
+            missing = " and ".join(PRETRAINED)
+            logger.info("%s are left out: pip install 'rhosight[chgnet]' to see them", missing)
+        else:
+            logger.info("%s", CHGNET_NOTE)
+            names = (*BASELINES, *PRETRAINED)
+        found = {}
+        for name in names:
             if self.progress:
                 self.progress(f"features of baseline {name}", 0, 1)
-            self._features[name] = baseline_features(name, self.dataset.densities)
-        return self._features[name]
+            try:
+                found[name] = baseline_features(name, self.dataset.densities)
+            except RhosightError as error:
+                logger.warning("baseline %s is left out: %s", name, error)
+        return found
 
 
 def _fold(
@@ -303,8 +322,7 @@ def _fold(
                 )
                 predictions.append(frame[frame["true"].notna()])
 
-    for name in shared.baselines:
-        features = shared.baseline(name)
+    for name, features in shared.baselines.items():
         fitted = fitted_baseline(name, features, shared.targets, rows["train"], recipe.seed)
         record(name, "", fitted)
 

@@ -112,7 +112,7 @@ class Standardised(nn.Module):
     def fit(self, table: Tensor, linear: Tensor) -> None:
         """Learn from the training part, shape (materials, columns); ``linear`` (columns,) marks
         those that have no long tails."""
-        learned = BlockScaler.fit(table.numpy(), linear.numpy())
+        learned = BlockScaler.fit(table.double().numpy(), linear.numpy())
         for name in ("centre", "width", "mean", "std"):
             getattr(self, name).copy_(torch.from_numpy(getattr(learned, name)))
 

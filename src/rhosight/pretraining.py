@@ -32,7 +32,7 @@ from .dataset import Dataset
 from .errors import RhosightError
 from .loop import Progress
 from .models import build_encoder
-from .property_model import inner_split, make_inputs, save_backbone_configs
+from .property_model import inner_split, local_weights, make_inputs, save_backbone_configs
 from .recipe import Recipe
 from .runs import open_run
 from .saved_model import new_folder, versions
@@ -94,7 +94,9 @@ class ImageTextEncoder:
         if not self.recipe.pretraining.epochs:
             raise RhosightError("recipe: pretraining.epochs is 0: nothing would be learned")
         settings = {
+            "task": "pretrain",
             "recipe": self.recipe.model_dump(mode="json"),
+            "weights": local_weights(self.recipe),
             "dataset_sha256": dataset.fingerprint(),
             "versions": versions(),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -115,11 +116,14 @@ class PropertyModel(SavedModel):
         RhosightError
             If a target is unknown or has no values, or a material lacks what the recipe reads.
         """
+        self.recipe.require_training()
         dataset = dataset.require_targets(self.recipe.targets, how="any")
         prototypes = known_prototypes(dataset, self.recipe)
         inputs = make_inputs(dataset, self.recipe, progress=progress, prototypes=prototypes)
         settings = {
+            "task": "fit",
             "recipe": self.recipe.model_dump(mode="json"),
+            "weights": local_weights(self.recipe),
             "dataset_sha256": dataset.fingerprint(),
             "versions": versions(),
         }
@@ -375,6 +379,22 @@ def make_inputs(
         descriptors=descriptors,
         linear=linear,
     )
+
+
+def local_weights(recipe: Recipe) -> dict[str, str]:
+    """Folder that a recipe takes weights from → SHA-256 of what is in it now: it may be written
+    anew before an interrupted run goes on."""
+    names = (recipe.image_backbone, recipe.text_backbone, recipe.clip, recipe.pretraining.weights)
+    found = {}
+    for name in filter(None, names):
+        digest = hashlib.sha256()
+        for path in sorted(Path(name).expanduser().rglob("*")):
+            if path.is_file():
+                digest.update(path.name.encode())
+                digest.update(path.read_bytes())
+        if Path(name).expanduser().is_dir():
+            found[name] = digest.hexdigest()
+    return found
 
 
 def inputs_key(recipe: Recipe) -> str:

@@ -15,6 +15,9 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
     ValidationError,
     field_validator,
     model_validator,
@@ -224,15 +227,15 @@ class Recipe(BaseModel):
     extent: Literal["formula", "keywords", "all"] = "keywords"
     max_tokens: int | None = Field(None, ge=3)
     element_steps: int = Field(300, ge=0)
-    epochs: tuple[int, int] = (60, 16)
-    stacked_epochs: tuple[int, int] = (40, 3)
-    batch_size: tuple[int, int] = (32, 16)
-    learning_rate: tuple[float, float] = (1e-3, 1e-3)
-    image_rate: float = 5e-4
-    text_rate: float = 2e-4
-    stacked_factor: float = 0.1
+    epochs: tuple[NonNegativeInt, NonNegativeInt] = (60, 16)
+    stacked_epochs: tuple[NonNegativeInt, NonNegativeInt] = (40, 3)
+    batch_size: tuple[PositiveInt, PositiveInt] = (32, 16)
+    learning_rate: tuple[PositiveFloat, PositiveFloat] = (1e-3, 1e-3)
+    image_rate: float = Field(5e-4, ge=0)
+    text_rate: float = Field(2e-4, ge=0)
+    stacked_factor: float = Field(0.1, gt=0)
     schedule: Literal["one-cycle", "constant"] = "one-cycle"
-    patience: tuple[int, int] = (20, 12)
+    patience: tuple[NonNegativeInt, NonNegativeInt] = (20, 12)
     early_stopping: Literal["inner", "validation"] = "inner"
     inner_fraction: float = Field(0.12, gt=0, lt=0.5)
     dropout: float = Field(0.1, ge=0, lt=1)
@@ -302,6 +305,13 @@ class Recipe(BaseModel):
     @property
     def uses_text(self) -> bool:
         return self.modality != "image"
+
+    def require_training(self) -> None:
+        """RhosightError if the last model would stay as it began."""
+        stacked = len(self.modalities) > 1
+        if not any(self.stacked_epochs if stacked else self.epochs):
+            name = "stacked_epochs" if stacked else "epochs"
+            raise RhosightError(f"recipe: {name} is 0, 0: nothing would be trained; give it some")
 
     @property
     def pretrains(self) -> bool:

@@ -19,8 +19,8 @@ def reword(text: str, number: int) -> str:
     """Wording ``number`` of a text by :func:`rhosight.text.describe`; 0 is the text itself.
 
     The elements of the formula, the bonds and the two ends of each come in another order; of
-    Robocrystallographer's text, the sentences after the first two. Same text and number, same
-    wording. Any other text is left as it is.
+    Robocrystallographer's text, or any of several sentences, those after the first two. Same text
+    and number, same wording.
     """
     if number == 0:
         return text

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,9 +24,38 @@ def replacing(path: Path) -> Iterator[Path]:
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield draft
+        with draft.open("rb") as file:  # on the disk, before the name says so
+            os.fsync(file.fileno())
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder, which is made if it is not there. The system lifts the
+    lock of a process that ends, however it ends; a file system without locks lets all in.
+
+    Raises
+    ------
+    RhosightError
+        If another process is in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as file:  # NFS locks no file that is only written to
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RhosightError(
+                f"{folder}: another process is at work here; wait until it has ended, or stop it"
+            ) from error
+        except OSError:
+            pass
+        try:
+            yield
+        finally:
+            if [path.name for path in folder.iterdir()] == [".lock"]:  # nothing was begun
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def open_run(run_dir: str | os.PathLike | None, settings: dict[str, Any]) -> Path | None:
@@ -43,7 +74,7 @@ def open_run(run_dir: str | os.PathLike | None, settings: dict[str, Any]) -> Pat
     settings = json.loads(json.dumps(settings))
     if path.exists():
         there = json.loads(path.read_text(encoding="utf-8"))
-        differ = sorted(key for key in settings if settings[key] != there.get(key))
+        differ = sorted(k for k in {**settings, **there} if settings.get(k) != there.get(k))
         if differ:
             raise RhosightError(
                 f"{folder}: holds a run with other settings ({', '.join(differ)} differ); give "

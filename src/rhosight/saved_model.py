@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
@@ -465,12 +466,31 @@ def new_folder(folder: Path) -> Iterator[Path]:
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         yield draft
+        old = draft.with_name(f"{draft.name}.old")
         if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(draft, folder)
+            os.replace(folder, old)
+        try:
+            os.replace(draft, folder)
+        except BaseException:
+            if old.exists():
+                os.replace(old, folder)
+            raise
         folder.chmod(0o755)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+_OURS = re.compile(r"(config\.json|model\.safetensors|README\.md|\w+_backbone|member-\d+)$")
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether rhosight wrote the model, or the encoder, in a folder."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and ("rhosight_format" in config or "retrieval" in config)
 
 
 def check_new_folder(folder: Path) -> None:
@@ -482,8 +502,13 @@ def check_new_folder(folder: Path) -> None:
         If the folder holds something else, or cannot be made.
     """
     if folder.is_dir():
-        if any(folder.iterdir()) and not (folder / CONFIG).exists():
+        if any(folder.iterdir()) and not _is_ours(folder):
             raise RhosightError(f"{folder}: not empty and not a model; choose another folder")
+        if others := sorted(p.name for p in folder.iterdir() if not _OURS.match(p.name)):
+            raise RhosightError(
+                f"{folder}: holds a model and {', '.join(others[:3])}, which would be lost; move "
+                "them away, or choose another folder"
+            )
     elif folder.exists():
         raise RhosightError(f"{folder}: is a file; choose another name for the folder")
     above = next(parent for parent in folder.absolute().parents if parent.exists())

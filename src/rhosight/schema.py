@@ -323,14 +323,18 @@ def _unit_problems(schema: pa.Schema) -> list[Problem]:
     found = []
     for name, declared in declared_units(schema).items():
         meant = KNOWN[name].unit if name in KNOWN else ""
-        if meant and _plain_unit(declared) != _plain_unit(meant):
+        if meant and not same_unit(declared, meant):
             what = f"column `{name}` is declared in {declared}, the schema has it in {meant}"
             found.append(Problem(what, "convert the values and correct the field's `unit`", name))
     return found
 
 
+def same_unit(one: str, other: str) -> bool:
+    """Whether two spellings, such as `e/angstrom^3` and `e/Å³`, are of one unit."""
+    return _plain_unit(one) == _plain_unit(other)
+
+
 def _plain_unit(unit: str) -> str:
-    """A unit in its plainest spelling, so that `e/angstrom^3` is `e/Å³`."""
     plain = unit.casefold().replace("angstroms", "å").replace("angstrom", "å")
     return plain.replace("³", "3").translate(str.maketrans("", "", " ^*_"))
 

@@ -12,7 +12,6 @@ import pandas as pd
 from .dataset import Dataset
 from .descriptor_model import committee_of, descriptor_table, to_blocks
 from .descriptor_recipe import DescriptorRecipe
-from .errors import RhosightError
 from .inputs import Inputs
 from .property_model import inner_split, inputs_key, known_prototypes, make_inputs, scaler_of
 from .recipe import Recipe
@@ -125,6 +124,7 @@ class InnerFolds:
                 self.dataset, recipe, progress=progress, prototypes=prototypes
             )
             self._key = key
+        recipe.require_training()
         fit_rows, stop_rows = learn, ask  # the paper's way: optimistic
         if recipe.early_stopping == "inner":
             fit, stop = inner_split(self.dataset[learn], recipe)
@@ -141,6 +141,4 @@ class InnerFolds:
             progress=progress,
             formulas=self.dataset.table["formula"].to_list(),
         )
-        if not stages:
-            raise RhosightError("epochs: a recipe of a sweep trains at least one stage")
         return stages[-1].predict(ask)

@@ -227,7 +227,8 @@ def _teach_elements(
 
 def _features(job: _Job, model: nn.Module, inputs: Inputs, frozen: dict[str, Any]) -> Tensor:
     """The features that a head learns from; those of a backbone as it was loaded, only once."""
-    if job.stacked or job.modality == "descriptors" or job.recipe.pretrains:
+    own = job.modality == "clip" and not job.recipe.clip  # its projections begin at random
+    if job.stacked or job.modality == "descriptors" or own:
         return frozen_features(model, inputs, job.recipe)
     if job.modality not in frozen:
         frozen[job.modality] = frozen_features(model, inputs, job.recipe)

@@ -6,11 +6,13 @@ which goes when the server does.
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import RhosightError
@@ -95,7 +97,12 @@ class Store:
 
     def size(self) -> int:
         """Bytes of all files."""
-        return sum(f.stat().st_size for f in self.root.rglob("*") if f.is_file())
+        total = 0
+        for parent, _, names in os.walk(self.root):
+            for name in names:
+                with suppress(FileNotFoundError):  # a worker has just removed it
+                    total += os.stat(os.path.join(parent, name)).st_size
+        return total
 
     def close(self) -> None:
         """Delete everything."""

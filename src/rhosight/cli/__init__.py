@@ -94,5 +94,8 @@ def main() -> None:
         errors.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        errors.print("interrupted; the same command goes on from here", markup=False)
+        errors.print(
+            "interrupted; where there is a run folder, the same command goes on from it",
+            markup=False,
+        )
         raise SystemExit(130) from None

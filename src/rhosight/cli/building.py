@@ -233,6 +233,15 @@ def _build(source: Any, out: Path, options: dict[str, Any]) -> None:
     line = f"{report.materials} materials ({done or 'nothing new'}): {report.path}"
     console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(_targets(report.path), markup=False, highlight=False, soft_wrap=True)
+    if report.masked:
+        counts = ", ".join(f"{count} of {name}" for name, count in report.masked.items())
+        line = f"left out, since they cannot be right: {counts}; `rhosight data clean` says why"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for name in list(report.notes)[:SHOWN]:
+        line = f"note: {name}: {'; '.join(report.notes[name])}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if len(report.notes) > SHOWN:
+        console.print(f"and notes on {len(report.notes) - SHOWN} more, in their provenance")
     if len(report.problems):
         shown = report.problems.head(SHOWN)
         for row in shown.itertuples():

@@ -211,6 +211,7 @@ def read_materials(
     """
     from ..dataset.core import Lazy
     from ..density import ChargeDensity
+    from ..density.difference import with_difference
     from ..density.files import recognise
     from ..sources.directory import companion
 
@@ -232,7 +233,7 @@ def read_materials(
             density = ChargeDensity.from_file(file, kind.value)
         if difference:
             other = ChargeDensity.from_file(companion(difference, file), "difference")
-            density = density.merged(other)
+            density = with_difference(density, other)
         return density
 
     return Lazy(read, len(files))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -178,10 +179,11 @@ def _show(
         return
     if output is Format.json:
         rows = [
-            {"material": str(name), **{k: None if v != v else v for k, v in row.items()}}
-            for name, row in found.to_dict("index").items()
+            {"material": str(name), **{k: _plain(v) for k, v in row.items()}}
+            for name, row in zip(found.index, found.to_dict("records"), strict=True)
         ]
-        text = json.dumps({"units": units, "predictions": rows}, indent=2, ensure_ascii=False)
+        content = {"units": units, "predictions": rows}
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     else:
         ends = ("", "_low", "_high", "_std")
         names = {f"{t}{end}": f"{t}{end} ({units[t]})" for t in targets for end in ends}
@@ -190,6 +192,11 @@ def _show(
         out.write_text(text + "\n")
     else:
         print(text)
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no number for what is missing, or for the ends of an interval without end."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _print_table(found: pd.DataFrame, targets: tuple[str, ...], units: dict[str, str]) -> None:

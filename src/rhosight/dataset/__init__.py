@@ -18,7 +18,7 @@ from .selection import (
     duplicate_filter,
     iqr_filter,
 )
-from .splits import folds, group_labels, split
+from .splits import check_labels, folds, group_labels, split
 from .validation import validate_file
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "bravais_filter",
     "bravais_lattice",
     "build",
+    "check_labels",
     "clean",
     "core_artefacts",
     "duplicate_filter",

@@ -23,12 +23,12 @@ import pyarrow.parquet as pq
 
 from ..errors import RhosightError
 from ..image import ImageSettings, turn_margin
-from ..runs import open_run, replacing
+from ..runs import alone_in, open_run, replacing
 from ..sources.source import Source
 from ..text import EXTENTS
 from .batches import Problems, Relabel, State, Task
 from .core import files_of
-from .merging import Place, merge, places_of
+from .merging import Place, merge, places_of, restore
 
 MEMORY = "2GiB"
 """Of a worker. A 60³ density takes a few MB; 400³ with its texts still fits."""
@@ -57,6 +57,11 @@ class BuildReport:
         How many were read again, since their files have changed.
     relabelled
         How many have new labels alone, since the table has changed.
+    masked
+        Label → how many of its values were left out, since they cannot be right; the dataset's
+        ``masked`` has the reasons.
+    notes
+        Material → what is odd about its density, such as its number of electrons.
     """
 
     path: Path
@@ -66,6 +71,8 @@ class BuildReport:
     seconds: Mapping[str, float] = field(default_factory=dict)
     replaced: int = 0
     relabelled: int = 0
+    masked: Mapping[str, int] = field(default_factory=dict)
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def build(
@@ -134,46 +141,50 @@ def build(
     # the settings name folders of this machine, which are nobody else's business
     text = json.dumps(settings, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    files, notes = _check(out, digest), out.with_name(f"{out.name}.problems.csv")
-    folder = open_run(out.with_name(f"{out.name}.build"), settings)
-    states = {material_id: State.of(source, material_id) for material_id in ids}
-    before = {material_id for material_id, _, _ in places_of(files)}
-    there = _find(files, notes, folder, states)
-    missing = [i for i in ids if i not in there.current and i not in there.older]
-    jobs = (
-        (Relabel(source, states, folder, there.older, there.problems), sorted(there.older)),
-        (Task(source, states, folder, tuple(texts), image, margin), missing),
-    )
-    problems: Problems = {}
-    seconds: Counter[str] = Counter()
-    if missing or there.older:
-        from .workers import open_client, outcomes
-
-        count = len(missing) + len(there.older)
-        with open_client(workers, scheduler, memory, count) as client:
-            done = len(ids) - count
-            for outcome in chain.from_iterable(outcomes(client, job, i) for job, i in jobs):
-                seconds.update(outcome.seconds)
-                problems |= outcome.problems
-                done += len(outcome.ids)
-                if progress:
-                    progress("materials", done, len(ids))
+    notes, folder = (out.with_name(f"{out.name}.{end}") for end in ("problems.csv", "build"))
+    with alone_in(folder):
+        restore(out)
+        files = _check(out, digest)
+        open_run(folder, settings)
+        states = {material_id: State.of(source, material_id) for material_id in ids}
+        before = {material_id for material_id, _, _ in places_of(files)}
         there = _find(files, notes, folder, states)
-    problems |= there.problems
-    problems |= {i: [("source", GONE)] for i in before - set(ids)}
-    problems |= {i: [("source", why)] for i, why in source.problems().items()}
-    table = _problem_table(problems)
-    kept = sorted(there.current)
-    if not kept:
-        first = table["problem"].iloc[0] if len(table) else "the source is empty"
-        raise RhosightError(f"{out}: no material could be read; the first problem: {first}")
-    with replacing(notes) as draft:
-        table.to_csv(draft, index=False)
-    if set(kept) != before or not {place.file for place in there.current.values()} <= set(files):
-        about = {"name": out.stem} | dict(source.about()) | {"build": digest}
-        if image:
-            about["image"] = settings["image"]
-        merge(there.current, kept, out, about, progress)
+        missing = [i for i in ids if i not in there.current and i not in there.older]
+        jobs = (
+            (Relabel(source, states, folder, there.older, there.problems), sorted(there.older)),
+            (Task(source, states, folder, tuple(texts), image, margin), missing),
+        )
+        problems: Problems = {}
+        seconds: Counter[str] = Counter()
+        if missing or there.older:
+            from .workers import open_client, outcomes
+
+            count = len(missing) + len(there.older)
+            with open_client(workers, scheduler, memory, count) as client:
+                done = len(ids) - count
+                for outcome in chain.from_iterable(outcomes(client, job, i) for job, i in jobs):
+                    seconds.update(outcome.seconds)
+                    problems |= outcome.problems
+                    done += len(outcome.ids)
+                    if progress:
+                        progress("materials", done, len(ids))
+            there = _find(files, notes, folder, states)
+        problems |= there.problems
+        problems |= {i: [("source", GONE)] for i in before - set(ids)}
+        problems |= {i: [("source", why)] for i, why in source.problems().items()}
+        table = _problem_table(problems)
+        kept = sorted(there.current)
+        if not kept:
+            first = table["problem"].iloc[0] if len(table) else "the source is empty"
+            raise RhosightError(f"{out}: no material could be read; the first problem: {first}")
+        with replacing(notes) as draft:
+            table.to_csv(draft, index=False)
+        as_it_is = {place.file for place in there.current.values()} <= set(files)
+        if set(kept) != before or not as_it_is:
+            about = {"name": out.stem} | dict(source.about()) | {"build": digest}
+            if image:
+                about["image"] = settings["image"]
+            merge(there.current, kept, out, about, progress)
     shutil.rmtree(folder)
     if not len(table):
         notes.unlink()
@@ -185,7 +196,28 @@ def build(
         seconds=dict(seconds),
         replaced=len(set(kept) & before & set(missing)),
         relabelled=len(set(kept) & set(jobs[0][1])),
+        masked=_masked(out),
+        notes=_notes(out),
     )
+
+
+def _masked(out: Path) -> dict[str, int]:
+    """Label → how many of its values the dataset has masked."""
+    texts = chain.from_iterable(
+        pq.read_table(file, columns=["masked"])["masked"].to_pylist() for file in files_of(out)
+    )
+    return dict(Counter(name for text in texts for name in json.loads(text or "{}")))
+
+
+def _notes(out: Path) -> dict[str, list[str]]:
+    """Material → notes that its density's reader has left."""
+    columns = ["material_id", "provenance"]
+    rows = chain.from_iterable(
+        zip(*(table[name].to_pylist() for name in columns), strict=True)
+        for table in (pq.read_table(file, columns=columns) for file in files_of(out))
+    )
+    found = {name: json.loads(text or "{}").get("notes", []) for name, text in rows}
+    return {name: notes for name, notes in found.items() if notes}
 
 
 def _check_memory(memory: str) -> None:
@@ -229,7 +261,10 @@ def _find(files: Sequence[Path], notes: Path, folder: Path, states: Mapping[str,
     """Look for rows in the files of a dataset, and in what workers have left so far."""
     said: dict[Path, Problems] = dict.fromkeys(files, _read_notes(notes))
     for part in sorted(file for file in folder.glob("*.parquet") if file.name[0] != "."):
-        found = json.loads((pq.read_schema(part).metadata or {}).get(b"problems", b"{}"))
+        try:
+            found = json.loads((pq.read_schema(part).metadata or {}).get(b"problems", b"{}"))
+        except (pa.ArrowException, OSError):  # cut short by a machine that went down
+            continue
         said[part] = {i: [tuple(row) for row in rows] for i, rows in found.items()}
     current: dict[str, Place] = {}
     older: dict[str, Place] = {}
@@ -237,6 +272,9 @@ def _find(files: Sequence[Path], notes: Path, folder: Path, states: Mapping[str,
         was, now = State.in_provenance(provenance), states.get(material_id)
         if now is None or was.input != now.input:
             continue
+        steps = [step for step, _ in said[place.file].get(material_id, ())]
+        if place.file in files and any(step.startswith("text ") for step in steps):
+            continue  # what failed is tried again
         (current if was.table == now.table else older)[material_id] = place
     older = {i: place for i, place in older.items() if i not in current}
     usable = {**older, **current}

@@ -139,14 +139,27 @@ def _write(chunks: Iterator[pa.Table], path: Path, goal: pa.Schema) -> None:
             writer.write_table(chunk.cast(goal), row_group_size=ROWS_IN_GROUP)
 
 
+def _old(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+def restore(path: Path) -> None:
+    """Put a folder back that was moved aside by a process that was killed before its successor
+    stood there."""
+    if _old(path).is_dir() and not path.exists():
+        os.replace(_old(path), path)
+    shutil.rmtree(_old(path), ignore_errors=True)
+
+
 @contextmanager
 def _replacing_folder(path: Path) -> Iterator[Path]:
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    shutil.rmtree(draft, ignore_errors=True)  # of a process that had this number before
     draft.mkdir()
     try:
         yield draft
         if path.exists():
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
+            old = _old(path)
             os.replace(path, old)
             os.replace(draft, path)
             shutil.rmtree(old)

@@ -7,6 +7,7 @@ and hardly on which other materials are there. Positions come in the order of ma
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -143,6 +144,28 @@ def folds(
         )
         for fold in members
     ]
+
+
+def check_labels(
+    dataset: Dataset, targets: Sequence[str], training_parts: Sequence[np.ndarray]
+) -> None:
+    """That each training part has labels to learn each target from.
+
+    Raises
+    ------
+    RhosightError
+        If one has fewer than two different ones; the message names the target.
+    """
+    labels = dataset.targets
+    for target in targets:
+        have = [labels[target].iloc[rows].nunique() for rows in training_parts]
+        if min(have) < 2:
+            name = dataset.metadata.get("name", "dataset")
+            raise RhosightError(
+                f"{name}: of {labels[target].count()} labels of `{target}` the training part of "
+                f"fold {int(np.argmin(have)) + 1} of {len(have)} has fewer than two that differ; "
+                "leave the target out (--target), or have fewer folds"
+            )
 
 
 def _shuffled_groups(

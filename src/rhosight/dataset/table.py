@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from pymatgen.core import Structure
+from pymatgen.core import Composition, Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from .. import schema
@@ -68,18 +68,38 @@ def _identify(densities: list[ChargeDensity], labels: pd.DataFrame | None) -> pd
             f"no label for {index[0]} nor any other material; index the labels by material_id"
         )
     frame = labels.drop(columns="grid", errors="ignore").reindex(index)
-    find = {
-        "formula": lambda structure: structure.composition.reduced_formula,
-        "spacegroup_number": _spacegroup,
-        "nsites": len,
+    given = {
+        name: frame.get(name, pd.Series(None, index, dtype=object)).to_list()
+        for name in ("formula", "spacegroup_number")
     }
-    for name, function in find.items():
-        given = frame.get(name, pd.Series(None, index, dtype=object)).to_list()
-        frame[name] = [
-            function(density.structure) if pd.isna(value) else value
-            for value, density in zip(given, densities, strict=True)
-        ]
+    frame["formula"] = [
+        _formula(density, declared)
+        for density, declared in zip(densities, given["formula"], strict=True)
+    ]
+    frame["spacegroup_number"] = [
+        _spacegroup(density.structure) if pd.isna(value) else value
+        for value, density in zip(given["spacegroup_number"], densities, strict=True)
+    ]
+    # of the cell that the grids fill; a table may count those of another
+    frame["nsites"] = [len(density.structure) for density in densities]
     return frame
+
+
+def _formula(density: ChargeDensity, declared: Any) -> str:
+    """The reduced formula; a row of labels that declares another belongs to another material."""
+    found = density.structure.composition.reduced_formula
+    if pd.isna(declared):
+        return found
+    try:
+        same = Composition(declared).reduced_formula == found
+    except (ValueError, TypeError):
+        same = False
+    if not same:
+        raise RhosightError(
+            f"{density.name}: its labels say formula {declared}, its structure is {found}; correct "
+            "the id or the formula, or leave the column out"
+        )
+    return found
 
 
 def _spacegroup(structure: Structure) -> int:

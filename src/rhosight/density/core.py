@@ -32,6 +32,9 @@ MAX_SPACING_RATIO = 3.0
 # Volume over the product of the edges, below which a cell is flat: angles of a few thousandths
 MIN_VOLUME_RATIO = 1e-6
 
+# Å: more than the digits that files keep, less than any relaxation that matters
+MAX_SHIFT = 1e-3
+
 
 @dataclass(frozen=True, eq=False)
 class ChargeDensity:
@@ -152,21 +155,18 @@ class ChargeDensity:
             raise RhosightError(
                 f"{other.name}: grid {other.shape} is not that of {self.name}, {self.shape}"
             )
-        mine, its = self.structure, other.structure
-        same = mine.species == its.species and np.allclose(
-            mine.lattice.matrix, its.lattice.matrix, atol=1e-3
-        )
-        if not same:
-            raise RhosightError(
-                f"{other.name}: not the crystal of {self.name}: cell or atoms differ"
-            )
+        check_same_crystal(self, other)
         if _is_all_electron(self) != _is_all_electron(other):
             raise RhosightError(
                 f"{other.name}: of it and {self.name} only one is all-electron: near the nuclei "
                 "they are two descriptions; take both from AECCAR files or none"
             )
+        provenance = dict(self.provenance)
+        notes = [*provenance.get("notes", []), *other.provenance.get("notes", [])]
+        if notes:
+            provenance["notes"] = list(dict.fromkeys(notes))
         grids = {**self.grids, **other.grids}
-        return ChargeDensity(mine, grids, name=self.name, provenance=self.provenance)
+        return ChargeDensity(self.structure, grids, name=self.name, provenance=provenance)
 
     def to_chgcar(self, path: str | os.PathLike, kind: Kind = "total") -> None:
         """Write one kind as the first block of a CHGCAR, with ``spin`` as the second if present.
@@ -215,6 +215,23 @@ def check_grid_fits_cell(shape: tuple[int, ...], structure: Structure, where: st
             f"{where}: grid {grid} contradicts the cell of {edges} Å (spacings of "
             f"{', '.join(f'{s:.3f}' for s in spacing)} Å); check that structure and density "
             "belong together and that the grid's axes are in the cell's order"
+        )
+
+
+def check_same_crystal(one: ChargeDensity, other: ChargeDensity) -> None:
+    """RhosightError if two files are not about the same atoms at the same places of one cell."""
+    ours, its = one.structure, other.structure
+    same = ours.species == its.species and np.allclose(
+        ours.lattice.matrix, its.lattice.matrix, rtol=0, atol=MAX_SHIFT
+    )
+    if same:
+        shift = its.frac_coords - ours.frac_coords
+        shift = (shift - np.round(shift)) @ ours.lattice.matrix
+        same = bool(np.abs(shift).max() < MAX_SHIFT)
+    if not same:
+        raise RhosightError(
+            f"{other.name}: not the crystal of {one.name}: cell or atoms differ; give two "
+            "files of one calculation"
         )
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import RhosightError
-from .core import ChargeDensity
+from .core import ChargeDensity, check_same_crystal
+from .electrons import electron_count_check
 from .vasp import ALL_ELECTRON
-
-# Å: more than the digits that files keep, less than any relaxation that matters
-MAX_SHIFT = 1e-3
 
 
 def difference_of(
@@ -49,7 +47,7 @@ def difference_of(
             f"{reference.name}: its grid is not that of {scf.name} ({' and '.join(grids)}); give "
             "two files of one calculation"
         )
-    _check_same_crystal(scf, reference)
+    check_same_crystal(scf, reference)
     _check_same_description(scf, reference)
     source = {"source": f"{_source(scf)} − {_source(reference)}"}
     described = scf.provenance.get("density")
@@ -63,24 +61,22 @@ def difference_of(
     return ChargeDensity(scf.structure, {"difference": grid}, name or scf.name, provenance)
 
 
+def with_difference(density: ChargeDensity, difference: ChargeDensity) -> ChargeDensity:
+    """A density with the difference of another file of the same calculation.
+
+    Raises
+    ------
+    RhosightError
+        If the two do not belong together (see :meth:`ChargeDensity.merged`), or what is called a
+        difference holds electrons.
+    """
+    if notes := electron_count_check(difference, "e"):
+        raise RhosightError(f"{difference.name}: {notes[0]} give the file with the difference")
+    return density.merged(difference)
+
+
 def _source(density: ChargeDensity) -> str:
     return str(density.provenance.get("source", density.name))
-
-
-def _check_same_crystal(scf: ChargeDensity, reference: ChargeDensity) -> None:
-    ours, its = scf.structure, reference.structure
-    same = ours.species == its.species and np.allclose(
-        ours.lattice.matrix, its.lattice.matrix, rtol=0, atol=MAX_SHIFT
-    )
-    if same:
-        shift = its.frac_coords - ours.frac_coords
-        shift = (shift - np.round(shift)) @ ours.lattice.matrix
-        same = bool(np.abs(shift).max() < MAX_SHIFT)
-    if not same:
-        raise RhosightError(
-            f"{reference.name}: not the crystal of {scf.name}: cell or atoms differ; give two "
-            "files of one calculation"
-        )
 
 
 def _check_same_description(scf: ChargeDensity, reference: ChargeDensity) -> None:

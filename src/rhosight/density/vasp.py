@@ -100,7 +100,9 @@ def read_chgcar(
         provenance["code"] = "VASP"  # nothing else writes them
     if aeccar := _AECCAR.search(path.name):
         provenance |= {"code": "VASP", "density": ALL_ELECTRON[aeccar[0].upper()]}
-    if blocks.count == 2:
+    if blocks.count == 2 and kind == "difference":
+        provenance["notes"] = ["the second block, a difference of magnetisations, is left out"]
+    elif blocks.count == 2:
         grids["spin"] = _grid(blocks.values[1], shape, factor)
     elif blocks.count == 4:
         provenance["notes"] = ["non-collinear: the three blocks of the magnetisation are left out"]

@@ -16,6 +16,7 @@ it is turned and to words wherever they stand.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -115,7 +116,7 @@ class NetworkExplainer:
 
         rest = {k: v for k, v in self.features(inputs).items() if k != "image"}
         canvas = inputs.canvas.float()
-        method = ShapleyValueSampling(lambda images: self.predict_images(images, rest))
+        method = ShapleyValueSampling(lambda images: self._predict_images(inputs, images, rest))
         found = []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -131,7 +132,8 @@ class NetworkExplainer:
                 )
                 found.append((values[0] / area).numpy())
         attributions = np.mean(found, axis=0)
-        start, end = self.predict_images(torch.cat([self.mean_canvas, canvas]), rest).numpy()
+        ends = torch.cat([self.mean_canvas, canvas])
+        start, end = self._predict_images(inputs, ends, rest).numpy()
         return attributions, start, end - start - attributions.sum(axis=(1, 2, 3), dtype=float)
 
     def _squares(self, side: int) -> Tensor:
@@ -143,9 +145,14 @@ class NetworkExplainer:
         apart = self.recipe.image.colour == "channels"
         return torch.stack([one + apart * layer * (int(one.max()) + 1) for layer in range(3)])[None]
 
-    def predict_images(self, canvas: Tensor, rest: Mapping[str, Tensor]) -> Tensor:
-        """Predictions (m, targets) for m canvases beside the other features of one material."""
-        parts = {"image": self._features(Inputs(canvas, self.recipe.image.size), "image")}
+    def _predict_images(self, inputs: Inputs, canvas: Tensor, rest: Mapping[str, Tensor]) -> Tensor:
+        """Predictions (m, targets) for m canvases beside the other features of one material; its
+        parallel planes, that some views look at, stay as they are."""
+        parallel = inputs.parallel
+        if parallel is not None:
+            parallel = parallel.expand(-1, len(canvas), -1, -1, -1)
+        shown = replace(inputs, canvas=canvas, parallel=parallel)
+        parts = {"image": self._features(shown, "image")}
         return self._mean_output(
             parts | {name: f.expand(-1, len(canvas), -1) for name, f in rest.items()}
         )
@@ -160,7 +167,7 @@ class NetworkExplainer:
         canvas = inputs.canvas.float()
         with torch.no_grad():
             found = [
-                self.predict_images(torch.where(some, self.mean_canvas, canvas), rest)
+                self._predict_images(inputs, torch.where(some, self.mean_canvas, canvas), rest)
                 for some in gone.split(AT_ONCE)
             ]
         return torch.cat(found).numpy()
@@ -179,8 +186,9 @@ class NetworkExplainer:
         rest = {k: v for k, v in self.features(inputs).items() if k != "text"}
         found = []
 
-        def forward(ids: Tensor, mask: Tensor, *image: Tensor) -> Tensor:
-            return self.network.head(torch.cat([*image, self._functions["text"](ids, mask)], dim=1))
+        def forward(ids: Tensor, mask: Tensor, *others: Tensor) -> Tensor:
+            parts = dict(zip(rest, others, strict=True))
+            return self._output(parts | {"text": self._functions["text"](ids, mask)})
 
         for view in self.views:
             ids, mask, shares = self._tokens(inputs, text, names, view)
@@ -252,7 +260,11 @@ class NetworkExplainer:
         said = reword(text, view % len(inputs.input_ids))
         encoder = reader(self.network)
         spans = encoder.tokenizer(
-            said, truncation=True, max_length=encoder.max_tokens, return_offsets_mapping=True
+            said,
+            truncation=True,
+            padding="max_length",
+            max_length=ids.shape[1],  # as the network was given it: a recipe may read fewer
+            return_offsets_mapping=True,
         )["offset_mapping"]
         return ids.to(self._device), mask.to(self._device), word_shares(said, spans, words)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,6 +12,8 @@ from typing import Any, ClassVar, Literal
 import pandas as pd
 
 from ..density import ChargeDensity, Unit, difference_of, read_density
+from ..density.difference import with_difference
+from ..density.files import recognise
 from ..errors import RhosightError
 from .source import Entry, Source
 from .tables import read_targets
@@ -23,6 +26,12 @@ _OWN_NAME = re.compile(
     r"^(CHGCAR|CHG)[._-](?P<vasp>.+?)(\.(gz|bz2|xz))?$",
     re.IGNORECASE,
 )
+# By-products in a folder that has a CHGCAR: sums, backups, magnetisations, inputs, HDF5 output
+_OF_VASP = re.compile(
+    r"^((CHGCAR|CHG)[._-](sum|tot|mag|spin|up|down|diff|old|bak|backup|orig|save|relax\d*)|"
+    r"POSCAR|CONTCAR|vaspout|vaspwave)\b",
+    re.IGNORECASE,
+)
 _PREFERRED = ("CHGCAR", "AECCAR2", "CHG")
 
 
@@ -31,7 +40,9 @@ class Directory(Source):
 
     A material is a folder that holds a CHGCAR, CHG or AECCAR2 (its id is the folder's path below
     the root), or a file ``<id>.cube``, ``<id>.xsf``, ``<id>.chgcar``, ``<id>.vasp`` or
-    ``CHGCAR_<id>``. All may be compressed (gz, bz2, xz).
+    ``CHGCAR_<id>``. All may be compressed (gz, bz2, xz). Beside a CHGCAR, other files of VASP and
+    its tools (CHGCAR_sum, CHGCAR.bak, vaspout.h5, POSCAR.vasp) are no materials. Links to folders
+    are followed.
 
     Parameters
     ----------
@@ -144,7 +155,7 @@ class Directory(Source):
                     f"{file.parent}: no {file.name} beside the density; VASP writes it with "
                     "LAECHG = .TRUE."
                 )
-        density = read_density(path, self.kind, self.unit)
+        density = self._read(path, self.kind)
         if self.difference == "free-atoms":
             from ..free_atoms import difference_from_total
 
@@ -152,15 +163,19 @@ class Directory(Source):
         if not companions:
             return density
         (companion,) = companions
-        if self.difference == "aeccar":
-            other = difference_of(density, read_density(companion))
-        elif self.difference:
-            other = read_density(companion, "difference", self.unit)
+        if self.difference and self.difference != "aeccar":
+            other = self._read(companion, "difference")
+            merged = with_difference(density, other)
         else:
-            other = difference_of(density, read_density(companion, unit=self.unit))
-        merged = density.merged(other)
+            other = difference_of(density, self._read(companion))
+            merged = density.merged(other)
         origin = {"difference": other.provenance.get("source", other.name)}
         return replace(merged, provenance={**merged.provenance, **origin})
+
+    def _read(self, path: Path, kind: Literal["total", "difference"] = "total") -> ChargeDensity:
+        """A CHGCAR has the unit of its format, whatever the files beside it have."""
+        unit = None if recognise(path) == "CHGCAR" else self.unit
+        return read_density(path, kind, unit)
 
     def _companions(self, path: Path) -> list[Path]:
         """The other file that a density's difference comes from, if one does."""
@@ -173,12 +188,20 @@ class Directory(Source):
         """Id → its density file, and what could not be told apart."""
         found: dict[str, Path] = {}
         problems: dict[str, str] = {}
+        files = [
+            entry
+            for parent, names in _folders(self.folder)
+            for entry in self._in_folder(Path(parent), names)
+        ]
         patterns = [p for p in (self.difference, self.reference) if p and "{" in p]
-        for parent, folders, names in os.walk(self.folder):
-            folders.sort()
-            for material_id, path in self._in_folder(Path(parent), sorted(names)):
-                if any(_is_companion(path, pattern, names) for pattern in patterns):
-                    continue
+        companions = {
+            other
+            for pattern in patterns
+            for _, path in files
+            if (other := companion(pattern, path)) != path
+        }
+        for material_id, path in files:
+            if path not in companions:
                 if material_id in found:
                     problems[path.relative_to(self.folder).as_posix()] = (
                         f"{path}: {found[material_id]} has the same id {material_id}; rename one"
@@ -200,6 +223,8 @@ class Directory(Source):
         entries = [(own, parent / chosen)] if chosen else []
         prefix = "" if below == "." else f"{below}/"
         for name in names:
+            if chosen and _OF_VASP.match(name):  # what else lies about in a folder of VASP's
+                continue
             if (match := _OWN_NAME.match(name)) and not _VASP.match(name):
                 entries.append((f"{prefix}{match['stem'] or match['vasp']}", parent / name))
         return entries
@@ -210,20 +235,65 @@ class Directory(Source):
         for material_id in self._files:
             last.setdefault(material_id.rpartition("/")[2], []).append(material_id)
         for row in self._labels.index:
-            stem = row.rpartition("/")[2]
-            if row in self._files:
-                self._rows[row] = row
-            elif len(last.get(row, ())) == 1:
-                self._rows[last[row][0]] = row
-            elif (match := _OWN_NAME.match(stem)) and (match["stem"] or match["vasp"]) in last:
-                self._rows[last[match["stem"] or match["vasp"]][0]] = row
-            else:
+            names = self._names(row)
+            found = next((name for name in names if name in self._files), None)
+            # the last part of an id alone, where only one material has it
+            short = (last[name] for name in names if "/" not in row and name in last)
+            candidates = [found] if found else next(short, [])
+            if len(candidates) > 1:
+                self._problems[row] = (
+                    f"{row}: in {self.targets.name}, and {' and '.join(candidates)} are called so; "
+                    "give the path below the folder"
+                )
+            elif not candidates:
                 self._problems[row] = f"{row}: in {self.targets.name}, but no density has this id"
+            elif (before := self._rows.setdefault(candidates[0], row)) != row:
+                self._problems[row] = (
+                    f"{row}: in {self.targets.name}, and means {candidates[0]} as {before} does; "
+                    "keep one of the rows"
+                )
         if not self._rows:
             raise RhosightError(
                 f"{self.targets}: none of its ids ({', '.join(self._labels.index[:3])}, ...) is "
                 f"one of a density ({', '.join(sorted(self._files)[:3])}, ...); see --id-column"
             )
+
+    def _names(self, row: str) -> list[str]:
+        """What a row of the table may call its material: its id, or its file or folder."""
+        path = Path(row)
+        if path.is_absolute() and path.is_relative_to(self.folder):
+            path = path.relative_to(self.folder)
+        text = path.as_posix()
+        if _VASP.match(path.name):
+            return [row, self.folder.name if path.parent == Path() else path.parent.as_posix()]
+        own = own_name(path)
+        return [row, text, *([path.with_name(own).as_posix()] if own else [])]
+
+
+def _folders(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """All folders below, those behind links as well, and their files, in the order of names.
+
+    Raises
+    ------
+    RhosightError
+        If a folder cannot be read: its materials would seem to be gone.
+    """
+    seen = set()
+
+    def fail(error: OSError) -> None:
+        raise RhosightError(
+            f"{error.filename}: this folder cannot be read ({error.strerror}); make it readable, "
+            "or move it out of the way"
+        ) from error
+
+    for parent, folders, names in os.walk(root, onerror=fail, followlinks=True):
+        about = os.stat(parent)
+        if (about.st_dev, about.st_ino) in seen:  # a link back up, or a second way here
+            folders.clear()
+            continue
+        seen.add((about.st_dev, about.st_ino))
+        folders.sort()
+        yield parent, sorted(names)
 
 
 def _checked(pattern: str | None) -> str | None:
@@ -290,13 +360,6 @@ def densities_below(folder: Path) -> str:
                 last = f"{name[: own.start]}*{name[own.stop :]}"
                 return str(Path(folder, *between, last))
     return ""
-
-
-def _is_companion(path: Path, pattern: str, names: list[str]) -> bool:
-    """Whether a file is the companion of another one in its folder."""
-    return any(
-        other != path.name and companion(pattern, path.with_name(other)) == path for other in names
-    )
 
 
 def _beside(path: Path, name: str) -> Path:

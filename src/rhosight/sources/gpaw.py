@@ -125,7 +125,7 @@ class Gpaw(Source):
     convergence: dict[str, float] = field(default_factory=dict)
     max_iterations: int = 333
     timeout: float = 7200.0
-    symprec: float = 0.1
+    symprec: float = 0.01
     logs: str | os.PathLike | None = None
     units: dict[str, str] = field(default_factory=dict)
 

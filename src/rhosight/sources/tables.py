@@ -6,18 +6,23 @@ import logging
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
+from ..density import STORED_KINDS
 from ..errors import RhosightError, first_line
-from ..schema import KNOWN
+from ..schema import KNOWN, same_unit
 
 logger = logging.getLogger(__name__)
 
 ID_NAMES = ("material_id", "id", "name", "file")
 """Columns that are taken for the id where none is named, in this order."""
 
+_KEPT = {"structure", "provenance", "masked", "image", *STORED_KINDS}
+
+_DECIMAL_COMMA = re.compile(r"^\s*[-+]?\d+,\d+([eE][-+]?\d+)?\s*$")
 _UNIT = re.compile(r"^(?P<name>.*\S)\s*[\[(](?P<unit>[^\])]*)[\])]$")
 
 
@@ -60,7 +65,7 @@ def read_targets(
     if ids.isna().any():
         raise RhosightError(f"{path}: {id_column} is empty in row {int(ids.isna().argmax()) + 1}")
     # Excel makes numbers of ids such as 149
-    ids = ids.map(lambda value: f"{value:.0f}" if isinstance(value, float) else str(value).strip())
+    ids = ids.map(lambda value: str(int(value) if _is_whole(value) else value).strip())
     if ids.duplicated().any():
         raise RhosightError(
             f"{path}: {ids[ids.duplicated()].iloc[0]} stands more than once; keep one row"
@@ -70,6 +75,7 @@ def read_targets(
         if found := _UNIT.match(column):
             table = table.rename(columns={column: found["name"]})
             units[found["name"]] = found["unit"]
+    _check_names(table, path)
     table.index = pd.Index(ids, name="material_id")
     _check_units(units, path)
     for column in table:
@@ -86,8 +92,10 @@ def _read(path: Path, id_column: str | None) -> pd.DataFrame:
     kind = path.suffix.lower()
     try:
         if kind in (".csv", ".tsv", ".txt"):
-            ids = dict.fromkeys([*ID_NAMES, *([id_column] if id_column else [])], str)  # 001
             # the separator is found out: tables from Excel often have semicolons
+            table = pd.read_csv(path, sep=None, engine="python")
+            names = {id_column} if id_column else set(ID_NAMES)
+            ids = {name: str for name in table if str(name).strip() in names}  # 001 stays
             return pd.read_csv(path, sep=None, engine="python", dtype=ids)
         if kind == ".parquet":
             return pd.read_parquet(path).reset_index().drop(columns="index", errors="ignore")
@@ -101,6 +109,22 @@ def _read(path: Path, id_column: str | None) -> pd.DataFrame:
     except Exception as error:  # the readers have no common type of error
         raise RhosightError(f"{path}: not a readable table ({first_line(error)})") from error
     raise RhosightError(f"{path}: unknown kind of table; give CSV, Parquet or Excel")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, float) and value.is_integer()
+
+
+def _check_names(table: pd.DataFrame, path: Path) -> None:
+    """Each column has one meaning, and none is what a dataset keeps there by itself."""
+    twice = table.columns[table.columns.duplicated()]
+    if len(twice):
+        raise RhosightError(f"{path}: {twice[0]} is the name of two columns; rename one")
+    if taken := [name for name in table if name in _KEPT]:
+        raise RhosightError(
+            f"{path}: no column can be called {taken[0]}, where a dataset keeps something else; "
+            "rename it"
+        )
 
 
 def _of_one_type(column: pd.Series) -> pd.Series:
@@ -117,6 +141,12 @@ def _warn_of_numbers(column: pd.Series, path: Path) -> None:
     """A column that is text for the sake of a few cells was most likely meant as a target."""
     given = column.dropna()
     numbers = pd.to_numeric(given, errors="coerce").notna()
+    if len(given) and given.map(lambda value: bool(_DECIMAL_COMMA.match(str(value)))).all():
+        logger.warning(
+            "%s: %s is taken for text, and is no target: its decimals have a comma; write a point",
+            path,
+            column.name,
+        )
     if 0.5 * len(given) <= numbers.sum() < len(given):
         bad = given[~numbers]
         logger.warning(
@@ -132,7 +162,7 @@ def _warn_of_numbers(column: pd.Series, path: Path) -> None:
 def _check_units(units: dict[str, str], path: Path) -> None:
     """A known target in another unit would be wrong by a factor: say so."""
     for name, unit in units.items():
-        if name in KNOWN and KNOWN[name].unit and unit.replace(" ", "") != KNOWN[name].unit:
+        if name in KNOWN and KNOWN[name].unit and not same_unit(unit, KNOWN[name].unit):
             raise RhosightError(
                 f"{path}: {name} is in {unit}, rhosight has it in {KNOWN[name].unit}; convert it, "
                 "or give it another name"
@@ -144,8 +174,9 @@ def numbers_of(column: pd.Series, path: Path) -> pd.Series:
     numbers = pd.to_numeric(column, errors="coerce")
     bad = column[numbers.isna() & column.notna()]
     if len(bad):
+        comma = _DECIMAL_COMMA.match(str(bad.iloc[0]))
+        cure = "write decimals with a point" if comma else "leave a missing label empty"
         raise RhosightError(
-            f"{path}: {column.name} of {bad.index[0]} is {bad.iloc[0]!r}, not a number; leave a "
-            "missing label empty"
+            f"{path}: {column.name} of {bad.index[0]} is {bad.iloc[0]!r}, not a number; {cure}"
         )
     return numbers

@@ -86,6 +86,8 @@ def describe(structure: Structure, extent: Extent = "all", name: str = "") -> st
             return _keywords(cell, formula)
         try:
             return _robocrystallographer(cell)
+        except ImportError as error:  # of this installation, not of the structure
+            raise RhosightError(f"Robocrystallographer cannot be used: {error}") from error
         except Exception as error:  # its failures have no common type
             reason = " ".join(str(error).split()) or type(error).__name__
             raise RhosightError(
