@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -208,41 +208,44 @@ class Plan:
         return Job("network", both.dataset, both.split, recipe=recipe)
 
 
-@dataclass(frozen=True)
 class Frames:
-    """Results of some jobs as long tables.
+    """Results of some finished jobs as long tables, read when they are asked for.
 
-    Attributes
+    Parameters
     ----------
-    predictions
-        One row a prediction: repeat, fold, extent, trial, model, stage, part, target, material_id,
-        true, predicted (in the target's unit).
-    history
-        One row an epoch: repeat, fold, extent, trial, model, stage, epoch, train, watched (Huber
-        losses of standardised targets), and r2_TARGET, rmse_TARGET of the standardised target on
-        the validation fold.
+    entries
+        The jobs, and what they are called.
+    folder
+        Where their results are.
     """
 
-    predictions: pd.DataFrame
-    history: pd.DataFrame
+    def __init__(self, entries: Sequence[Entry], folder: JobFolder):
+        self._entries, self._folder = entries, folder
 
-    @classmethod
-    def read(cls, entries: Sequence[Entry], folder: JobFolder) -> Frames:
-        """Read finished jobs."""
-        predictions, history = [], []
-        for entry in entries:
-            split = entry.job.split
-            keys = dict(
-                zip(KEYS, (split.repeat, split.fold, entry.extent, entry.trial), strict=True)
-            )
-            predictions.append(folder.predictions(entry.job).assign(**keys))
-            if entry.job.kind == "network":
-                history.append(folder.history(entry.job).assign(**keys))
-        return cls(*(_joined(frames) for frames in (predictions, history)))
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """One row a prediction: repeat, fold, extent, trial, model, stage, part, target,
+        material_id, true, predicted (in the target's unit)."""
+        return _joined(self._entries, self._folder.predictions)
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """One row an epoch: repeat, fold, extent, trial, model, stage, epoch, train, watched (Huber
+        losses of standardised targets), and r2_TARGET, rmse_TARGET of the standardised target on
+        the validation fold."""
+        networks = [entry for entry in self._entries if entry.job.kind == "network"]
+        return _joined(networks, self._folder.history)
 
 
-def _joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
+def _joined(entries: Sequence[Entry], read: Callable[[Job], pd.DataFrame]) -> pd.DataFrame:
+    frames, rows = [], []
+    for entry in entries:
+        frames.append(read(entry.job))
+        split = entry.job.split
+        rows.append((split.repeat, split.fold, entry.extent, entry.trial))
     if not frames:
         return pd.DataFrame()
-    table = pd.concat(frames, ignore_index=True)
-    return table[[*KEYS, *(name for name in table if name not in KEYS)]]
+    keys = pd.DataFrame(rows, columns=list(KEYS))
+    keys = keys.loc[keys.index.repeat([len(frame) for frame in frames])]
+    tables = [keys.reset_index(drop=True), pd.concat(frames, ignore_index=True)]
+    return pd.concat(tables, axis="columns")

@@ -127,7 +127,7 @@ def reproduce(
         if progress:
             progress("tables and figures", len(exhibits), len(names))
         if name in TRAINED:
-            read[name] = Frames.read(entries[name], folder)
+            read[name] = Frames(entries[name], folder)
             exhibit = _module(name).exhibit(plan, read[name])
             exhibits[name] = replace(exhibit, note=_note(exhibit, plan))
         else:

@@ -123,8 +123,16 @@ def _interval(true: np.ndarray, squared: np.ndarray, resamples: int) -> np.ndarr
     """95 % interval of the mean R² of several targets; both of shape (materials, targets), NaN
     where a label is missing. Materials are drawn as :func:`rhosight.statistics.score_table` does.
     """
-    drawn = np.random.default_rng(0).integers(len(true), size=(resamples, len(true)))
-    r2 = 1 - np.nanmean(squared[drawn], axis=1) / np.nanvar(true[drawn], axis=1)
+    count = len(true)
+    drawn = np.random.default_rng(0).integers(count, size=(resamples, count))
+    # how often each material was drawn: sums over all draws are one product of matrices
+    places = drawn + count * np.arange(resamples)[:, None]
+    times = np.bincount(places.ravel(), minlength=resamples * count).reshape(resamples, count)
+    known = ~np.isnan(true)
+    centred = np.where(known, true - np.nanmean(true, axis=0), 0.0)
+    sums = (times @ part for part in (np.where(known, squared, 0.0), centred, centred**2))
+    mse, mean, square = (total / (times @ known) for total in sums)
+    r2 = 1 - mse / (square - mean**2)
     return np.nanpercentile(r2.mean(axis=1), [2.5, 97.5])
 
 
