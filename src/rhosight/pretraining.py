@@ -31,11 +31,12 @@ from .contrastive import (
 from .dataset import Dataset
 from .errors import RhosightError
 from .loop import Progress
+from .model_folder import new_folder
 from .models import build_encoder
 from .property_model import inner_split, local_weights, make_inputs, save_backbone_configs
 from .recipe import Recipe
 from .runs import open_run
-from .saved_model import new_folder, versions
+from .saved_model import versions
 from .training import view_count
 
 

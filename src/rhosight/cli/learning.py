@@ -325,8 +325,8 @@ def train(
     from ..descriptor_model import DescriptorModel
     from ..descriptor_recipe import DescriptorRecipe
     from ..ensemble import Ensemble
+    from ..model_folder import check_new_folder
     from ..property_model import PropertyModel
-    from ..saved_model import check_new_folder
 
     if members > 1 and isinstance(recipe, DescriptorRecipe):
         raise RhosightError(
@@ -373,8 +373,8 @@ def pretrain(
     Prints how well densities and texts of held-out materials find each other.
     """
     from ..dataset import load_dataset
+    from ..model_folder import check_new_folder
     from ..pretraining import ImageTextEncoder
-    from ..saved_model import check_new_folder
 
     check_new_folder(out)
     loaded = load_dataset(dataset)
