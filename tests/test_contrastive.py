@@ -210,6 +210,7 @@ class TestReadout:
         third = weights_after_pretraining(dataset, recipe, other, tmp_path / "c")
         assert any(not torch.equal(first[key], third[key]) for key in first)
 
+    @pytest.mark.slow
     def test_a_cross_validation_pretrains_in_each_fold(self, dataset):
         labels = set()
         result = cross_validate(

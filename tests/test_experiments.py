@@ -145,6 +145,7 @@ def test_a_kill_while_weights_are_made_again_costs_no_result(finished, tmp_path)
         assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_dask_workers_end_the_same(finished, tmp_path) -> None:
     from distributed import LocalCluster
 
