@@ -15,7 +15,9 @@ from rhosight.descriptor_model import DescriptorModel
 from rhosight.descriptor_recipe import DESCRIPTOR_RECIPES, DescriptorRecipe
 from rhosight.image import ImageSettings
 from rhosight.kernel import Kernel
+from rhosight.property_model import local_weights
 from rhosight.report import write_report
+from rhosight.runs import open_run
 
 RECIPE = Recipe(
     image=ImageSettings().model_copy(update={"size": 48}),
@@ -169,6 +171,21 @@ def test_another_descriptor_recipe_has_a_row_of_its_own(dataset):
     assert result.final == ("custom", "")
     errors = result.scores.query("part == 'validation'").set_index("model")["rmse"]
     assert errors["custom"] > errors["best"], "composition alone is not as good as all blocks"
+
+
+def test_a_run_knows_what_it_is_and_the_weights_that_it_began_with(tmp_path):
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder" / "model.safetensors").write_bytes(b"one")
+    recipe = Recipe(modality="text", text_backbone=str(tmp_path / "encoder"))
+    began = {"weights": local_weights(recipe)}
+    open_run(tmp_path / "run", began)
+    (tmp_path / "encoder" / "model.safetensors").write_bytes(b"another")
+    with pytest.raises(RhosightError, match=r"other settings \(weights differ\)"):
+        open_run(tmp_path / "run", {"weights": local_weights(recipe)})
+    with pytest.raises(RhosightError, match=r"other settings \(task differ\)"):
+        open_run(tmp_path / "run", began | {"task": "pretrain"})
+    with pytest.raises(RhosightError, match=r"other settings \(weights differ\)"):
+        open_run(tmp_path / "run", {})
 
 
 def test_labels_that_a_fold_cannot_learn_from(dataset):

@@ -164,7 +164,6 @@ def cross_validate(
     dataset = dataset.require_targets(recipe.targets, how="any")
     settings = {
         "recipe": recipe.model_dump(mode="json"),
-        "weights": local_weights(recipe) if isinstance(recipe, Recipe) else {},
         "n_splits": n_splits,
         "test_fraction": test_fraction,
         "split_seed": split_seed,
@@ -175,6 +174,8 @@ def cross_validate(
         "versions": versions(),
         "chgnet": chgnet_version(),
     }
+    if isinstance(recipe, Recipe) and (weights := local_weights(recipe)):
+        settings["weights"] = weights
     folder = open_run(run_dir, settings)
     train_part, test = split(dataset, test_fraction, split_seed, groups)
     parts = folds(dataset, n_splits, split_seed, groups, indices=train_part)[:only_folds]
