@@ -116,7 +116,7 @@ class DescriptorModel(SavedModel):
         labels = dataset.targets[list(self.targets)].to_numpy(dtype=float)
         self._prototypes = sorted(set(table["prototype"]))
         blocks = to_blocks(table, self._prototypes)
-        predicted, std = self._cross_predict(dataset, blocks, labels, progress)
+        predicted, std = self._cross_predict(parts, blocks, labels, progress)
         self._process = committee_of(self.recipe).fit(blocks, labels)
         # The models of the folds knew a fifth less and were less sure: their quantile of
         # |error| / std is too small for the std of a model that knows all.
@@ -226,14 +226,13 @@ class DescriptorModel(SavedModel):
 
     def _cross_predict(
         self,
-        dataset: Dataset,
+        parts: Sequence[tuple[np.ndarray, np.ndarray]],
         blocks: dict[str, pd.DataFrame],
         labels: np.ndarray,
         progress: Callable[[str, int, int], None] | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation for each material by a process that has not seen it."""
         mean, std = np.full(labels.shape, np.nan), np.full(labels.shape, np.nan)
-        parts = folds(dataset, self.recipe.n_splits, self.recipe.seed)
         for number, (train, rest) in enumerate(parts, start=1):
             process = committee_of(self.recipe).fit(_rows(blocks, train), labels[train])
             mean[rest], std[rest] = process.predict(_rows(blocks, rest), return_std=True)

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,30 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def locked(path: Path, shared: bool = False) -> Iterator[bool]:
+    """Whether this process holds a lock file now, alone or with others that share it. The system
+    lifts the lock of a process that ends, however it ends: none is ever stale.
+
+    Raises
+    ------
+    OSError
+        If the file system has no locks.
+    """
+    # to read and to write: NFS locks no file that is not open for what the lock allows
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held = False
+        else:
+            held = True
+        yield held
+
+
+@contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder, which is made if it is not there. The system lifts the
-    lock of a process that ends, however it ends; a file system without locks lets all in.
+    """Keep other processes out of a folder, which is made if it is not there; a file system without
+    locks lets all in.
 
     Raises
     ------
@@ -42,15 +63,14 @@ def alone_in(folder: Path) -> Iterator[None]:
         If another process is in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:  # NFS locks no file that is only written to
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+    with ExitStack() as stack:
+        mine = True
+        with suppress(OSError):
+            mine = stack.enter_context(locked(folder / ".lock"))
+        if not mine:
             raise RhosightError(
                 f"{folder}: another process is at work here; wait until it has ended, or stop it"
-            ) from error
-        except OSError:
-            pass
+            )
         try:
             yield
         finally:

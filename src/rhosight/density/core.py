@@ -161,10 +161,7 @@ class ChargeDensity:
                 f"{other.name}: of it and {self.name} only one is all-electron: near the nuclei "
                 "they are two descriptions; take both from AECCAR files or none"
             )
-        provenance = dict(self.provenance)
-        notes = [*provenance.get("notes", []), *other.provenance.get("notes", [])]
-        if notes:
-            provenance["notes"] = list(dict.fromkeys(notes))
+        provenance = {**self.provenance, **notes_of(self, other)}
         grids = {**self.grids, **other.grids}
         return ChargeDensity(self.structure, grids, name=self.name, provenance=provenance)
 
@@ -216,6 +213,12 @@ def check_grid_fits_cell(shape: tuple[int, ...], structure: Structure, where: st
             f"{', '.join(f'{s:.3f}' for s in spacing)} Å); check that structure and density "
             "belong together and that the grid's axes are in the cell's order"
         )
+
+
+def notes_of(*densities: ChargeDensity) -> dict[str, list[str]]:
+    """For a provenance: what was noted on any of these, once; empty if nothing was."""
+    notes = [note for density in densities for note in density.provenance.get("notes", [])]
+    return {"notes": list(dict.fromkeys(notes))} if notes else {}
 
 
 def check_same_crystal(one: ChargeDensity, other: ChargeDensity) -> None:

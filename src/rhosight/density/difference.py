@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import RhosightError
-from .core import ChargeDensity, check_same_crystal
+from .core import ChargeDensity, check_same_crystal, notes_of
 from .electrons import electron_count_check
 from .vasp import ALL_ELECTRON
 
@@ -53,10 +53,7 @@ def difference_of(
     described = scf.provenance.get("density")
     if described:
         source["density"] = "all-electron valence density minus that of superposed atoms"
-    notes = [*scf.provenance.get("notes", []), *reference.provenance.get("notes", [])]
-    provenance = {**scf.provenance, **source}
-    if notes:
-        provenance["notes"] = list(dict.fromkeys(notes))
+    provenance = {**scf.provenance, **source, **notes_of(scf, reference)}
     grid = np.asarray(scf.grid("total"), dtype=float) - reference.grid("total")
     return ChargeDensity(scf.structure, {"difference": grid}, name or scf.name, provenance)
 

@@ -15,7 +15,6 @@ and the system lifts the lock of a process that dies.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -34,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from ..chgnet import chgnet_version
 from ..descriptor_recipe import DESCRIPTOR_RECIPES, DescriptorRecipe
 from ..errors import RhosightError
-from ..runs import replacing
+from ..runs import locked, replacing
 from ..saved_model import versions
 
 if TYPE_CHECKING:
@@ -330,23 +329,19 @@ class JobFolder:
 
     @contextmanager
     def _lock(self, job: Job, shared: bool = False) -> Iterator[bool]:
-        """Whether this process holds the job now, alone or with others that only read its stages.
-        The system lifts the lock of a process that ends, however it ends: none is ever stale."""
+        """Whether this process holds the job now, alone or with others that only read its
+        stages."""
         folder = self.path(job)
         folder.mkdir(exist_ok=True)
-        # to read and to write: NFS locks no file that is not open for what the lock allows
-        with (folder / "lock").open("a+") as file:
+        with ExitStack() as stack:
             try:
-                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
+                mine = stack.enter_context(locked(folder / "lock", shared))
             except OSError as error:
                 raise RhosightError(
                     f"{folder}: no file can be locked there ({error.strerror}), so that two "
                     "processes would run the same job; give a folder on another file system"
                 ) from error
-            yield True
+            yield mine
 
     def _stages(self, job: Job) -> Path:
         return self.path(job) / "stages"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import RhosightError
+from ..runs import locked
 from ..statistics import FOLD_KEYS, fold_scores
 from .jobs import RESULT, job_folders
 
@@ -164,12 +164,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _held(path: Path) -> bool:
     """Whether a process is running the job."""
-    with (path / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    with locked(path / "lock") as mine:
+        return not mine
 
 
 def _reads_text(recipe: dict[str, Any]) -> bool:

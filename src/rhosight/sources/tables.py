@@ -93,9 +93,9 @@ def _read(path: Path, id_column: str | None) -> pd.DataFrame:
     try:
         if kind in (".csv", ".tsv", ".txt"):
             # the separator is found out: tables from Excel often have semicolons
-            table = pd.read_csv(path, sep=None, engine="python")
+            head = pd.read_csv(path, sep=None, engine="python", nrows=0)
             names = {id_column} if id_column else set(ID_NAMES)
-            ids = {name: str for name in table if str(name).strip() in names}  # 001 stays
+            ids = {name: str for name in head if str(name).strip() in names}  # 001 stays
             return pd.read_csv(path, sep=None, engine="python", dtype=ids)
         if kind == ".parquet":
             return pd.read_parquet(path).reset_index().drop(columns="index", errors="ignore")
