@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from rhosight.blocks import COMPOSITION_BLOCKS, STATISTICS_BLOCKS
-from rhosight.descriptor_recipe import DescriptorRecipe
-from rhosight.image import Channel
-from rhosight.kernel import Kernel
-from rhosight.recipe import Recipe
+from rhosight.inputs.descriptors.blocks import COMPOSITION_BLOCKS, STATISTICS_BLOCKS
+from rhosight.inputs.image import Channel
+from rhosight.models.gaussian_process.kernel import Kernel
+from rhosight.models.gaussian_process.recipe import DescriptorRecipe
+from rhosight.networks.recipe import Recipe
 
 BUDGET: dict[str, Any] = {
     "image": {"size": 64},

@@ -40,17 +40,17 @@ from ablation_rows import (
 )
 
 import rhosight
-from rhosight.baselines import features_of_baselines, make_baseline
-from rhosight.blocks import block_table, to_blocks
 from rhosight.dataset import Dataset, folds, split
-from rhosight.descriptor_model import committee_of
-from rhosight.descriptor_recipe import DescriptorRecipe
-from rhosight.inputs import Inputs
-from rhosight.property_model import inner_split, known_prototypes, make_inputs, scaler_of
-from rhosight.recipe import Recipe
-from rhosight.runs import open_run, replacing
-from rhosight.saved_model import r2_score, rmse
-from rhosight.training import StageResult, train
+from rhosight.inputs.descriptors.blocks import block_table, to_blocks
+from rhosight.inputs.tensors import Inputs
+from rhosight.models.base import r2_score, rmse
+from rhosight.models.baselines.baselines import features_of_baselines, make_baseline
+from rhosight.models.descriptor_model import committee_of
+from rhosight.models.gaussian_process.recipe import DescriptorRecipe
+from rhosight.models.property_model import inner_split, known_prototypes, make_inputs, scaler_of
+from rhosight.networks.recipe import Recipe
+from rhosight.storage import open_run, replacing
+from rhosight.training.stages import StageResult, train
 
 
 class Bench:

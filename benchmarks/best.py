@@ -24,20 +24,21 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 import rhosight
-from rhosight.baselines import (
+from rhosight.dataset import Dataset, split
+from rhosight.evaluation.statistics import Fold, compare, fold_scores, repeated_folds, score_table
+from rhosight.inputs.descriptors.blocks import to_blocks
+from rhosight.models.baselines.baselines import (
     ALL_BASELINES,
     PRETRAINED,
     features_of_baselines,
     make_baseline,
     strongest,
 )
-from rhosight.chgnet import CHGNET_NOTE, chgnet_version
-from rhosight.dataset import Dataset, split
-from rhosight.descriptor_model import committee_of, descriptor_table, to_blocks
-from rhosight.descriptor_recipe import DescriptorRecipe
-from rhosight.runs import replacing
-from rhosight.statistics import Fold, compare, fold_scores, repeated_folds, score_table
-from rhosight.uncertainty import coverage_table, nested_intervals
+from rhosight.models.baselines.chgnet import CHGNET_NOTE, chgnet_version
+from rhosight.models.descriptor_model import committee_of, descriptor_table
+from rhosight.models.gaussian_process.recipe import DescriptorRecipe
+from rhosight.models.uncertainty import coverage_table, nested_intervals
+from rhosight.storage import replacing
 
 TEST = -1
 """What the test part is called among the folds."""

@@ -27,10 +27,10 @@ from scipy.signal import resample
 
 from rhosight import load_dataset
 from rhosight.dataset import BuildReport, build
+from rhosight.dataset.sources.directory import Directory
 from rhosight.density import ChargeDensity
-from rhosight.image import ImageSettings
-from rhosight.plane import lattice_plane
-from rhosight.sources.directory import Directory
+from rhosight.density.plane import lattice_plane
+from rhosight.inputs.image import ImageSettings
 
 BOUND = 8.0  # materials a second for each core, `images`
 

@@ -22,14 +22,26 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 import rhosight
-from rhosight.blocks import ALL_BLOCKS, SPARSE, STATISTICS_BLOCKS, block_table, to_blocks
 from rhosight.dataset import Dataset, folds, split
-from rhosight.descriptor_recipe import ELEMENTS, FULL, FULL_STRUCTURE, LEAN, LEAN_STRUCTURE
-from rhosight.descriptors import BLOCKS
-from rhosight.gaussian_process import GaussianProcess
-from rhosight.kernel import Kernel
-from rhosight.runs import replacing
-from rhosight.statistics import repeated_folds
+from rhosight.evaluation.statistics import repeated_folds
+from rhosight.inputs.descriptors.blocks import (
+    ALL_BLOCKS,
+    SPARSE,
+    STATISTICS_BLOCKS,
+    block_table,
+    to_blocks,
+)
+from rhosight.inputs.descriptors.frame import BLOCKS
+from rhosight.models.gaussian_process.kernel import Kernel
+from rhosight.models.gaussian_process.process import GaussianProcess
+from rhosight.models.gaussian_process.recipe import (
+    ELEMENTS,
+    FULL,
+    FULL_STRUCTURE,
+    LEAN,
+    LEAN_STRUCTURE,
+)
+from rhosight.storage import replacing
 
 KERNELS: dict[str, dict[str, Kernel]] = {
     "structure": {"lean": LEAN_STRUCTURE, "full": FULL_STRUCTURE},

@@ -26,8 +26,8 @@ import rhosight
 from rhosight.dataset import Dataset, folds, split
 from rhosight.explain import Explanations
 from rhosight.explain.deletion import deletion_areas, deletion_curves
-from rhosight.image import ImageSettings
-from rhosight.saved_model import SavedModel
+from rhosight.inputs.image import ImageSettings
+from rhosight.models.base import SavedModel
 
 matplotlib.use("Agg")
 

@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from rhosight.dataset import load_dataset
+from rhosight.dataset.sources.gpaw import Gpaw
 from rhosight.errors import RhosightError
-from rhosight.sources.gpaw import Gpaw
 
 CRYSTALS = (
     *("mp-149", "mp-1002206", "mp-134", "mp-30", "mp-22862", "mp-1265", "mp-2534", "mp-1001833"),

@@ -91,7 +91,7 @@ def main() -> None:
     from safetensors.numpy import save_file
     from scipy.constants import physical_constants
 
-    from rhosight.sources.gpaw import find_gpaw
+    from rhosight.dataset.sources.gpaw import find_gpaw
 
     bohr = physical_constants["Bohr radius"][0] * 1e10
     gpaw = find_gpaw(arguments.gpaw_python)

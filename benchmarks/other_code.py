@@ -6,11 +6,11 @@
 Debian packages the pseudo-potentials that Quantum ESPRESSO's examples use. For the crystals that
 there are PBE ones of, ``pw.x`` converges the same cell with the same k-points and smearing, and
 ``pp.x`` writes the charge density and its difference from superposed atoms. Both codes' densities
-are cut on the same lattice plane (:func:`rhosight.image.density_slice`, default image window) and
+are cut on the same lattice plane (:func:`rhosight.inputs.image.density_slice`, default image window) and
 mapped by the physical normalisation to [-1, 1]; compared are the pixels that are further than
 ``--mask`` from every atom, in the plane or not. Inside, the codes' densities mean different things.
 A third comparison takes the difference of Quantum ESPRESSO's total from rhosight's table of free
-atoms (:func:`rhosight.free_atoms.difference_from_total`).
+atoms (:func:`rhosight.density.free_atoms.difference_from_total`).
 
 The exit code is 1 if a pixel deviates by more than :data:`TOLERANCE`, 2 if Quantum ESPRESSO is not
 there or fails.
@@ -32,10 +32,10 @@ from scipy.constants import physical_constants
 
 from rhosight.dataset import load_dataset
 from rhosight.density import ChargeDensity
-from rhosight.free_atoms import difference_from_total
-from rhosight.image import Channel, density_slice, normalise
-from rhosight.plane import lattice_plane
-from rhosight.saved_model import load_model
+from rhosight.density.free_atoms import difference_from_total
+from rhosight.density.plane import lattice_plane
+from rhosight.inputs.image import Channel, density_slice, normalise
+from rhosight.models.base import load_model
 
 PSEUDO = {
     "C": "C.pbe-n-kjpaw_psl.0.1.UPF",

@@ -20,14 +20,14 @@ import pandas as pd
 
 import rhosight
 from rhosight import Dataset
-from rhosight.contrastive import embeddings, retrieval
 from rhosight.dataset import folds
-from rhosight.inputs import Inputs
-from rhosight.models import ClipModel
-from rhosight.property_model import inner_split, make_inputs, scaler_of
-from rhosight.recipe import Recipe
-from rhosight.saved_model import r2_score, rmse
-from rhosight.training import StageResult, train, view_count
+from rhosight.inputs.tensors import Inputs
+from rhosight.models.base import r2_score, rmse
+from rhosight.models.property_model import inner_split, make_inputs, scaler_of
+from rhosight.networks.modules import ClipModel
+from rhosight.networks.recipe import Recipe
+from rhosight.training.contrastive import embeddings, retrieval
+from rhosight.training.stages import StageResult, train, view_count
 
 BEFORE, AFTER = "retrieval", "retrieval, fine-tuned"
 

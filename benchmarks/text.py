@@ -59,7 +59,7 @@ def main() -> int:
     os.environ.update(dict.fromkeys(THREADS, "1"))  # before NumPy loads
     warnings.simplefilter("ignore")  # the libraries': deprecations, missing radii
     from rhosight import load_dataset
-    from rhosight.text import canonical_cell, settled
+    from rhosight.inputs.text.description import canonical_cell, settled
 
     dataset = load_dataset("mp-fcc")
     sample = dataset[:: max(1, len(dataset) // arguments.count)]
@@ -120,8 +120,8 @@ def make_routes() -> dict[str, Route]:
     """Name → what describes structures; loads the libraries."""
     from robocrys import StructureCondenser, StructureDescriber
 
-    import rhosight.text.robocrystallographer  # noqa: F401
-    from rhosight.text import SYMPREC, describe_many
+    import rhosight.inputs.text.robocrystallographer  # noqa: F401  # noqa: F401
+    from rhosight.inputs.text.description import SYMPREC, describe_many
 
     def plain(cell: Structure) -> str:
         facts = StructureCondenser(symprec=SYMPREC).condense_structure(cell)

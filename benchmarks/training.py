@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from rhosight import Dataset, Recipe
-    from rhosight.inputs import Inputs
+    from rhosight.inputs.tensors import Inputs
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 TUNED = ("all", "last", "lora")
@@ -53,7 +53,7 @@ def main() -> None:
     arguments = parse()
     from rhosight import Recipe, load_dataset, split
     from rhosight.dataset import folds
-    from rhosight.property_model import inner_split, make_inputs
+    from rhosight.models.property_model import inner_split, make_inputs
 
     changes = {"targets": (arguments.target,), "element_steps": arguments.element_steps}
     recipe = Recipe.named("quick", **changes)
@@ -133,9 +133,9 @@ def rhosight_run(
     """
     import numpy as np
 
-    from rhosight.property_model import scaler_of
-    from rhosight.saved_model import r2_score
-    from rhosight.training import train
+    from rhosight.models.base import r2_score
+    from rhosight.models.property_model import scaler_of
+    from rhosight.training.stages import train
 
     targets = dataset.targets[list(recipe.targets)].to_numpy(dtype=float)
     training = np.concatenate([rows["learned"], rows["watched"]])
@@ -165,8 +165,8 @@ def write_weights(folder: Path, size: int) -> None:
     """The bundled encoders as local checkpoints of AutoGluon's timm_image and hf_text."""
     import torch
 
-    from rhosight.backbones import ImageBackbone, TextBackbone
-    from rhosight.packaged import DEFAULT_IMAGE
+    from rhosight.networks.backbones import ImageBackbone, TextBackbone
+    from rhosight.networks.weights import DEFAULT_IMAGE
 
     image, text = ImageBackbone(), TextBackbone()
     (folder / "image").mkdir()
@@ -187,8 +187,8 @@ def write_materials(folder: Path, dataset: Dataset, recipe: Recipe) -> None:
     """A table of all materials: image file, text and target, in the dataset's order."""
     import pandas as pd
 
-    from rhosight.image import density_image, to_pil
-    from rhosight.property_model import texts_of
+    from rhosight.inputs.image import density_image, to_pil
+    from rhosight.models.property_model import texts_of
 
     (folder / "images").mkdir()
     files = []

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
 import rhosight
-from rhosight.figures import BLUE, GREEN, GREY, ORANGE, total_and_difference
-from rhosight.image import Channel, density_slice, to_pil
+from rhosight.dataset.figures import BLUE, GREEN, GREY, ORANGE, total_and_difference
+from rhosight.inputs.image import Channel, density_slice, to_pil
 
 FORMULAS = ("NaCl", "Si", "GaAs", "Cu", "ZrC", "Cs2TiCl6")
 OUT = Path(__file__).parent / "images"

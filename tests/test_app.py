@@ -153,7 +153,7 @@ def test_prediction_is_that_of_the_model(client, chgcar, dataset):
 
 
 def test_slice_is_that_of_the_library(client, dataset):
-    from rhosight.image import Channel, density_slice
+    from rhosight.inputs.image import Channel, density_slice
 
     key = predict(client, material="mp-149")["key"]
     found = client.predict(key, 1, 1, 0, 0.25, 6.0, api_name="/slice")

@@ -10,9 +10,9 @@ from torchvision.transforms import functional as pictures
 from transformers import AutoTokenizer, RobertaConfig, RobertaModel
 
 from rhosight import RhosightError
-from rhosight.backbones import ImageBackbone, TextBackbone
-from rhosight.packaged import DEFAULT_IMAGE, DEFAULT_TEXT
-from rhosight.text import truncated_fraction
+from rhosight.inputs.text.description import truncated_fraction
+from rhosight.networks.backbones import ImageBackbone, TextBackbone
+from rhosight.networks.weights import DEFAULT_IMAGE, DEFAULT_TEXT
 
 # ImageNet-1k classes (Deng et al. 2009): 698 palace, 985 daisy
 PHOTOGRAPHS = {"china.jpg": 698, "flower.jpg": 985}

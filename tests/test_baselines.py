@@ -12,7 +12,10 @@ from pymatgen.core.operations import SymmOp
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_predict
 
-from rhosight.baselines import (
+from rhosight.dataset import Dataset
+from rhosight.density import ChargeDensity
+from rhosight.errors import RhosightError
+from rhosight.models.baselines.baselines import (
     ALL_BASELINES,
     BASELINES,
     PERCENTS,
@@ -25,9 +28,6 @@ from rhosight.baselines import (
     prototype_label,
     strongest,
 )
-from rhosight.dataset import Dataset
-from rhosight.density import ChargeDensity
-from rhosight.errors import RhosightError
 
 CENTRE, QUARTER, HALF = [0, 0, 0], [0.25] * 3, [0.5] * 3
 

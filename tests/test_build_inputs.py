@@ -17,10 +17,10 @@ from pymatgen.core import Structure
 
 from rhosight import RhosightError
 from rhosight.dataset import Dataset, Material, build, load_dataset
+from rhosight.dataset.sources.directory import Directory
+from rhosight.dataset.sources.source import Entry
+from rhosight.dataset.sources.tables import read_targets
 from rhosight.density import ChargeDensity
-from rhosight.sources.directory import Directory
-from rhosight.sources.source import Entry
-from rhosight.sources.tables import read_targets
 from test_cli import error_of, rhosight
 
 MOMENTS = "  0.200000000000E+01 -0.100000000000E+01\n"

@@ -18,12 +18,12 @@ import pytest
 from distributed import LocalCluster
 
 from rhosight.dataset import Dataset, build, load_dataset
+from rhosight.dataset.sources.directory import Directory
+from rhosight.dataset.sources.source import Entry
 from rhosight.errors import RhosightError
-from rhosight.image import ImageSettings, density_image
-from rhosight.property_model import make_inputs
-from rhosight.sources.directory import Directory
-from rhosight.sources.source import Entry
-from rhosight.training import Recipe
+from rhosight.inputs.image import ImageSettings, density_image
+from rhosight.models.property_model import make_inputs
+from rhosight.networks.recipe import Recipe
 
 COUNT = 10
 

@@ -8,16 +8,16 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from rhosight import RhosightError
-from rhosight.baselines import (
+from rhosight.dataset import Dataset
+from rhosight.models.baselines.baselines import (
     ALL_BASELINES,
     PRETRAINED,
     baseline_features,
     make_baseline,
     strongest,
 )
-from rhosight.chgnet import WIDTH, chgnet_features
-from rhosight.dataset import Dataset
-from rhosight.packaged import packaged_file
+from rhosight.models.baselines.chgnet import WIDTH, chgnet_features
+from rhosight.networks.weights import packaged_file
 
 pytest.importorskip("chgnet")
 

@@ -20,8 +20,8 @@ from PIL import Image
 from rhosight import DescriptorModel, PropertyModel, Recipe, load_dataset, load_model, split
 from rhosight.cli import main
 from rhosight.dataset import Dataset
-from rhosight.image import ImageSettings
-from rhosight.pretraining import ImageTextEncoder
+from rhosight.inputs.image import ImageSettings
+from rhosight.models.image_text_encoder import ImageTextEncoder
 
 FAST = [
     "--extent", "formula", "--size", "48", "--epochs", "1", "1", "--element-steps", "0",

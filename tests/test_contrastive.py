@@ -13,13 +13,13 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from rhosight import PropertyModel, RhosightError, cross_validate, load_dataset
-from rhosight.cli.learning import pretrain
-from rhosight.contrastive import contrastive_loss, retrieval
-from rhosight.image import ImageSettings
-from rhosight.pretraining import ImageTextEncoder
-from rhosight.property_model import make_inputs
-from rhosight.recipe import Recipe
-from rhosight.training import train
+from rhosight.cli.train import pretrain
+from rhosight.inputs.image import ImageSettings
+from rhosight.models.image_text_encoder import ImageTextEncoder
+from rhosight.models.property_model import make_inputs
+from rhosight.networks.recipe import Recipe
+from rhosight.training.contrastive import contrastive_loss, retrieval
+from rhosight.training.stages import train
 
 IMAGE = ImageSettings().model_copy(update={"size": 48})
 
@@ -128,7 +128,7 @@ class TestPretraining:
                 raise KeyboardInterrupt
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("rhosight.loop.CHECKPOINT_SECONDS", 0.0)
+            patch.setattr("rhosight.training.loop.CHECKPOINT_SECONDS", 0.0)
             with pytest.raises(KeyboardInterrupt):
                 ImageTextEncoder(small()).fit(dataset[:24], tmp_path / "run", stop)
         assert (tmp_path / "run" / "pre-training" / "last.ckpt").exists()

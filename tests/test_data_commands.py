@@ -17,7 +17,7 @@ from PIL import Image
 
 from rhosight import ChargeDensity, PropertyModel, Recipe
 from rhosight.dataset import Dataset, load_dataset
-from rhosight.image import ImageSettings
+from rhosight.inputs.image import ImageSettings
 from test_cli import error_of, rhosight
 from test_gpaw import SILICON, needs_gpaw
 

@@ -24,7 +24,7 @@ from rhosight.dataset import (
     pack,
     split,
 )
-from rhosight.schema import COLUMNS, TARGETS
+from rhosight.dataset.schema import COLUMNS, TARGETS
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -353,7 +353,7 @@ def test_pack_describes(few, folder, tmp_path, monkeypatch):
             raise RhosightError(f"{name}: no words for it")
         return f"{extent} of {structure.composition.reduced_formula}"
 
-    monkeypatch.setattr("rhosight.text.describe", describe)
+    monkeypatch.setattr("rhosight.inputs.text.description.describe", describe)
     report = pack(folder, tmp_path / "out.parquet")
     assert report.materials == 6
     assert report.problems.to_dict("records") == [
@@ -366,7 +366,7 @@ def test_pack_describes(few, folder, tmp_path, monkeypatch):
 
 
 def test_bundled_text_is_what_describe_gives(few):
-    from rhosight.text import describe
+    from rhosight.inputs.text.description import describe
 
     material = few["mp-1002124"]
     for extent in ("formula", "keywords"):

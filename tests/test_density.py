@@ -14,7 +14,7 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.io.vasp.outputs import Chgcar
 
 from rhosight import ChargeDensity, RhosightError
-from rhosight.plane import sample
+from rhosight.density.plane import sample
 
 SIDE = 4.0
 SHAPE = (10, 12, 9)

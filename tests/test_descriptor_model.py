@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 from rhosight import ChargeDensity, DescriptorModel, PropertyModel, RhosightError, load_model, split
 from rhosight.cli import app
 from rhosight.dataset import Dataset
-from rhosight.descriptor_model import descriptor_table
-from rhosight.descriptor_recipe import DescriptorRecipe
-from rhosight.kernel import Kernel
-from rhosight.saved_model import BUNDLED_MODELS, MODELS, bundled_folder
+from rhosight.models.base import BUNDLED_MODELS, MODELS, bundled_folder
+from rhosight.models.descriptor_model import descriptor_table
+from rhosight.models.gaussian_process.kernel import Kernel
+from rhosight.models.gaussian_process.recipe import DescriptorRecipe
 
 TARGETS = ["formation_energy_per_atom", "efermi", "bulk_modulus_vrh"]
 

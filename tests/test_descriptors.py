@@ -9,15 +9,15 @@ from pymatgen.core import Lattice, Structure
 
 from rhosight import ChargeDensity
 from rhosight.dataset import Dataset
-from rhosight.descriptors import (
+from rhosight.density.free_atoms import elements, promolecule
+from rhosight.errors import RhosightError
+from rhosight.inputs.descriptors.frame import (
     BLOCKS,
     block_columns,
     density_descriptors,
     descriptor_frame,
     structure_descriptors,
 )
-from rhosight.errors import RhosightError
-from rhosight.free_atoms import elements, promolecule
 
 HFC, SI, SPIN = "mp-21075", "mp-149", "mp-16495"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import rhosight
-from rhosight.doctor import PAPER_WEIGHTS
+from rhosight.cli.doctor import PAPER_WEIGHTS
 
 KEY = "not-to-be-shown-0123456789"
 

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from rhosight import Ensemble, PropertyModel, RhosightError, load_model
 from rhosight.cli import app
 from rhosight.dataset import Dataset
-from rhosight.image import ImageSettings
-from rhosight.uncertainty import cv_plus
+from rhosight.inputs.image import ImageSettings
+from rhosight.models.uncertainty import cv_plus
 
 # heads on frozen features: no backbone is tuned
 TINY = {

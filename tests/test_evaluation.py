@@ -8,16 +8,16 @@ import pytest
 from sklearn.metrics import r2_score as sklearn_r2
 
 from rhosight import Recipe, RhosightError, cross_validate, load_dataset
-from rhosight.baselines import BASELINES, PRETRAINED
 from rhosight.dataset import Dataset, folds, split
 from rhosight.density import ChargeDensity
-from rhosight.descriptor_model import DescriptorModel
-from rhosight.descriptor_recipe import DESCRIPTOR_RECIPES, DescriptorRecipe
-from rhosight.image import ImageSettings
-from rhosight.kernel import Kernel
-from rhosight.property_model import local_weights
-from rhosight.report import write_report
-from rhosight.runs import open_run
+from rhosight.evaluation.report import write_report
+from rhosight.inputs.image import ImageSettings
+from rhosight.models.baselines.baselines import BASELINES, PRETRAINED
+from rhosight.models.descriptor_model import DescriptorModel
+from rhosight.models.gaussian_process.kernel import Kernel
+from rhosight.models.gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecipe
+from rhosight.models.property_model import local_weights
+from rhosight.storage import open_run
 
 RECIPE = Recipe(
     image=ImageSettings().model_copy(update={"size": 48}),

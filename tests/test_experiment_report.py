@@ -17,28 +17,19 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
 
-from rhosight.baselines import baseline_features, make_baseline
 from rhosight.dataset import Dataset, split
+from rhosight.dataset.schema import TARGETS
 from rhosight.errors import RhosightError
-from rhosight.experiments import (
-    answers,
-    figure1,
-    figure3,
-    figure4,
-    figure5,
-    figure8,
-    paper,
-    plots,
-    scores,
-)
+from rhosight.evaluation.statistics import repeated_folds
+from rhosight.experiments import answers, paper, plots, scores
 from rhosight.experiments.exhibit import Exhibit
+from rhosight.experiments.exhibits import figure1, figure3, figure4, figure5, figure8
 from rhosight.experiments.report import write_experiments_report
-from rhosight.image import ImageSettings, density_image
-from rhosight.models import build_model
-from rhosight.recipe import Recipe
-from rhosight.saved_model import r2_score
-from rhosight.schema import TARGETS
-from rhosight.statistics import repeated_folds
+from rhosight.inputs.image import ImageSettings, density_image
+from rhosight.models.base import r2_score
+from rhosight.models.baselines.baselines import baseline_features, make_baseline
+from rhosight.networks.modules import build_model
+from rhosight.networks.recipe import Recipe
 
 REPEATS, FOLDS = 2, 5
 

@@ -18,8 +18,8 @@ from rhosight.dataset import Dataset, load_dataset
 from rhosight.experiments import EXPERIMENTS, JobFolder, Plan, Preset, preset_named, reproduce
 from rhosight.experiments.published import BEGIN, END, insert, markdown, publish, take_up
 from rhosight.experiments.records import compare_runs, list_jobs, show_job
-from rhosight.image import ImageSettings
-from rhosight.recipe import Pretraining, Recipe
+from rhosight.inputs.image import ImageSettings
+from rhosight.networks.recipe import Pretraining, Recipe
 
 FORMATS = ("csv", "tex", "png", "svg", "pdf")
 

@@ -18,10 +18,10 @@ from threadpoolctl import threadpool_info
 from typer.testing import CliRunner
 
 from rhosight import ChargeDensity, DescriptorModel, PropertyModel, Recipe, RhosightError
-from rhosight.cli import app, explaining
+from rhosight.cli import app
+from rhosight.cli import explain as explaining
 from rhosight.dataset import Dataset
-from rhosight.descriptor_model import descriptor_table, to_blocks
-from rhosight.descriptor_recipe import DescriptorRecipe
+from rhosight.density.plane import lattice_plane
 from rhosight.explain import Explanation, Explanations
 from rhosight.explain.chemistry import chemical_class
 from rhosight.explain.deletion import deletion_areas, deletion_curves
@@ -29,10 +29,12 @@ from rhosight.explain.gradients import integrated_gradients
 from rhosight.explain.processes import GROUPS, groups_of, no_map
 from rhosight.explain.shapley import shapley_values
 from rhosight.explain.words import word_counts, word_shares, words_of
-from rhosight.image import ImageSettings
-from rhosight.kernel import Kernel
-from rhosight.plane import lattice_plane
-from rhosight.rewording import reword
+from rhosight.inputs.descriptors.blocks import to_blocks
+from rhosight.inputs.image import ImageSettings
+from rhosight.inputs.text.rewording import reword
+from rhosight.models.descriptor_model import descriptor_table
+from rhosight.models.gaussian_process.kernel import Kernel
+from rhosight.models.gaussian_process.recipe import DescriptorRecipe
 
 SALT, SILICON = "mp-22862", "mp-149"
 

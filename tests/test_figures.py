@@ -11,14 +11,14 @@ from PIL import Image
 
 from rhosight import RhosightError
 from rhosight.dataset import Dataset
-from rhosight.figures import (
+from rhosight.dataset.figures import (
     element_heatmap,
     grid_sizes,
     missing_labels,
     targets_violin,
     total_and_difference,
 )
-from rhosight.plane import lattice_plane
+from rhosight.density.plane import lattice_plane
 
 
 def _texts(axis) -> list[str]:

@@ -8,8 +8,8 @@ from pymatgen.core import Lattice, Structure
 
 from rhosight.dataset import Dataset
 from rhosight.density import ChargeDensity
+from rhosight.density.free_atoms import difference_from_total, elements, promolecule
 from rhosight.errors import RhosightError
-from rhosight.free_atoms import difference_from_total, elements, promolecule
 
 CUTOFF = 400.0
 """eV, of the bundled densities."""

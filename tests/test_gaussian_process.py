@@ -13,12 +13,12 @@ from safetensors.numpy import load_file, save_file
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
-from rhosight.baselines import density_features
-from rhosight.committee import Committee
 from rhosight.dataset import Dataset, folds, split
 from rhosight.errors import RhosightError
-from rhosight.gaussian_process import GaussianProcess
-from rhosight.kernel import Kernel, Term
+from rhosight.models.baselines.baselines import density_features
+from rhosight.models.gaussian_process.committee import Committee
+from rhosight.models.gaussian_process.kernel import Kernel, Term
+from rhosight.models.gaussian_process.process import GaussianProcess
 
 TRAIN, NEW = slice(0, 80), slice(80, None)
 

@@ -18,8 +18,8 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from rhosight.dataset import Dataset
+from rhosight.dataset.sources.gpaw import Gpaw, find_gpaw
 from rhosight.errors import RhosightError
-from rhosight.sources.gpaw import Gpaw, find_gpaw
 
 try:
     find_gpaw()

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pymatgen.core import Lattice, Structure
 
 from rhosight import ChargeDensity, ImageSettings, RhosightError, density_image, lattice_plane
-from rhosight.image import (
+from rhosight.inputs.image import (
     Channel,
     density_slice,
     fourier_image,

@@ -16,7 +16,7 @@ import pytest
 
 from rhosight import ChargeDensity, RhosightError
 from rhosight.dataset import Dataset
-from rhosight.sources.materials_project import MaterialsProject
+from rhosight.dataset.sources.materials_project.source import MaterialsProject
 
 pytest.importorskip("mp_api")
 pytest.importorskip("moto")

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rhosight.dataset.schema import TARGETS
 from rhosight.errors import RhosightError
 from rhosight.experiments import paper
-from rhosight.recipe import Recipe, recipe_names
-from rhosight.schema import TARGETS
+from rhosight.networks.recipe import Recipe, recipe_names
 
 KEYS = ["target", "extent", "model", "part"]
 

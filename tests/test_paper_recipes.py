@@ -24,10 +24,10 @@ from transformers import (
 from typer.testing import CliRunner
 
 from rhosight import PropertyModel, RhosightError, load_dataset
-from rhosight.backbones import ClipBackbone, ImageBackbone, TextBackbone
 from rhosight.cli import app
-from rhosight.image import to_pil
-from rhosight.recipe import Recipe, recipe_names
+from rhosight.inputs.image import to_pil
+from rhosight.networks.backbones import ClipBackbone, ImageBackbone, TextBackbone
+from rhosight.networks.recipe import Recipe, recipe_names
 
 # Tables 2 and 3: BS, LR, patience, patch
 TRIALS = {

@@ -7,10 +7,10 @@ from matminer.featurizers.composition import ElementProperty
 from pymatgen.core import Composition
 
 from rhosight import Recipe, cross_validate
-from rhosight.backbones import TextBackbone
-from rhosight.periodic_table import facts, learn_elements, make_up
-from rhosight.rewording import reword
-from rhosight.text import describe
+from rhosight.inputs.text.description import describe
+from rhosight.inputs.text.rewording import reword
+from rhosight.networks.backbones import TextBackbone
+from rhosight.training.elements import facts, learn_elements, make_up
 
 
 def test_made_up_crystals_read_like_descriptions(dataset):

@@ -10,8 +10,8 @@ from pymatgen.core import Lattice, Structure
 from scipy.interpolate import RegularGridInterpolator
 
 from rhosight import ChargeDensity, ImageSettings, RhosightError, density_image, lattice_plane
-from rhosight.image import Channel
-from rhosight.plane import LatticePlane, sample, sample_window
+from rhosight.density.plane import LatticePlane, sample, sample_window
+from rhosight.inputs.image import Channel
 
 TRICLINIC = Lattice.from_parameters(4.1, 5.3, 6.2, 82, 97, 105)
 F_CUBIC = np.array([[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])

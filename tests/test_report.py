@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rhosight.baselines import baseline_features, make_baseline
 from rhosight.dataset import Dataset, folds, split
 from rhosight.errors import RhosightError
-from rhosight.evaluation import CrossValidation
-from rhosight.image import Channel, ImageSettings
-from rhosight.page import links, number, setting
-from rhosight.report import _scale_bar, write_report
-from rhosight.training import STAGES, Recipe
+from rhosight.evaluation.cross_validation import CrossValidation
+from rhosight.evaluation.html import links, number, setting
+from rhosight.evaluation.report import _scale_bar, write_report
+from rhosight.inputs.image import Channel, ImageSettings
+from rhosight.models.baselines.baselines import baseline_features, make_baseline
+from rhosight.networks.recipe import STAGES, Recipe
 
 TARGETS = ("formation_energy_per_atom", "efermi", "bulk_modulus_vrh")
 ERRORS = {"image": 0.6, "text": 0.5, "image+text": 0.3}  # of synthetic models, in spreads
@@ -167,7 +167,7 @@ def report(thirty: Dataset, tmp_path: Path, monkeypatch):
     def make(result: CrossValidation, dataset: Dataset = thirty, figures: bool = False) -> Page:
         with monkeypatch.context() as patch:
             if not figures:
-                patch.setattr("rhosight.report._svg", lambda *_: "")
+                patch.setattr("rhosight.evaluation.report._svg", lambda *_: "")
             page = Page(write_report(result, dataset, tmp_path / "report.html"))
         check_self_contained(page)
         return page
@@ -459,7 +459,7 @@ def test_another_dataset_is_noticed(report, thirty: Dataset):
 
 
 def test_unwritable_path_says_so_and_leaves_nothing(thirty: Dataset, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("rhosight.report._svg", lambda *_: "")
+    monkeypatch.setattr("rhosight.evaluation.report._svg", lambda *_: "")
     result = synthetic(thirty, ONE, only_folds=1)
     with pytest.raises(RhosightError, match=r"no writable folder"):
         write_report(result, thirty, tmp_path / "nowhere" / "report.html")

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from rhosight.dataset import Dataset
-from rhosight.rewording import reword
+from rhosight.inputs.text.rewording import reword
 
 
 def _words(text: str) -> Counter[str]:

@@ -11,24 +11,17 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from rhosight import (
-    ChargeDensity,
-    PropertyModel,
-    Recipe,
-    RhosightError,
-    cross_validate,
-    load_model,
-)
-from rhosight.blocks import block_table, to_blocks
+from rhosight import ChargeDensity, PropertyModel, Recipe, RhosightError, cross_validate, load_model
 from rhosight.cli import app
 from rhosight.dataset import Dataset
-from rhosight.free_atoms import promolecule
-from rhosight.image import Channel, ImageSettings, core_pixels, density_image
-from rhosight.inputs import Inputs, draw_images, middle, turn
-from rhosight.models import build_model
-from rhosight.plane import lattice_plane
-from rhosight.property_model import make_inputs
-from rhosight.training import train
+from rhosight.density.free_atoms import promolecule
+from rhosight.density.plane import lattice_plane
+from rhosight.inputs.descriptors.blocks import block_table, to_blocks
+from rhosight.inputs.image import Channel, ImageSettings, core_pixels, density_image
+from rhosight.inputs.tensors import Inputs, draw_images, middle, turn
+from rhosight.models.property_model import make_inputs
+from rhosight.networks.modules import build_model
+from rhosight.training.stages import train
 
 SMALL = {
     "image": ImageSettings(size=32),

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from rhosight.dataset import Dataset, folds, group_labels, split
 from rhosight.errors import RhosightError
-from rhosight.statistics import (
+from rhosight.evaluation.statistics import (
     PREDICTION_COLUMNS,
     Candidate,
     compare,

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from rhosight import PropertyModel, Recipe, RhosightError, load_model, split
 from rhosight.cli import app
 from rhosight.dataset import Dataset, folds
-from rhosight.descriptor_recipe import DescriptorRecipe
-from rhosight.search_space import SPACES, SearchSpace
-from rhosight.sweep import sweep
+from rhosight.evaluation.tuning.space import SPACES, SearchSpace
+from rhosight.evaluation.tuning.sweep import sweep
+from rhosight.models.gaussian_process.recipe import DescriptorRecipe
 
 QUICK = {
     "modality": "text",

@@ -16,7 +16,7 @@ from pymatgen.core import Lattice, Structure
 
 import rhosight
 from rhosight.errors import RhosightError
-from rhosight.text import (
+from rhosight.inputs.text.description import (
     EXTENTS,
     SYMPREC,
     canonical_cell,
@@ -300,7 +300,7 @@ def test_truncated_fraction(tokenizer):
 
 
 def test_import_loads_nothing_heavy():
-    code = "import sys, rhosight.text; print({'robocrys', 'matminer'} & set(sys.modules))"
+    code = "import sys, rhosight.inputs.text.description; print({'robocrys', 'matminer'} & set(sys.modules))"
     run = subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(rhosight.__file__).parents[1],

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from rhosight import PropertyModel, Recipe, RhosightError, load_dataset, split
-from rhosight.backbones import ImageBackbone, TextBackbone
-from rhosight.image import ImageSettings
-from rhosight.inputs import Inputs, draw_images, middle, turn
-from rhosight.loop import one_cycle
-from rhosight.models import ImageModel, StackedModel, TextModel
-from rhosight.property_model import make_inputs
-from rhosight.training import build_model, predict_rows, train
+from rhosight.inputs.image import ImageSettings
+from rhosight.inputs.tensors import Inputs, draw_images, middle, turn
+from rhosight.models.property_model import make_inputs
+from rhosight.networks.backbones import ImageBackbone, TextBackbone
+from rhosight.networks.modules import ImageModel, StackedModel, TextModel, build_model
+from rhosight.training.loop import one_cycle
+from rhosight.training.stages import predict_rows, train
 
 SMALL = {
     "image": ImageSettings().model_copy(update={"size": 48}),
@@ -138,7 +138,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(dataset, tmp_path):
 def test_a_stage_interrupted_between_epochs_goes_on_from_its_checkpoint(
     dataset, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("rhosight.loop.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("rhosight.training.loop.CHECKPOINT_SECONDS", 0.0)
     recipe = Recipe(modality="image", epochs=(4, 3), **SMALL)
     _, whole = stages_of(dataset, recipe)
     inputs = Inputs(draw_images(dataset.densities, recipe.image, True), recipe.image.size)

@@ -19,11 +19,11 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, RobertaConfig, Ro
 from typer.testing import CliRunner
 
 from rhosight import PropertyModel, Recipe, RhosightError, load_dataset
-from rhosight.adapters import limit_tuning
-from rhosight.backbones import ClipBackbone, ImageBackbone, TextBackbone
 from rhosight.cli import app
-from rhosight.image import ImageSettings
-from rhosight.models import build_model
+from rhosight.inputs.image import ImageSettings
+from rhosight.networks.adapters import limit_tuning
+from rhosight.networks.backbones import ClipBackbone, ImageBackbone, TextBackbone
+from rhosight.networks.modules import build_model
 
 SIZE = 48
 
@@ -280,7 +280,7 @@ class TestSaved:
 def test_an_interrupted_run_with_updates_ends_as_one_that_was_not(
     checkpoints, materials, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("rhosight.loop.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("rhosight.training.loop.CHECKPOINT_SECONDS", 0.0)
     recipe = small(checkpoints, tuned="lora", epochs=(0, 4))
     whole = PropertyModel(recipe).fit(materials)
     epochs = []

@@ -15,8 +15,8 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from rhosight.dataset import Dataset, split
 from rhosight.errors import RhosightError
-from rhosight.statistics import Candidate, cross_validate_models
-from rhosight.uncertainty import (
+from rhosight.evaluation.statistics import Candidate, cross_validate_models
+from rhosight.models.uncertainty import (
     ConformalIntervals,
     TrainingDomain,
     conformal_quantile,

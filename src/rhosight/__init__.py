@@ -31,23 +31,23 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
-    from .dataset import Dataset as Dataset
-    from .dataset import load_dataset as load_dataset
-    from .dataset import split as split
-    from .density import ChargeDensity as ChargeDensity
-    from .descriptor_model import DescriptorModel as DescriptorModel
-    from .descriptor_recipe import DescriptorRecipe as DescriptorRecipe
-    from .ensemble import Ensemble as Ensemble
+    from .dataset.dataset import Dataset as Dataset
+    from .dataset.packing import load_dataset as load_dataset
+    from .dataset.splits import split as split
+    from .density.charge_density import ChargeDensity as ChargeDensity
+    from .density.plane import lattice_plane as lattice_plane
     from .errors import RhosightError as RhosightError
-    from .evaluation import cross_validate as cross_validate
-    from .image import ImageSettings as ImageSettings
-    from .image import density_image as density_image
-    from .plane import lattice_plane as lattice_plane
-    from .pretraining import ImageTextEncoder as ImageTextEncoder
-    from .property_model import PropertyModel as PropertyModel
-    from .recipe import Recipe as Recipe
-    from .saved_model import load_model as load_model
-    from .text import describe as describe
+    from .evaluation.cross_validation import cross_validate as cross_validate
+    from .inputs.image import ImageSettings as ImageSettings
+    from .inputs.image import density_image as density_image
+    from .inputs.text.description import describe as describe
+    from .models.base import load_model as load_model
+    from .models.descriptor_model import DescriptorModel as DescriptorModel
+    from .models.ensemble import Ensemble as Ensemble
+    from .models.gaussian_process.recipe import DescriptorRecipe as DescriptorRecipe
+    from .models.image_text_encoder import ImageTextEncoder as ImageTextEncoder
+    from .models.property_model import PropertyModel as PropertyModel
+    from .networks.recipe import Recipe as Recipe
 
 
 def __getattr__(name: str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
-from . import arguments
+from . import checks as arguments
 from .pool import Pool, Update
 from .store import Store
 

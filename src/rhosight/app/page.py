@@ -10,7 +10,7 @@ import gradio as gr
 from gradio.components.plot import PlotData
 
 from ..errors import RhosightError
-from . import cards
+from . import fragments as cards
 from .endpoints import FREE, add_endpoints
 from .jobs import Jobs
 from .limits import MAX_INDEX, MIB, Limits

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from pymatgen.core import Structure
 
-from ..blocks import structure_of
-from ..dataset import Dataset, load_dataset
-from ..density import ChargeDensity, StoredKind, read_density, recognise
-from ..density.core import check_crystal
+from ..dataset.dataset import Dataset
+from ..dataset.packing import load_dataset
+from ..density.charge_density import ChargeDensity, StoredKind, check_crystal
+from ..density.files import read_density, recognise
+from ..density.free_atoms import difference_from_total
 from ..errors import RhosightError, first_line
-from ..free_atoms import difference_from_total
+from ..inputs.descriptors.blocks import structure_of
 from .limits import MIB, Limits
 
 DATASET = "mp-fcc"

@@ -16,11 +16,11 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from ..dataset import load_dataset
+from ..dataset.packing import load_dataset
 from ..errors import RhosightError
-from .door import API, Door
 from .jobs import Jobs
 from .limits import MIB, Limits
+from .middleware import API, Door
 from .pool import Pool
 from .reading import DATASET
 from .store import Store, safe_name

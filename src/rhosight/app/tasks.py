@@ -16,14 +16,15 @@ from typing import Any
 from pymatgen.core import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
-from ..blocks import structure_of
-from ..density import ChargeDensity
-from ..descriptor_model import DescriptorModel
+from ..dataset.figures import density_slices
+from ..dataset.schema import TARGETS
+from ..density.charge_density import ChargeDensity
 from ..errors import RhosightError
-from ..figures import density_slices
-from ..saved_model import MODELS, codes_of, other_codes
-from ..schema import TARGETS
-from . import drawing, reading, views
+from ..inputs.descriptors.blocks import structure_of
+from ..models.base import MODELS, codes_of, other_codes
+from ..models.descriptor_model import DescriptorModel
+from . import figures as drawing
+from . import reading, views
 from .limits import Limits
 from .reading import Crystal
 

@@ -1,6 +1,6 @@
 """What there is to see of a crystal: densities on a plane, atoms and a density in the cell.
 
-Numbers, not pictures: :mod:`rhosight.app.drawing` makes figures of them.
+Numbers, not pictures: :mod:`rhosight.app.figures` makes figures of them.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import pandas as pd
 import spglib
 from pymatgen.core import Structure
 
-from ..density import STORED_KINDS, ChargeDensity
+from ..dataset.figures import atoms_on_plane
+from ..density.charge_density import STORED_KINDS, ChargeDensity
+from ..density.plane import LatticePlane, lattice_plane, sample
 from ..errors import RhosightError
-from ..figures import atoms_on_plane
-from ..image import Channel, density_slice
-from ..plane import LatticePlane, lattice_plane, sample
+from ..inputs.image import Channel, density_slice
 from .limits import MAX_INDEX
 
 SLICE_PIXELS = 160

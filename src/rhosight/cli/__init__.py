@@ -10,17 +10,6 @@ import typer
 
 from .. import __version__
 from ..errors import RhosightError
-from . import (
-    data,
-    doctoring,
-    experiments,
-    explaining,
-    learning,
-    predicting,
-    serving,
-    slices,
-    sweeping,
-)
 from .common import errors
 
 app = typer.Typer(

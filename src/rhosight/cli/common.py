@@ -19,9 +19,9 @@ from ..errors import RhosightError, first_line
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-    from ..dataset import Dataset
-    from ..density import ChargeDensity
-    from ..saved_model import SavedModel
+    from ..dataset.dataset import Dataset
+    from ..density.charge_density import ChargeDensity
+    from ..models.base import SavedModel
 
 console = Console()
 errors = Console(stderr=True)
@@ -129,7 +129,7 @@ def progress_bar():
 
 def default_targets(dataset: Dataset) -> tuple[str, ...]:
     """What is predicted if no target is asked for: those of the paper, or else all there are."""
-    from ..schema import TARGETS
+    from ..dataset.schema import TARGETS
 
     have = dataset.targets.count()
     there = have.index[have > 0].to_list()
@@ -138,7 +138,7 @@ def default_targets(dataset: Dataset) -> tuple[str, ...]:
 
 def read_model(name: str) -> SavedModel:
     """A model by its name; what can be neither a folder nor a hub id gets the names there are."""
-    from ..saved_model import BUNDLED_MODELS, load_model
+    from ..models.base import BUNDLED_MODELS, load_model
 
     path = Path(name)
     if name not in BUNDLED_MODELS and (path.is_file() or (not path.exists() and "/" not in name)):
@@ -167,7 +167,7 @@ def read_structures(files: list[str]) -> Dataset | dict[str, Structure]:
 def _read_structure(file: str) -> Structure:
     from pymatgen.core import Structure
 
-    from ..density import ChargeDensity
+    from ..density.charge_density import ChargeDensity
     from ..density.files import recognise
 
     try:
@@ -189,8 +189,8 @@ def _read_structure(file: str) -> Structure:
 
 def _read_dataset(name: str) -> Dataset:
     """A dataset; a folder of density files is not taken for one."""
-    from ..dataset import BUNDLED, load_dataset
-    from ..sources.folder import densities_instead
+    from ..dataset.packing import BUNDLED, load_dataset
+    from ..dataset.sources.folder import densities_instead
 
     if name not in BUNDLED and (pattern := densities_instead(Path(name))):
         raise RhosightError(
@@ -209,11 +209,11 @@ def read_materials(
 
     ``structures``: the command, with {file}, that takes structures alone; for messages.
     """
-    from ..dataset.core import Lazy
-    from ..density import ChargeDensity
+    from ..dataset.dataset import Lazy
+    from ..dataset.sources.directory import companion
+    from ..density.charge_density import ChargeDensity
     from ..density.difference import with_difference
     from ..density.files import recognise
-    from ..sources.directory import companion
 
     if _is_dataset(files):
         if kind is not FirstBlock.total or difference:
@@ -241,7 +241,7 @@ def read_materials(
 
 def check_difference(pattern: str | None, files: list[str]) -> None:
     """That a pattern can name the file with the difference beside each of these files."""
-    from ..sources.directory import check_pattern
+    from ..dataset.sources.directory import check_pattern
 
     if pattern:
         check_pattern(pattern, several=len(files) > 1)
@@ -261,7 +261,7 @@ def _command_for_structures(file: str | Path, command: str):
 
 
 def _is_dataset(files: list[str]) -> bool:
-    from ..dataset import BUNDLED
+    from ..dataset.packing import BUNDLED
 
     first = Path(files[0])
     return len(files) == 1 and (

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from . import building
+from . import build as building
 from .common import DatasetArgument, Kind, console, progress_bar
 
 
@@ -31,7 +31,8 @@ def data_info(
     ] = None,
 ) -> None:
     """Materials, targets, masked labels, grids, provenance of a dataset."""
-    from ..dataset import iqr_filter, load_dataset
+    from ..dataset.packing import load_dataset
+    from ..dataset.selection import iqr_filter
 
     loaded = load_dataset(dataset)
     console.print(f"[bold]{loaded.metadata.get('name') or dataset}[/bold]: {len(loaded)} materials")
@@ -81,7 +82,7 @@ def data_pack(
     ] = None,
 ) -> None:
     """Turn a folder of structures, densities and labels into one Parquet dataset."""
-    from ..dataset import pack
+    from ..dataset.packing import pack
 
     with progress_bar() as progress:
         report = pack(folder, out, describe_texts=texts, about=about, progress=progress)
@@ -107,7 +108,8 @@ def data_clean(
     iqr_factor: Annotated[float, typer.Option(min=0.1, help="In interquartile ranges.")] = 1.5,
 ) -> None:
     """Remove what should not be trained on. What was removed, and why, goes to OUT.report.csv."""
-    from ..dataset import clean, load_dataset
+    from ..dataset.cleaning import clean
+    from ..dataset.packing import load_dataset
 
     kept, report = clean(
         load_dataset(dataset),
@@ -137,7 +139,7 @@ def data_validate(
     path: Annotated[Path, typer.Argument(help="Parquet file, or folder of them.")],
 ) -> None:
     """All that is wrong with a dataset made elsewhere; exit code 1 if there are errors."""
-    from ..dataset import validate_file
+    from ..dataset.validation import validate_file
 
     problems = validate_file(path)
     for row in problems.itertuples():
@@ -165,8 +167,8 @@ def data_show(
     ] = FigureFormat.png,
 ) -> None:
     """Figures of a dataset: targets, elements, grids, missing labels, slices (Figures 3 and 4)."""
-    from .. import figures
-    from ..dataset import load_dataset
+    from ..dataset import figures
+    from ..dataset.packing import load_dataset
 
     loaded = load_dataset(dataset)
     material = material or loaded.ids[0]

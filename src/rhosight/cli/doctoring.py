@@ -23,7 +23,7 @@ def doctor(
     Looks at libraries, weights, GPU, optional parts and programs. What is optional and absent is no
     error.
     """
-    from ..doctor import findings
+    from .doctor import findings
 
     found = findings()
     broken = [finding for finding in found if finding.status == "error"]

@@ -7,17 +7,11 @@
 >>> train, test = split(dataset, test_fraction=0.15, seed=0)
 """
 
-from .building import BuildReport, build
+from .build.building import BuildReport, build
 from .cleaning import CleaningReport, CoreArtefacts, clean, core_artefacts, mask_labels
-from .core import Dataset, Material
+from .dataset import Dataset, Material
 from .packing import BUNDLED, PackReport, load_dataset, pack
-from .selection import (
-    BRAVAIS,
-    bravais_filter,
-    bravais_lattice,
-    duplicate_filter,
-    iqr_filter,
-)
+from .selection import BRAVAIS, bravais_filter, bravais_lattice, duplicate_filter, iqr_filter
 from .splits import check_labels, folds, group_labels, split
 from .validation import validate_file
 

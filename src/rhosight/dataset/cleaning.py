@@ -17,13 +17,13 @@ import pyarrow as pa
 import scipy.ndimage
 from scipy.spatial import KDTree
 
-from .. import schema
-from ..density import ChargeDensity, Kind
+from ..density.charge_density import ChargeDensity, Kind
 from ..errors import RhosightError
+from . import schema
 from .selection import bravais_filter, duplicate_filter, iqr_filter
 
 if TYPE_CHECKING:
-    from .core import Dataset
+    from .dataset import Dataset
 
 MODULUS = "bulk_modulus_vrh"
 MAX_MODULUS = 600.0
@@ -384,7 +384,7 @@ def clean(
 
 def _mask(dataset: Dataset, max_modulus: float, tolerance: float) -> tuple[Dataset, pd.DataFrame]:
     """The dataset with its nonsense labels masked, and what is masked, now or before."""
-    from .core import Dataset
+    from .dataset import Dataset
 
     labels, masked = mask_labels(dataset.table, max_modulus, tolerance)
     have = [frame for frame in (dataset.masked, masked) if len(frame)]

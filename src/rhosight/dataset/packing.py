@@ -14,11 +14,11 @@ from typing import Any
 
 import pandas as pd
 
-from ..density import ChargeDensity
+from ..density.charge_density import ChargeDensity
 from ..errors import RhosightError
-from ..schema import EXTENTS
-from ..sources.folder import LABELS, read_folder
-from .core import Dataset
+from .dataset import Dataset
+from .schema import EXTENTS
+from .sources.folder import LABELS, read_folder
 
 BUNDLED: tuple[str, ...] = ("mp-fcc",)
 """Datasets that the package brings along."""
@@ -33,7 +33,7 @@ def load_dataset(name_or_path: str | os.PathLike) -> Dataset:
     ----------
     name_or_path
         ``"mp-fcc"`` (always the bundled one; write ``./mp-fcc`` for a folder of that name), a
-        Parquet file with the columns of :mod:`rhosight.schema`, a folder of such files, or one
+        Parquet file with the columns of :mod:`rhosight.dataset.schema`, a folder of such files, or one
         with ``materials.csv``, ``structures/*.cif`` and ``densities.h5``. Bad materials of the
         last are left out with a warning that names them; it has no texts until it is packed.
 
@@ -150,7 +150,7 @@ def _read_notes(path: Path) -> dict[str, tuple[dict[str, str], dict[str, str]]]:
 
 def _describe(density: ChargeDensity) -> tuple[dict[str, str], dict[str, str]]:
     """Extent → text, and extent → why there is none."""
-    from ..text import describe
+    from ..inputs.text.description import describe
 
     texts, failed = {}, {}
     for extent in EXTENTS:

@@ -16,11 +16,11 @@ import pandas as pd
 import spglib
 from pymatgen.core import Structure
 
-from ..density import Kind
+from ..density.charge_density import Kind
 from ..errors import RhosightError
 
 if TYPE_CHECKING:
-    from .core import Dataset
+    from .dataset import Dataset
 
 BRAVAIS: tuple[str, ...] = (
     "cF", "cI", "cP", "hP", "hR", "tP", "tI", "oP", "oS", "oI", "oF", "mP", "mS", "aP",

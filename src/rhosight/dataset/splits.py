@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from ..errors import RhosightError
 
 if TYPE_CHECKING:
-    from .core import Dataset
+    from .dataset import Dataset
 
 Groups = Literal["formula", "chemsys", "prototype"]
 

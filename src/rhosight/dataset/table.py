@@ -1,4 +1,4 @@
-"""From densities and labels to the table of :mod:`rhosight.schema`."""
+"""From densities and labels to the table of :mod:`rhosight.dataset.schema`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pyarrow as pa
 from pymatgen.core import Composition, Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
-from .. import schema
-from ..density import STORED_KINDS, ChargeDensity
+from ..density.charge_density import STORED_KINDS, ChargeDensity
 from ..errors import RhosightError
+from . import schema
 from .cleaning import mask_labels
 
 SYMPREC = 0.1

@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pymatgen.core import Composition, Structure
 
-from .. import schema
-from ..density import check_grid_fits_cell
+from ..density.charge_density import STORED_KINDS, check_grid_fits_cell
 from ..errors import RhosightError
-from ..schema import EXTENTS, KNOWN, STORED_KINDS, TARGETS, Problem
+from . import schema
 from .cleaning import mask_labels
-from .core import ROWS_IN_GROUP, Dataset, files_of
+from .dataset import ROWS_IN_GROUP, Dataset, files_of
+from .schema import EXTENTS, KNOWN, TARGETS, Problem
 from .selection import duplicate_filter
 
 PLAUSIBLE_LABELS: dict[str, tuple[float, float]] = {
@@ -48,7 +48,7 @@ _PACK = "make the dataset again, or correct this row"
 def validate_file(path: str | os.PathLike) -> pd.DataFrame:
     """All that is wrong with a dataset: a Parquet file, or a folder of them.
 
-    Checked are columns, types, units, ids, grids, targets (:func:`rhosight.schema.inspect`), and
+    Checked are columns, types, units, ids, grids, targets (:func:`rhosight.dataset.schema.inspect`), and
     what the file holds: whether structures can be read and agree with formula, number of atoms and
     grid; NaN in grids; integrals against provenance and number of electrons; labels that cannot be
     right; missing texts; one crystal under two ids. Densities are read a few at a time.
@@ -145,7 +145,7 @@ def _row_problems(table: pa.Table, ids: list[str]) -> Iterator[Problem]:
         for extent in EXTENTS:
             if f"text_{extent}" in values and not values[f"text_{extent}"]:
                 what = f"no text `{extent}` for {material_id}"
-                cure = "describe it (rhosight.text.describe), if texts are to be used"
+                cure = "describe it (rhosight.inputs.text.description.describe), if texts are to be used"
                 yield Problem(what, cure, f"text_{extent}", material_id, "warning")
         cells = {kind: columns[kind][row] for kind in have}
         grids = {

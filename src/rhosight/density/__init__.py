@@ -1,6 +1,6 @@
 """Charge densities on grids: one object, and the files that it is read from."""
 
-from .core import (
+from .charge_density import (
     KINDS,
     MAX_SPACING_RATIO,
     STORED_KINDS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import RhosightError
-from .core import ChargeDensity, check_same_crystal, notes_of
+from .charge_density import ChargeDensity, check_same_crystal, notes_of
 from .electrons import electron_count_check
 from .vasp import ALL_ELECTRON
 

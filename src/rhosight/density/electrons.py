@@ -13,7 +13,7 @@ from typing import Literal, get_args
 from pymatgen.core import Element, Species, Structure
 
 from ..errors import RhosightError
-from .core import ChargeDensity
+from .charge_density import ChargeDensity
 
 Unit = Literal["e", "e/angstrom3", "e/bohr3"]
 """``e``: electrons per cell, that is values times the cell volume, as in a CHGCAR."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import RhosightError
-from .core import STORED_KINDS, ChargeDensity, StoredKind
+from .charge_density import STORED_KINDS, ChargeDensity, StoredKind
 from .cube import read_cube
 from .electrons import UNITS, Unit, electron_count_check
 from .hdf5 import read_hdf5

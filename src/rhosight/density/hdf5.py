@@ -11,7 +11,7 @@ import numpy as np
 from pymatgen.core import Structure
 
 from ..errors import RhosightError, first_line
-from .core import ChargeDensity, check_crystal
+from .charge_density import ChargeDensity, check_crystal
 from .electrons import Unit, per_cubic_angstrom
 from .stream import MAX_BYTES
 

@@ -20,7 +20,7 @@ import numpy as np
 from pymatgen.core import Structure
 
 from ..errors import RhosightError, first_line
-from .core import ChargeDensity, check_crystal
+from .charge_density import ChargeDensity, check_crystal
 from .electrons import Unit, per_cubic_angstrom
 from .stream import MAX_BYTES, TextStream, is_number, number_format, quoted
 

@@ -18,7 +18,7 @@ import numpy as np
 from pymatgen.core import Element
 
 from ..errors import RhosightError
-from .core import ChargeDensity, StoredKind, make_structure
+from .charge_density import ChargeDensity, StoredKind, make_structure
 from .electrons import Unit, per_cubic_angstrom
 from .stream import MAX_BYTES, TextStream, is_number, quoted
 

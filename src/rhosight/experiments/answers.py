@@ -2,7 +2,7 @@
 
 Does text help the image, does the image help the text, does either help a model of the
 composition? And what do fine-tuning and more text bring? Each is a set of pairs of models on the
-same folds; each pair is tested (:func:`rhosight.statistics.compare`), p values are corrected over
+same folds; each pair is tested (:func:`rhosight.evaluation.statistics.compare`), p values are corrected over
 all pairs and targets of a question, and what the test does not show is called uncertain.
 """
 
@@ -16,8 +16,8 @@ import pandas as pd
 from scipy.stats import t as student
 
 from ..errors import RhosightError
-from ..page import NBSP, percent, significant
-from ..statistics import PREDICTION_COLUMNS, compare, holm
+from ..evaluation.html import NBSP, percent, significant
+from ..evaluation.statistics import PREDICTION_COLUMNS, compare, holm
 from .scores import EXTENTS, checked, row_name
 
 ALPHA = 0.05
@@ -86,7 +86,7 @@ class Answer:
         The answer in a sentence or two, numbers included.
     comparisons
         One row a pair: ``case``, its short name, and the columns of
-        :func:`rhosight.statistics.compare`, where ``model`` is the one with what may help;
+        :func:`rhosight.evaluation.statistics.compare`, where ``model`` is the one with what may help;
         ``worse``; ``p_holm`` is corrected over all pairs and targets of the question, and so are
         the intervals (Bonferroni).
     """

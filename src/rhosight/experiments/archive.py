@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import RhosightError
-from ..runs import replacing
+from ..storage import replacing
 from .jobs import RESULT, JobFolder, job_folders
 
 _ABOUT = b"rhosight.jobs"

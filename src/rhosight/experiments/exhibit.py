@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ..errors import RhosightError
-from ..page import NBSP, number, significant, words
-from ..runs import replacing
+from ..evaluation.html import NBSP, number, significant, words
+from ..storage import replacing
 from .paper import as_printed
 from .scores import row_name
 

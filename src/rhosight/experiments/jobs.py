@@ -30,16 +30,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from ..chgnet import chgnet_version
-from ..descriptor_recipe import DESCRIPTOR_RECIPES, DescriptorRecipe
 from ..errors import RhosightError
-from ..runs import locked, replacing
-from ..saved_model import versions
+from ..models.base import versions
+from ..models.baselines.chgnet import chgnet_version
+from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecipe
+from ..storage import locked, replacing
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..recipe import Recipe
+    from ..networks.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ class JobFolder:
 
         A recipe may have grown fields since; their defaults are what was done before.
         """
-        from ..recipe import Recipe
+        from ..networks.recipe import Recipe
 
         found: dict[str, str] = {}
 

@@ -14,9 +14,9 @@ from importlib import resources
 import numpy as np
 import pandas as pd
 
+from ..dataset.schema import TARGETS
 from ..errors import RhosightError
-from ..page import number
-from ..schema import TARGETS
+from ..evaluation.html import number
 
 EXHIBITS: tuple[str, ...] = ("table1", "table2", "table3", "figure2", "figure9")
 """Those that print scores."""

@@ -9,13 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from ..baselines import BASELINES, PRETRAINED
-from ..chgnet import chgnet_version
-from ..dataset import Dataset
-from ..descriptor_recipe import DESCRIPTOR_RECIPES
+from ..dataset.dataset import Dataset
 from ..errors import RhosightError
-from ..recipe import Recipe
-from ..text import EXTENTS
+from ..inputs.text.description import EXTENTS
+from ..models.baselines.baselines import BASELINES, PRETRAINED
+from ..models.baselines.chgnet import chgnet_version
+from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES
+from ..networks.recipe import Recipe
 from .jobs import Job, JobFolder, Split
 from .presets import CHOSEN, TRIALS, Preset
 

@@ -18,10 +18,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from ..dataset.figures import NAMES as _TARGETS
 from ..errors import RhosightError
-from ..figures import NAMES as _TARGETS
-from ..page import FIRST, NBSP, SECOND, SOFT, number, page_style, significant
-from ..recipe import PARTS
+from ..evaluation.html import FIRST, NBSP, SECOND, SOFT, number, page_style, significant
+from ..networks.recipe import PARTS
 from . import paper
 from .scores import row_name
 

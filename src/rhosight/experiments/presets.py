@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from ..dataset.schema import TARGETS
 from ..errors import RhosightError
-from ..image import ImageSettings
-from ..packaged import DEFAULT_IMAGE, DEFAULT_TEXT
-from ..recipe import Pretraining, Recipe
-from ..schema import TARGETS
+from ..inputs.image import ImageSettings
+from ..networks.recipe import Pretraining, Recipe
+from ..networks.weights import DEFAULT_IMAGE, DEFAULT_TEXT
 
 SYMBOLS = {
     "formation_energy_per_atom": "E_F",

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ..chgnet import CHGNET_NOTE
 from ..errors import RhosightError
-from ..runs import replacing
+from ..models.baselines.chgnet import CHGNET_NOTE
+from ..storage import replacing
 from .answers import SMALL, answer
 from .archive import pack_jobs, unpack_jobs
 from .jobs import JobFolder

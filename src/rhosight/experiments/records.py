@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from ..errors import RhosightError
-from ..runs import locked
-from ..statistics import FOLD_KEYS, fold_scores
+from ..evaluation.statistics import FOLD_KEYS, fold_scores
+from ..storage import locked
 from .jobs import RESULT, job_folders
 
 COLUMNS = ["name", "state", "kind", "models", "targets", "repeat", "fold", "seconds", "finished"]

@@ -18,16 +18,16 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from ..baselines import BASELINES
-from ..page import NBSP, channel_words, inline_svg, number, significant, write_page
-from ..recipe import PARTS
+from ..evaluation.html import NBSP, channel_words, inline_svg, number, significant, write_page
+from ..models.baselines.baselines import BASELINES
+from ..networks.recipe import PARTS
 from . import paper
 from .answers import ALPHA, QUESTIONS, SMALL, Answer, answer
 from .exhibit import Exhibit
 from .scores import row_name
 
 if TYPE_CHECKING:
-    from ..dataset import Dataset
+    from ..dataset.dataset import Dataset
 
 _ROWS_SHOWN = 40  # of a table that is not one of scores; its CSV has them all
 _ROW = ("trial", "extent", "model", "stage")

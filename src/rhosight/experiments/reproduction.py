@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from ..chgnet import CHGNET_NOTE
 from ..errors import RhosightError
-from ..runs import replacing
+from ..models.baselines.chgnet import CHGNET_NOTE
+from ..storage import replacing
 from .exhibit import Exhibit
 from .jobs import Job, JobFolder, Progress, in_order
 from .plan import Frames, Plan
@@ -182,7 +182,7 @@ def run_on_cluster(
     """
     from distributed import Client
 
-    from ..dataset.workers import CONNECT_SECONDS
+    from ..dataset.build.workers import CONNECT_SECONDS
 
     waiting = [job for job in jobs if not folder.finished(job)]
     if not waiting:

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ..baselines import ALL_BASELINES
-from ..descriptor_recipe import DESCRIPTOR_RECIPES
+from ..dataset.schema import TARGETS
 from ..errors import RhosightError
-from ..recipe import MODALITIES, PARTS, STAGES
-from ..schema import TARGETS
-from ..statistics import between_repeats, fold_scores, score_table
+from ..evaluation.statistics import between_repeats, fold_scores, score_table
+from ..models.baselines.baselines import ALL_BASELINES
+from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES
+from ..networks.recipe import MODALITIES, PARTS, STAGES
 from . import paper
 
 COLUMNS: tuple[str, ...] = (
@@ -52,7 +52,7 @@ def summary(
     by
         Further columns that keep cells apart, such as ``trial``.
     resamples
-        Of the bootstrap, see :func:`rhosight.statistics.score_table`.
+        Of the bootstrap, see :func:`rhosight.evaluation.statistics.score_table`.
 
     Returns
     -------
@@ -121,7 +121,7 @@ def average(predictions: pd.DataFrame, resamples: int = 1000) -> pd.DataFrame:
 
 def _interval(true: np.ndarray, squared: np.ndarray, resamples: int) -> np.ndarray:
     """95 % interval of the mean R² of several targets; both of shape (materials, targets), NaN
-    where a label is missing. Materials are drawn as :func:`rhosight.statistics.score_table` does.
+    where a label is missing. Materials are drawn as :func:`rhosight.evaluation.statistics.score_table` does.
     """
     count = len(true)
     drawn = np.random.default_rng(0).integers(count, size=(resamples, count))

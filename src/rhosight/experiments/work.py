@@ -15,21 +15,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..baselines import baseline_features
-from ..dataset import Dataset, folds, split
-from ..descriptor_model import descriptor_table
-from ..descriptor_recipe import DESCRIPTOR_RECIPES, DescriptorRecipe
-from ..evaluation import fitted_baseline, fitted_descriptors
-from ..inputs import Inputs
-from ..property_model import (
+from ..dataset.dataset import Dataset
+from ..dataset.splits import folds, split
+from ..evaluation.cross_validation import fitted_baseline, fitted_descriptors
+from ..inputs.tensors import Inputs
+from ..models.baselines.baselines import baseline_features
+from ..models.descriptor_model import descriptor_table
+from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecipe
+from ..models.property_model import (
     inner_split,
     inputs_key,
     known_prototypes,
     make_inputs,
     scaler_of,
 )
-from ..recipe import Recipe
-from ..training import StageResult, train
+from ..networks.recipe import Recipe
+from ..training.stages import StageResult, train
 from .jobs import Job, Progress, Split
 
 Predict = Callable[[np.ndarray], np.ndarray]

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 from scipy.integrate import trapezoid
 
-from ..dataset import Dataset
-from ..saved_model import SavedModel
+from ..dataset.dataset import Dataset
+from ..models.base import SavedModel
 
 SHARES = np.array([0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
 """Of the pieces, that are taken away; more points where curves are steep."""
@@ -49,7 +49,7 @@ def deletion_curves(
     seed
         Of these.
     background
-        See :meth:`rhosight.saved_model.SavedModel.explain`.
+        See :meth:`rhosight.models.base.SavedModel.explain`.
     progress
         Called with ("deletion", done, all).
 

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from pymatgen.core import Structure
 
+from ..density.plane import LatticePlane
 from ..errors import RhosightError
-from ..image import Channel
-from ..plane import LatticePlane
+from ..inputs.image import Channel
 from .chemistry import CLASSES, chemical_class
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Explanation:
 
     def figure(self) -> Figure:
         """What each modality adds to each target, and the words or descriptors that count most."""
-        from .drawing import draw_explanation
+        from .figures import draw_explanation
 
         return draw_explanation(self)
 
@@ -138,7 +138,7 @@ class Explanation:
         RhosightError
             If the model reads no image, or does not predict this target.
         """
-        from .drawing import draw_maps
+        from .figures import draw_maps
 
         if target not in self.targets:
             raise RhosightError(f"{target!r} is not predicted; known are {', '.join(self.targets)}")
@@ -280,7 +280,7 @@ class Explanations(Sequence[Explanation]):
 
     def figure(self) -> Figure:
         """The parts of :meth:`summary`, by target and chemistry."""
-        from .drawing import draw_summary
+        from .figures import draw_summary
 
         return draw_summary(self.summary())
 

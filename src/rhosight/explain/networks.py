@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..backbones import ClipBackbone
-from ..inputs import Inputs
-from ..models import modality_features, reader
-from ..recipe import Recipe
-from ..rewording import reword
-from ..training import view_count
+from ..inputs.tensors import Inputs
+from ..inputs.text.rewording import reword
+from ..networks.backbones import ClipBackbone
+from ..networks.modules import modality_features, reader
+from ..networks.recipe import Recipe
+from ..training.stages import view_count
 from .gradients import AT_ONCE, integrated_gradients
 from .shapley import shapley_values
 from .words import word_counts, word_shares
@@ -49,7 +49,7 @@ TENSORS = {
     "text": ("input_ids", "attention_mask"),
     "descriptors": ("descriptors",),
 }
-"""Modality → what :meth:`rhosight.inputs.Inputs.batch` calls its inputs."""
+"""Modality → what :meth:`rhosight.inputs.tensors.Inputs.batch` calls its inputs."""
 
 
 class NetworkExplainer:

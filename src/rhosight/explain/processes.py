@@ -19,8 +19,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..blocks import needs_density
-from ..committee import Committee
+from ..inputs.descriptors.blocks import needs_density
+from ..models.gaussian_process.committee import Committee
 from .gradients import integrated_gradients
 from .shapley import chosen, shapley_values
 

@@ -15,11 +15,11 @@ _PART = re.compile(r"([A-Z][a-z]?)([\d.]*)")
 
 
 def words_of(text: str) -> list[tuple[str, int, int]]:
-    """The words of a text by :func:`rhosight.text.describe`: (word, begin, end) in order.
+    """The words of a text by :func:`rhosight.inputs.text.description.describe`: (word, begin, end) in order.
 
     A formula and a bond ("Hf-C") are as many words as they have elements, each with its number; a
     length with its unit, and a count of bonds ("4 per In"), are one. Other wordings of a text
-    (:mod:`rhosight.rewording`) have the same words.
+    (:mod:`rhosight.inputs.text.rewording`) have the same words.
     """
     found = []
     for chunk in _CHUNK.finditer(text):

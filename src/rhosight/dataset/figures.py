@@ -1,0 +1,363 @@
+"""Figures of a dataset: what its targets, elements, grids and labels are, and how a density looks.
+
+Each function returns a matplotlib Figure that belongs to no window: ``figure.savefig("a.png")``.
+Colours are distinguishable with any colour vision, and nothing is told by colour alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from pymatgen.core import Composition, DummySpecies, Element, Structure
+
+from ..density.charge_density import ChargeDensity, Kind
+from ..density.plane import LAYER_TOLERANCE, LatticePlane, lattice_plane
+from ..errors import RhosightError
+from ..inputs.image import Channel, density_slice, window_side
+
+if TYPE_CHECKING:
+    from .dataset import Dataset
+
+# of the palette of Okabe and Ito, https://jfly.uni-koeln.de/color/
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
+GREY = "#BDBDBD"
+
+NAMES = {
+    "formation_energy_per_atom": "formation energy",
+    "efermi": "Fermi energy",
+    "bulk_modulus_vrh": "bulk modulus K$_{VRH}$",
+}
+
+_MAPS = {"total": "viridis", "promolecule": "viridis", "difference": "RdBu_r", "spin": "PuOr_r"}
+_MOST_GRIDS = 16
+_VIOLINS_IN_ROW = 5
+_F_BLOCK_ROW = 8  # lanthanides and actinides stand in rows of their own below the table
+
+
+def targets_violin(dataset: Dataset) -> Figure:
+    """Distributions of all targets and of the number of elements (paper Figure 3).
+
+    A violin is as wide as there are materials with that value; the white mark is the median, the
+    black bar the interquartile range, the number above it how many materials have the label.
+    """
+    _require(dataset)
+    columns = {
+        f"{NAMES.get(name, name)}{f' ({unit})' if unit else ''}": dataset.targets[name].dropna()
+        for name, unit in dataset.units.items()
+    }
+    elements = [len(Composition(formula).element_composition) for formula in _formulas(dataset)]
+    columns["number of elements"] = pd.Series(elements, dtype=float)
+    colours = (BLUE, ORANGE, GREEN, PURPLE)
+    wide = min(len(columns), _VIOLINS_IN_ROW)
+    high = -(-len(columns) // wide)
+    figure = Figure(figsize=(2.3 * wide, 4.2 * high), layout="constrained")
+    axes = figure.subplots(high, wide, squeeze=False).ravel()
+    for axis in axes[len(columns) :]:
+        axis.remove()
+    for i, (axis, (name, values)) in enumerate(zip(axes, columns.items(), strict=False)):
+        _violin(axis, values.to_numpy(float), colours[i % len(colours)])
+        axis.set_title(f"n = {len(values)}", fontsize=10)
+        axis.set_ylabel(name, fontsize=11)
+        axis.set_xticks([])
+    axes[len(columns) - 1].yaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def _violin(axis: Axes, values: np.ndarray, colour: str) -> None:
+    axis.set_xlim(-0.6, 0.6)
+    if not len(values):
+        axis.set_yticks([])
+        axis.text(0, 0.5, "no value", ha="center", transform=axis.get_xaxis_transform())
+        return
+    if len(np.unique(values)) > 1:  # of a single value there is no distribution to draw
+        body = axis.violinplot(values, [0], widths=0.95, showextrema=False, points=300)["bodies"][0]
+        body.set(facecolor=colour, edgecolor="black", linewidth=0.8, alpha=0.75)
+    low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
+    axis.vlines(0, low, high, color="black", linewidth=6)
+    axis.plot(0, median, "o", color="white", markeredgecolor="black", markersize=6, zorder=3)
+    axis.grid(axis="y", color="#E5E5E5", linewidth=0.7)
+    axis.set_axisbelow(True)
+
+
+def element_heatmap(dataset: Dataset) -> Figure:
+    """The periodic table, with the number of materials that contain each element."""
+    _require(dataset)
+    counts = Counter(
+        element.symbol
+        for formula in _formulas(dataset)
+        for element in Composition(formula).element_composition
+        if not isinstance(element, DummySpecies)
+    )
+    figure = Figure(figsize=(11.5, 6.2), layout="constrained")
+    axis = figure.subplots()
+    colours = _colour_map("viridis")
+    scale = LogNorm(1, max(10, *counts.values()))
+    for element in (Element.from_Z(z) for z in range(1, 119)):
+        x, y = _place(element)
+        number = counts.get(element.symbol, 0)
+        face = colours(scale(number)) if number else "white"
+        ink = _ink(face) if number else "#6E6E6E"
+        axis.fill([x, x + 1, x + 1, x], [y, y, y + 1, y + 1], fc=face, ec="#9A9A9A", lw=0.6)
+        axis.text(x + 0.5, y + 0.42, element.symbol, color=ink, ha="center", va="center", size=13)
+        if number:
+            axis.text(x + 0.5, y + 0.78, number, color=ink, ha="center", va="center", size=9)
+    for row, numbers in ((6, "57–71"), (7, "89–103")):
+        axis.text(3.5, row + 0.5, numbers, color="#6E6E6E", ha="center", va="center", size=9)
+    axis.set(xlim=(0.9, 19.1), ylim=(_F_BLOCK_ROW + 2.6, 0.9), aspect="equal")
+    axis.axis("off")
+    bar = _colour_bar(figure, axis, scale, "viridis", "materials with the element", shrink=0.75)
+    bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    bar.minorticks_off()
+    axis.set_title(f"{len(counts)} elements in {len(dataset)} materials", fontsize=12)
+    return figure
+
+
+def _place(element: Element) -> tuple[float, float]:
+    """Left and top of an element's square, in columns and rows."""
+    z = element.Z
+    if 57 <= z <= 71:
+        return z - 57 + 3, _F_BLOCK_ROW + 0.5
+    if 89 <= z <= 103:
+        return z - 89 + 3, _F_BLOCK_ROW + 1.5
+    return element.group, element.row
+
+
+def grid_sizes(dataset: Dataset) -> Figure:
+    """How many materials have which grid, and how finely their grids sample the cells."""
+    _require(dataset)
+    shapes, spacings = [], []
+    for density in dataset.densities:
+        shapes.append(density.shape)
+        spacings.append(max(np.array(density.structure.lattice.abc) / density.shape))
+    counts = Counter(shapes)
+    common = sorted(shape for shape, _ in counts.most_common(_MOST_GRIDS))
+    names = ["×".join(map(str, shape)) for shape in common]
+    numbers = [counts[shape] for shape in common]
+    if len(counts) > len(common):
+        names.append(f"{len(counts) - len(common)} others")
+        numbers.append(len(shapes) - sum(numbers))
+    figure = Figure(figsize=(10.5, max(3.2, 0.27 * len(names) + 1.2)), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    bars = left.barh(range(len(names)), numbers, color=BLUE)
+    left.bar_label(bars, padding=3, fontsize=9)
+    left.set_yticks(range(len(names)), names, fontsize=9)
+    left.invert_yaxis()
+    left.set_ylabel("grid points", labelpad=8)
+    left.set(xlabel="materials", xlim=(0, 1.12 * max(numbers)))
+    right.hist(spacings, bins=min(30, max(5, len(spacings) // 8)), color=ORANGE, ec="black", lw=0.6)
+    right.set(xlabel="largest spacing of grid points along an axis (Å)", ylabel="materials")
+    for axis in (left.xaxis, right.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def total_and_difference(
+    dataset: Dataset,
+    material_id: str,
+    window: float = 8.0,
+    hkl: tuple[int, int, int] | None = None,
+    offset: float = 0.0,
+    kinds: Sequence[Kind] = ("total", "difference"),
+    size: int = 300,
+    symprec: float = 0.01,
+) -> Figure:
+    """Slices of the kinds of density of one material, side by side (paper Figure 4).
+
+    Parameters
+    ----------
+    dataset, material_id
+        Which material; it needs the ``kinds``.
+    window
+        Side of the square, Å.
+    hkl, offset
+        The plane, by default the densest, and its shift along the normal in interplanar spacings.
+    kinds
+        What to draw, from left to right.
+    size
+        Pixels along a side.
+    symprec
+        Tolerance of the symmetry search, Å.
+
+    Atoms within 0.05 Å of the plane are marked with their element. Colours span the middle 98 % of
+    the values of the slice, symmetric about zero for kinds that change sign; a pointed end of a
+    colour bar says that values go on.
+    """
+    material = dataset[material_id]
+    return density_slices(material.density, window, hkl, offset, kinds, size, symprec)
+
+
+def density_slices(
+    density: ChargeDensity,
+    window: float = 8.0,
+    hkl: tuple[int, int, int] | None = None,
+    offset: float = 0.0,
+    kinds: Sequence[Kind] = ("total", "difference"),
+    size: int = 300,
+    symprec: float = 0.01,
+) -> Figure:
+    """Slices of the kinds of one density, as :func:`total_and_difference` draws them."""
+    if not (window > 0 and size >= 8 and len(kinds)):
+        raise RhosightError("give a positive window (Å), at least 8 pixels and a kind of density")
+    plane = lattice_plane(density.structure, hkl, symprec)
+    figure = Figure(figsize=(5.3 * len(kinds), 4.9), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, len(kinds)))
+    for axis, kind in zip(axes, kinds, strict=True):
+        channel = Channel(kind=kind, window=window, hkl=hkl, offset=offset)
+        values = density_slice(density, channel, size, plane=plane)
+        half = window_side(channel, plane) / 2
+        scale = Normalize(*colour_limits(values, kind))
+        name = colour_map_of(kind)
+        axis.imshow(values, cmap=name, norm=scale, extent=(-half, half, -half, half))
+        above, below = values.max() > scale.vmax, values.min() < scale.vmin
+        ends = {(1, 1): "both", (1, 0): "max", (0, 1): "min"}.get((above, below), "neither")
+        _colour_bar(figure, axis, scale, name, "e/Å³", extend=ends, shrink=0.85)
+        mark_atoms(axis, density.structure, plane, half, offset)
+        axis.set(title=kind, xlabel="x (Å)", ylabel="y (Å)")
+    indices = " ".join(map(str, plane.hkl))
+    shift = f", {offset:g} d above it" if offset else ""
+    formula = density.structure.composition.reduced_formula
+    named = f" ({density.name})" if density.name else ""
+    figure.suptitle(f"{formula}{named}, plane ({indices}){shift}", fontsize=12)
+    return figure
+
+
+def colour_map_of(kind: Kind) -> str:
+    """Name of matplotlib's colour map for this kind of density."""
+    return _MAPS[kind]
+
+
+def colour_limits(values: np.ndarray, kind: Kind) -> tuple[float, float]:
+    """What the colours of a slice span, e/Å³: the middle 98 % of its values, symmetric about zero
+    for kinds that change sign."""
+    low, high = np.quantile(values, [0.01, 0.99])
+    if kind in ("difference", "spin"):
+        high = max(abs(low), abs(high))
+        low = -high
+    return float(low), float(high if high > low else low + 1e-6)
+
+
+def atoms_on_plane(
+    structure: Structure, plane: LatticePlane, half: float, offset: float
+) -> list[tuple[float, float, str]]:
+    """Atoms within 0.05 Å of a plane and within a square of it.
+
+    Parameters
+    ----------
+    half
+        Half the side of the square, Å.
+    offset
+        Of the plane along its normal, interplanar spacings.
+
+    Returns
+    -------
+    x and y in the window, Å, and element of each.
+    """
+    centre = structure.lattice.get_cartesian_coords(plane.points(0.0, 0.0, offset))
+    found = []
+    for site in structure.get_sites_in_sphere(centre, 1.5 * half + LAYER_TOLERANCE):
+        u, v, height = plane.coordinates(site.frac_coords)
+        inside = max(abs(u), abs(v)) <= half
+        if inside and abs(height - offset * plane.spacing) < LAYER_TOLERANCE:
+            found.append((float(u), float(v), site.species_string))
+    return found
+
+
+def mark_atoms(
+    axis: Axes, structure: Structure, plane: LatticePlane, half: float, offset: float
+) -> None:
+    """Rings, and the element beside each, where atoms lie on the plane."""
+    for u, v, element in atoms_on_plane(structure, plane, half, offset):
+        ring = {"markerfacecolor": "none", "markersize": 9}
+        axis.plot(u, v, "o", markeredgecolor="white", markeredgewidth=3, **ring)
+        axis.plot(u, v, "o", markeredgecolor="black", markeredgewidth=1.2, **ring)
+        text = axis.annotate(
+            element,
+            (u, v),
+            (7, 7) if u < 0.85 * half else (-7, 7),  # inside the frame
+            textcoords="offset points",
+            ha="left" if u < 0.85 * half else "right",
+            fontsize=9,
+            clip_on=True,
+        )
+        text.set_bbox({"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8})
+    axis.set(xlim=(-half, half), ylim=(-half, half))
+
+
+def missing_labels(dataset: Dataset) -> Figure:
+    """How many materials have each target, text and kind of density, and how many do not."""
+    _require(dataset)
+    masked = dataset.masked["target"].value_counts()
+    rows = [
+        (NAMES.get(name, name), int(have), int(masked.get(name, 0)))
+        for name, have in dataset.targets.notna().sum().items()
+    ]
+    rows += [
+        (f"text: {extent}", int(have), 0) for extent, have in dataset.texts.notna().sum().items()
+    ]
+    kinds = Counter(kind for density in dataset.densities for kind in density.grids)
+    rows += [(f"density: {kind}", have, 0) for kind, have in kinds.items()]
+    names, have, hidden = zip(*rows, strict=True)
+    have, hidden = np.array(have), np.array(hidden)
+    missing = len(dataset) - have - hidden
+    figure = Figure(figsize=(9, 0.42 * len(rows) + 1.5), layout="constrained")
+    axis = figure.subplots()
+    start = np.zeros(len(rows), dtype=int)
+    parts = (
+        ("present", have, BLUE, "", "white"),
+        ("masked (cannot be right)", hidden, ORANGE, "////", "black"),
+        ("missing", missing, "white", "", "black"),
+    )
+    for label, numbers, colour, hatch, _ in parts:
+        axis.barh(
+            names, numbers, left=start, fc=colour, ec="black", lw=0.6, hatch=hatch, label=label
+        )
+        start = start + numbers
+    for i in range(len(rows)):
+        spare = [f"{n} {word}" for n, word in ((hidden[i], "masked"), (missing[i], "missing")) if n]
+        axis.text(
+            0.01 * len(dataset), i, have[i], color="white" if have[i] else "black", va="center"
+        )
+        axis.text(1.01 * len(dataset), i, ", ".join(spare), va="center", fontsize=9)
+    axis.set(xlim=(0, 1.28 * len(dataset)), xlabel="materials")
+    axis.set_xticks([tick for tick in axis.get_xticks() if tick <= len(dataset)])
+    axis.invert_yaxis()
+    figure.legend(loc="outside upper center", ncols=len(parts), frameon=False)
+    return figure
+
+
+def _colour_map(name: str):
+    from matplotlib import colormaps
+
+    return colormaps[name]
+
+
+def _colour_bar(figure: Figure, axis: Axes, scale: Normalize, name: str, label: str, **options):
+    from matplotlib.cm import ScalarMappable
+
+    return figure.colorbar(ScalarMappable(scale, name), ax=axis, label=label, **options)
+
+
+def _ink(colour: tuple[float, ...]) -> str:
+    """Black or white, whichever has more contrast (WCAG 2.1, relative luminance)."""
+    red, green, blue = (
+        c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]
+    )
+    return "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "white"
+
+
+def _formulas(dataset: Dataset) -> list[str]:
+    return dataset.table["formula"].to_list()
+
+
+def _require(dataset: Dataset) -> None:
+    if not len(dataset):
+        raise RhosightError("the dataset holds no material to draw")

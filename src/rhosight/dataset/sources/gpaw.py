@@ -1,0 +1,417 @@
+"""CIF files in, charge densities out: each material is calculated with GPAW.
+
+GPAW (doi:10.1088/0953-8984/22/25/253202) runs in a subprocess, with whatever Python has it, so that
+neither its version nor its compiled parts have to fit this environment's. Grids come back as .npz
+without pickle, figures as JSON. The defaults are those of the bundled dataset, which
+``benchmarks/gpaw_reproduction.py`` recalculates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from pymatgen.core import Structure
+from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+
+from ...density.charge_density import STORED_KINDS, ChargeDensity
+from ...errors import RhosightError, first_line
+from .source import Entry, Source
+
+INSTALL = "install it with `apt install gpaw gpaw-data`, or `pip install gpaw` and then "
+INSTALL += "`gpaw install-data DIR`"
+
+MAGNETIC = ("V", "Cr", "Mn", "Fe", "Co", "Ni")
+
+KINDS = {
+    "total": "PAW pseudo-density: smooth valence plus smooth core; its integral is not the number "
+    "of electrons",
+    "difference": "total minus superposed pseudo-densities of free atoms, the SCF's starting "
+    "guess; its integral is not exactly zero",
+    "spin": "up minus down pseudo-density; its integral is below the magnetic moment",
+}
+
+# atoms closer than this are a mistake in the file: the shortest bond, H2's, is 0.74 Å
+_CLOSEST = 0.5
+
+# A calculation stands alone: in a worker that MPI or SLURM started, their variables would have
+# GPAW's MPI join the worker's.
+_NOT_INHERITED = ("OMPI_COMM_WORLD_", "PMI_", "PMIX_", "SLURM_")
+
+
+@dataclass(frozen=True)
+class GpawInstallation:
+    """A Python that has GPAW, GPAW's version, and where it looks for PAW data sets."""
+
+    python: str
+    version: str
+    setups: tuple[str, ...]
+
+
+@dataclass(eq=False)
+class Gpaw(Source):
+    """Calculate the density of each CIF file with GPAW: plane waves, Γ-centred k-points.
+
+    The structure is brought to spglib's primitive standardised cell, on whose grid the densities
+    are, and not relaxed. The SCF is spin-polarised, with a ferromagnetic start, if the crystal
+    contains one of ``magnetic_elements``. No Hubbard U.
+
+    Parameters
+    ----------
+    cifs
+        A folder of ``*.cif``, or CIF files; the ids are the files' stems.
+    labels
+        Further columns, indexed by material id; NaN is left out. Figures of the calculation go
+        before those of the same name. A row that no CIF file has the id of is a problem.
+    units
+        Column → unit, of those that the schema does not know.
+    python
+        The Python that has GPAW. By default the first of: this one, the one that the ``gpaw``
+        command on the path uses, ``/usr/bin/python3``. Another Python than this one does not
+        inherit PYTHONPATH and PYTHONHOME.
+    cutoff, kpoint_density, smearing
+        Plane-wave cut-off, eV; k-points per Å⁻¹; width of the Fermi-Dirac distribution, eV.
+    functional
+        As GPAW names it.
+    magnetic_elements, magnetic_moment
+        Which atoms start with a moment, and with how much, μB.
+    convergence
+        GPAW's ``convergence``; empty for its defaults.
+    max_iterations
+        Of the SCF, after which it counts as not converged.
+    timeout
+        Seconds for one material.
+    symprec
+        Å, for the standardised cell.
+    logs
+        Folder for the logs of failed calculations; by default the system's temporary folder.
+
+    Raises
+    ------
+    RhosightError
+        From :meth:`ids` where GPAW or the CIF files are absent; from :meth:`read` for a CIF that is
+        no ordered structure, an element without PAW data set, an SCF that does not converge or
+        that takes too long, and whatever else GPAW says of a material, with the end of its log.
+    """
+
+    name: ClassVar[str] = "gpaw"
+    batch: ClassVar[int] = 1
+
+    cifs: str | os.PathLike | Sequence[str | os.PathLike]
+    labels: pd.DataFrame | None = None
+    python: str | None = None
+    cutoff: float = 400.0
+    kpoint_density: float = 3.0
+    smearing: float = 0.1
+    functional: str = "PBE"
+    magnetic_elements: tuple[str, ...] = MAGNETIC
+    magnetic_moment: float = 2.0
+    convergence: dict[str, float] = field(default_factory=dict)
+    max_iterations: int = 333
+    timeout: float = 7200.0
+    symprec: float = 0.01
+    logs: str | os.PathLike | None = None
+    units: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("cutoff", "kpoint_density", "smearing", "max_iterations", "timeout"):
+            if not getattr(self, name) > 0:
+                raise RhosightError(f"gpaw: {name} is {getattr(self, name)}; it must be positive")
+        if self.labels is not None and not self.labels.index.is_unique:
+            twice = self.labels.index[self.labels.index.duplicated()][0]
+            raise RhosightError(f"gpaw: the labels have {twice} more than once; keep one row")
+        self._paths = _find_cifs(self.cifs)
+        if self.logs is not None:
+            self.logs = Path(self.logs).resolve()
+
+    def ids(self) -> list[str]:
+        find_gpaw(self.python)
+        return sorted(self._paths)
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "source": self.name,
+            "gpaw": find_gpaw(self.python).version,
+            "symprec": self.symprec,
+            **self._calculation(),
+        }
+
+    def problems(self) -> dict[str, str]:
+        rows = () if self.labels is None else self.labels.index
+        absent = (row for row in rows if row not in self._paths)
+        return {row: f"{row}: among the labels, but no CIF file has this name" for row in absent}
+
+    def about(self) -> dict[str, Any]:
+        version = find_gpaw(self.python).version
+        return {
+            "units": self.units,
+            "description": f"Charge densities computed with GPAW {version}",
+            "attribution": f"Charge densities: GPAW {version} (doi:10.1088/0953-8984/22/25/253202)",
+        }
+
+    def read(self, material_id: str) -> Entry:
+        if material_id not in self._paths:
+            raise RhosightError(f"{material_id}: no such CIF file among those given")
+        structure = _read_structure(self._paths[material_id], self.symprec)
+        gpaw = find_gpaw(self.python)
+        figures, grids = self._run(gpaw, structure, material_id)
+        provenance = self._provenance(gpaw, figures.pop("setups"))
+        density = ChargeDensity(structure, grids, name=material_id, provenance=provenance)
+        return Entry(density, labels=figures)
+
+    def state(self, material_id: str) -> str:
+        try:
+            return hashlib.sha256(self._paths[material_id].read_bytes()).hexdigest()
+        except OSError:
+            return "absent"  # reading it says more
+
+    def table_row(self, material_id: str) -> dict[str, Any]:
+        if self.labels is None:
+            return {}
+        if material_id not in self.labels.index:
+            return dict.fromkeys(self.labels)
+        row = self.labels.loc[material_id]
+        return {name: None if pd.isna(value) else value for name, value in row.items()}
+
+    def _calculation(self) -> dict[str, Any]:
+        """What the script is told, and what decides about its result."""
+        return {
+            "cutoff": self.cutoff,
+            "kpoint_density": self.kpoint_density,
+            "smearing": self.smearing,
+            "functional": self.functional,
+            "magnetic_elements": list(self.magnetic_elements),
+            "magnetic_moment": self.magnetic_moment,
+            "convergence": dict(self.convergence),
+            "max_iterations": self.max_iterations,
+        }
+
+    def _provenance(self, gpaw: GpawInstallation, setups: dict[str, str]) -> dict[str, Any]:
+        magnetic = ", ".join(self.magnetic_elements)
+        return {
+            "code": "GPAW",
+            "version": gpaw.version,
+            "setups": setups,
+            "functional": f"{self.functional}, no Hubbard U",
+            "basis": f"plane waves, {self.cutoff:g} eV cut-off",
+            "kpoints": f"Γ-centred, density {self.kpoint_density:g} Å⁻¹",
+            "smearing": f"Fermi-Dirac, {self.smearing:g} eV",
+            "spin": f"ferromagnetic start, {self.magnetic_moment:g} μB on an atom of {magnetic}",
+            "geometry": "of the CIF file, primitive standardised cell (spglib, symprec "
+            f"{self.symprec:g} Å), not relaxed",
+            "kinds": KINDS,
+        }
+
+    def _run(
+        self, gpaw: GpawInstallation, structure: Structure, material_id: str
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """One calculation in a folder of its own; its figures and its grids."""
+        task = {
+            "numbers": [site.specie.Z for site in structure],
+            "cell": structure.lattice.matrix.tolist(),
+            "positions": structure.frac_coords.tolist(),
+            "settings": self._calculation(),
+        }
+        with tempfile.TemporaryDirectory(prefix="rhosight-gpaw-") as name:
+            folder = Path(name)
+            (folder / "input.json").write_text(json.dumps(task), encoding="utf-8")
+            code = _run_script(gpaw.python, folder, self.timeout)
+            if code is None:
+                problem = f"took longer than {self.timeout:g} s; allow more (timeout)"
+            elif not (folder / "result.json").exists():
+                killed = "; was it killed for want of memory?" if code == -signal.SIGKILL else ""
+                problem = f"ended with code {code}{killed}"
+            else:
+                result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+                if "error" not in result:
+                    with np.load(folder / "densities.npz", allow_pickle=False) as grids:
+                        return result, {k: grids[k] for k in STORED_KINDS if k in grids.files}
+                problem = self._explain(result, gpaw)
+            raise RhosightError(f"{material_id}: GPAW {problem}; {self._keep(folder, material_id)}")
+
+    def _explain(self, result: dict[str, str], gpaw: GpawInstallation) -> str:
+        error = result["error"].splitlines()[0]
+        if result["kind"] == "not converged":
+            return (
+                f"did not converge within {self.max_iterations} iterations; allow more "
+                "(max_iterations) or a wider smearing"
+            )
+        if result["kind"] == "no setup":
+            folders = ", ".join(gpaw.setups) or "any folder"
+            return f"has no PAW data set in {folders} ({error}); leave the material out"
+        return f"failed ({result['kind']}: {error[:160]})"
+
+    def _keep(self, folder: Path, material_id: str) -> str:
+        """Move the log out of the temporary folder; say where it is, and how it ends."""
+        parts = [folder / "gpaw.log", folder / "output.log"]
+        text = "".join(p.read_text(errors="replace") for p in parts if p.exists())
+        if not text.strip():
+            return "it left no log"
+        if self.logs is not None:
+            self.logs.mkdir(parents=True, exist_ok=True)
+        descriptor, path = tempfile.mkstemp(
+            prefix=f"rhosight-gpaw-{material_id}-", suffix=".log", dir=self.logs
+        )
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        last = [line.strip() for line in text.splitlines() if line.strip()][-3:]
+        return f"log: {path}, ends: {' | '.join(last)[-300:]}"
+
+
+def find_gpaw(python: str | None = None) -> GpawInstallation:
+    """The Python that has GPAW: the given one, or the first that is found (see :class:`Gpaw`).
+
+    Raises
+    ------
+    RhosightError
+        If there is none; the message says how to install it.
+    """
+    if python is not None:
+        # absolute, since it starts in another folder; a virtual environment's link stays a link
+        return _probe_or_raise(os.path.abspath(shutil.which(python) or python))
+    tried = []
+    for candidate in _candidates():
+        try:
+            return _probe_or_raise(candidate)
+        except RhosightError:
+            tried.append(candidate)
+    raise RhosightError(f"no GPAW in {', '.join(tried)}; {INSTALL}, or name its Python (python=)")
+
+
+def _candidates() -> list[str]:
+    found = [sys.executable]
+    command = shutil.which("gpaw")
+    if command:
+        with open(command, "rb") as file:
+            first = file.readline(500).decode(errors="replace").strip()
+        interpreter = shlex.split(first[2:]) if first.startswith("#!") else []
+        if len(interpreter) == 1:
+            found.append(interpreter[0])
+    found.append("/usr/bin/python3")
+    return [python for python in dict.fromkeys(found) if shutil.which(python)]
+
+
+@cache
+def _probe_or_raise(python: str) -> GpawInstallation:
+    """Ask a Python for its GPAW; the answer stands for the life of this process."""
+    try:
+        done = subprocess.run(
+            [python, _script(), "--version"],
+            env=_environment(python),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=300,
+            text=True,
+        )
+        found = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+    except (OSError, ValueError, IndexError, subprocess.TimeoutExpired) as error:
+        raise RhosightError(f"{python} does not run as a Python ({error}); {INSTALL}") from error
+    if found is None:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RhosightError(f"{python} has no usable GPAW ({last[:160]}); {INSTALL}")
+    return GpawInstallation(python, found["version"], tuple(found["setups"]))
+
+
+def _run_script(python: str, folder: Path, timeout: float) -> int | None:
+    """Run the script on a folder; its exit code, or None if it took too long."""
+    with open(folder / "output.log", "wb") as output:
+        process = subprocess.Popen(
+            [python, _script(), str(folder)],
+            cwd=folder,
+            env=_environment(python),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            return process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            # also when this process is interrupted, and with whatever MPI has started
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def _script() -> str:
+    return str(importlib.resources.files(__package__) / "gpaw_script.py")
+
+
+def _environment(python: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(_NOT_INHERITED)}
+    if python != sys.executable:
+        for name in ("PYTHONPATH", "PYTHONHOME"):
+            kept.pop(name, None)
+    threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
+    kept.pop("GPAW_NEW", None)  # chooses a calculator that the script does not know
+    return {**kept, **threads}
+
+
+def _find_cifs(cifs: str | os.PathLike | Sequence[str | os.PathLike]) -> dict[str, Path]:
+    """Id → file, absolute: a worker may have another current folder."""
+    if isinstance(cifs, (str, os.PathLike)):
+        path = Path(cifs)
+        files = sorted(path.glob("*.cif")) if path.is_dir() else [path]
+        if not files:
+            raise RhosightError(f"{path}: no *.cif files in this folder")
+    else:
+        files = [Path(cif) for cif in cifs]
+        if not files:
+            raise RhosightError("gpaw: no CIF files given")
+    found: dict[str, Path] = {}
+    for file in files:
+        if not file.is_file():
+            raise RhosightError(f"{file}: no such file")
+        if file.stem in found:
+            raise RhosightError(
+                f"{file}: {found[file.stem]} has the same name, which is the id; rename one"
+            )
+        found[file.stem] = file.resolve()
+    return found
+
+
+def _read_structure(path: Path, symprec: float) -> Structure:
+    """The primitive standardised cell of a CIF file. One that is it already keeps its origin."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            structure = Structure.from_file(path)
+    except Exception as error:  # pymatgen's CIF parser raises whatever it trips over
+        raise RhosightError(f"{path}: no readable CIF ({first_line(error)})") from error
+    if not structure.is_ordered:
+        raise RhosightError(f"{path}: a site is shared or partly empty; give an ordered structure")
+    if not structure.is_valid(_CLOSEST):
+        raise RhosightError(f"{path}: two atoms are closer than {_CLOSEST} Å; correct the file")
+    try:
+        analyzer = SpacegroupAnalyzer(structure, symprec=symprec)
+        standard = analyzer.get_primitive_standard_structure()
+    except Exception as error:  # spglib's and pymatgen's own kinds
+        raise RhosightError(
+            f"{path}: spglib finds no symmetry at symprec {symprec:g} Å; is the cell sound?"
+        ) from error
+    mine, its = structure.lattice, standard.lattice
+    same = len(standard) == len(structure) and np.allclose(
+        mine.parameters, its.parameters, atol=1e-3
+    )
+    # the same parameters and the other hand would be the mirror image
+    if same and np.linalg.det(mine.matrix) * np.linalg.det(its.matrix) > 0:
+        return Structure(its, structure.species, structure.frac_coords)
+    return standard

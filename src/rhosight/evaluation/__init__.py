@@ -1,0 +1,1 @@
+"""Cross-validation, statistics, coverage of intervals, and reports."""

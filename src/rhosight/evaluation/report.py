@@ -1,0 +1,277 @@
+"""The report: one self-contained HTML file that shows what a cross-validation found.
+
+What is computed is here; words and layout are in ``templates/report.html.j2``.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from ..density.plane import lattice_plane
+from ..inputs.image import ImageSettings, density_image, to_pil, window_side
+from ..models.base import r2_score, rmse
+from ..models.baselines.baselines import BASELINES, PRETRAINED
+from ..models.baselines.chgnet import CHGNET_NOTE
+from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES
+from ..networks.recipe import PARTS
+from .cross_validation import CUSTOM, CrossValidation
+from .html import (
+    FIRST,
+    SECOND,
+    SOFT,
+    channel_words,
+    inline_svg,
+    number,
+    page_style,
+    words,
+    write_page,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from PIL.Image import Image
+
+    from ..dataset.dataset import Dataset
+
+Row = tuple[str, str]  # model and stage; the stage of a baseline is empty
+
+EXAMPLES, SPANNED = 6, "bulk_modulus_vrh"  # how many, and the target they span if it is there
+MAX_PIXELS = 300  # side of an embedded picture; larger ones are reduced
+MAX_POINTS = 2000  # of a plot in vectors; one with more of them is drawn in pixels
+
+
+def write_report(result: CrossValidation, dataset: Dataset, path: str | os.PathLike) -> Path:
+    """Write a cross-validation as one HTML file: scores, plots, examples, settings, sources.
+
+    Parameters
+    ----------
+    result
+        From :func:`rhosight.evaluation.cross_validation.cross_validate`.
+    dataset
+        The one that was cross-validated.
+    path
+        Of the file. It appears at once or not at all, and needs neither network nor script.
+
+    Raises
+    ------
+    RhosightError
+        If the dataset lacks a material of the result, or the file cannot be written.
+    """
+    return write_page(path, "report.html.j2", report=_Report(result, dataset))
+
+
+class _Report:
+    """What the template asks for."""
+
+    def __init__(self, result: CrossValidation, dataset: Dataset):
+        self.result, self.targets = result, result.targets
+        self.dataset = dataset.with_targets(self.targets)
+        self.settings, self.predictions = result.settings, result.predictions
+        self.recipe: dict[str, Any] = self.settings["recipe"]
+        self.modality: str = self.recipe.get("modality", "")  # none of descriptors alone
+        self.units: dict[str, str] = self.settings["units"]
+        self.test = self.predictions[self.predictions["part"] == "test"]
+        # complains of a material that is not there
+        self.used = self.dataset[self.predictions["material_id"].unique().tolist()]
+        self.folds = int(self.predictions["fold"].nunique())
+        self._scores, summary = result.scores, result.summary()
+        means = ((key, part, row[part]) for key, row in summary.iterrows() for part in PARTS)
+        self._means = {(key, part): values.to_dict() for key, part, values in means}
+        rows = list(dict.fromkeys((model, stage) for _, model, stage in summary.index))
+        self.baselines = [row for row in rows if row[0] in BASELINES]
+        self.pretrained = [row for row in rows if row[0] in PRETRAINED]
+        self.chgnet_note = CHGNET_NOTE
+        self.descriptors = [row for row in rows if row[0] in (*DESCRIPTOR_RECIPES, CUSTOM)]
+        self.trained = [row for row in rows if row[1]]
+        self.ours = self.descriptors + self.trained
+        self.final = result.final
+        spread = self.used.targets[self.targets].std()
+        self.digits = {t: _decimals(spread[t]) for t in self.targets}
+
+    def score(self, target: str, row: Row, part: str) -> dict[str, float]:
+        """r2, rmse and, over folds, r2_std, rmse_std."""
+        return self._means[(target, *row), part]
+
+    def average_r2(self, row: Row, part: str) -> float:
+        """R², averaged over targets."""
+        return float(np.mean([self.score(target, row, part)["r2"] for target in self.targets]))
+
+    def best(self, target: str, rows: list[Row], part: str = "validation") -> Row:
+        """The row of lowest RMSE."""
+        errors = [self.score(target, row, part)["rmse"] for row in rows]
+        return rows[int(np.nanargmin(errors))] if np.isfinite(errors).any() else rows[0]
+
+    def duel(self, target: str) -> dict[str, Any]:
+        """The best of our models against the strongest baseline, on validation."""
+        model, baseline = self.best(target, self.ours), self.best(target, self.baselines)
+        scores = _where(self._scores, target=target, part="validation").set_index("fold")
+        ours = _where(scores, model=model[0], stage=model[1])["rmse"]
+        theirs = _where(scores, model=baseline[0], stage="")["rmse"]
+        larger = max(ours.mean(), theirs.mean())
+        gap = abs(ours.mean() - theirs.mean()) / larger if larger > 0 else 0.0
+        better = bool(ours.mean() < theirs.mean())
+        wins = int(((ours < theirs) if better else (theirs < ours)).sum())
+        found = {"better": better, "gap": gap, "wins": wins, "folds": len(ours)}
+        return {"model": model, "baseline": baseline, **found}
+
+    def parity(self, target: str) -> list[Markup]:
+        """Predicted against true values: the model of the headline, the final one, a baseline."""
+        both = self.best(target, self.ours), self.final
+        rows, plots = list(dict.fromkeys([*both, self.best(target, self.baselines)])), []
+        points = _where(self.predictions[self.predictions["part"] != "train"], target=target)
+        frames = [_where(points, model=model, stage=stage) for model, stage in rows]
+        values = pd.concat(frames)[["true", "predicted"]].to_numpy()
+        if not len(values):
+            return []
+        margin = 0.04 * (np.ptp(values) or 1.0)
+        limits = values.min() - margin, values.max() + margin
+        for row, frame in zip(rows, frames, strict=True):
+            title = f"{row[0]}, {row[1]}" if row[1] else row[0]
+            title += ", baseline" * (row in self.baselines)
+            draw = _parity(frame, title, limits, self.units[target], self.digits[target])
+            label = f"{words(target)}, predicted against true: {title}"
+            plots.append(_svg(draw, (3.5, 4.2), label))
+        return plots
+
+    def curves(self, stage: str) -> list[Markup]:
+        """Learning curves of one stage, one plot a model."""
+        plots = []
+        for model in [model for model, other in self.trained if other == stage]:
+            history = _where(self.result.history, model=model, stage=stage)
+            if len(history):
+                draw = _curves(history, f"{model}, {stage}")
+                plots.append(_svg(draw, (3.4, 2.5), f"learning curves: {model}, {stage}"))
+        return plots
+
+    def spanned(self) -> str:
+        """The target that the examples span: the first that the test part has values of."""
+        there = [target for target in self.targets if target in set(self.test["target"])]
+        return SPANNED if SPANNED in there else there[0]
+
+    def example_ids(self) -> list[str]:
+        """Materials of the test part, from the smallest to the largest value of a target."""
+        test = _where(self.test, target=self.spanned())
+        ids = test.sort_values(["true", "material_id"])["material_id"].unique()
+        where = np.linspace(0, len(ids) - 1, min(EXAMPLES, len(ids)))
+        return ids[np.rint(where).astype(int)].tolist()
+
+    def predicted(self, material_id: str, target: str) -> float:
+        """By the final model, averaged over folds; NaN where there is no label."""
+        model, stage = self.final
+        mine = _where(self.test, material_id=material_id, target=target, model=model, stage=stage)
+        return float(mine["predicted"].mean())
+
+    def pictures(self, material_id: str) -> list[dict[str, Any]]:
+        """Title, picture and scale bar of an image, then of its channels if there are several."""
+        settings = ImageSettings(**self.recipe["image"])
+        density = self.dataset[material_id].density
+        image, bars, names = density_image(density, settings), [], []
+        for channel in settings.channels:
+            plane = lattice_plane(density.structure, channel.hkl, settings.symprec)
+            bars.append(_scale_bar(window_side(channel, plane), settings))
+            names.append(channel_words(channel.model_dump()))
+        if len(names) == 1:
+            return [{"title": names[0], "src": _png(to_pil(image)), "bar": bars[0]}]
+        one_scale = all(bar == bars[0] for bar in bars)
+        title = "as the network sees it" + ("" if one_scale else ", channels of different scale")
+        found = [{"title": title, "src": _png(to_pil(image)), "bar": one_scale and bars[0]}]
+        for i, colour in enumerate(("red", "green", "blue")):
+            src = _png(_palette(image[i]))
+            found.append({"title": f"{colour}: {names[i]}", "src": src, "bar": bars[i]})
+        return found
+
+
+def _where(frame: pd.DataFrame, **values: str) -> pd.DataFrame:
+    """The rows that have these values."""
+    return frame[(frame[list(values)] == list(values.values())).all(axis=1)]
+
+
+def _parity(
+    frame: pd.DataFrame, title: str, limits: tuple[float, float], unit: str, digits: int
+) -> Callable[[Axes], None]:
+    def draw(axes: Axes) -> None:
+        axes.plot(limits, limits, color=SOFT, linewidth=0.8, zorder=1)
+        for part, colour, marker in (("validation", FIRST, "o"), ("test", SECOND, "^")):
+            true, predicted = frame.loc[frame["part"] == part, ["true", "predicted"]].to_numpy().T
+            if not len(true):
+                continue
+            scores = f"R² {number(r2_score(true, predicted), 2)}, "
+            scores += f"RMSE {number(rmse(true, predicted), digits)} {unit}"
+            look = {"s": 12, "marker": marker, "color": colour, "alpha": 0.55, "linewidth": 0}
+            look |= {"rasterized": len(frame) > MAX_POINTS, "label": f"{part}: {scores}"}
+            axes.scatter(true, predicted, **look)
+        axes.set(xlabel=f"true ({unit})", ylabel=f"predicted ({unit})")
+        axes.set(xlim=limits, ylim=limits, aspect="equal")
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderpad=0, handletextpad=0.2)
+        axes.set_title(title, loc="left", pad=34, weight="bold")
+
+    return draw
+
+
+def _curves(history: pd.DataFrame, title: str) -> Callable[[Axes], None]:
+    def draw(axes: Axes) -> None:
+        for _, fold in history.groupby("fold"):
+            epoch, watched = fold["epoch"].to_numpy() + 1, fold["watched"].to_numpy()
+            axes.plot(epoch, fold["train"], color=FIRST, linewidth=0.9, linestyle=(0, (3, 1.5)))
+            axes.plot(epoch, watched, color=SECOND, linewidth=1.0)
+            kept = int(np.argmin(watched))
+            axes.plot(epoch[kept], watched[kept], "o", color=SECOND, markersize=4)
+        axes.set(xlabel="epoch", ylabel="loss")
+        axes.set_ylim(bottom=0)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_title(title, loc="left", weight="bold")
+
+    return draw
+
+
+def _svg(draw: Callable[[Axes], None], size: tuple[float, float], label: str) -> Markup:
+    """What is drawn on one pair of axes, inline."""
+    from matplotlib.figure import Figure
+
+    with page_style(label):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure.add_subplot())
+    return inline_svg(figure, label)
+
+
+def _scale_bar(side: float, settings: ImageSettings) -> dict[str, str]:
+    """A round length of at most a third of the picture, and its share of the side in %."""
+    unit = "Å"
+    if settings.fourier:
+        side, unit = settings.size / side, "Å⁻¹"
+    power = 10.0 ** np.floor(np.log10(side / 3))
+    length = max(n * power for n in (1, 2, 5) if n * power <= side / 3)
+    return {"label": f"{length:g} {unit}", "share": f"{100 * length / side:.2f}"}
+
+
+def _palette(layer: np.ndarray) -> Image:
+    """One channel, −1 dark and 1 bright, in matplotlib's cividis."""
+    from matplotlib import colormaps
+    from PIL import Image
+
+    picture = Image.fromarray(np.rint((layer + 1) * 127.5).clip(0, 255).astype(np.uint8))
+    colours = colormaps["cividis"](np.arange(256), bytes=True)
+    picture.putpalette(colours[:, :3].ravel().tolist())
+    return picture
+
+
+def _png(picture: Image) -> str:
+    if picture.width > MAX_PIXELS:
+        picture = picture.resize((MAX_PIXELS, MAX_PIXELS))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _decimals(spread: float) -> int:
+    """So many that an error a tenth of the spread still has two digits."""
+    return int(np.clip(2 - np.floor(np.log10(spread)), 0, 9)) if spread > 0 else 3

@@ -1,0 +1,407 @@
+"""Repeated cross-validation of several models on the same folds, and what the scores prove.
+
+Models are anything with scikit-learn's ``fit`` and ``predict``, shown a frame of features; those
+that train otherwise bring a frame of predictions with the same columns, and are scored and compared
+by the same functions.
+
+>>> features = features_of_baselines(names, dataset.densities)
+>>> candidates = {n: Candidate(features[n], partial(make_baseline, n)) for n in names}
+>>> predictions = cross_validate_models(candidates, dataset, repeats=3, indices=train)
+>>> score_table(predictions)
+>>> compare(predictions, "best", strongest(fold_scores(predictions)))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+
+from ..dataset.dataset import Dataset
+from ..dataset.splits import Groups, folds
+from ..errors import RhosightError
+
+PREDICTION_COLUMNS: tuple[str, ...] = (
+    "model",
+    "repeat",
+    "fold",
+    "target",
+    "material_id",
+    "true",
+    "predicted",
+)
+"""Columns of out-of-fold predictions, one row a prediction, in the target's unit; ``std`` may
+follow, the model's own standard deviation."""
+
+FOLD_KEYS = ["model", "target", "repeat", "fold"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model to be cross-validated.
+
+    Attributes
+    ----------
+    features
+        What it is shown: one row a material, in the order of the dataset.
+    make
+        Seed → unfitted estimator for one target: ``fit(X, y)``, ``predict(X)``.
+    gives_std
+        ``predict(X, return_std=True)`` gives standard deviations too.
+    """
+
+    features: pd.DataFrame
+    make: Callable[[int], Any]
+    gives_std: bool = False
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Positions in the dataset of one training and one validation part."""
+
+    repeat: int
+    fold: int
+    train: np.ndarray
+    validation: np.ndarray
+
+
+def repeated_folds(
+    dataset: Dataset,
+    n_splits: int = 5,
+    repeats: int = 3,
+    seed: int = 0,
+    groups: Groups = "formula",
+    indices: np.ndarray | None = None,
+) -> Iterator[Fold]:
+    """Folds of :func:`rhosight.dataset.folds`, drawn anew for each repeat.
+
+    Repeat r has the folds of seed ``seed + r``, so that the first has those of
+    :func:`rhosight.cross_validate`. The other parameters are those of
+    :func:`rhosight.dataset.folds`.
+    """
+    for repeat in range(repeats):
+        parts = folds(dataset, n_splits, seed + repeat, groups, indices)
+        for number, (train, validation) in enumerate(parts):
+            yield Fold(repeat, number, train, validation)
+
+
+def cross_validate_models(
+    candidates: Mapping[str, Candidate],
+    dataset: Dataset,
+    targets: Sequence[str] | None = None,
+    n_splits: int = 5,
+    repeats: int = 3,
+    seed: int = 0,
+    groups: Groups = "formula",
+    indices: np.ndarray | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Out-of-fold predictions of several models on the same folds.
+
+    Parameters
+    ----------
+    candidates
+        Name → model.
+    dataset
+        Materials and labels; a missing label is neither learned from nor scored.
+    targets
+        Columns of ``dataset.targets``; all by default.
+    n_splits, repeats, seed, groups, indices
+        See :func:`repeated_folds`; ``indices`` is the training part as a rule. In repeat r every
+        model is made with seed ``seed + r``.
+    progress
+        Called with (label, step, steps).
+
+    Returns
+    -------
+    DataFrame with :data:`PREDICTION_COLUMNS`, and ``std`` if any candidate gives it.
+
+    Raises
+    ------
+    RhosightError
+        For an unknown target, or features of another number of materials.
+    """
+    names = list(dataset.targets) if targets is None else list(targets)
+    for name in names:
+        dataset.require_targets(name)  # says which are there
+    labels = dataset.targets[names].to_numpy(dtype=float)
+    for name, candidate in candidates.items():
+        if len(candidate.features) != len(dataset):
+            raise RhosightError(
+                f"{name}: features of {len(candidate.features)} materials for a dataset of "
+                f"{len(dataset)}; compute them from dataset.densities"
+            )
+    ids = np.array(dataset.ids)
+    parts = list(repeated_folds(dataset, n_splits, repeats, seed, groups, indices))
+    found = []
+    for step, part in enumerate(parts):
+        for name, candidate in candidates.items():
+            if progress:
+                progress(
+                    f"repeat {part.repeat + 1}, fold {part.fold + 1}: {name}", step, len(parts)
+                )
+            for column, target in enumerate(names):
+                known = ~np.isnan(labels[:, column])
+                train, scored = (rows[known[rows]] for rows in (part.train, part.validation))
+                model = candidate.make(seed + part.repeat)
+                model.fit(candidate.features.iloc[train], labels[train, column])
+                shown = candidate.features.iloc[scored]
+                keys = {"model": name, "repeat": part.repeat, "fold": part.fold, "target": target}
+                frame = {**keys, "material_id": ids[scored], "true": labels[scored, column]}
+                if candidate.gives_std:
+                    frame["predicted"], frame["std"] = model.predict(shown, return_std=True)
+                else:
+                    frame["predicted"] = model.predict(shown)
+                found.append(pd.DataFrame(frame))
+    return pd.concat(found, ignore_index=True)
+
+
+def fold_scores(predictions: pd.DataFrame) -> pd.DataFrame:
+    """R², RMSE and MAE of each fold.
+
+    Parameters
+    ----------
+    predictions
+        With :data:`PREDICTION_COLUMNS`.
+
+    Returns
+    -------
+    DataFrame with columns model, target, repeat, fold, n, r2, rmse, mae; errors in the target's
+    unit. R² of a fold without spread is NaN.
+    """
+    errors = _errors(predictions)
+    groups = errors.groupby(FOLD_KEYS, sort=False)
+    spread = groups["true"].var(ddof=0).where(lambda v: v > 0)
+    mse = groups["squared"].mean()
+    table = pd.DataFrame(
+        {
+            "n": groups.size(),
+            "r2": 1 - mse / spread,
+            "rmse": np.sqrt(mse),
+            "mae": groups["absolute"].mean(),
+        }
+    )
+    return table.reset_index()
+
+
+def score_table(
+    predictions: pd.DataFrame, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """Scores of each model: over folds, and pooled with bootstrap intervals over materials.
+
+    Parameters
+    ----------
+    predictions
+        With :data:`PREDICTION_COLUMNS`.
+    confidence
+        Of the bootstrap intervals (percentile method; Efron & Tibshirani, An Introduction to the
+        Bootstrap, Chapman & Hall 1993, chapter 13). Materials are drawn with replacement, each with
+        its predictions of all repeats; the same draws serve all models.
+    resamples
+        Number of bootstrap samples.
+    seed
+        Of the draws.
+
+    Returns
+    -------
+    DataFrame indexed by (target, model): ``r2``, ``rmse``, ``mae``, means over folds and repeats,
+    each with its standard deviation as ``…_std``; ``pooled_r2`` and ``pooled_rmse`` over all
+    materials at once, with ``…_low`` and ``…_high``; ``n`` materials, ``folds`` scored; and what
+    :func:`between_repeats` adds.
+    """
+    names = ["target", "model"]
+    of_folds = fold_scores(predictions)
+    scores = of_folds.groupby(names, sort=False)
+    columns = ["r2", "rmse", "mae"]
+    table = scores[columns].mean().join(scores[columns].std(ddof=1).add_suffix("_std"))
+    order = [name for column in columns for name in (column, f"{column}_std")]
+    pooled = {}
+    for key, group in _errors(predictions).groupby(names, sort=False):
+        materials = group.groupby("material_id", sort=True)[["true", "squared"]].mean()
+        pooled[key] = _pooled(materials, confidence, resamples, seed)
+    intervals = pd.DataFrame(list(pooled.values()), pd.MultiIndex.from_tuples(pooled, names=names))
+    table = table[order].join(intervals).assign(folds=scores.size())
+    table = table.join(between_repeats(of_folds, names))
+    return pd.concat([table.loc[[target]] for target in table.index.unique("target")])
+
+
+def between_repeats(scores: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """How much a run of the whole protocol varies, from the scores of its folds.
+
+    Parameters
+    ----------
+    scores
+        As :func:`fold_scores` has them, or a part of its columns.
+    names
+        Columns that tell models apart.
+
+    Returns
+    -------
+    DataFrame indexed by ``names``: for each score the standard deviation of the repeats' means as
+    ``…_run_std`` (NaN for one repeat), and ``repeats``.
+    """
+    there = [name for name in ("r2", "rmse", "mae") if name in scores]
+    runs = scores.groupby([*names, "repeat"])[there].mean().groupby(list(names))
+    return runs.std(ddof=1).add_suffix("_run_std").assign(repeats=runs.size())
+
+
+def compare(
+    predictions: pd.DataFrame,
+    model: str,
+    baseline: str | Mapping[str, str],
+    alpha: float = 0.05,
+    ratio: float | None = None,
+) -> pd.DataFrame:
+    """Is a model better than a baseline? Corrected resampled t-test on the RMSE of each fold.
+
+    Training parts of different folds overlap, so the scores of folds are not independent and the
+    usual t-test finds too much. Nadeau & Bengio (Mach. Learn. 52, 239 (2003),
+    doi:10.1023/A:1024068626366, section 3.3) replace the variance of the mean, s²/J, by
+    s²·(1/J + n_validation/n_train); for J = folds × repeats see Bouckaert & Frank (PAKDD 2004,
+    doi:10.1007/978-3-540-24775-3_3). p values are two-sided, with J − 1 degrees of freedom; over
+    targets they are corrected by Holm's method (Scand. J. Stat. 6, 65 (1979)).
+
+    Parameters
+    ----------
+    predictions
+        With :data:`PREDICTION_COLUMNS`; both models on the same materials of the same folds.
+    model
+        Its name.
+    baseline
+        The other's name, or one for each target, as :func:`rhosight.models.baselines.baselines.strongest` finds it.
+    alpha
+        Level of significance; intervals have a confidence of 1 − alpha.
+    ratio
+        Materials in the validation part over materials in the training part. By default the folds
+        of a repeat are all that there are, and each trains on the others.
+
+    Returns
+    -------
+    DataFrame indexed by target: ``model``, ``baseline``; ``rmse`` and ``baseline_rmse``, means over
+    folds in the target's unit; ``relative``, rmse / baseline_rmse − 1 (−0.15 is 15 % less);
+    ``difference`` of the means with ``low`` and ``high``; ``t``, ``p``, ``p_holm``; ``better``,
+    whether the model's error is the lower one with p_holm < alpha; ``folds``.
+
+    Raises
+    ------
+    RhosightError
+        For an unknown model, folds that differ, or fewer than two folds.
+    """
+    ordered = predictions.sort_values(["repeat", "fold", "material_id"], ignore_index=True)
+    scores = dict(tuple(fold_scores(ordered).groupby("target", sort=False)))
+    rows = {}
+    for target in predictions["target"].drop_duplicates():
+        other = baseline if isinstance(baseline, str) else baseline.get(target, "")
+        _check_paired(ordered[ordered["target"] == target], target, model, other)
+        of_models = (scores[target][scores[target]["model"] == name] for name in (model, other))
+        rows[target] = {"model": model, "baseline": other, **_paired(*of_models, alpha, ratio)}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index.name = "target"
+    table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"].to_numpy(dtype=float)))
+    table["better"] = (table["p_holm"] < alpha) & (table["difference"] < 0)
+    return table
+
+
+def corrected_t_test(differences: np.ndarray, ratio: float) -> tuple[float, float, float]:
+    """Nadeau and Bengio's corrected resampled t-test of a mean difference of zero.
+
+    Parameters
+    ----------
+    differences
+        Shape (folds × repeats,): score of one model minus that of the other.
+    ratio
+        Materials in the validation part over materials in the training part.
+
+    Returns
+    -------
+    t, two-sided p, and the standard error of the mean difference. Differences that are all equal
+    have t = ±∞ and p = 0, or t = 0 and p = 1 if they are zero.
+    """
+    count = len(differences)
+    if count < 2:
+        raise RhosightError(f"a t-test needs two folds or more, not {count}")
+    mean = float(np.mean(differences))
+    error = float(np.sqrt((1 / count + ratio) * np.var(differences, ddof=1)))
+    if error == 0:
+        return (float(np.copysign(np.inf, mean)), 0.0, 0.0) if mean else (0.0, 1.0, 0.0)
+    value = mean / error
+    return value, float(2 * student.sf(abs(value), count - 1)), error
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Holm's step-down correction: p values that may be compared with one level, shape as given."""
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(stepped, 1)
+    return corrected
+
+
+def _errors(predictions: pd.DataFrame) -> pd.DataFrame:
+    missing = [name for name in PREDICTION_COLUMNS if name not in predictions]
+    if missing:
+        raise RhosightError(f"predictions lack the column(s) {', '.join(missing)}")
+    error = predictions["predicted"] - predictions["true"]
+    return predictions.assign(squared=error**2, absolute=error.abs())
+
+
+def _pooled(
+    materials: pd.DataFrame, confidence: float, resamples: int, seed: int
+) -> dict[str, float]:
+    """R² and RMSE of all materials, with intervals; squared errors are means over repeats."""
+    true, squared = materials["true"].to_numpy(), materials["squared"].to_numpy()
+
+    def scores(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        mse, spread = squared[rows].mean(axis=-1), true[rows].var(axis=-1)
+        return 1 - mse / np.where(spread > 0, spread, np.nan), np.sqrt(mse)
+
+    drawn = np.random.default_rng(seed).integers(len(true), size=(resamples, len(true)))
+    tails = 50 * (1 - confidence) * np.array([1, -1]) + [0, 100]
+    result: dict[str, float] = {}
+    exact, resampled = scores(np.arange(len(true))), scores(drawn)
+    for name, value, values in zip(("r2", "rmse"), exact, resampled, strict=True):
+        low, high = np.nanpercentile(values, tails)
+        result |= {f"pooled_{name}": value, f"{name}_low": low, f"{name}_high": high}
+    return result | {"n": len(true)}
+
+
+def _check_paired(ordered: pd.DataFrame, target: str, model: str, baseline: str) -> None:
+    """Both models have predictions for the same materials of the same folds, in this order."""
+    tables = []
+    for name in (model, baseline):
+        found = ordered.loc[ordered["model"] == name, ["repeat", "fold", "material_id", "true"]]
+        if found.empty:
+            raise RhosightError(f"{target}: no predictions of {name!r}; cross-validate it too")
+        tables.append(found.reset_index(drop=True))
+    if not tables[0].equals(tables[1]):
+        raise RhosightError(
+            f"{target}: {model} and {baseline} were not scored on the same folds; "
+            "cross-validate both with the same seed, repeats and groups"
+        )
+
+
+def _paired(
+    mine: pd.DataFrame, other: pd.DataFrame, alpha: float, ratio: float | None
+) -> dict[str, float]:
+    """The test on two models' scores of the same folds, in the same order."""
+    if ratio is None:
+        everything = mine.groupby("repeat")["n"].transform("sum")
+        ratio = float((mine["n"] / (everything - mine["n"])).mean())
+    differences = mine["rmse"].to_numpy() - other["rmse"].to_numpy()
+    t, p, error = corrected_t_test(differences, ratio)
+    mean, half = differences.mean(), student.ppf(1 - alpha / 2, len(differences) - 1) * error
+    return {
+        "rmse": mine["rmse"].mean(),
+        "baseline_rmse": other["rmse"].mean(),
+        "relative": mine["rmse"].mean() / other["rmse"].mean() - 1,
+        "difference": mean,
+        "low": mean - half,
+        "high": mean + half,
+        "t": t,
+        "p": p,
+        "folds": len(differences),
+    }

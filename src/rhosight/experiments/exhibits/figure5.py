@@ -1,0 +1,224 @@
+"""Figure 5: the architecture, drawn from the live model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+from torch import nn
+
+from ...evaluation.html import FIRST, INK, SECOND, SOFT, page_style
+from ...networks.modules import ClipModel, ImageModel, StackedModel, TextModel, build_model
+from ...networks.recipe import Recipe
+from ..exhibit import Exhibit
+
+TITLE = "The stacked model's architecture, drawn from the model itself"
+
+_COLOURS = {"image": FIRST, "text": SECOND, "both": SOFT}
+
+
+def exhibit(recipe: Recipe | None = None, pretrained: bool = False) -> Exhibit:
+    """The diagram, with its layers as the table; see :func:`draw`."""
+    recipe = recipe or Recipe()
+    network = build_model(recipe, pretrained)
+    table = layers(network)
+    total = sum(parameter.numel() for parameter in network.parameters())
+    note = f"{total:,} parameters, of which {_new(table):,} are in layers that start untrained."
+    return Exhibit("figure5", TITLE, table, _draw(table, recipe), note)
+
+
+def draw(recipe: Recipe | None = None, pretrained: bool = False) -> Figure:
+    """The diagram of a recipe's network (paper Figure 5).
+
+    Parameters
+    ----------
+    recipe
+        The default recipe if not given.
+    pretrained
+        Load weights; the picture is the same without.
+    """
+    recipe = recipe or Recipe()
+    return _draw(layers(build_model(recipe, pretrained)), recipe)
+
+
+def layers(network: nn.Module) -> pd.DataFrame:
+    """What a network is made of, in the order in which data pass.
+
+    Returns
+    -------
+    DataFrame, one row a block: ``branch`` (image, text or both), ``block`` (its name in the
+    network), ``what``, ``width_in``, ``width_out``, ``parameters``, ``pretrained``, and ``role``:
+    ``backbone``, ``dense``, ``last`` (a branch's own output, which the stacked model does not use),
+    ``output``.
+    """
+    return pd.DataFrame(list(_walk(network)))
+
+
+def _walk(network: nn.Module) -> Iterator[dict]:
+    if isinstance(network, StackedModel):
+        yield from _branch("image", network.image, used=False)
+        yield from _branch("text", network.text, used=False)
+        yield from _head("both", "head", network.head)
+    elif isinstance(network, ClipModel):
+        encoder = network.backbone
+        for branch in ("image", "text"):
+            found = [parameter for part in encoder.parts[branch] for parameter in part.parameters()]
+            yield _block(branch, "backbone", _name(encoder), 0, encoder.width, found, "backbone")
+        yield from _head("both", "head", nn.Sequential(network.head))
+    else:
+        yield from _branch("image" if isinstance(network, ImageModel) else "text", network)
+
+
+def _branch(branch: str, model: ImageModel | TextModel, used: bool = True) -> Iterator[dict]:
+    """Backbone, readout and last layer; ``used`` is whether the last layer's output is."""
+    backbone = model.backbone
+    found = list(backbone.parameters())
+    yield _block(branch, "backbone", _name(backbone), 0, backbone.width, found, "backbone")
+    for i, block in enumerate(model.head.hidden):
+        yield _dense(branch, f"head.hidden.{i}", block)
+    last = model.head.last
+    role = "output" if used else "last"
+    sizes = last.in_features, last.out_features
+    yield _block(branch, "head.last", "Linear", *sizes, list(last.parameters()), role)
+
+
+def _head(branch: str, name: str, head: nn.Sequential) -> Iterator[dict]:
+    for i, block in enumerate(head):
+        if isinstance(block, nn.Linear):
+            sizes = block.in_features, block.out_features
+            found = list(block.parameters())
+            yield _block(branch, f"{name}.{i}", "Linear", *sizes, found, "output")
+        else:
+            yield _dense(branch, f"{name}.{i}", block)
+
+
+def _dense(branch: str, name: str, block: nn.Sequential) -> dict:
+    linear = block[0]
+    what = ", ".join(type(layer).__name__ for layer in block)
+    sizes = linear.in_features, linear.out_features
+    return _block(branch, name, what, *sizes, list(block.parameters()), "dense")
+
+
+def _block(
+    branch: str, block: str, what: str, width_in: int, width_out: int, parameters: list, role: str
+) -> dict:
+    return {
+        "branch": branch,
+        "block": block if branch == "both" else f"{branch}.{block}",
+        "what": what,
+        "width_in": width_in,
+        "width_out": width_out,
+        "parameters": sum(parameter.numel() for parameter in parameters),
+        "pretrained": role == "backbone",
+        "role": role,
+    }
+
+
+def _name(backbone: nn.Module) -> str:
+    """Its own name; a folder goes by its last part."""
+    name = getattr(backbone, "name", "") or type(backbone).__name__
+    return str(name).rstrip("/").rsplit("/", 1)[-1]
+
+
+def _new(table: pd.DataFrame) -> int:
+    return int(table.loc[~table["pretrained"], "parameters"].sum())
+
+
+_WIDE, _HIGH, _GAP = 2.6, 0.62, 0.34  # of a box, and between boxes
+
+
+def _draw(table: pd.DataFrame, recipe: Recipe) -> Figure:
+    """Branches side by side, from the input below to the output above."""
+    branches = [name for name in ("image", "text") if name in set(table["branch"])]
+    fused = table[table["branch"] == "both"]
+    used = table[table["role"] != "last"]
+    # boxes above each other: the input and its branch, then concatenation and fusion
+    tallest = max(int((used["branch"] == name).sum()) for name in branches) + 1
+    tallest += len(fused) + 1 if len(fused) else 0
+    columns = len(branches) + bool(len(fused))
+    with page_style("figure5"):
+        size = 3.1 * columns, (_HIGH + _GAP) * tallest * 0.95 + 0.5
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.add_subplot()
+        tops = {}
+        for i, branch in enumerate(branches):
+            rows = table[table["branch"] == branch]
+            x = i * 3.1
+            entry = {
+                "image": f"image\n3 × {recipe.image.size} × {recipe.image.size}",
+                "text": f"text\n“{recipe.extent}”, tokens",
+            }[branch]
+            places = [_box(axes, x, 0, entry, INK, dashed=False)]
+            for j, row in enumerate(rows.itertuples(), start=1):
+                y = j * (_HIGH + _GAP)
+                dashed = row.role == "last"
+                places.append(_box(axes, x, y, _label(row), _COLOURS[branch], dashed))
+            for start, end in pairwise(places):
+                _arrow(axes, start, end)
+            tops[branch] = (x, int((used["branch"] == branch).sum()) * (_HIGH + _GAP))
+        if len(fused):
+            x = len(branches) * 3.1
+            level = max(y for _, y in tops.values())
+            below = level + _HIGH + _GAP
+            width = int(fused["width_in"].iloc[0])
+            places = [_box(axes, x, below, f"concatenation\n{width}", INK, dashed=False)]
+            for j, row in enumerate(fused.itertuples(), start=1):
+                y = below + j * (_HIGH + _GAP)
+                places.append(_box(axes, x, y, _label(row), _COLOURS["both"], dashed=False))
+            for start, end in pairwise(places):
+                _arrow(axes, start, end)
+            for i, (branch, top) in enumerate(tops.items()):
+                _around(axes, top, (x + 0.6 * (i - 0.5), below), 0.1 * (0.5 - i), _COLOURS[branch])
+        axes.set(xlim=(-1.45, (columns - 1) * 3.1 + 1.45))
+        axes.set_ylim(-0.5, (tallest - 1) * (_HIGH + _GAP) + 0.5)
+        axes.set_axis_off()
+    return figure
+
+
+def _label(row) -> str:
+    count = f"{row.parameters / 1e6:.2f} M" if row.parameters >= 1e5 else f"{row.parameters:,}"
+    if row.role == "backbone":
+        return f"{row.what} (pre-trained)\n→ {row.width_out}; {count} parameters"
+    apart = "; left out when stacked" if row.role == "last" else ""
+    return f"{row.what}\n{row.width_in} → {row.width_out}; {count}{apart}"
+
+
+def _box(
+    axes: Axes, x: float, y: float, text: str, colour: str, dashed: bool
+) -> tuple[float, float]:
+    axes.add_patch(
+        FancyBboxPatch(
+            (x - _WIDE / 2, y - _HIGH / 2),
+            _WIDE,
+            _HIGH,
+            boxstyle="round,pad=0,rounding_size=0.08",
+            facecolor="none",
+            edgecolor=colour,
+            linewidth=1.4,
+            linestyle="--" if dashed else "-",
+        )
+    )
+    axes.text(x, y, text, ha="center", va="center", fontsize=7, linespacing=1.3)
+    return x, y
+
+
+def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    look = {"arrowstyle": "-|>", "color": INK, "linewidth": 0.8}
+    tail, head = (start[0], start[1] + _HIGH / 2), (end[0], end[1] - _HIGH / 2)
+    axes.annotate("", head, tail, arrowprops=look)
+
+
+def _around(
+    axes: Axes, start: tuple[float, float], end: tuple[float, float], lift: float, colour: str
+) -> None:
+    """From the side of a branch's last used box, above the other branch, to the concatenation."""
+    side = start[0] + _WIDE / 2
+    lane = start[1] + (_HIGH + _GAP) / 2 + lift
+    xs = [side, side + 0.15, side + 0.15, end[0]]
+    axes.plot(xs, [start[1], start[1], lane, lane], color=colour, linewidth=1.2)
+    look = {"arrowstyle": "-|>", "color": colour, "linewidth": 1.2, "shrinkA": 0}
+    axes.annotate("", (end[0], end[1] - _HIGH / 2), (end[0], lane), arrowprops=look)

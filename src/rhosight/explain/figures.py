@@ -1,0 +1,219 @@
+"""Figures of explanations. Each function returns a matplotlib Figure that belongs to no window.
+
+Orange raises a prediction and blue lowers it; bars carry their numbers and maps a scale, so that
+nothing is told by colour alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from scipy.ndimage import gaussian_filter
+
+from ..dataset.figures import BLUE, GREEN, GREY, NAMES, ORANGE, PURPLE, mark_atoms
+from ..density.plane import LAYER_TOLERANCE
+from ..inputs.text.description import NEAREST_FACTOR
+
+if TYPE_CHECKING:
+    from .explanation import Explanation, SliceMap
+
+MOST_ROWS = 10
+"""Words or descriptors that a figure shows."""
+
+BLUR = 0.03
+"""Of half a slice's side: the Gaussian that smooths maps to be looked at; sums stay as they are."""
+
+COLOURS = LinearSegmentedColormap.from_list("lowers-raises", [BLUE, "white", "#D55E00"])
+"""The two of Okabe and Ito's palette that are farthest apart on either side of nothing."""
+
+REACH = 4.0
+"""Å; how far from an atom the nearest others are looked for."""
+
+
+def draw_explanation(why: Explanation) -> Figure:
+    """What each modality adds to each target, and the words or descriptors that count most."""
+    details = why.words if why.words is not None else why.descriptors
+    what = "word" if why.words is not None else "descriptor"
+    rows = [len(why.modalities) + 1]
+    if details is not None:
+        rows.append(min(MOST_ROWS, len(details)) + 1)
+    columns = len(why.targets)
+    size = (5.4 * columns, 1.6 + 0.34 * sum(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    # a title over the whole column, names of rows included: over the bars alone it is cut off
+    parts = np.atleast_1d(figure.subfigures(1, columns))
+    for part, target in zip(parts, why.targets, strict=True):
+        axes = part.subplots(len(rows), 1, squeeze=False, height_ratios=rows)[:, 0]
+        unit = why.units[target]
+        _bars(axes[0], why.modalities[target], unit)
+        part.suptitle(
+            f"{NAMES.get(target, target)}: {why.prediction[target]:.3g} {unit}\n"
+            f"= base {why.base[target]:.3g} {unit} and what each adds:",
+            fontsize=10,
+        )
+        if details is not None:
+            most = details[target].abs().sort_values(ascending=False).index[:MOST_ROWS]
+            _bars(axes[1], details.loc[most, target].rename(_short), unit)
+            axes[1].set_title(f"{what}s that add most", fontsize=10)
+    joint = "; " if columns > 1 else "\n"
+    figure.suptitle(f"{_title(why)}{joint}base: {why.background}", fontsize=11)
+    return figure
+
+
+def _title(why: Explanation) -> str:
+    """Formula and name; of a long path its end, which tells files apart."""
+    name = why.name if len(why.name) <= 40 else f"…{why.name[-39:]}"
+    return f"{why.formula} ({name})"
+
+
+def _bars(axis: Axes, values: pd.Series, unit: str) -> None:
+    """Horizontal bars from zero, the first on top."""
+    colours = [ORANGE if value > 0 else BLUE for value in values]
+    places = np.arange(len(values))
+    axis.barh(places, values, color=colours, edgecolor="black", linewidth=0.5)
+    axis.axvline(0, color="black", linewidth=0.8)
+    low, high = min(values.min(), 0), max(values.max(), 0)
+    span = max(high - low, 1e-12)
+    for place, value in zip(places, values, strict=True):
+        shift = np.copysign(0.03 * span, value)
+        side = "left" if value >= 0 else "right"
+        label = f"{value:+.2g}" if abs(value) < 99.5 else f"{value:+.0f}"
+        axis.text(value + shift, place, label, ha=side, va="center", fontsize=8)
+    axis.set_yticks(places, [str(name) for name in values.index], fontsize=9)
+    axis.invert_yaxis()
+    # numbers stand beyond the bars; a side without bars needs no room
+    axis.set_xlim(low - (0.4 if low else 0.06) * span, high + (0.4 if high else 0.06) * span)
+    axis.set_xlabel(unit, fontsize=9)
+    axis.tick_params(axis="x", labelsize=8)
+    axis.xaxis.set_major_locator(MaxNLocator(5))  # numbers beside one another
+
+
+def _short(name: str) -> str:
+    """A descriptor's name without what all of its block share."""
+    name = name.replace("MagpieData ", "")
+    return name if len(name) <= 36 else f"{name[:35]}…"
+
+
+def draw_maps(why: Explanation, target: str) -> Figure:
+    """Each slice that a network reads, and over it what its parts add to one target."""
+    unit = why.units[target]
+    figure = Figure(figsize=(5.2 * len(why.maps), 5.4), layout="constrained")
+    axes = figure.subplots(1, len(why.maps), squeeze=False)[0]
+    for axis, one in zip(axes, why.maps, strict=True):
+        _draw_map(figure, axis, one, target, unit)
+    name = NAMES.get(target, target)
+    start = why.starts["maps"][target]
+    figure.suptitle(
+        f"{_title(why)}, {name}: {why.prediction[target]:.3g} {unit}\n"
+        f"= {start:.3g} {unit} with the mean image, and what the slices add",
+        fontsize=11,
+    )
+    if not any(one.fourier for one in why.maps):
+        figure.supxlabel(
+            "nearest atoms are joined by a line in the plane, by a dotted one where it leaves the "
+            "plane; × where it passes through",
+            fontsize=9,
+        )
+    return figure
+
+
+def _draw_map(figure: Figure, axis: Axes, one: SliceMap, target: str, unit: str) -> None:
+    values = one.values[target]
+    blurred = gaussian_filter(values, BLUR * len(values) / 2, mode="nearest")
+    reach = max(float(np.quantile(np.abs(blurred), 0.995)), 1e-12)
+    scale = Normalize(-reach, reach)
+    extent = (-one.half, one.half, -one.half, one.half)
+    grey = np.clip(one.density, *np.quantile(one.density, [0.01, 0.99]))
+    axis.imshow(grey, cmap="gray_r", extent=extent, alpha=0.45)
+    # what adds nothing leaves the density to be seen
+    strength = np.clip(np.abs(blurred) / reach, 0, 1) ** 0.5
+    colours = COLOURS(scale(blurred))
+    colours[..., 3] = 0.85 * strength
+    axis.imshow(colours, extent=extent)
+    length = "Å⁻¹" if one.fourier else "Å"
+    bar = figure.colorbar(ScalarMappable(scale, COLOURS), ax=axis, shrink=0.8, extend="both")
+    bar.set_label(f"{unit} per {'Å⁻²' if one.fourier else 'Å²'}")
+    if not one.fourier:
+        _mark_bonds(axis, one)
+        mark_atoms(axis, one.structure, one.plane, one.half, one.channel.offset)
+    indices = " ".join(map(str, one.plane.hkl))
+    shift = f", {one.channel.offset:g} d above" if one.channel.offset else ""
+    what = "Fourier transform of " if one.fourier else ""
+    axis.set_title(
+        f"{what}{one.channel.kind} on ({indices}){shift}\nadds {one.total(target):+.2g} {unit}",
+        fontsize=10,
+    )
+    axis.set(xlabel=f"x ({length})", ylabel=f"y ({length})")
+    axis.set(xlim=(-one.half, one.half), ylim=(-one.half, one.half))
+
+
+def _mark_bonds(axis: Axes, one: SliceMap) -> None:
+    """Where nearest atoms are joined: lines in the plane, dotted ones that leave it towards the
+    projection of the other atom, crosses where one passes through it."""
+    for ends in _bonds(one):
+        (u, v, height), (u_other, v_other, other) = ends
+        on, other_on = abs(height) < LAYER_TOLERANCE, abs(other) < LAYER_TOLERANCE
+        if on and other_on:
+            axis.plot([u, u_other], [v, v_other], "-", color="black", linewidth=1.2)
+        elif on or other_on:
+            axis.plot([u, u_other], [v, v_other], ":", color="black", linewidth=1.0)
+        elif height * other < 0:
+            share = height / (height - other)
+            at = u + share * (u_other - u), v + share * (v_other - v)
+            axis.plot(*at, "x", color="black", markersize=5, markeredgewidth=1.0)
+
+
+def _bonds(one: SliceMap) -> list[np.ndarray]:
+    """Pairs of nearest atoms near the plane: rows of (u, v, height above the plane), Å."""
+    structure, plane = one.structure, one.plane
+    start = plane.points(0.0, 0.0, one.channel.offset)
+    centre = structure.lattice.get_cartesian_coords(start)
+    near = structure.get_sites_in_sphere(centre, np.sqrt(2) * one.half + REACH)
+    places = plane.coordinates(np.array([site.frac_coords for site in near]))
+    places[:, 2] -= one.channel.offset * plane.spacing
+    places = places[np.abs(places[:, 2]) < REACH]
+    apart = np.linalg.norm(places[:, None] - places, axis=-1)
+    np.fill_diagonal(apart, np.inf)
+    nearest = apart.min(axis=1)
+    joined = apart <= NEAREST_FACTOR * np.minimum(nearest[:, None], nearest)
+    found = []
+    for i, j in np.argwhere(np.triu(joined)):
+        pair = places[[i, j]]
+        if (np.abs(pair[:, :2]) <= one.half).all(axis=1).any():
+            found.append(pair)
+    return found
+
+
+def draw_summary(summary: pd.DataFrame) -> Figure:
+    """The part of each modality in each target, one bar a class of compounds."""
+    targets = summary.index.unique("target")
+    modalities = list(summary.index.unique("modality"))
+    classes = list(summary.index.unique("class"))
+    colours = [BLUE, ORANGE, GREEN, PURPLE, GREY, "#F0E442"]
+    hatches = ["", "//", "..", "xx", "\\\\", "--"]
+    size = (4.6 * len(targets), 1.6 + 0.36 * len(classes))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(1, len(targets), squeeze=False, sharey=True)[0]
+    for axis, target in zip(axes, targets, strict=True):
+        table = summary.loc[target]
+        parts = table["part"].unstack("modality").reindex(index=classes, columns=modalities)
+        start = np.zeros(len(classes))
+        for number, modality in enumerate(modalities):
+            width = parts[modality].fillna(0).to_numpy()
+            style = {"color": colours[number % 6], "hatch": hatches[number % 6]}
+            label = modality if axis is axes[0] else None
+            axis.barh(classes, width, left=start, ec="black", lw=0.5, label=label, **style)
+            start = start + width
+        axis.set(title=NAMES.get(target, target), xlim=(0, 1), xlabel="part of what is added")
+    counts = summary.loc[targets[0], "materials"].groupby("class", observed=True).first()
+    axes[0].set_yticks(range(len(classes)), [f"{name} ({counts[name]})" for name in classes])
+    axes[0].invert_yaxis()
+    figure.legend(loc="outside lower center", ncols=len(modalities), frameon=False)
+    return figure

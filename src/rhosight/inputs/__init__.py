@@ -1,0 +1,1 @@
+"""What models read: images, texts and descriptors of a crystal, as arrays and tensors."""

@@ -1,0 +1,1 @@
+"""Numbers that describe a structure and its charge density, in named blocks."""

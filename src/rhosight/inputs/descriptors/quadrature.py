@@ -1,0 +1,255 @@
+"""Points and weights around the inequivalent atoms of a crystal, and its fields there.
+
+An integral over the cell is a sum over atoms, ∫ f = Σₐ ∫ wₐ f, with the stockholder weights
+wₐ = nₐ / Σ_b n_b of the free atoms' spherical valence densities (Hirshfeld, Theor. Chim. Acta 44,
+129 (1977), doi:10.1007/BF00549096), each atom's on shells: Gauss-Legendre in the radius, Lebedev's
+rule on the sphere (doi:10.1016/0041-5553(76)90100-2) along the axes of spglib's standard setting.
+So nothing depends on the cell in which a crystal is stored, on its origin or the order of atoms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import numpy as np
+from scipy.integrate import lebedev_rule
+from scipy.ndimage import map_coordinates, spline_filter
+
+from ...density.charge_density import ChargeDensity
+from .crystal import COULOMB, Crystal, Site, covalent_radius, free_atoms, reach
+
+SHELLS, ORDER = 22, 23
+"""Radial nodes from the nucleus to where free atoms end, and the order of Lebedev's rule: 194
+directions. With 86 the integral of Δn² is off by up to 7 %, in HfC."""
+
+STEP = 0.06
+"""Å; of the differences that give gradients, a quarter of a grid's spacing or so."""
+
+CORE = (0.5, 0.9)
+"""In covalent radii: where a core ends and the outside begins, with a smooth step between them.
+What lies inside depends on the code and its pseudo-potentials."""
+
+
+@dataclass(frozen=True)
+class Shells:
+    """What surrounds one inequivalent atom; arrays of shape (shells, directions) unless stated.
+
+    ``radii`` (shells,), Å; ``frac`` (shells, directions, 3); ``volume``: what a point stands for,
+    Å³; ``weight``: that times the stockholder weight; ``own`` and ``others``: valence densities of
+    the free atoms, ``cores``: all smooth cores, e/Å³; ``potential`` of all neutral free atoms, eV;
+    ``outside``: 0 in any atom's core, 1 outside (:data:`CORE`).
+    """
+
+    site: Site
+    radii: np.ndarray
+    frac: np.ndarray
+    volume: np.ndarray
+    weight: np.ndarray
+    own: np.ndarray
+    others: np.ndarray
+    cores: np.ndarray
+    potential: np.ndarray
+    outside: np.ndarray
+
+
+def shells_of(crystal: Crystal) -> list[Shells]:
+    """Points around each of a crystal's inequivalent atoms."""
+    end = reach()
+    nodes, node_weights = np.polynomial.legendre.leggauss(SHELLS)
+    radii = end * (nodes + 1) / 2
+    directions, angle_weights = _directions()
+    offsets = radii[:, None, None] * (directions @ crystal.axes)
+    volume = (end / 2 * node_weights * radii**2)[:, None] * angle_weights
+    frac = offsets @ np.linalg.inv(crystal.structure.lattice.matrix)
+    result = []
+    for site in crystal.sites:
+        own, sums, outside = _around(crystal, site, offsets.reshape(-1, 3))
+        own, outside = own.reshape(volume.shape), outside.reshape(volume.shape)
+        valence, cores, potential = sums.reshape(3, *volume.shape)
+        result.append(
+            Shells(
+                site=site,
+                radii=radii,
+                frac=crystal.structure.frac_coords[site.index] + frac,
+                volume=volume,
+                weight=volume * own / np.maximum(valence, 1e-12),
+                own=own,
+                others=valence - own,
+                cores=cores,
+                potential=potential,
+                outside=outside,
+            )
+        )
+    return result
+
+
+@cache
+def _directions() -> tuple[np.ndarray, np.ndarray]:
+    points, weights = lebedev_rule(ORDER)
+    return points.T, weights
+
+
+def _around(
+    crystal: Crystal, site: Site, points: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """At points relative to an atom (n, 3): its own valence density (n,), valence, core and
+    potential of all free atoms (3, n), and how far outside of the cores (n,)."""
+    end = reach()
+    vectors, symbols, _ = crystal.neighbours(site.index, 2 * end)
+    # |p − R|² of all pairs, (points, atoms)
+    squares = (points**2).sum(1)[:, None] + (vectors**2).sum(1) - 2 * points @ vectors.T
+    distance = np.sqrt(np.maximum(squares, 0))
+    sums = np.zeros((3, len(points)))
+    outside = np.ones(len(points))
+    for symbol in sorted(set(symbols)):
+        atom = free_atoms()[symbol]
+        part = distance[:, symbols == symbol]
+        close = np.flatnonzero((part < end).any(axis=1))
+        # linear interpolation in the table, all three functions at once
+        rank = np.minimum(part[close], end) * ((len(atom.radii) - 1) / end)
+        below = np.minimum(rank.astype(int), len(atom.radii) - 2)
+        rank -= below
+        for k, values in enumerate((atom.valence, atom.core, atom.potential)):
+            sums[k, close] += (values[below] + rank * np.diff(values)[below]).sum(axis=1)
+        core = part.min(axis=1) / covalent_radius(symbol)
+        scaled = np.clip((core - CORE[0]) / (CORE[1] - CORE[0]), 0, 1)
+        outside *= scaled**2 * (3 - 2 * scaled)
+    atom = free_atoms()[site.symbol]
+    return np.interp(distance[:, 0], atom.radii, atom.valence), sums, outside
+
+
+class Sampler:
+    """The fields of a density anywhere in its cell; each is prepared when it is first asked for.
+
+    Parameters
+    ----------
+    density
+        With the kinds that the fields need.
+    local
+        Splines on the grid as it is, which know of the nearest points alone: nothing that is
+        written near the nuclei is seen elsewhere. Else Fourier interpolation refines the grid
+        twofold first, which is more accurate, but a sharp core makes ripples all over the cell.
+    """
+
+    def __init__(self, density: ChargeDensity, local: bool = False) -> None:
+        self._density, self._local = density, local
+        self.shape, self._lattice = density.shape, density.structure.lattice
+
+    def __call__(self, frac: np.ndarray) -> Fields:
+        """Fields at fractional coordinates of shape (..., 3)."""
+        return Fields(self, frac)
+
+    @cached_property
+    def total(self) -> _Field:
+        if self._local:
+            return _Field(np.asarray(self._density.grid("total"), dtype=float))
+        return self._refined(self._total)
+
+    @cached_property
+    def difference(self) -> _Field:
+        return self._refined(self._difference)
+
+    @cached_property
+    def laplacian(self) -> _Field:
+        return self._refined(-self._squares * self._total)
+
+    @cached_property
+    def hartree(self) -> _Field:
+        return self._refined(self._hartree)
+
+    @cached_property
+    def self_energy(self) -> float:
+        """½ ∫ V[difference] difference over the cell, eV, by Parseval's theorem."""
+        power = (self._difference.conj() * self._hartree).real
+        twice = np.full(self.shape[2] // 2 + 1, 2.0)  # the half of the waves that is not stored
+        twice[0] = 1.0
+        if self.shape[2] % 2 == 0:
+            twice[-1] = 1.0
+        return float((power * twice).sum() * self._lattice.volume / 2 / np.prod(self.shape) ** 2)
+
+    @cached_property
+    def steps(self) -> np.ndarray:
+        """One step along each Cartesian axis, in fractions of the cell."""
+        return STEP * np.linalg.inv(self._lattice.matrix)
+
+    @cached_property
+    def _squares(self) -> np.ndarray:
+        """|k|² of every wave of the grid, Å⁻²."""
+        indices = [np.fft.fftfreq(n, 1 / n) for n in self.shape[:2]]
+        indices.append(np.fft.rfftfreq(self.shape[2], 1 / self.shape[2]))
+        waves = np.stack(np.meshgrid(*indices, indexing="ij"), -1)
+        return ((waves @ self._lattice.reciprocal_lattice.matrix) ** 2).sum(-1)
+
+    @cached_property
+    def _hartree(self) -> np.ndarray:
+        squares = self._squares.copy()
+        squares[0, 0, 0] = np.inf  # the potential is zero on average
+        return 4 * np.pi * COULOMB * self._difference / squares
+
+    @cached_property
+    def _total(self) -> np.ndarray:
+        return self._spectrum("total")
+
+    @cached_property
+    def _difference(self) -> np.ndarray:
+        return self._spectrum("difference")
+
+    def _refined(self, spectrum: np.ndarray) -> _Field:
+        """On a grid of twice as many points along each axis."""
+        shape = self.shape
+        fine = tuple(2 * n for n in shape)
+        padded = np.zeros((fine[0], fine[1], fine[2] // 2 + 1), dtype=complex)
+        # the wave at the edge of an even grid stands for plus and minus itself: left out
+        rows, columns = ([*range((n + 1) // 2), *range(-((n - 1) // 2), 0)] for n in shape[:2])
+        depth = (shape[2] + 1) // 2
+        padded[np.ix_(rows, columns, range(depth))] = spectrum[np.ix_(rows, columns, range(depth))]
+        return _Field(np.fft.irfftn(padded, fine, axes=(0, 1, 2)) * 8)
+
+    def _spectrum(self, kind: str) -> np.ndarray:
+        return np.fft.rfftn(np.asarray(self._density.grid(kind), dtype=float))
+
+
+class Fields:
+    """Fields of a density at some points, all of one shape: ``total`` and ``difference`` (e/Å³),
+    ``hartree``: potential energy of an electron in the field of ``difference`` (eV, zero on
+    average), ``gradient2``: |∇ total|² (e²/Å⁸), ``laplacian`` of ``total`` (e/Å⁵)."""
+
+    def __init__(self, sampler: Sampler, frac: np.ndarray) -> None:
+        self._sampler, self._frac = sampler, frac
+
+    @cached_property
+    def total(self) -> np.ndarray:
+        return self._sampler.total(self._frac)
+
+    @cached_property
+    def difference(self) -> np.ndarray:
+        return self._sampler.difference(self._frac)
+
+    @cached_property
+    def hartree(self) -> np.ndarray:
+        return self._sampler.hartree(self._frac)
+
+    @cached_property
+    def gradient2(self) -> np.ndarray:
+        total = self._sampler.total
+        found = np.zeros(self._frac.shape[:-1])
+        for step in self._sampler.steps:
+            ahead, behind = total(self._frac + step), total(self._frac - step)
+            found += ((ahead - behind) / (2 * STEP)) ** 2
+        return found
+
+    @cached_property
+    def laplacian(self) -> np.ndarray:
+        return self._sampler.laplacian(self._frac)
+
+
+class _Field:
+    """A periodic function, sampled by cubic splines."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self._coefficients = spline_filter(values, order=3, mode="grid-wrap")
+
+    def __call__(self, frac: np.ndarray) -> np.ndarray:
+        at = np.moveaxis(frac * self._coefficients.shape, -1, 0)
+        return map_coordinates(self._coefficients, at, order=3, mode="grid-wrap", prefilter=False)

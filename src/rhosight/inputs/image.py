@@ -1,0 +1,336 @@
+"""Slice → image: window, resolution, normalisation, channels, colour map, Fourier transform."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ..density.charge_density import KINDS, ChargeDensity
+from ..density.free_atoms import difference_from_total
+from ..density.plane import LatticePlane, lattice_plane, sample_window
+from ..errors import RhosightError
+from .descriptors.crystal import covalent_radius
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Normalisation = Literal["physical", "paper", "zero"]
+Colour = Literal["channels", "grey", "viridis"]
+
+DERIVED = {"difference", "promolecule"}
+"""Kinds of density that refer to free atoms."""
+
+# The physical map arcsinh(ρ/ρ₀) is linear below ρ₀ and logarithmic above it. ρ₀ and the value
+# that maps to 1 are fixed for all materials, in e/Å³; the few larger values, at cores, are clipped.
+PHYSICAL_SCALE = {
+    "total": (0.05, 5.0),
+    "promolecule": (0.05, 5.0),
+    "difference": (0.01, 0.5),
+    "spin": (0.01, 5.0),
+}
+
+
+class Channel(BaseModel):
+    """One slice: which density, on which plane, how much of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["total", "difference", "spin", "promolecule"] = "difference"
+    window: float = Field(8.0, gt=0, description="side of the square, in `unit`")
+    unit: Literal["angstrom", "lattice"] = Field(
+        "angstrom", description="Å, or the lattice scale (4·V_primitive)^⅓"
+    )
+    hkl: tuple[int, int, int] | None = Field(None, description="plane; None is the densest")
+    offset: float = Field(0.0, description="shift along the normal, in interplanar spacings")
+
+
+class ImageSettings(BaseModel):
+    """How a charge density becomes an image. Everything that matters is here and is stored with a
+    model; what the paper leaves open is marked *assumed* in :meth:`paper`.
+
+    Attributes
+    ----------
+    size
+        Pixels along each side.
+    channels
+        The slices. ``colour="channels"`` takes three of them; ``grey`` and ``viridis`` one.
+    normalisation
+        ``"physical"``: one fixed monotone map for all materials, which keeps magnitudes.
+        ``"paper"``: z-score of the slice divided by its largest |z|.
+        ``"zero"``: ρ / max|ρ|, which keeps the zero level at zero.
+        All give values in [-1, 1].
+    colour
+        ``"channels"``: each slice is a channel. ``"grey"``: one slice three times.
+        ``"viridis"``: one slice through matplotlib's viridis.
+    fourier
+        Replace each slice by the logarithm of the modulus of its two-dimensional Fourier
+        transform, origin in the centre (paper Figure 8, d to f). Padding continues it
+        periodically.
+    reference
+        What ``difference`` and ``promolecule`` refer to. ``"code"``: the free atoms of the code
+        itself, so a file (or a pair) must hold both densities. ``"free-atoms"``: those of the
+        table that comes with the package, so `total` alone is enough; see
+        :mod:`rhosight.density.free_atoms` for its limits.
+    core
+        ``"keep"``, or ``"mask"``: what lies within ``core_radius`` of a nucleus, in the plane or
+        not, is set to 0 e/Å³. There a density depends on the code and its pseudo-potentials.
+    core_radius
+        In covalent radii of the element (Cordero et al., Dalton Trans. 2832 (2008),
+        doi:10.1039/b801115j). Beyond 0.9 the smooth cores of the bundled densities are below 2 %
+        of the free atom's valence density for three of four elements (at worst beyond 1.3: Ga). It
+        covers a third of the image of an open crystal such as silicon, and most of a close-packed
+        metal's: three quarters of copper's.
+    interpolation
+        ``"spline"`` or ``"fourier"``, see :func:`rhosight.density.plane.sample`.
+    symprec
+        Tolerance of the symmetry search, Å.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: int = Field(160, ge=8, le=4096)
+    channels: tuple[Channel, ...] = (
+        Channel(kind="total", window=8.0),
+        Channel(kind="total", window=8.0, offset=0.5),
+        Channel(kind="total", window=16.0),
+    )
+    normalisation: Normalisation = "physical"
+    colour: Colour = "channels"
+    fourier: bool = False
+    reference: Literal["code", "free-atoms"] = "code"
+    core: Literal["keep", "mask"] = "keep"
+    core_radius: float = Field(0.9, gt=0, le=2)
+    interpolation: Literal["spline", "fourier"] = "fourier"
+    symprec: float = Field(0.01, gt=0)
+
+    @model_validator(mode="after")
+    def _channel_count(self) -> ImageSettings:
+        needed = 3 if self.colour == "channels" else 1
+        if len(self.channels) != needed:
+            raise ValueError(
+                f"colour {self.colour!r} takes {needed} channel(s), not {len(self.channels)}"
+            )
+        return self
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of density that a file must hold for this image."""
+        wanted = {channel.kind for channel in self.channels}
+        if self.reference == "free-atoms" and wanted & DERIVED:
+            wanted = wanted - DERIVED | {"total"}
+        elif "promolecule" in wanted:
+            wanted = wanted - {"promolecule"} | {"total", "difference"}
+        return tuple(kind for kind in KINDS if kind in wanted)
+
+    @property
+    def steps(self) -> tuple[float, float, float]:
+        """How many pixels of each of the image's three channels are as long as one of the narrowest
+        window; of windows in one unit."""
+        sides = [channel.window for channel in self.channels]
+        first, second, third = (min(sides) / side for side in sides * (3 // len(sides)))
+        return first, second, third
+
+    def moved(self, offset: float) -> ImageSettings:
+        """The same on planes that lie ``offset`` interplanar spacings further along the normal."""
+        channels = [
+            channel.model_copy(update={"offset": channel.offset + offset})
+            for channel in self.channels
+        ]
+        return self.model_copy(update={"channels": tuple(channels)})
+
+    @classmethod
+    def paper(cls, colour: Colour = "grey", fourier: bool = False, size: int = 299):
+        """The paper's image: one slice of `difference`, z-scored (section 2.1).
+
+        Assumed, as the paper does not say: a window of two lattice scales, centred on the site of
+        highest atomic number, with x along the shortest in-plane lattice vector.
+        """
+        channel = Channel(kind="difference", window=2.0, unit="lattice")
+        return cls(
+            size=size, channels=(channel,), normalisation="paper", colour=colour, fourier=fourier
+        )
+
+
+def density_slice(
+    density: ChargeDensity,
+    channel: Channel,
+    size: int,
+    interpolation: Literal["spline", "fourier"] = "fourier",
+    symprec: float = 0.01,
+    plane: LatticePlane | None = None,
+    pad: int = 0,
+) -> np.ndarray:
+    """The density on a window of a lattice plane, shape (size, size), e/Å³.
+
+    Row 0 is the top (largest y). ``pad`` adds that many pixels on every side, at the same
+    resolution: the canvas from which augmentation cuts; the shape is then (size + 2 pad) squared.
+    ``plane`` saves the search when it is already known.
+    """
+    plane = plane or lattice_plane(density.structure, channel.hkl, symprec)
+    return sample_window(
+        density.grid(channel.kind),
+        plane,
+        window_side(channel, plane) * (size + 2 * pad) / size,
+        size + 2 * pad,
+        channel.offset,
+        interpolation,
+    )
+
+
+def core_pixels(
+    density: ChargeDensity,
+    channel: Channel,
+    size: int,
+    radius: float,
+    plane: LatticePlane,
+    pad: int = 0,
+) -> np.ndarray:
+    """Which pixels of :func:`density_slice` lie within ``radius`` covalent radii of a nucleus.
+
+    Shape (size + 2 pad, size + 2 pad), bool. Of a site with several occupants the largest counts.
+    """
+    structure, pixels = density.structure, size + 2 * pad
+    side = window_side(channel, plane) * pixels / size
+    radii = np.array(
+        [radius * max(covalent_radius(e.symbol) for e in s.species.elements) for s in structure]
+    )
+    centre = plane.points(0.0, 0.0, channel.offset)
+    frac_coords, _, sites, _ = structure.lattice.get_points_in_sphere(
+        structure.frac_coords,
+        structure.lattice.get_cartesian_coords(centre),
+        side / math.sqrt(2) + radii.max(),
+        zip_results=False,
+    )
+    atoms = plane.coordinates(frac_coords)
+    height = atoms[:, 2] - channel.offset * plane.spacing
+    squares = radii[sites] ** 2 - height**2  # of the circles in which the plane cuts the spheres
+    axis = ((np.arange(pixels) + 0.5) / pixels - 0.5) * side
+    inside = np.zeros((pixels, pixels), dtype=bool)
+    for (x, y, _), square in zip(atoms[squares > 0], squares[squares > 0], strict=True):
+        inside |= (axis[None, :] - x) ** 2 + (-axis[:, None] - y) ** 2 < square
+    return inside
+
+
+def window_side(channel: Channel, plane: LatticePlane) -> float:
+    """Side of the channel's window, Å."""
+    return channel.window * (plane.lattice_scale if channel.unit == "lattice" else 1.0)
+
+
+def normalise(
+    values: np.ndarray, normalisation: Normalisation, kind: str, pad: int = 0
+) -> np.ndarray:
+    """Map densities (e/Å³) to [-1, 1]; see :class:`ImageSettings` for the three ways.
+
+    Mean and largest value are those of the image proper, without ``pad`` pixels on every side:
+    the middle of a padded image is the image. Values beyond [-1, 1] in the margin are clipped.
+    """
+    if normalisation == "physical":
+        scale, top = PHYSICAL_SCALE[kind]
+        mapped = np.arcsinh(values / scale) / np.arcsinh(top / scale)
+        if kind in ("total", "promolecule"):  # these do not change sign: use the whole range
+            mapped = 2.0 * mapped - 1.0
+        return np.clip(mapped, -1.0, 1.0)
+    proper = values[pad : values.shape[0] - pad, pad : values.shape[1] - pad]
+    noise = 1e-12 * np.abs(proper).max()  # what rounding leaves of a constant without its mean
+    if normalisation == "paper":
+        values, proper = values - proper.mean(), proper - proper.mean()
+    largest = np.abs(proper).max()
+    return np.clip(values / largest, -1.0, 1.0) if largest > noise else np.zeros_like(values)
+
+
+def fourier_image(values: np.ndarray) -> np.ndarray:
+    """log(1 + |F|) of a square image, origin in the centre, rescaled to [-1, 1]."""
+    spectrum = np.log1p(np.abs(np.fft.fftshift(np.fft.fft2(values))))
+    span = spectrum.max() - spectrum.min()
+    return 2.0 * (spectrum - spectrum.min()) / span - 1.0 if span > 0 else spectrum * 0.0
+
+
+def density_image(
+    density: ChargeDensity, settings: ImageSettings | None = None, pad: int = 0
+) -> np.ndarray:
+    """The image of a charge density, shape (3, size, size), float32 in [-1, 1].
+
+    Parameters
+    ----------
+    density
+        Must hold the kinds that ``settings.kinds`` names.
+    settings
+        Default: :class:`ImageSettings`'s own.
+    pad
+        Pixels to add on every side, at the same resolution (augmentation cuts from them).
+
+    Raises
+    ------
+    RhosightError
+        If a kind is missing or no symmetry is found.
+    """
+    settings = settings or ImageSettings()
+    missing = [kind for kind in settings.kinds if kind not in density.kinds]
+    if missing:
+        raise RhosightError(
+            f"{density.name or 'density'}: the image needs {', '.join(settings.kinds)}, but only "
+            f"{', '.join(density.kinds)} is there; add {', '.join(missing)}, or use image settings "
+            "(or a model) for what the file holds, such as reference='free-atoms' for a total alone"
+        )
+    density = referred(density, settings)
+    planes: dict = {}
+    layers = []
+    margin = 0 if settings.fourier else pad  # a wider window has another spectrum
+    for channel in settings.channels:
+        if channel.hkl not in planes:
+            planes[channel.hkl] = lattice_plane(density.structure, channel.hkl, settings.symprec)
+        values = density_slice(
+            density,
+            channel,
+            settings.size,
+            settings.interpolation,
+            plane=planes[channel.hkl],
+            pad=margin,
+        )
+        if settings.core == "mask":
+            inside = core_pixels(
+                density, channel, settings.size, settings.core_radius, planes[channel.hkl], margin
+            )
+            values = np.where(inside, 0.0, values)
+        values = normalise(values, settings.normalisation, channel.kind, margin)
+        if settings.fourier:
+            values = np.pad(fourier_image(values), pad, mode="wrap")
+        layers.append(values)
+    if settings.colour == "viridis":
+        return _viridis(layers[0])
+    if settings.colour == "grey":
+        layers = layers * 3
+    return np.stack(layers).astype(np.float32)
+
+
+def referred(density: ChargeDensity, settings: ImageSettings) -> ChargeDensity:
+    """The density with `difference` and `promolecule` as ``settings.reference`` means them."""
+    if settings.reference == "code" or not DERIVED & {c.kind for c in settings.channels}:
+        return density
+    bare = {kind: grid for kind, grid in density.grids.items() if kind not in DERIVED}
+    return difference_from_total(replace(density, grids=bare))
+
+
+def turn_margin(size: int, shift: float = 0.0) -> int:
+    """Pixels to add on every side of an image so that it can be turned by any angle, and moved by
+    the fraction ``shift`` of its side along each axis."""
+    return math.ceil(size * (math.sqrt(2) - 1) / 2) + math.ceil(size * shift)
+
+
+def to_pil(image: np.ndarray) -> Image:
+    """An image array (3, height, width) in [-1, 1] as an RGB picture."""
+    from PIL import Image
+
+    pixels = np.rint((np.moveaxis(image, 0, -1) + 1.0) * 127.5)
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def _viridis(values: np.ndarray) -> np.ndarray:
+    from matplotlib import colormaps
+
+    rgb = colormaps["viridis"]((values + 1.0) / 2.0)[..., :3]
+    return np.moveaxis(2.0 * rgb - 1.0, -1, 0).astype(np.float32)

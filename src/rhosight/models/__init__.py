@@ -1,0 +1,1 @@
+"""Models that are fitted, saved, loaded and asked for predictions."""

@@ -1,0 +1,1 @@
+"""Models to compare with: composition, promolecule, density statistics, CHGNet."""

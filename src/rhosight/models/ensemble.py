@@ -1,0 +1,308 @@
+"""Ensemble: networks of folds and seeds, whose errors on what they have not seen give intervals.
+
+The training part is divided into folds. Each member learns from all but one of them, so that every
+training material has predictions by networks that were not shown it; a new material has those of
+all members, and their mean is better than any of them.
+
+Intervals are CV+ (:func:`rhosight.models.uncertainty.cv_plus`): each training material's residual is laid
+around the prediction of the members that had not seen that material. Where members agree, an
+interval is as wide as their residuals; where they do not, it is wider. The members' spread itself
+is no scale here: of a training material it could be taken over those members alone that had not
+seen it, one for each seed.
+
+>>> model = rhosight.Ensemble(members=5, modality="image").fit(dataset[train])
+>>> model.predict_intervals(dataset[test])
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn, Self
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import load_file, save_file
+
+from ..dataset.dataset import Dataset
+from ..dataset.splits import check_labels, folds
+from ..density.charge_density import ChargeDensity
+from ..errors import RhosightError
+from ..networks.recipe import Recipe
+from ..storage import open_run
+from .base import WEIGHTS, SavedModel, codes_of, versions, warn_of_other_codes
+from .baselines.baselines import composition_features
+from .property_model import PropertyModel, known_prototypes, local_weights, make_inputs
+from .uncertainty import TrainingDomain, cv_plus
+
+LEVEL = 0.9
+"""Share of new materials whose truth is meant to lie in the interval."""
+
+
+class Ensemble(SavedModel):
+    """Networks of one recipe, one for each fold of the training part and seed, trained without that
+    fold; with calibrated intervals and a training domain.
+
+    Parameters
+    ----------
+    recipe
+        Of every member; the default recipe if not given. Seeds count up from its own.
+    members
+        Folds, each with networks of its own.
+    seeds
+        Networks for each fold.
+    level
+        Share of new materials whose truth is meant to lie in the interval.
+    **changes
+        Fields of the recipe to change.
+
+    Attributes
+    ----------
+    networks
+        The members, fold by fold and seed by seed (after ``fit``).
+    out_of_fold
+        Predictions of the training part, each the mean over the networks that had not seen the
+        material (after ``fit``; not saved): columns material_id, target, fold, true, predicted.
+    units, scores, about
+        See :class:`rhosight.models.base.SavedModel`.
+    """
+
+    kind: ClassVar[str] = "ensemble"
+
+    def __init__(
+        self,
+        recipe: Recipe | None = None,
+        members: int = 5,
+        seeds: int = 1,
+        level: float = LEVEL,
+        **changes: Any,
+    ):
+        super().__init__()
+        if members < 2 or seeds < 1 or not 0 < level < 1:
+            raise RhosightError(
+                f"an ensemble of {members} fold(s), {seeds} seed(s) and level {level}: it takes "
+                "two folds and one seed at least, and a level between 0 and 1"
+            )
+        self.recipe = Recipe.checked((recipe or Recipe()).model_dump() | changes)
+        self.members, self.seeds, self.level = members, seeds, level
+        self.networks: list[PropertyModel] = []
+        self.out_of_fold = pd.DataFrame()
+        self._residuals = np.empty((0, 0))
+        self._fold = np.empty(0, dtype=int)
+        self._domain: TrainingDomain | None = None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return self.recipe.targets
+
+    @property
+    def fitted(self) -> bool:
+        return bool(self.networks)
+
+    @property
+    def uses_density(self) -> bool:
+        return True  # as of its members
+
+    def fit(
+        self,
+        dataset: Dataset,
+        run_dir: str | os.PathLike | None = None,
+        progress: Callable[[str, int, int, float], None] | None = None,
+    ) -> Self:
+        """Train all members on the materials that have at least one of the recipe's targets.
+
+        Parameters
+        ----------
+        dataset
+            The training part: nothing else is looked at. Materials of one formula are in one fold.
+        run_dir
+            Folder for finished stages and checkpoints; the same call with the same folder goes on
+            where an interrupted one stopped.
+        progress
+            Called with (label, step, steps, watched loss).
+
+        Raises
+        ------
+        RhosightError
+            As :meth:`rhosight.PropertyModel.fit`, or if there are fewer formulas than folds.
+        """
+        recipe = self.recipe
+        recipe.require_training()
+        dataset = dataset.require_targets(recipe.targets, how="any")
+        settings = {
+            "task": "ensemble",
+            "recipe": recipe.model_dump(mode="json"),
+            "weights": local_weights(recipe),
+            "members": self.members,
+            "seeds": self.seeds,
+            "dataset_sha256": dataset.fingerprint(),
+            "versions": versions(),
+        }
+        folder = open_run(run_dir, settings)
+        parts = folds(dataset, self.members, recipe.seed)
+        check_labels(dataset, recipe.targets, [rows for rows, _ in parts])
+        prototypes = known_prototypes(dataset, recipe)
+        inputs = make_inputs(dataset, recipe, progress=progress, prototypes=prototypes)
+        labels = dataset.targets[list(recipe.targets)].to_numpy(dtype=float)
+        frozen: dict[str, Any] = {}
+        networks, predicted = [], np.full(labels.shape, np.nan)
+        self._fold = np.zeros(len(dataset), dtype=int)
+        for fold, (rows, left_out) in enumerate(parts):
+            self._fold[left_out] = fold
+            own = []
+            for _ in range(self.seeds):
+                number = len(networks) + 1
+                member = PropertyModel(recipe, seed=recipe.seed + number - 1)
+                member.fit_rows(
+                    dataset,
+                    inputs,
+                    rows,
+                    prototypes,
+                    folder / f"member-{number}" if folder else None,
+                    _labelled(progress, f"member {number} of {self.members * self.seeds}: "),
+                    frozen,
+                )
+                networks.append(member)
+                own.append(member.values(inputs, left_out))
+            predicted[left_out] = np.mean(own, axis=0)
+        self.networks = networks
+        self._residuals = np.abs(labels - predicted)
+        self._domain = TrainingDomain.fit(*_domain_features(dataset.structures))
+        self.out_of_fold = pd.DataFrame(
+            {
+                "material_id": np.repeat(dataset.ids, len(self.targets)),
+                "target": np.tile(self.targets, len(dataset)),
+                "fold": np.repeat(self._fold, len(self.targets)),
+                "true": labels.ravel(),
+                "predicted": predicted.ravel(),
+            }
+        ).dropna(ignore_index=True)
+        seen = {i for member in networks for i in member.about["training_ids"]}
+        about = networks[0].about
+        codes = sorted(codes_of(dataset)) if about["codes"] else []
+        self._remember(
+            dataset, training_ids=sorted(seen), backbones=about["backbones"], codes=codes
+        )
+        return self
+
+    def predict(
+        self,
+        materials: Dataset | Sequence[ChargeDensity],
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> pd.DataFrame:
+        """The mean of all members, see :meth:`rhosight.PropertyModel.predict`."""
+        return self.predict_intervals(materials, progress)[list(self.targets)]
+
+    def predict_intervals(
+        self,
+        materials: Dataset | Sequence[ChargeDensity],
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> pd.DataFrame:
+        """Predictions with their intervals, and why a material may be beyond the model.
+
+        Parameters
+        ----------
+        materials, progress
+            As :meth:`rhosight.PropertyModel.predict` takes them.
+
+        Returns
+        -------
+        DataFrame indexed as that of :meth:`predict`. For each target ``{target}``, the members'
+        mean, and ``{target}_low``, ``{target}_high``, the smallest interval about it that holds the
+        one of CV+; ``{target}_std``, the standard deviation over members; ``outside``: why a
+        material is not like the training part in composition and volume, or None.
+        """
+        self._check_fitted()
+        if isinstance(materials, ChargeDensity):
+            materials = [materials]
+        found, names, structures, codes = [], [], [], set()
+        first = self.networks[0]  # members read the same
+        for part, inputs in first.inputs_of(materials, progress):
+            found.append(np.stack([member.values(inputs) for member in self.networks]))
+            names += part.ids if isinstance(part, Dataset) else [d.name for d in part]
+            structures += (
+                part.structures if isinstance(part, Dataset) else [d.structure for d in part]
+            )
+            codes |= codes_of(part)
+        warn_of_other_codes(codes, self.about.get("codes", []))
+        shape = (len(self.networks), 0, len(self.targets))
+        values = np.concatenate(found, axis=1) if found else np.empty(shape)
+        columns: dict[str, Any] = {}
+        for number, target in enumerate(self.targets):
+            mean, spread = values[..., number].mean(axis=0), values[..., number].std(axis=0, ddof=1)
+            half = self._half_widths(values[..., number], mean, self._residuals[:, number])
+            columns[target] = mean
+            columns[f"{target}_low"], columns[f"{target}_high"] = mean - half, mean + half
+            columns[f"{target}_std"] = spread
+        outside = self._domain.reasons(*_domain_features(structures)) if len(names) else []
+        index = pd.Index(names, name="material_id")
+        return pd.DataFrame(columns | {"outside": outside}, index=index)
+
+    def explainer(self, background: Dataset | None = None) -> NoReturn:
+        """None of its own: its networks are explained one by one."""
+        raise RhosightError(
+            "an ensemble is explained member by member: load the folder member-1 inside its own "
+            "with load_model, or explain one of its `networks`"
+        )
+
+    def _half_widths(
+        self, values: np.ndarray, mean: np.ndarray, residuals: np.ndarray
+    ) -> np.ndarray:
+        """Of one target: from the members' mean to the farther end of CV+, shape (n,)."""
+        centres = values.reshape(self.members, self.seeds, -1).mean(axis=1)
+        known = ~np.isnan(residuals)
+        low, high = cv_plus(centres.T, residuals[known], self._fold[known], self.level)
+        return np.maximum(mean - low, high - mean)
+
+    def _write(self, folder: Path) -> dict[str, Any]:
+        for number, member in enumerate(self.networks, start=1):
+            member.save_pretrained(folder / f"member-{number}")
+        arrays = {"residuals": self._residuals, "fold": self._fold}
+        arrays |= {f"domain/{name}": array for name, array in self._domain.arrays().items()}
+        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / WEIGHTS)
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "members": self.members,
+            "seeds": self.seeds,
+            "level": self.level,
+            "domain": self._domain.to_dict(),
+        }
+
+    @classmethod
+    def _read(cls, config: dict[str, Any], folder: Path) -> Self:
+        recipe = Recipe(**config["recipe"])
+        model = cls(recipe, config["members"], config["seeds"], config["level"])
+        arrays = load_file(folder / WEIGHTS)
+        model._residuals, model._fold = arrays["residuals"], arrays["fold"]
+        domain = {k.removeprefix("domain/"): v for k, v in arrays.items() if "/" in k}
+        model._domain = TrainingDomain.from_state(config["domain"], domain)
+        count = model.members * model.seeds
+        model.networks = [
+            PropertyModel.from_pretrained(folder / f"member-{number + 1}")
+            for number in range(count)
+        ]
+        return model
+
+    def _describe(self) -> tuple[str, str]:
+        title, text = self.networks[0]._describe()
+        return f"Ensemble: {title}", (
+            f"{len(self.networks)} networks, {self.seeds} for each of {self.members} folds of the "
+            "training part, which they were not shown; the prediction is their mean. Intervals are "
+            f"CV+, for {100 * self.level:g} % of the materials that are like the training part. Of "
+            "materials with other elements, or of a composition and volume far from the training "
+            f"part, `predict_intervals` says so.\n\n{text}"
+        )
+
+
+def _labelled(progress: Callable[..., None] | None, prefix: str) -> Callable[..., None] | None:
+    if progress is None:
+        return None
+    return lambda label, *values: progress(f"{prefix}{label}", *values)
+
+
+def _domain_features(structures: Sequence[Any]) -> tuple[np.ndarray, list[set[str]]]:
+    """Magpie's statistics and volume per atom, and the elements, of n crystals."""
+    features = composition_features(structures).drop(columns=["prototype", "nsites"])
+    elements = [{str(e) for e in s.composition.element_composition} for s in structures]
+    return features.to_numpy(dtype=float), elements

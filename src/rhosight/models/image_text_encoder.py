@@ -1,0 +1,248 @@
+"""ImageTextEncoder: learn without labels which density and which description belong together.
+
+>>> dataset = rhosight.load_dataset("mp-fcc")
+>>> train, test = rhosight.split(dataset)
+>>> encoder = ImageTextEncoder().fit(dataset[train])
+>>> encoder.retrieval(dataset[test])
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+
+from .. import __version__
+from ..dataset.dataset import Dataset
+from ..errors import RhosightError
+from ..networks.modules import build_encoder
+from ..networks.recipe import Recipe
+from ..storage import open_run
+from ..training.contrastive import (
+    Encoder,
+    embeddings,
+    load_weights,
+    pretrain_encoder,
+    pretraining_config,
+    retrieval,
+)
+from ..training.loop import Progress
+from ..training.stages import view_count
+from .base import versions
+from .folder import new_folder
+from .property_model import inner_split, local_weights, make_inputs, save_backbone_configs
+
+
+class ImageTextEncoder:
+    """Maps density images and descriptions of crystals to one space (a CLIP).
+
+    Parameters
+    ----------
+    recipe
+        Settings; ``clip-offline`` if not given. Its backbones, ``pretraining``, ``image``,
+        ``extent``, ``augment``, ``views`` and ``seed`` are read, those of regression are not.
+    **changes
+        Fields of the recipe to change, e.g. ``extent="all"``.
+
+    Attributes
+    ----------
+    encoder
+        The network (after ``fit``).
+    history
+        Losses of each epoch (after ``fit``).
+    scores
+        What ``retrieval`` last returned; saved with the encoder.
+    """
+
+    def __init__(self, recipe: Recipe | None = None, **changes: Any):
+        recipe = recipe or Recipe.named("clip-offline")
+        self.recipe = Recipe.checked(recipe.model_dump() | changes | {"modality": "clip"})
+        self.encoder: Encoder | None = None
+        self.history: list[dict[str, float]] = []
+        self.scores: pd.DataFrame | None = None
+        self._about: dict[str, Any] = {}
+
+    def fit(
+        self,
+        dataset: Dataset,
+        run_dir: str | os.PathLike | None = None,
+        progress: Progress | None = None,
+    ) -> ImageTextEncoder:
+        """Pre-train on all materials of a dataset. Labels are not looked at.
+
+        Parameters
+        ----------
+        dataset
+            An inner split of it, by formula, is watched for early stopping.
+        run_dir
+            Folder for checkpoints; the same call with the same folder goes on where an interrupted
+            one stopped.
+        progress
+            Called with (label, step, steps, watched loss).
+
+        Raises
+        ------
+        RhosightError
+            If a material lacks what the recipe reads, or the recipe has no epochs of pre-training.
+        """
+        if not self.recipe.pretraining.epochs:
+            raise RhosightError("recipe: pretraining.epochs is 0: nothing would be learned")
+        settings = {
+            "task": "pretrain",
+            "recipe": self.recipe.model_dump(mode="json"),
+            "weights": local_weights(self.recipe),
+            "dataset_sha256": dataset.fingerprint(),
+            "versions": versions(),
+        }
+        folder = open_run(run_dir, settings)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.recipe.seed)
+            encoder = build_encoder(self.recipe)
+        if self.recipe.pretraining.weights:
+            load_weights(encoder, self.recipe)
+        inputs = make_inputs(dataset, self.recipe, encoder.reader, progress)
+        fit_rows, stop_rows = inner_split(dataset, self.recipe)
+        self.history = pretrain_encoder(
+            encoder,
+            inputs,
+            dataset.table["formula"].to_list(),
+            fit_rows,
+            stop_rows,
+            self.recipe,
+            folder / "pre-training" if folder else None,
+            progress,
+        )
+        seen = set(dataset.ids)
+        if weights := self.recipe.pretraining.weights:
+            seen |= set(pretraining_config(Path(weights))["about"]["pretrained_ids"])
+        self.encoder = encoder.eval()
+        self._about = {
+            "dataset": dataset.metadata.get("name", ""),
+            "dataset_sha256": settings["dataset_sha256"],
+            "licence": dataset.metadata.get("licence", ""),
+            "attribution": dataset.metadata.get("attribution", ""),
+            "pretrained_ids": sorted(seen),
+            "backbones": {part.name: part.weights for part in encoder.encoders},
+            "versions": settings["versions"],
+        }
+        return self
+
+    def embed(
+        self, dataset: Dataset, progress: Callable[..., None] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Unit vectors of the materials' images and of their texts, (materials, width) each.
+
+        The cosine similarity of two of them is their scalar product.
+        """
+        if self.encoder is None:
+            raise RhosightError("this encoder is not fitted; call fit, or from_pretrained")
+        inputs = make_inputs(dataset, self.recipe, self.encoder.reader, progress)
+        return embeddings(self.encoder, inputs, views=view_count(self.recipe))
+
+    def retrieval(
+        self, dataset: Dataset, progress: Callable[..., None] | None = None
+    ) -> pd.DataFrame:
+        """Zero-shot retrieval among the materials of a dataset, the chance level beside it.
+
+        See :func:`rhosight.training.contrastive.retrieval` for the table.
+
+        Raises
+        ------
+        RhosightError
+            If a material was part of the pre-training: such a score would mean nothing.
+        """
+        seen = set(self._about.get("pretrained_ids", ())) & set(dataset.ids)
+        if seen:
+            raise RhosightError(
+                f"{len(seen)} of these materials were pre-trained on, {min(seen)} for one: "
+                "retrieve among others"
+            )
+        image, text = self.embed(dataset, progress)
+        self.scores = retrieval(image, text, dataset.table["formula"].to_list())
+        return self.scores
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Write weights (safetensors), config (JSON), tokenizer and model card to a folder.
+
+        The folder appears at once or not at all; an encoder that is already in it is replaced.
+        """
+        if self.encoder is None:
+            raise RhosightError("nothing to save: the encoder is not fitted")
+        with new_folder(Path(folder)) as draft:
+            weights = self.encoder.state_dict()
+            save_file(
+                {key: value.detach().cpu().contiguous() for key, value in weights.items()},
+                draft / "model.safetensors",
+                metadata={"format": "pt"},
+            )
+            scores = {} if self.scores is None else self.scores.to_dict("index")
+            config = {
+                "recipe": self.recipe.model_dump(mode="json"),
+                "retrieval": scores,
+                "history": self.history,
+                "about": self._about,
+            }
+            (draft / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False))
+            (draft / "README.md").write_text(self._card())
+            save_backbone_configs(self.encoder.encoders, draft)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike) -> ImageTextEncoder:
+        """Load what ``save_pretrained`` wrote.
+
+        Raises
+        ------
+        RhosightError
+            If the folder holds no such encoder.
+        """
+        path = Path(folder)
+        config = pretraining_config(path)
+        found = cls(Recipe.checked(config["recipe"]))
+        found._about, found.history = config["about"], config["history"]
+        if config["retrieval"]:
+            found.scores = pd.DataFrame(config["retrieval"]).T
+        encoder = build_encoder(found.recipe, pretrained=False, saved=path)
+        load_weights(encoder, found.recipe, path)
+        found.encoder = encoder.eval()
+        return found
+
+    def _card(self) -> str:
+        about = self._about
+        backbones = "\n".join(f"- `{n}`, SHA-256 `{h}`" for n, h in about["backbones"].items())
+        scores = "Not scored on materials of its own: none were held out.\n"
+        if self.scores is not None:
+            head = ["| | recall@1 | recall@5 | recall@10 | median rank |", "| --- " * 5 + "|"]
+            rows = [
+                f"| {name} | {row['recall@1']:.2f} | {row['recall@5']:.2f} | "
+                f"{row['recall@10']:.2f} | {row['median_rank']:.1f} |"
+                for name, row in self.scores.iterrows()
+            ]
+            count = int(self.scores["materials"].iloc[0])
+            scores = "\n".join([f"Among {count} held-out materials:", "", *head, *rows, ""])
+        return f"""---
+library_name: rhosight
+tags: [materials-science, charge-density, contrastive]
+---
+
+# Dual encoder of charge-density images and descriptions
+
+Density {", ".join(self.recipe.image.kinds)}; text {self.recipe.extent}.
+
+Pre-trained without labels on {len(about["pretrained_ids"])} materials of
+{about["dataset"] or "an unnamed dataset"} (SHA-256 `{about["dataset_sha256"]}`).
+{about["attribution"]} {about["licence"]}
+
+{scores}
+Pre-trained encoders that it began with:
+
+{backbones}
+
+Made with rhosight {__version__}.
+"""

@@ -1,0 +1,1 @@
+"""Recipes, pre-trained encoders and the networks that are built from them."""

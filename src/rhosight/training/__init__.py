@@ -1,0 +1,1 @@
+"""Train networks: the loop, the two stages, folds, contrastive pre-training."""

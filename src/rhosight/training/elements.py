@@ -1,0 +1,182 @@
+"""What a language model should know of the elements before it sees a label.
+
+A general encoder reads `Zn` and `Cd` as two strings. Before the head stage it can learn what the
+periodic table says of them: descriptions of made-up crystals go in, statistics of the elements'
+properties are to come out, by which the few hundred labelled materials are then told apart. The
+crystals are drawn at random, so no dataset, structure or label takes part, and one such encoder
+serves all folds. This is pre-training in the domain (Gururangan et al. 2020,
+doi:10.18653/v1/2020.acl-main.740) with targets that cost nothing; the paper has none of it.
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ..models.baselines.baselines import magpie
+from ..networks.backbones import TextBackbone
+from .loop import one_cycle
+
+HEAVIEST = 83
+"""Bi: beyond it Magpie's table has gaps, and crystals are few."""
+
+NOBLE_GASES = ("He", "Ne", "Ar", "Kr", "Xe")
+
+STOICHIOMETRIES = (
+    *((1,), (1, 1), (1, 2), (1, 3), (1, 5), (2, 3), (1, 7)),
+    *((1, 1, 1), (1, 1, 2), (1, 2, 2), (1, 1, 3), (1, 2, 4), (1, 2, 6), (1, 1, 4), (2, 3, 5)),
+    *((1, 1, 1, 1), (1, 1, 2, 6), (1, 1, 1, 3)),
+)
+"""Atoms of each element in a formula unit; none of them stands for one structure type."""
+
+COORDINATIONS = (2, 3, 4, 6, 8, 9, 12)
+
+BATCH, BACKBONE_RATE, READOUT_RATE = 16, 2e-4, 2e-3
+
+
+@dataclass(frozen=True)
+class MadeUpCrystal:
+    """A description, and what is to be learned from it.
+
+    Attributes
+    ----------
+    text
+        In the words of :func:`rhosight.inputs.text.description.describe`'s ``keywords``.
+    amounts
+        Symbol → atoms in the formula unit.
+    lengths
+        Bond lengths of the text, Å.
+    """
+
+    text: str
+    amounts: dict[str, int]
+    lengths: tuple[float, ...]
+
+
+def make_up(count: int, seed: int) -> list[MadeUpCrystal]:
+    """Crystals that need not exist: random elements, proportions, and bonds of likely lengths."""
+    draw = random.Random(seed)
+    symbols, radii = _elements().symbols, _elements().radii
+    found = []
+    for _ in range(count):
+        numbers = draw.choice(STOICHIOMETRIES)
+        amounts = dict(zip(draw.sample(symbols, len(numbers)), numbers, strict=True))
+        order = draw.sample(list(amounts), len(amounts))
+        formula = "".join(f"{s}{amounts[s] if amounts[s] > 1 else ''}" for s in order)
+        bonds, lengths = [], []
+        for _ in range(draw.randint(1, 3)):
+            one, other = draw.choice(order), draw.choice(order)
+            length = (radii[one] + radii[other]) * draw.uniform(0.9, 1.3)
+            each = draw.choice(COORDINATIONS)
+            counts = f"{each} per {one}"
+            if one != other:
+                counts += f", {each * amounts[one] / amounts[other]:.2g} per {other}"
+            bonds.append(f"{one}-{other} {length:.2f} Å ({counts})")
+            lengths.append(length)
+        text = f"{formula} has bond lengths {'; '.join(bonds)}."
+        found.append(MadeUpCrystal(text, amounts, tuple(lengths)))
+    return found
+
+
+def facts(crystals: Sequence[MadeUpCrystal]) -> np.ndarray:
+    """What is to be learned of each crystal, shape (n, facts), standardised over the elements.
+
+    Mean, mean absolute deviation, largest and smallest value of each of Magpie's elemental
+    properties (doi:10.1038/npjcompumats.2016.28) over the atoms of the formula, then the mean and
+    the shortest bond length (Å, from 2.7).
+    """
+    table = _elements()
+    rows = []
+    for crystal in crystals:
+        values = np.array([table.properties[symbol] for symbol in crystal.amounts])
+        shares = np.array(list(crystal.amounts.values()), dtype=float)
+        shares /= shares.sum()
+        mean = shares @ values
+        spread = shares @ np.abs(values - mean)
+        bonds = [np.mean(crystal.lengths) - 2.7, min(crystal.lengths) - 2.7]
+        rows.append(np.concatenate([mean, spread, values.max(0), values.min(0), bonds]))
+    return np.array(rows)
+
+
+def learn_elements(
+    backbone: TextBackbone,
+    steps: int,
+    seed: int,
+    progress: Callable[[str, int, int, float], None] | None = None,
+) -> None:
+    """Train a text encoder, in place, to tell the elements' properties from descriptions.
+
+    Parameters
+    ----------
+    backbone
+        Left in evaluation mode, with the same width and tokens.
+    steps
+        Batches of 16 descriptions, each seen once.
+    seed
+        Fixes crystals, order and dropout; torch's global generator is left as it was.
+    progress
+        Called with (label, step, steps, mean squared error of the standardised facts).
+    """
+    crystals = make_up(steps * BATCH, seed)
+    ids, mask = backbone.tokenize([crystal.text for crystal in crystals])
+    device = next(backbone.parameters()).device
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        wanted = torch.as_tensor(facts(crystals), dtype=torch.float32)
+        readout = nn.Linear(backbone.width, wanted.shape[1]).to(device)
+        groups = [
+            {"params": list(backbone.parameters()), "lr": BACKBONE_RATE},
+            {"params": list(readout.parameters()), "lr": READOUT_RATE},
+        ]
+        optimiser = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
+        schedule = one_cycle(optimiser, steps, 0.1)
+        backbone.train()
+        for step, rows in enumerate(torch.arange(len(crystals)).split(BATCH), start=1):
+            longest = int(mask[rows].sum(1).max())
+            batch = (part[rows, :longest].to(device) for part in (ids, mask))
+            loss = functional.mse_loss(readout(backbone(*batch)), wanted[rows].to(device))
+            optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(backbone.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+            if progress:
+                progress("text, elements", step, steps, loss.item())
+        backbone.eval()
+
+
+@dataclass(frozen=True)
+class _Elements:
+    symbols: list[str]
+    properties: dict[str, np.ndarray]
+    radii: dict[str, float]
+
+
+@cache
+def _elements() -> _Elements:
+    """Magpie's table of the elements, each property standardised; covalent radii in Å."""
+    from pymatgen.core import Element
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        names, source = magpie().features, magpie().data_source
+        elements = [Element.from_Z(z) for z in range(1, HEAVIEST + 1)]
+        elements = [e for e in elements if e.symbol not in NOBLE_GASES]
+        values = np.array(
+            [[source.get_elemental_property(e, name) for name in names] for e in elements]
+        )
+        radii = [source.get_elemental_property(e, "CovalentRadius") / 100 for e in elements]
+    symbols = [element.symbol for element in elements]
+    spread = values.std(0)
+    values = (values - values.mean(0)) / np.where(spread > 0, spread, 1.0)
+    return _Elements(
+        symbols, dict(zip(symbols, values, strict=True)), dict(zip(symbols, radii, strict=True))
+    )
