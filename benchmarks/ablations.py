@@ -40,16 +40,18 @@ from ablation_rows import (
 )
 
 import rhosight
+from rhosight import load_recipe
 from rhosight.dataset import Dataset, folds, split
 from rhosight.inputs.descriptors.blocks import block_table, to_blocks
 from rhosight.inputs.tensors import Inputs
-from rhosight.models.base import r2_score, rmse
+from rhosight.metrics import r2_score, rmse
 from rhosight.models.baselines.baselines import features_of_baselines, make_baseline
 from rhosight.models.descriptor_model import committee_of
 from rhosight.models.gaussian_process.recipe import DescriptorRecipe
-from rhosight.models.property_model import inner_split, known_prototypes, make_inputs, scaler_of
+from rhosight.models.inputs import known_prototypes, make_inputs
 from rhosight.networks.recipe import Recipe
 from rhosight.storage import open_run, replacing
+from rhosight.training.folds import inner_split, scaler_of
 from rhosight.training.stages import StageResult, train
 
 
@@ -199,7 +201,7 @@ def run_sizes(bench: Bench, numbers: list[int]) -> None:
     for fold, size, rows in subsets(bench, numbers):
         if file := bench.missing("sizes", "descriptors", str(size), fold):
             found = {
-                name: descriptors(bench, DescriptorRecipe.named(name), rows, fold)
+                name: descriptors(bench, load_recipe(name), rows, fold)
                 for name in ("best", "no-dft")
             }
             found[COMPOSITION] = np.column_stack(

@@ -24,7 +24,9 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 import rhosight
+from rhosight import load_recipe
 from rhosight.dataset import Dataset, split
+from rhosight.evaluation.coverage import coverage_table, nested_intervals
 from rhosight.evaluation.statistics import Fold, compare, fold_scores, repeated_folds, score_table
 from rhosight.inputs.descriptors.blocks import to_blocks
 from rhosight.models.baselines.baselines import (
@@ -36,8 +38,6 @@ from rhosight.models.baselines.baselines import (
 )
 from rhosight.models.baselines.chgnet import CHGNET_NOTE, chgnet_version
 from rhosight.models.descriptor_model import committee_of, descriptor_table
-from rhosight.models.gaussian_process.recipe import DescriptorRecipe
-from rhosight.models.uncertainty import coverage_table, nested_intervals
 from rhosight.storage import replacing
 
 TEST = -1
@@ -77,7 +77,7 @@ def predict_fold(
     for name, table in tables.items():
         prototypes = sorted(set(table["prototype"].iloc[part.train]))
         learn, ask = (to_blocks(table.iloc[p], prototypes) for p in (part.train, part.validation))
-        model = committee_of(DescriptorRecipe.named(name)).fit(learn, labels[part.train])
+        model = committee_of(load_recipe(name)).fit(learn, labels[part.train])
         mean, std = model.predict(ask, return_std=True)
         for column in range(len(targets)):
             keep(name, column, mean[:, column], std[:, column])
@@ -114,7 +114,7 @@ def main() -> None:
     if chgnet_version() and not arguments.baselines:
         baselines += [f"{n}{form}" for n in PRETRAINED for form in ("", "-kernel", "-average")]
     features = features_of_baselines(baselines, dataset.densities)
-    best = descriptor_table(dataset.densities, DescriptorRecipe.named("best"))
+    best = descriptor_table(dataset.densities, load_recipe("best"))
     tables = {"best": best, "no-dft": best}  # it reads some of the same blocks
     parts = list(
         repeated_folds(dataset, repeats=arguments.repeats, groups=arguments.groups, indices=train)

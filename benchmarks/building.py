@@ -30,6 +30,7 @@ from rhosight.dataset import BuildReport, build
 from rhosight.dataset.sources.directory import Directory
 from rhosight.density import ChargeDensity
 from rhosight.density.plane import lattice_plane
+from rhosight.density.vasp import read_chgcar
 from rhosight.inputs.image import ImageSettings
 
 BOUND = 8.0  # materials a second for each core, `images`
@@ -99,7 +100,7 @@ def papers_route(path: Path, size: int = 224) -> float:
     from pyrho.pgrid import PGrid
 
     started = time.perf_counter()
-    density = ChargeDensity.from_chgcar(path)
+    density = read_chgcar(path)
     grid = density.grid("total")
     shape = [4 * points for points in grid.shape]
     cell = PGrid(grid, density.structure.lattice.matrix)

@@ -26,6 +26,7 @@ import rhosight
 from rhosight.dataset import Dataset, folds, split
 from rhosight.explain import Explanations
 from rhosight.explain.deletion import deletion_areas, deletion_curves
+from rhosight.explain.explain import explain
 from rhosight.inputs.image import ImageSettings
 from rhosight.models.base import SavedModel
 
@@ -40,7 +41,7 @@ def models(train: Dataset, size: int, out: Path) -> dict[str, SavedModel]:
         if set(network.about["training_ids"]) != set(train.ids):
             raise SystemExit(f"{folder}: learned from other materials; choose another OUT")
     else:
-        recipe = rhosight.Recipe.named("quick", image=ImageSettings(size=size))
+        recipe = rhosight.load_recipe("quick", image=ImageSettings(size=size))
         network = rhosight.PropertyModel(recipe).fit(train, run_dir=out / f"run-{size}")
         network.save_pretrained(folder)
     return {"best": rhosight.DescriptorModel().fit(train), "network": network}
@@ -95,9 +96,9 @@ def main() -> None:
     curves = {}
     for name, modalities in (("best", ["descriptors"]), ("network", ["image", "text"])):
         model = trained[name]
-        model.explain(some[:1])  # the background, made once
+        explain(model, some[:1])  # the background, made once
         start = time.perf_counter()
-        found = model.explain(some)
+        found = explain(model, some)
         each = (time.perf_counter() - start) / len(some)
         print(f"\n{name}: {each:.2f} s for each of {len(some)}")
         predicted = model.predict(some)

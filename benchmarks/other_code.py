@@ -35,7 +35,7 @@ from rhosight.density import ChargeDensity
 from rhosight.density.free_atoms import difference_from_total
 from rhosight.density.plane import lattice_plane
 from rhosight.inputs.image import Channel, density_slice, normalise
-from rhosight.models.base import load_model
+from rhosight.models.loading import load_model
 
 PSEUDO = {
     "C": "C.pbe-n-kjpaw_psl.0.1.UPF",

@@ -19,14 +19,15 @@ import numpy as np
 import pandas as pd
 
 import rhosight
-from rhosight import Dataset
+from rhosight import Dataset, load_recipe
 from rhosight.dataset import folds
 from rhosight.inputs.tensors import Inputs
-from rhosight.models.base import r2_score, rmse
-from rhosight.models.property_model import inner_split, make_inputs, scaler_of
+from rhosight.metrics import r2_score, rmse
+from rhosight.models.inputs import make_inputs
 from rhosight.networks.modules import ClipModel
 from rhosight.networks.recipe import Recipe
 from rhosight.training.contrastive import embeddings, retrieval
+from rhosight.training.folds import inner_split, scaler_of
 from rhosight.training.stages import StageResult, train, view_count
 
 BEFORE, AFTER = "retrieval", "retrieval, fine-tuned"
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("pretraining.csv"), help="CSV file")
     arguments = parser.parse_args()
 
-    base = Recipe.named(
+    base = load_recipe(
         "clip-offline",
         extent=arguments.extent,
         epochs=arguments.epochs,

@@ -33,6 +33,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rhosight import load_recipe
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -51,12 +53,13 @@ def main() -> None:
         autogluon_run(Path(sys.argv[2]))
         return
     arguments = parse()
-    from rhosight import Recipe, load_dataset, split
+    from rhosight import load_dataset, split
     from rhosight.dataset import folds
-    from rhosight.models.property_model import inner_split, make_inputs
+    from rhosight.models.inputs import make_inputs
+    from rhosight.training.folds import inner_split
 
     changes = {"targets": (arguments.target,), "element_steps": arguments.element_steps}
-    recipe = Recipe.named("quick", **changes)
+    recipe = load_recipe("quick", **changes)
     size = {"image": recipe.image.model_copy(update={"size": arguments.size})}
     recipe = recipe.model_copy(update=size)
     dataset = load_dataset("mp-fcc").require_targets(recipe.targets)
@@ -133,8 +136,8 @@ def rhosight_run(
     """
     import numpy as np
 
-    from rhosight.models.base import r2_score
-    from rhosight.models.property_model import scaler_of
+    from rhosight.metrics import r2_score
+    from rhosight.training.folds import scaler_of
     from rhosight.training.stages import train
 
     targets = dataset.targets[list(recipe.targets)].to_numpy(dtype=float)
@@ -188,7 +191,7 @@ def write_materials(folder: Path, dataset: Dataset, recipe: Recipe) -> None:
     import pandas as pd
 
     from rhosight.inputs.image import density_image, to_pil
-    from rhosight.models.property_model import texts_of
+    from rhosight.models.inputs import texts_of
 
     (folder / "images").mkdir()
     files = []

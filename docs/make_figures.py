@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
 import rhosight
-from rhosight.dataset.figures import BLUE, GREEN, GREY, ORANGE, total_and_difference
+from rhosight.dataset.figures import total_and_difference
+from rhosight.inputs.drawing import BLUE, GREEN, GREY, ORANGE
 from rhosight.inputs.image import Channel, density_slice, to_pil
 
 FORMULAS = ("NaCl", "Si", "GaAs", "Cu", "ZrC", "Cs2TiCl6")
@@ -23,8 +24,8 @@ def main() -> None:
     slices(dataset).savefig(OUT / "slices.png", dpi=110)
     total_and_difference(dataset, "mp-149").savefig(OUT / "silicon.png", dpi=110)
     plane_in_cell(dataset).savefig(OUT / "plane.png", dpi=110)
-    why = rhosight.load_model("best").explain(dataset["mp-149"].density)
-    why.figure().savefig(OUT / "explanation.png", dpi=100)
+    why = rhosight.explain(rhosight.load_model("best"), dataset["mp-149"].density)
+    rhosight.explain.draw_explanation(why).savefig(OUT / "explanation.png", dpi=100)
 
 
 def slices(dataset: rhosight.Dataset) -> Figure:

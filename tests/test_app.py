@@ -141,7 +141,7 @@ def test_prediction_is_that_of_the_model(client, chgcar, dataset):
     import rhosight
 
     found = predict(client, chgcar)
-    density = rhosight.ChargeDensity.from_file(chgcar)
+    density = rhosight.read_density(chgcar)
     expected = rhosight.load_model("best").predict_intervals([density]).iloc[0]
     for target, of in found["properties"].items():
         ends = expected[target], expected[f"{target}_low"], expected[f"{target}_high"]

@@ -15,17 +15,14 @@ from sklearn.model_selection import cross_val_predict
 from rhosight.dataset import Dataset
 from rhosight.density import ChargeDensity
 from rhosight.errors import RhosightError
+from rhosight.inputs.descriptors.composition import composition_features, prototype_label
+from rhosight.inputs.descriptors.statistics import PERCENTS, density_features, density_statistics
 from rhosight.models.baselines.baselines import (
     ALL_BASELINES,
     BASELINES,
-    PERCENTS,
     baseline_features,
-    composition_features,
-    density_features,
-    density_statistics,
     features_of_baselines,
     make_baseline,
-    prototype_label,
     strongest,
 )
 

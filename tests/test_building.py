@@ -22,7 +22,7 @@ from rhosight.dataset.sources.directory import Directory
 from rhosight.dataset.sources.source import Entry
 from rhosight.errors import RhosightError
 from rhosight.inputs.image import ImageSettings, density_image
-from rhosight.models.property_model import make_inputs
+from rhosight.models.inputs import make_inputs
 from rhosight.networks.recipe import Recipe
 
 COUNT = 10

@@ -12,11 +12,11 @@ import typer
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from rhosight import PropertyModel, RhosightError, cross_validate, load_dataset
+from rhosight import PropertyModel, RhosightError, cross_validate, load_dataset, load_recipe
 from rhosight.cli.train import pretrain
 from rhosight.inputs.image import ImageSettings
 from rhosight.models.image_text_encoder import ImageTextEncoder
-from rhosight.models.property_model import make_inputs
+from rhosight.models.inputs import make_inputs
 from rhosight.networks.recipe import Recipe
 from rhosight.training.contrastive import contrastive_loss, retrieval
 from rhosight.training.stages import train
@@ -27,7 +27,7 @@ IMAGE = ImageSettings().model_copy(update={"size": 48})
 def small(**pretraining) -> Recipe:
     """The recipe of a CLIP without a hub, on small images and short texts."""
     settings = {"epochs": 2, "batch_size": 16, "width": 32} | pretraining
-    return Recipe.named(
+    return load_recipe(
         "clip-offline", image=IMAGE, extent="formula", views=2, epochs=(2, 1), element_steps=0,
         pretraining=settings,
     )  # fmt: skip

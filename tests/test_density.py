@@ -15,6 +15,7 @@ from pymatgen.io.vasp.outputs import Chgcar
 
 from rhosight import ChargeDensity, RhosightError
 from rhosight.density.plane import sample
+from rhosight.density.vasp import read_chgcar
 
 SIDE = 4.0
 SHAPE = (10, 12, 9)
@@ -66,7 +67,7 @@ def grid_line(text: str) -> str:
 def error_of(path: Path) -> str:
     """The message that reading a bad file gives: one line that names the file."""
     with pytest.raises(RhosightError) as caught:
-        ChargeDensity.from_chgcar(path)
+        read_chgcar(path)
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
@@ -132,7 +133,7 @@ def test_grids_that_cannot_be(grids, message):
 
 def test_total_in_electrons_per_cubic_ångström(plain, blocks, path):
     path.write_text(plain, encoding="utf-8")
-    density = ChargeDensity.from_chgcar(path)
+    density = read_chgcar(path)
     assert density.kinds == ("total",)
     assert np.allclose(density.grid("total"), blocks["total"] / VOLUME, rtol=0, atol=1e-11)
     assert density.integral("total") == pytest.approx(blocks["total"].mean())
@@ -149,7 +150,7 @@ def test_diff_block_is_spin(spin_polarised, blocks, path, extras):
     augmentation = "".join(AUGMENTATION.values()) if extras in ("augmentation", "both") else ""
     moments = MOMENTS if extras in ("moments", "both") else ""
     path.write_text(first + augmentation + moments + second + augmentation, encoding="utf-8")
-    density = ChargeDensity.from_chgcar(path)
+    density = read_chgcar(path)
     assert density.kinds == ("total", "spin")
     assert np.allclose(density.grid("total"), blocks["total"] / VOLUME, rtol=0, atol=1e-11)
     assert np.allclose(density.grid("spin"), blocks["diff"] / VOLUME, rtol=0, atol=1e-11)
@@ -159,17 +160,17 @@ def test_diff_block_is_spin(spin_polarised, blocks, path, extras):
 
 def test_difference_file(plain, spin_polarised, path):
     path.write_text(plain, encoding="utf-8")
-    assert ChargeDensity.from_chgcar(path, kind="difference").kinds == ("difference",)
+    assert read_chgcar(path, kind="difference").kinds == ("difference",)
     path.write_text(spin_polarised, encoding="utf-8")
-    assert ChargeDensity.from_chgcar(path, kind="difference").kinds == ("difference",)
+    assert read_chgcar(path, kind="difference").kinds == ("difference",)
     with pytest.raises(RhosightError, match="can be `total` or `difference`, not `spin`"):
-        ChargeDensity.from_chgcar(path, kind="spin")
+        read_chgcar(path, kind="spin")
 
 
 def test_non_collinear_file_gives_its_total(spin_polarised, plain, blocks, path):
     start = plain.index(grid_line(plain))
     path.write_text(plain + 3 * plain[start:], encoding="utf-8")
-    density = ChargeDensity.from_chgcar(path)
+    density = read_chgcar(path)
     assert density.kinds == ("total",)
     assert np.allclose(density.grid("total"), blocks["total"] / VOLUME, rtol=0, atol=1e-11)
 
@@ -188,7 +189,7 @@ def test_non_collinear_file_gives_its_total(spin_polarised, plain, blocks, path)
 )
 def test_variations_that_work(plain, blocks, path, change):
     path.write_bytes(change(plain))
-    density = ChargeDensity.from_chgcar(path)
+    density = read_chgcar(path)
     assert np.allclose(density.grid("total"), blocks["total"] / VOLUME, rtol=0, atol=1e-11)
 
 
@@ -196,7 +197,7 @@ def test_variations_that_work(plain, blocks, path, change):
 def test_compressed(plain, blocks, tmp_path, ending, compress):
     path = tmp_path / f"CHGCAR.{ending}"
     path.write_bytes(compress.compress(plain.encode()))
-    density = ChargeDensity.from_chgcar(path)
+    density = read_chgcar(path)
     assert np.allclose(density.grid("total"), blocks["total"] / VOLUME, rtol=0, atol=1e-11)
 
 
@@ -204,7 +205,7 @@ def test_exponent_of_three_digits(plain, blocks, path):
     """Fortran drops the E: 0.12345678901-101 is next to nothing, and shifts no other value."""
     token = plain.splitlines()[20].split()[2]
     path.write_text(plain.replace(token, "0.12345678901-101"), encoding="utf-8")
-    grid = ChargeDensity.from_chgcar(path).grid("total") * VOLUME
+    grid = read_chgcar(path).grid("total") * VOLUME
     changed = np.abs(grid - blocks["total"]) > 1e-9
     assert changed.sum() == 1
     assert np.abs(grid[changed]).max() < 1e-99
@@ -217,14 +218,14 @@ def test_round_trip(dataset, tmp_path, ending):
     assert "spin" in density.kinds
     path = tmp_path / f"CHGCAR{ending}"
     density.to_chgcar(path)
-    again = ChargeDensity.from_chgcar(path)
+    again = read_chgcar(path)
     assert again.kinds == ("total", "spin")
     for kind in again.kinds:
         assert np.allclose(again.grid(kind), density.grid(kind), rtol=1e-6, atol=1e-9)
         assert again.integral(kind) == pytest.approx(density.integral(kind), abs=1e-5)
     assert np.allclose(again.structure.lattice.matrix, density.structure.lattice.matrix, atol=1e-6)
     density.to_chgcar(path, kind="difference")
-    again = ChargeDensity.from_chgcar(path, kind="difference")
+    again = read_chgcar(path, kind="difference")
     assert again.kinds == ("difference",)
     assert np.allclose(again.grid("difference"), density.grid("difference"), rtol=1e-6, atol=1e-9)
 
@@ -351,7 +352,7 @@ def test_damaged_bytes(plain, path):
             content[place] = rng.integers(32, 127)
         path.write_bytes(content)
         try:
-            ChargeDensity.from_chgcar(path)
+            read_chgcar(path)
         except RhosightError as error:
             assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
             refused += 1
@@ -378,7 +379,7 @@ def test_a_name_that_says_nothing_of_the_compression(plain, blocks, tmp_path, en
     for content in (plain.encode(), gzip.compress(plain.encode())):
         path = tmp_path / f"CHGCAR{ending}"
         path.write_bytes(content)
-        density = ChargeDensity.from_chgcar(path)
+        density = read_chgcar(path)
         assert np.allclose(density.grid("total"), blocks["total"] / VOLUME, rtol=0, atol=1e-11)
 
 

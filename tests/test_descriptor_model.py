@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from rhosight import ChargeDensity, DescriptorModel, PropertyModel, RhosightError, load_model, split
 from rhosight.cli import app
 from rhosight.dataset import Dataset
-from rhosight.models.base import BUNDLED_MODELS, MODELS, bundled_folder
+from rhosight.density.files import read_density
 from rhosight.models.descriptor_model import descriptor_table
+from rhosight.models.folder import BUNDLED_MODELS, MODELS, bundled_folder
 from rhosight.models.gaussian_process.kernel import Kernel
 from rhosight.models.gaussian_process.recipe import DescriptorRecipe
 
@@ -75,7 +76,7 @@ def test_the_same_crystal_from_a_file(model, parts, tmp_path):
     """A CHGCAR of the total alone: its difference is the table's, a little off the code's own."""
     density = parts[1].densities[0]
     density.to_chgcar(tmp_path / "CHGCAR")
-    from_file = model.predict([ChargeDensity.from_file(tmp_path / "CHGCAR")])
+    from_file = model.predict([read_density(tmp_path / "CHGCAR")])
     assert from_file.index.to_list() == [str(tmp_path / "CHGCAR")]
     own = model.predict_intervals(parts[1][:1])
     for target in TARGETS:

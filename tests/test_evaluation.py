@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import r2_score as sklearn_r2
 
-from rhosight import Recipe, RhosightError, cross_validate, load_dataset
+from rhosight import Recipe, RhosightError, cross_validate, load_dataset, load_recipe
 from rhosight.dataset import Dataset, folds, split
 from rhosight.density import ChargeDensity
 from rhosight.evaluation.report import write_report
@@ -16,7 +16,7 @@ from rhosight.models.baselines.baselines import BASELINES, PRETRAINED
 from rhosight.models.descriptor_model import DescriptorModel
 from rhosight.models.gaussian_process.kernel import Kernel
 from rhosight.models.gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecipe
-from rhosight.models.property_model import local_weights
+from rhosight.models.provenance import local_weights
 from rhosight.storage import open_run
 
 RECIPE = Recipe(
@@ -207,7 +207,7 @@ def test_rows_that_the_densities_do_not_allow_are_left_out(dataset, caplog):
         ChargeDensity(d.structure, {"total": d.grid("total")}, d.name)
         for d in dataset.densities[::10]
     ]
-    recipe = DescriptorRecipe.named("no-dft", targets=("efermi",))
+    recipe = load_recipe("no-dft", targets=("efermi",))
     found = cross_validate(
         Dataset.from_densities(totals, dataset.targets), recipe, n_splits=2, only_folds=1
     )

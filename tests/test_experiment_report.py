@@ -26,7 +26,7 @@ from rhosight.experiments.exhibit import Exhibit
 from rhosight.experiments.exhibits import figure1, figure3, figure4, figure5, figure8
 from rhosight.experiments.report import write_experiments_report
 from rhosight.inputs.image import ImageSettings, density_image
-from rhosight.models.base import r2_score
+from rhosight.metrics import r2_score
 from rhosight.models.baselines.baselines import baseline_features, make_baseline
 from rhosight.networks.modules import build_model
 from rhosight.networks.recipe import Recipe

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rhosight import RhosightError
+from rhosight import RhosightError, load_recipe
 from rhosight.dataset import Dataset, load_dataset
 from rhosight.experiments import EXPERIMENTS, JobFolder, Plan, Preset, preset_named, reproduce
 from rhosight.experiments.published import BEGIN, END, insert, markdown, publish, take_up
@@ -392,8 +392,8 @@ def test_mistakes_are_named(dataset: Dataset, tmp_path) -> None:
 def test_the_papers_preset_has_its_recipes(dataset: Dataset) -> None:
     plan = Plan.of(dataset, preset_named("paper"))
     stacked = [entry.job.recipe for entry in plan.stacked() if entry.extent == "all"]
-    assert stacked[0] == Recipe.named("paper-figure2-E_F-all")
+    assert stacked[0] == load_recipe("paper-figure2-E_F-all")
     trials = {entry.trial: entry.job.recipe for entry in plan.clip(targets=("efermi",))}
-    assert trials["T4"] == Recipe.named("paper-table2-T4", targets=("efermi",))
+    assert trials["T4"] == load_recipe("paper-table2-T4", targets=("efermi",))
     second = next(e for e in plan.chosen_clip() if e.job.split.repeat == 1)
-    assert second.job.recipe == Recipe.named("paper-table1-E_F-2")
+    assert second.job.recipe == load_recipe("paper-table1-E_F-2")

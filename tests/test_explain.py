@@ -17,7 +17,14 @@ from rich.console import Console
 from threadpoolctl import threadpool_info
 from typer.testing import CliRunner
 
-from rhosight import ChargeDensity, DescriptorModel, PropertyModel, Recipe, RhosightError
+from rhosight import (
+    ChargeDensity,
+    DescriptorModel,
+    PropertyModel,
+    Recipe,
+    RhosightError,
+    load_recipe,
+)
 from rhosight.cli import app
 from rhosight.cli import explain as explaining
 from rhosight.dataset import Dataset
@@ -25,6 +32,10 @@ from rhosight.density.plane import lattice_plane
 from rhosight.explain import Explanation, Explanations
 from rhosight.explain.chemistry import chemical_class
 from rhosight.explain.deletion import deletion_areas, deletion_curves
+from rhosight.explain.explain import explain
+from rhosight.explain.explainers import make_explainer
+from rhosight.explain.figures import draw_explanation, draw_maps, draw_summary
+from rhosight.explain.files import save
 from rhosight.explain.gradients import integrated_gradients
 from rhosight.explain.processes import GROUPS, groups_of, no_map
 from rhosight.explain.shapley import shapley_values
@@ -74,7 +85,7 @@ def network(parts) -> PropertyModel:
 
 @pytest.fixture(scope="module")
 def salt(network, dataset) -> Explanation:
-    return network.explain(dataset[SALT].density)
+    return explain(network, dataset[SALT].density)
 
 
 def in_another_cell(density: ChargeDensity) -> ChargeDensity:
@@ -179,12 +190,12 @@ def test_classes_of_compounds(formula, name):
 
 def test_each_block_of_the_recipes_is_in_one_group():
     for name in ("best", "no-dft"):
-        blocks = DescriptorRecipe.named(name).blocks
+        blocks = load_recipe(name).blocks
         grouped = [block for own in groups_of(blocks).values() for block in own]
         assert sorted(grouped) == sorted(blocks)
         assert len(groups_of(blocks)) <= 6
     known = ["composition", "structure", "free atoms", "density"]
-    assert list(groups_of(DescriptorRecipe.named("best").blocks)) == known
+    assert list(groups_of(load_recipe("best").blocks)) == known
     assert set(known) < set(GROUPS)
 
 
@@ -193,14 +204,14 @@ def test_each_block_of_the_recipes_is_in_one_group():
 
 def test_a_model_without_density_says_that_it_reads_none():
     for name, said in (("no-dft", "reads no density"), ("best", "descriptors of the density")):
-        blocks = DescriptorRecipe.named(name).blocks
+        blocks = load_recipe(name).blocks
         assert said in no_map(blocks, details=True) and "no map" in no_map(blocks, details=True)
         assert "see its descriptors" not in no_map(blocks, details=False)
 
 
 def test_tables_of_descriptors_are_worked_on_by_one_thread(best, dataset, monkeypatch):
     """More of them wait for one another: ten times the processor time on a busy machine."""
-    explains, before = best.explainer(), torch.get_num_threads()
+    explains, before = make_explainer(best), torch.get_num_threads()
     read, found = explains._read, []
 
     def spy(part):
@@ -234,7 +245,7 @@ def test_the_summary_fits_a_terminal(monkeypatch, capsys, count):
 def test_modalities_of_a_descriptor_model(best, parts, dataset):
     """Against predictions of mixed materials, made the long way."""
     density = dataset[SALT].density
-    why = best.explain(density)
+    why = explain(best, density)
     sums_to_prediction(why, best.predict([density]).iloc[0], 1e-6)
     assert why.modalities.index.to_list() == [
         *("composition", "structure", "free atoms", "density", "bonding"),
@@ -245,7 +256,7 @@ def test_modalities_of_a_descriptor_model(best, parts, dataset):
         assert why.base[target] == pytest.approx(means[target], rel=1e-6)
 
     others = parts[0][:3]
-    few = best.explain(density, details=False, background=others)
+    few = explain(best, density, details=False, background=others)
     table = descriptor_table([density, *others.densities], SMALL)
     blocks = to_blocks(table, best._prototypes)
     groups = groups_of(SMALL.blocks)
@@ -256,7 +267,7 @@ def test_modalities_of_a_descriptor_model(best, parts, dataset):
             name: pd.concat([block.iloc[[0]]] * 3) if name in present else block.iloc[1:]
             for name, block in blocks.items()
         }
-        value[some] = best._process.predict(mixed).mean(axis=0)
+        value[some] = best.process.predict(mixed).mean(axis=0)
     orders = list(permutations(range(len(groups))))
     for number, name in enumerate(groups):
         gains = []
@@ -269,7 +280,7 @@ def test_modalities_of_a_descriptor_model(best, parts, dataset):
 
 
 def test_descriptors_add_up(best, dataset):
-    why = best.explain(dataset[SALT].density)
+    why = explain(best, dataset[SALT].density)
     assert why.words is None and not why.maps
     for target in why.targets:
         start = why.starts["descriptors"][target]
@@ -281,14 +292,14 @@ def test_descriptors_add_up(best, dataset):
         dataset[SALT].structure.volume / 2
     )
     with pytest.raises(RhosightError, match="no slice of it, so there is no map"):
-        why.map_figure("efermi")
+        draw_maps(why, "efermi")
 
 
 @pytest.mark.parametrize("material", [SALT, SILICON])
 def test_the_cell_does_not_matter_to_descriptors(best, dataset, material):
     density = dataset[material].density
     other = in_another_cell(density)
-    one, two = (best.explain(d) for d in (density, other))
+    one, two = (explain(best, d) for d in (density, other))
     size = one.modalities.abs().sum()
     assert ((one.modalities - two.modalities).abs() < 0.01 * size).all().all()
     for target in one.targets:
@@ -301,7 +312,7 @@ def test_the_cell_does_not_matter_to_descriptors(best, dataset, material):
 def test_modalities_of_a_network(salt, network, dataset, parts):
     sums_to_prediction(salt, network.predict([dataset[SALT].density]).iloc[0], 1e-4)
     assert salt.modalities.index.to_list() == ["image", "text"]
-    given = network.explain(dataset[[SALT]], details=False, background=parts[0][:5])[0]
+    given = explain(network, dataset[[SALT]], details=False, background=parts[0][:5])[0]
     means = network.predict(parts[0][:5]).mean()
     for target in given.targets:
         assert given.base[target] == pytest.approx(means[target], rel=0.2, abs=0.2)
@@ -319,14 +330,14 @@ def test_all_that_a_network_may_read_adds_up(parts, dataset):
     reads = {"descriptors": ("volume", "magpie"), "max_tokens": 12, "epochs": (3, 0)}
     shown = {"augment": True, "shift": 0.1, "parallel": (0.5,), "stacked_epochs": (2, 0)}
     network = PropertyModel(TINY.model_copy(update=reads | shown)).fit(parts[0])
-    why = network.explain(dataset[SALT].density)
+    why = explain(network, dataset[SALT].density)
     assert why.modalities.index.to_list() == ["image", "text", "descriptors"]
     sums_to_prediction(why, network.predict([dataset[SALT].density]).iloc[0], 1e-4)
     add_up(why, network)
 
 
 def add_up(salt: Explanation, network: PropertyModel) -> None:
-    spread = dict(zip(salt.targets, network._scaler[1], strict=True))
+    spread = dict(zip(salt.targets, network.scaler[1], strict=True))
     for target in salt.targets:
         total = sum(one.total(target) for one in salt.maps)
         for what, found, most in (("maps", total, 1e-4), ("words", salt.words[target].sum(), 0.05)):
@@ -351,7 +362,7 @@ def test_maps_lie_on_the_slices(salt, dataset):
 
 
 def test_the_cell_does_not_matter_to_a_network(salt, network, dataset):
-    other = network.explain(in_another_cell(dataset[SALT].density))
+    other = explain(network, in_another_cell(dataset[SALT].density))
     pd.testing.assert_frame_equal(other.modalities, salt.modalities, rtol=1e-3, atol=1e-4)
     pd.testing.assert_frame_equal(other.words, salt.words, rtol=1e-2, atol=1e-3)
     for here, there in zip(salt.maps, other.maps, strict=True):
@@ -362,7 +373,7 @@ def test_the_cell_does_not_matter_to_a_network(salt, network, dataset):
 
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_files_and_figures(salt, tmp_path):
-    written = {path.name for path in salt.save(tmp_path)}
+    written = {path.name for path in save(salt, tmp_path)}
     maps = {f"map-{target}.png" for target in salt.targets}
     tables = {"explanation.json", "modalities.csv", "words.csv"}
     assert written == maps | tables | {"explanation.png", "maps.npz"}
@@ -372,7 +383,7 @@ def test_files_and_figures(salt, tmp_path):
     assert np.asarray(Image.open(tmp_path / "map-efermi.png").convert("RGB")).std() > 10
     saved = pd.read_csv(tmp_path / "modalities.csv", index_col="modality")
     assert saved["efermi (eV)"].iloc[:-1].sum() == pytest.approx(saved["efermi (eV)"].iloc[-1])
-    axes = salt.map_figure("efermi").axes
+    axes = draw_maps(salt, "efermi").axes
     assert axes[0].get_xlabel() == "x (Å)" and "(1 1 1)" in axes[0].get_title()
     assert {text.get_text() for text in axes[0].texts} == {"Cl"}
     assert {text.get_text() for text in axes[1].texts} == {"Na"}
@@ -382,7 +393,7 @@ def test_files_and_figures(salt, tmp_path):
     # (111) is d/√3 from the next layer, d the bond length
     assert projected == pytest.approx([bond * np.sqrt(2 / 3)] * len(dotted), rel=1e-3)
     with pytest.raises(RhosightError, match="'gap' is not predicted"):
-        salt.map_figure("gap")
+        draw_maps(salt, "gap")
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -402,7 +413,7 @@ def test_nothing_of_a_figure_is_cut_off(count, sign):
         dict.fromkeys(targets, "eV/atom"), numbers, numbers, "mean over 344 training materials",
         shares, dict.fromkeys(shares.index, ""), descriptors=details,
     )  # fmt: skip
-    figure = why.figure()
+    figure = draw_explanation(why)
     figure.savefig(io.BytesIO())
     whole = figure.bbox.get_points()
     titles = [text for part in (figure, *figure.subfigs) for text in part.texts]
@@ -427,25 +438,25 @@ def dataset_bond(structure: Structure) -> float:
 
 def test_a_background_is_needed(network, dataset):
     stranger = PropertyModel(TINY)
-    stranger.network, stranger._scaler, stranger.units = (
+    stranger.network, stranger.scaler, stranger.units = (
         network.network,
-        network._scaler,
+        network.scaler,
         network.units,
     )
     stranger.about = {"dataset": "mine", "training_ids": ["a", "b"]}
     with pytest.raises(RhosightError, match=r"mine\) do not come with rhosight; say what"):
-        stranger.explain(dataset[SALT].density)
+        explain(stranger, dataset[SALT].density)
     with pytest.raises(RhosightError, match="holds no material"):
-        stranger.explain(dataset[SALT].density, background=dataset[[]])
+        explain(stranger, dataset[SALT].density, background=dataset[[]])
     with pytest.raises(RhosightError, match="not fitted"):
-        PropertyModel(TINY).explain(dataset[SALT].density)
+        explain(PropertyModel(TINY), dataset[SALT].density)
 
 
 # many materials
 
 
 def test_summary_by_chemistry(best, dataset):
-    found = best.explain(dataset[[SALT, SILICON, "mp-21075", "mp-1002206"]], details=False)
+    found = explain(best, dataset[[SALT, SILICON, "mp-21075", "mp-1002206"]], details=False)
     summary = found.summary()
     assert summary.index.unique("class")[0] == "all"
     parts = summary["part"].groupby(["target", "class"], observed=True).sum()
@@ -454,7 +465,7 @@ def test_summary_by_chemistry(best, dataset):
     assert summary.loc[("efermi", "halide", "density"), "mean"] == pytest.approx(
         found[0].modalities.loc["density", "efermi"]
     )
-    axes = found.figure().axes
+    axes = draw_summary(found.summary()).axes
     assert axes[0].get_yticklabels()[0].get_text() == "all (4)"
     assert isinstance(found[:2], Explanations) and len(found[:2].table()) == 2 * 3 * 5
     with pytest.raises(RhosightError, match="no explanation to summarise"):

@@ -190,7 +190,7 @@ def test_real_densities_in_all_formats(dataset, tmp_path, material_id):
     for name, format_ in formats.items():
         assert recognise(tmp_path / name) == format_
     for name in ("chgcar", "hdf5", "cube"):
-        read = ChargeDensity.from_file(tmp_path / name)
+        read = read_density(tmp_path / name)
         assert np.allclose(read.grid("total"), grid, rtol=1e-5, atol=1e-6)
         assert read.integral("total") == pytest.approx(density.integral("total"), rel=1e-5)
         assert same_crystal(read.structure, structure)

@@ -15,7 +15,7 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
 from rhosight.dataset import Dataset, folds, split
 from rhosight.errors import RhosightError
-from rhosight.models.baselines.baselines import density_features
+from rhosight.inputs.descriptors.statistics import density_features
 from rhosight.models.gaussian_process.committee import Committee
 from rhosight.models.gaussian_process.kernel import Kernel, Term
 from rhosight.models.gaussian_process.process import GaussianProcess

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from pymatgen.core import Lattice, Structure
 
 from rhosight import ChargeDensity, ImageSettings, RhosightError, density_image, lattice_plane
+from rhosight.density.vasp import read_chgcar
 from rhosight.inputs.image import (
     Channel,
     density_slice,
@@ -122,7 +123,7 @@ def test_the_table_of_free_atoms_needs_total_alone(dataset, tmp_path):
     for material_id in ("mp-22862", "mp-30"):
         density = dataset[material_id].density
         density.to_chgcar(tmp_path / "CHGCAR")
-        plain = ChargeDensity.from_chgcar(tmp_path / "CHGCAR")
+        plain = read_chgcar(tmp_path / "CHGCAR")
         from_file = density_image(plain, table)
         np.testing.assert_allclose(from_file, density_image(density, table), atol=1e-4)
         np.testing.assert_allclose(from_file, density_image(density, own), atol=0.02)

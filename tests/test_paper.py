@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rhosight import load_recipe
 from rhosight.dataset.schema import TARGETS
 from rhosight.errors import RhosightError
 from rhosight.experiments import paper
-from rhosight.networks.recipe import Recipe, recipe_names
+from rhosight.networks.presets import recipe_names
 
 KEYS = ["target", "extent", "model", "part"]
 
@@ -175,7 +176,7 @@ def test_the_paper_preset_has_the_tables_hyperparameters():
     printed |= {"T4": (32, 1.5e-4, 50, 16), "T5": (16, 1e-4, 50, 16)}
     for number, fourier in ((2, False), (3, True)):
         for trial, (batch, rate, patience, patch) in printed.items():
-            recipe = Recipe.named(f"paper-table{number}-{trial}")
+            recipe = load_recipe(f"paper-table{number}-{trial}")
             assert recipe.batch_size[1] == batch and recipe.learning_rate[1] == rate
             assert recipe.patience[1] == patience and recipe.clip.endswith(f"patch{patch}")
             assert recipe.image.fourier is fourier

@@ -23,11 +23,12 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
-from rhosight import PropertyModel, RhosightError, load_dataset
+from rhosight import PropertyModel, RhosightError, load_dataset, load_recipe
 from rhosight.cli import app
 from rhosight.inputs.image import to_pil
 from rhosight.networks.backbones import ClipBackbone, ImageBackbone, TextBackbone
-from rhosight.networks.recipe import Recipe, recipe_names
+from rhosight.networks.presets import recipe_names
+from rhosight.networks.recipe import Recipe
 
 # Tables 2 and 3: BS, LR, patience, patch
 TRIALS = {
@@ -44,7 +45,7 @@ class TestRows:
     @pytest.mark.parametrize(("table", "colour"), [("table2", "viridis"), ("table3", "grey")])
     @pytest.mark.parametrize("trial", TRIALS)
     def test_trials_of_clip(self, table, colour, trial):
-        recipe = Recipe.named(f"paper-{table}-{trial}")
+        recipe = load_recipe(f"paper-{table}-{trial}")
         batch, rate, patience, patch = TRIALS[trial]
         assert recipe.modality == "clip" and recipe.clip == f"openai/clip-vit-base-patch{patch}"
         assert recipe.epochs[0] == 0, "the paper names one stage, of one rate and one patience"
@@ -57,11 +58,11 @@ class TestRows:
         assert not recipe.pretrains and not recipe.augment
 
     def test_table_1_is_the_chosen_trial_for_each_target(self):
-        chosen = Recipe.named("paper-table2-T3").model_dump(exclude={"targets", "seed"})
+        chosen = load_recipe("paper-table2-T3").model_dump(exclude={"targets", "seed"})
         seeds = set()
         for symbol, target in SYMBOLS.items():
             for run in (1, 2, 3):
-                recipe = Recipe.named(f"paper-table1-{symbol}-{run}")
+                recipe = load_recipe(f"paper-table1-{symbol}-{run}")
                 assert recipe.targets == (target,)
                 assert recipe.model_dump(exclude={"targets", "seed"}) == chosen
                 seeds.add((symbol, recipe.seed))
@@ -70,7 +71,7 @@ class TestRows:
     @pytest.mark.parametrize("extent", ["formula", "keywords", "all"])
     @pytest.mark.parametrize("symbol", SYMBOLS)
     def test_figure_2_is_the_stack(self, symbol, extent):
-        recipe = Recipe.named(f"paper-figure2-{symbol}-{extent}")
+        recipe = load_recipe(f"paper-figure2-{symbol}-{extent}")
         assert recipe.modalities == ("image", "text", "image+text")
         assert (recipe.image_backbone, recipe.text_backbone) == ("inception_v3", "roberta-base")
         assert recipe.image.size == 299 and recipe.image.normalisation == "paper"
@@ -80,19 +81,19 @@ class TestRows:
     def test_all_names_give_a_recipe_and_no_two_the_same(self):
         names = recipe_names()
         assert len([n for n in names if n.startswith("paper-")]) == 4 + 9 + 9 + 5 + 5
-        recipes = {name: Recipe.named(name).model_dump_json() for name in names}
+        recipes = {name: load_recipe(name).model_dump_json() for name in names}
         # T3 for the formation energy is in two tables, and its first run has the default seed
         twins = {"paper-table1-E_F-1"}
         assert len(set(recipes.values())) == len(names) - len(twins)
 
     def test_changes_win_and_are_checked(self):
-        assert Recipe.named("paper-clip", targets=("efermi",)).targets == ("efermi",)
+        assert load_recipe("paper-clip", targets=("efermi",)).targets == ("efermi",)
         with pytest.raises(RhosightError, match="patience"):
-            Recipe.named("paper-clip", patience=3)
+            load_recipe("paper-clip", patience=3)
 
     def test_an_unknown_name_lists_near_ones_also_on_the_command_line(self):
         with pytest.raises(RhosightError, match=r"'paper-table2-T6'.*paper-table2-T"):
-            Recipe.named("paper-table2-T6")
+            load_recipe("paper-table2-T6")
         failed = CliRunner().invoke(app, ["crossval", "mp-fcc", "--preset", "papper-clip"])
         assert isinstance(failed.exception, RhosightError)
         assert "paper-clip" in str(failed.exception)
@@ -181,8 +182,8 @@ def inception_folder(tmp_path_factory):
 
 
 def small_clip(folder, **changes):
-    image = Recipe.named("paper-clip").image.model_copy(update={"size": 48})
-    return Recipe.named("paper-table2-T5", clip=str(folder), image=image, **changes)
+    image = load_recipe("paper-clip").image.model_copy(update={"size": 48})
+    return load_recipe("paper-table2-T5", clip=str(folder), image=image, **changes)
 
 
 class TestClip:
@@ -244,14 +245,14 @@ class TestClip:
             assert torch.equal(value, after[key]), key
 
     def test_fourier_images_in_grey_reach_it(self, clip_folder, materials):
-        recipe = Recipe.named("paper-table3-T5")
+        recipe = load_recipe("paper-table3-T5")
         image = recipe.image.model_copy(update={"size": 48})
         fields = recipe.model_dump() | {"clip": str(clip_folder), "epochs": (0, 1), "image": image}
         predicted = PropertyModel(Recipe(**fields)).fit(materials).predict(materials)
         assert list(predicted) == ["formation_energy_per_atom"] and predicted.notna().all(None)
 
     def test_an_image_of_another_size_is_refused(self, clip_folder, materials):
-        recipe = Recipe.named("paper-table2-T5", clip=str(clip_folder))
+        recipe = load_recipe("paper-table2-T5", clip=str(clip_folder))
         with pytest.raises(RhosightError, match="images of 48 pixels, not 224"):
             PropertyModel(recipe).fit(materials)
 
@@ -263,7 +264,7 @@ class TestClip:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
         with pytest.raises(RhosightError, match=r"clip-vit-base-patch32.*'clip-offline'"):
-            PropertyModel(Recipe.named("paper-clip")).fit(materials)
+            PropertyModel(load_recipe("paper-clip")).fit(materials)
 
 
 class TestStack:
@@ -293,7 +294,7 @@ class TestStack:
     def test_the_text_recipe_learns_in_both_stages_and_is_saved(
         self, roberta_folder, materials, tmp_path
     ):
-        recipe = Recipe.named("paper-text", text_backbone=str(roberta_folder), epochs=(1, 1))
+        recipe = load_recipe("paper-text", text_backbone=str(roberta_folder), epochs=(1, 1))
         model = PropertyModel(recipe).fit(materials)
         assert [stage for _, stage in model.history] == ["head", "fine-tuning"]
         before = TextBackbone(str(roberta_folder)).state_dict()
@@ -319,7 +320,7 @@ class TestStack:
     def test_the_paper_stack_at_full_size(
         self, inception_folder, roberta_folder, materials, tmp_path
     ):
-        recipe = Recipe.named(
+        recipe = load_recipe(
             "paper-figure2-K_VRH-keywords", image_backbone=str(inception_folder),
             text_backbone=str(roberta_folder), epochs=(1, 1), stacked_epochs=(1, 1),
         )  # fmt: skip

@@ -11,6 +11,7 @@ from scipy.interpolate import RegularGridInterpolator
 
 from rhosight import ChargeDensity, ImageSettings, RhosightError, density_image, lattice_plane
 from rhosight.density.plane import LatticePlane, sample, sample_window
+from rhosight.density.vasp import read_chgcar
 from rhosight.inputs.image import Channel
 
 TRICLINIC = Lattice.from_parameters(4.1, 5.3, 6.2, 82, 97, 105)
@@ -535,7 +536,7 @@ def test_rounding_in_a_file_does_not_show(dataset, material_id, tmp_path):
     """A CHGCAR keeps six decimals of cell and positions: the same image to 1e-5."""
     density = dataset[material_id].density
     density.to_chgcar(tmp_path / "CHGCAR")
-    again = ChargeDensity.from_chgcar(tmp_path / "CHGCAR")
+    again = read_chgcar(tmp_path / "CHGCAR")
     settings = ImageSettings(size=61, channels=(Channel(kind="total"),), colour="grey")
     difference = density_image(again, settings) - density_image(density, settings)
     assert np.abs(difference).max() < 1e-5
@@ -546,7 +547,7 @@ def test_rounding_of_a_rotated_cell_does_not_show(tmp_path):
     crystal = other_cell(CRYSTALS["wurtzite"], rotate=True, reorder=True)
     density = ChargeDensity(crystal, {"total": gaussians(crystal)})
     density.to_chgcar(tmp_path / "CHGCAR")
-    again = ChargeDensity.from_chgcar(tmp_path / "CHGCAR")
+    again = read_chgcar(tmp_path / "CHGCAR")
     images = [
         sample_window(one.grid("total"), lattice_plane(one.structure), 7.0, 25, 0.3)
         for one in (density, again)

@@ -19,7 +19,7 @@ from rhosight.density.plane import lattice_plane
 from rhosight.inputs.descriptors.blocks import block_table, to_blocks
 from rhosight.inputs.image import Channel, ImageSettings, core_pixels, density_image
 from rhosight.inputs.tensors import Inputs, draw_images, middle, turn
-from rhosight.models.property_model import make_inputs
+from rhosight.models.inputs import make_inputs
 from rhosight.networks.modules import build_model
 from rhosight.training.stages import train
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from rhosight import PropertyModel, Recipe, RhosightError, load_model, split
+from rhosight import PropertyModel, Recipe, RhosightError, load_model, load_recipe, split
 from rhosight.cli import app
 from rhosight.dataset import Dataset, folds
 from rhosight.evaluation.tuning.space import SPACES, SearchSpace
@@ -67,7 +67,7 @@ def results(found) -> pd.DataFrame:
 def test_the_papers_trials_come_first(table):
     space = SearchSpace.named(f"paper-table{table}")
     trials = [space.recipe_of(values) for values in space.first]
-    assert trials == [Recipe.named(f"paper-table{table}-T{number}") for number in range(1, 6)]
+    assert trials == [load_recipe(f"paper-table{table}-T{number}") for number in range(1, 6)]
 
 
 def test_our_spaces_begin_with_our_recipes():

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from rhosight import PropertyModel, Recipe, RhosightError, load_dataset, split
 from rhosight.inputs.image import ImageSettings
 from rhosight.inputs.tensors import Inputs, draw_images, middle, turn
-from rhosight.models.property_model import make_inputs
+from rhosight.models.inputs import make_inputs
 from rhosight.networks.backbones import ImageBackbone, TextBackbone
 from rhosight.networks.modules import ImageModel, StackedModel, TextModel, build_model
 from rhosight.training.loop import one_cycle

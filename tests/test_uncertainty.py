@@ -15,14 +15,13 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from rhosight.dataset import Dataset, split
 from rhosight.errors import RhosightError
+from rhosight.evaluation.coverage import coverage_table, nested_intervals
 from rhosight.evaluation.statistics import Candidate, cross_validate_models
 from rhosight.models.uncertainty import (
     ConformalIntervals,
     TrainingDomain,
     conformal_quantile,
-    coverage_table,
     cv_plus,
-    nested_intervals,
 )
 
 NUMBERS = ["nsites", "cubic_lattice_constant", "spacegroup_number"]

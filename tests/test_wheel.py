@@ -86,9 +86,7 @@ def test_an_empty_environment_predicts(
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    here = rhosight.load_model("best").predict_intervals(
-        [rhosight.ChargeDensity.from_file(work / "CHGCAR")]
-    )
+    here = rhosight.load_model("best").predict_intervals([rhosight.read_density(work / "CHGCAR")])
     found = json.loads(run("predict", "best", "CHGCAR", "--format", "json"))
     for target in ("formation_energy_per_atom", "efermi", "bulk_modulus_vrh"):
         assert found["predictions"][0][target] == pytest.approx(here[target].iloc[0], rel=1e-6)

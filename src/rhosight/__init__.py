@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 # Heavy libraries load on first use: `import rhosight` alone stays light.
 _PUBLIC = {
-    "ChargeDensity": "density",
-    "Dataset": "dataset",
-    "load_dataset": "dataset",
-    "lattice_plane": "plane",
-    "ImageSettings": "image",
-    "density_image": "image",
-    "describe": "text",
-    "PropertyModel": "property_model",
-    "DescriptorModel": "descriptor_model",
-    "Ensemble": "ensemble",
-    "ImageTextEncoder": "pretraining",
-    "load_model": "saved_model",
-    "Recipe": "recipe",
-    "DescriptorRecipe": "descriptor_recipe",
-    "split": "dataset",
-    "cross_validate": "evaluation",
     "RhosightError": "errors",
+    "ChargeDensity": "density.charge_density",
+    "read_density": "density.files",
+    "from_pymatgen": "density.vasp",
+    "lattice_plane": "density.plane",
+    "ImageSettings": "inputs.image",
+    "density_image": "inputs.image",
+    "describe": "inputs.text.description",
+    "Dataset": "dataset.dataset",
+    "load_dataset": "dataset.packing",
+    "split": "dataset.splits",
+    "Recipe": "networks.recipe",
+    "DescriptorRecipe": "models.gaussian_process.recipe",
+    "PropertyModel": "models.property_model",
+    "DescriptorModel": "models.descriptor_model",
+    "Ensemble": "models.ensemble",
+    "ImageTextEncoder": "models.image_text_encoder",
+    "load_model": "models.loading",
+    "load_recipe": "models.loading",
+    "explain": "explain.explain",
+    "cross_validate": "evaluation.cross_validation",
 }
 
 __all__ = ["__version__", *_PUBLIC]
@@ -35,22 +39,26 @@ if TYPE_CHECKING:
     from .dataset.packing import load_dataset as load_dataset
     from .dataset.splits import split as split
     from .density.charge_density import ChargeDensity as ChargeDensity
+    from .density.files import read_density as read_density
     from .density.plane import lattice_plane as lattice_plane
+    from .density.vasp import from_pymatgen as from_pymatgen
     from .errors import RhosightError as RhosightError
     from .evaluation.cross_validation import cross_validate as cross_validate
+    from .explain.explain import explain as explain
     from .inputs.image import ImageSettings as ImageSettings
     from .inputs.image import density_image as density_image
     from .inputs.text.description import describe as describe
-    from .models.base import load_model as load_model
     from .models.descriptor_model import DescriptorModel as DescriptorModel
     from .models.ensemble import Ensemble as Ensemble
     from .models.gaussian_process.recipe import DescriptorRecipe as DescriptorRecipe
     from .models.image_text_encoder import ImageTextEncoder as ImageTextEncoder
+    from .models.loading import load_model as load_model
+    from .models.loading import load_recipe as load_recipe
     from .models.property_model import PropertyModel as PropertyModel
     from .networks.recipe import Recipe as Recipe
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'rhosight' has no attribute {name!r}")
     return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)

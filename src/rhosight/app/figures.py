@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dataset.figures import colour_limits, colour_map_of
+from ..inputs.drawing import colour_limits, colour_map_of
 from .views import Block, Slices
 
 _CONFIG = {

@@ -16,13 +16,14 @@ from typing import Any
 from pymatgen.core import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
-from ..dataset.figures import density_slices
 from ..dataset.schema import TARGETS
 from ..density.charge_density import ChargeDensity
 from ..errors import RhosightError
 from ..inputs.descriptors.blocks import structure_of
-from ..models.base import MODELS, codes_of, other_codes
+from ..inputs.drawing import density_slices
 from ..models.descriptor_model import DescriptorModel
+from ..models.folder import MODELS
+from ..models.provenance import codes_of, other_codes
 from . import figures as drawing
 from . import reading, views
 from .limits import Limits
@@ -125,12 +126,14 @@ def block(
 def explain(
     arguments: dict[str, Any], limits: Limits, progress: Callable[[str, int, int], None]
 ) -> dict[str, Any]:
-    """What each modality adds to the prediction; see :meth:`SavedModel.explain`."""
+    """What each modality adds to the prediction; see :func:`rhosight.explain`."""
     crystal = reading.kept(Path())
     progress("explaining: predictions without each kind of knowledge", 0, 1)
     model = _model("best" if _reads_density(crystal) else "no-dft")
     one = crystal if model.uses_density else structure_of(crystal)
-    return model.explain(one, details=False).to_dict()
+    from ..explain.explain import explain as explain_predictions
+
+    return explain_predictions(model, one, details=False).to_dict()
 
 
 TASKS: dict[str, Task] = {

@@ -13,10 +13,10 @@ import pandas as pd
 import spglib
 from pymatgen.core import Structure
 
-from ..dataset.figures import atoms_on_plane
 from ..density.charge_density import STORED_KINDS, ChargeDensity
 from ..density.plane import LatticePlane, lattice_plane, sample
 from ..errors import RhosightError
+from ..inputs.drawing import atoms_on_plane
 from ..inputs.image import Channel, density_slice
 from .limits import MAX_INDEX
 

@@ -10,6 +10,7 @@ import typer
 
 from .. import __version__
 from ..errors import RhosightError
+from . import data, doctor, explain, image, predict, reproduce, serve, sweep, train
 from .common import errors
 
 app = typer.Typer(
@@ -27,25 +28,25 @@ START, USE, TRAIN, DATA = "Start", "Use a model", "Train and compare", "Data"
 
 COMMANDS = (
     # panel of the help, in this order; command; example
-    (START, doctoring.doctor, "rhosight doctor"),
-    (START, learning.demo, "rhosight demo --out demo"),
-    (USE, predicting.predict, "rhosight predict best relaxed/*/CHGCAR --format csv"),
-    (USE, explaining.explain, "rhosight explain CHGCAR --out why"),
-    (USE, serving.serve, "rhosight serve --port 7860"),
-    (USE, slices.image, "rhosight image CHGCAR --show difference --free-atoms --out slices"),
-    (TRAIN, learning.train, "rhosight train mp-fcc --out model"),
-    (TRAIN, learning.pretrain, "rhosight pretrain mp-fcc --out encoder"),
+    (START, doctor.doctor, "rhosight doctor"),
+    (START, train.demo, "rhosight demo --out demo"),
+    (USE, predict.predict, "rhosight predict best relaxed/*/CHGCAR --format csv"),
+    (USE, explain.explain, "rhosight explain CHGCAR --out why"),
+    (USE, serve.serve, "rhosight serve --port 7860"),
+    (USE, image.image, "rhosight image CHGCAR --show difference --free-atoms --out slices"),
+    (TRAIN, train.train, "rhosight train mp-fcc --out model"),
+    (TRAIN, train.pretrain, "rhosight pretrain mp-fcc --out encoder"),
     (
         TRAIN,
-        learning.crossval,
+        train.crossval,
         "rhosight crossval mp-fcc --modality image --target bulk_modulus_vrh",
     ),
-    (TRAIN, experiments.reproduce, "rhosight reproduce figure2 table1 --repeats 5"),
-    (TRAIN, sweeping.sweep, "rhosight sweep mp-fcc --space network --trials 30 --out sweep"),
+    (TRAIN, reproduce.reproduce, "rhosight reproduce figure2 table1 --repeats 5"),
+    (TRAIN, sweep.sweep, "rhosight sweep mp-fcc --space network --trials 30 --out sweep"),
 )
 for panel, command, example in COMMANDS:
     app.command(rich_help_panel=panel, epilog=f"Example: {example}")(command)
-app.add_typer(experiments.runs, name="runs", rich_help_panel=TRAIN)
+app.add_typer(reproduce.runs, name="runs", rich_help_panel=TRAIN)
 app.add_typer(data.app, name="data", rich_help_panel=DATA)
 
 

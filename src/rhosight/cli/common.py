@@ -138,7 +138,8 @@ def default_targets(dataset: Dataset) -> tuple[str, ...]:
 
 def read_model(name: str) -> SavedModel:
     """A model by its name; what can be neither a folder nor a hub id gets the names there are."""
-    from ..models.base import BUNDLED_MODELS, load_model
+    from ..models.folder import BUNDLED_MODELS
+    from ..models.loading import load_model
 
     path = Path(name)
     if name not in BUNDLED_MODELS and (path.is_file() or (not path.exists() and "/" not in name)):
@@ -167,8 +168,7 @@ def read_structures(files: list[str]) -> Dataset | dict[str, Structure]:
 def _read_structure(file: str) -> Structure:
     from pymatgen.core import Structure
 
-    from ..density.charge_density import ChargeDensity
-    from ..density.files import recognise
+    from ..density.files import read_density, recognise
 
     try:
         with warnings.catch_warnings():
@@ -184,7 +184,7 @@ def _read_structure(file: str) -> Structure:
                 f"{file}: not a readable structure ({first_line(error)}), nor a density; give a "
                 "CIF, a POSCAR, or a density file (CHGCAR, CHG, cube, XSF)"
             ) from error
-    return ChargeDensity.from_file(file).structure
+    return read_density(file).structure
 
 
 def _read_dataset(name: str) -> Dataset:
@@ -211,9 +211,8 @@ def read_materials(
     """
     from ..dataset.dataset import Lazy
     from ..dataset.sources.directory import companion
-    from ..density.charge_density import ChargeDensity
     from ..density.difference import with_difference
-    from ..density.files import recognise
+    from ..density.files import read_density, recognise
 
     if _is_dataset(files):
         if kind is not FirstBlock.total or difference:
@@ -230,9 +229,9 @@ def read_materials(
     def read(number: int) -> ChargeDensity:
         file = Path(files[number])
         with _command_for_structures(file, structures):
-            density = ChargeDensity.from_file(file, kind.value)
+            density = read_density(file, kind.value)
         if difference:
-            other = ChargeDensity.from_file(companion(difference, file), "difference")
+            other = read_density(companion(difference, file), "difference")
             density = with_difference(density, other)
         return density
 

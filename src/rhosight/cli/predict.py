@@ -118,7 +118,7 @@ def _predicted(
     import pandas as pd
 
     found, bad = [], {}
-    with _said_once(logging.getLogger("rhosight.models.base")):
+    with _said_once(logging.getLogger("rhosight.models.provenance")):
         for done, file in enumerate(files, start=1):
             try:
                 found.append(model.predict_intervals(read([file])))
@@ -156,7 +156,7 @@ def _format_of(out: Path | None) -> Format:
 
 def _what_is_missing(first: str) -> str:
     """Of a command whose only argument is this one, or whose model is a file."""
-    from ..models.base import BUNDLED_MODELS
+    from ..models.folder import BUNDLED_MODELS
 
     if first in BUNDLED_MODELS or Path(first).is_dir():
         return f"files are missing: give density files or a dataset after the model {first}"

@@ -16,6 +16,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..errors import RhosightError
+from ..models.gaussian_process.recipe import descriptor_recipe
+from ..networks.presets import network_recipe
 from .common import DatasetArgument, console, default_targets, progress_bar, shared_options
 
 if TYPE_CHECKING:
@@ -171,8 +173,9 @@ def _recipe(
 
     Its ``targets`` are set if they were asked for, and only then.
     """
-    from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecipe
-    from ..networks.recipe import Recipe, near, recipe_names
+    from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES
+    from ..networks.presets import recipe_names
+    from ..networks.recipe import Recipe, near
 
     given = {name: value for name, value in options.items() if value not in (None, [])}
     targets = {"targets": tuple(target)} if target else {}
@@ -195,8 +198,8 @@ def _recipe(
         if of_networks:
             option = of_networks[0].replace("_", "-")
             raise RhosightError(f"{preset} trains no network and has no --{option}; leave one out")
-        return DescriptorRecipe.named(preset, **(fields | targets | given))
-    fields = Recipe.named(preset).model_dump(exclude_unset=True) | fields | given | targets
+        return descriptor_recipe(preset, **(fields | targets | given))
+    fields = network_recipe(preset).model_dump(exclude_unset=True) | fields | given | targets
     if size:
         fields["image"] = dict(fields.get("image", {})) | {"size": size}
     if pretraining_epochs is not None:
@@ -232,13 +235,12 @@ def demo(
     """The main job on the bundled data: one split, all models and baselines, a table, a report."""
     from ..dataset.packing import load_dataset
     from ..evaluation.cross_validation import cross_validate
-    from ..networks.recipe import Recipe
 
     dataset = load_dataset("mp-fcc")
     console.print(f"{len(dataset)} face-centred cubic crystals with DFT charge densities (mp-fcc)")
     with progress_bar() as progress:
         result = cross_validate(
-            dataset, Recipe.named("quick"), run_dir=out, only_folds=1, progress=progress
+            dataset, network_recipe("quick"), run_dir=out, only_folds=1, progress=progress
         )
     _finish(result, dataset, out)
 

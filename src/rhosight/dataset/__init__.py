@@ -8,8 +8,9 @@
 """
 
 from .build.building import BuildReport, build
-from .cleaning import CleaningReport, CoreArtefacts, clean, core_artefacts, mask_labels
+from .cleaning import CleaningReport, CoreArtefacts, clean, core_artefacts
 from .dataset import Dataset, Material
+from .labels import mask_labels
 from .packing import BUNDLED, PackReport, load_dataset, pack
 from .selection import BRAVAIS, bravais_filter, bravais_lattice, duplicate_filter, iqr_filter
 from .splits import check_labels, folds, group_labels, split

@@ -15,7 +15,7 @@ from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 from ..density.charge_density import STORED_KINDS, ChargeDensity
 from ..errors import RhosightError
 from . import schema
-from .cleaning import mask_labels
+from .labels import mask_labels
 
 SYMPREC = 0.1
 """Å, for space groups that the labels leave out."""

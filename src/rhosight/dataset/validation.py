@@ -19,8 +19,8 @@ from pymatgen.core import Composition, Structure
 from ..density.charge_density import STORED_KINDS, check_grid_fits_cell
 from ..errors import RhosightError
 from . import schema
-from .cleaning import mask_labels
 from .dataset import ROWS_IN_GROUP, Dataset, files_of
+from .labels import mask_labels
 from .schema import EXTENTS, KNOWN, TARGETS, Problem
 from .selection import duplicate_filter
 

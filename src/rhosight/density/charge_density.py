@@ -119,26 +119,6 @@ class ChargeDensity:
         """Integral over the cell, electrons."""
         return float(self.grid(kind).mean(dtype=float) * self.structure.volume)
 
-    @classmethod
-    def from_file(cls, path: str | os.PathLike, kind: StoredKind = "total") -> ChargeDensity:
-        """Read a density file of any known format; see :func:`rhosight.density.read_density`."""
-        from .files import read_density
-
-        return read_density(path, kind)
-
-    @classmethod
-    def from_chgcar(
-        cls, path: str | os.PathLike, kind: Literal["total", "difference"] = "total"
-    ) -> ChargeDensity:
-        """Read a VASP CHGCAR, or a file in its format; see :func:`rhosight.density.read_chgcar`.
-
-        Unlike :meth:`from_file` it takes the file's numbers for what they are, without holding
-        their integral against the number of electrons.
-        """
-        from .vasp import read_chgcar
-
-        return read_chgcar(path, kind)
-
     def merged(self, other: ChargeDensity) -> ChargeDensity:
         """This density with the kinds of another file of the same crystal on the same grid.
 

@@ -54,7 +54,7 @@ WHOLE = 2e-3
 """How far from a whole number the electrons of a file may be that holds whole electrons: CHGCAR's
 digits leave 1e-5, and of the bundled pseudo-densities none is nearer than 4e-3."""
 
-TABLE = Path(__file__).parent / "data" / "free_atoms.safetensors"
+TABLE = Path(__file__).parents[1] / "data" / "free_atoms.safetensors"
 
 
 @dataclass(frozen=True, eq=False)

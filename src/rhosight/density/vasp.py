@@ -14,7 +14,7 @@ import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pymatgen.core import Structure
@@ -23,6 +23,9 @@ from ..errors import RhosightError, first_line
 from .charge_density import ChargeDensity, check_crystal
 from .electrons import Unit, per_cubic_angstrom
 from .stream import MAX_BYTES, TextStream, is_number, number_format, quoted
+
+if TYPE_CHECKING:
+    from pymatgen.io.vasp.outputs import VolumetricData
 
 ALL_ELECTRON: dict[str, str] = {
     "AECCAR0": "all-electron core density",
@@ -321,3 +324,49 @@ def _read_augmentation(stream: TextStream, atom: int, length: int, atoms: int) -
             f"{length} augmentation occupancies of atom {atom}; the header contradicts the data"
         )
     return atom
+
+
+def from_pymatgen(
+    density: VolumetricData, kind: Literal["total", "difference"] = "total", name: str = ""
+) -> ChargeDensity:
+    """Return the charge density that a pymatgen object holds.
+
+    Parameters
+    ----------
+    density
+        A pymatgen ``Chgcar``: values are electrons per cell, as in the file.
+    kind
+        What its ``total`` block holds. The ``diff`` block of a spin-polarised calculation becomes
+        ``spin``.
+    name
+        What messages and tables call the material. Default: its reduced formula.
+
+    Raises
+    ------
+    RhosightError
+        If the object is not a ``Chgcar``, or holds NaN or no grid.
+    """
+    from pymatgen.io.vasp.outputs import Chgcar
+
+    if not isinstance(density, Chgcar):
+        raise RhosightError(
+            f"{type(density).__name__} is not a pymatgen Chgcar; give a Chgcar, or read the file "
+            "with rhosight.read_density"
+        )
+    if kind not in ("total", "difference"):
+        raise RhosightError(f"the first block can be `total` or `difference`, not `{kind}`")
+    structure = density.structure
+    volume = structure.volume
+    name = name or structure.composition.reduced_formula
+    check_crystal(structure, name)
+    grids = {kind: np.asarray(density.data["total"], dtype=float) / volume}
+    provenance: dict[str, Any] = {"source": "pymatgen", "format": "CHGCAR"}
+    if any(density.data_aug.values()):
+        provenance["code"] = "VASP"  # nothing else writes augmentation occupancies
+    if "diff_x" in density.data:
+        provenance["notes"] = ["non-collinear: the three blocks of the magnetisation are left out"]
+    elif "diff" in density.data and kind == "total":
+        grids["spin"] = np.asarray(density.data["diff"], dtype=float) / volume
+    elif "diff" in density.data:
+        provenance["notes"] = ["the second block, a difference of magnetisations, is left out"]
+    return ChargeDensity(structure, grids, name=name, provenance=provenance)

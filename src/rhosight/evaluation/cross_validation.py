@@ -26,22 +26,17 @@ from ..dataset.splits import check_labels, folds, split
 from ..errors import RhosightError
 from ..inputs.descriptors.blocks import to_blocks
 from ..inputs.tensors import Inputs
-from ..models.base import r2_score, rmse, versions
+from ..metrics import r2_score, rmse
 from ..models.baselines.baselines import BASELINES, PRETRAINED, baseline_features, make_baseline
 from ..models.baselines.chgnet import CHGNET_NOTE, chgnet_version
 from ..models.descriptor_model import committee_of, descriptor_table
-from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecipe
-from ..models.property_model import (
-    inner_split,
-    known_prototypes,
-    local_weights,
-    make_inputs,
-    scaler_of,
-    texts_of,
-)
+from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecipe, descriptor_recipe
+from ..models.inputs import known_prototypes, make_inputs, texts_of
+from ..models.provenance import local_weights, versions
 from ..networks.recipe import MODALITIES, PARTS, Recipe
 from ..storage import open_run, replacing
 from ..training.contrastive import pretrained_ids
+from ..training.folds import inner_split, scaler_of
 from ..training.stages import StageResult, train
 
 logger = logging.getLogger(__name__)
@@ -113,7 +108,7 @@ class CrossValidation:
         own = self.settings["recipe"]
         if "kernels" in own:
             kernels = DescriptorRecipe(**own).kernels
-            named = (n for n in DESCRIPTOR_RECIPES if DescriptorRecipe.named(n).kernels == kernels)
+            named = (n for n in DESCRIPTOR_RECIPES if descriptor_recipe(n).kernels == kernels)
             return next(named, CUSTOM), ""
         rows = self.predictions.loc[self.predictions["stage"] != "", ["model", "stage"]]
         return tuple(rows.iloc[-1])
@@ -244,7 +239,7 @@ class _Shared:
     def descriptor_recipes(self) -> dict[str, DescriptorRecipe]:
         """`best` and `no-dft`, and the recipe of this run if it is another."""
         changes = {"targets": self.recipe.targets, "seed": self.recipe.seed}
-        found = {name: DescriptorRecipe.named(name, **changes) for name in DESCRIPTOR_RECIPES}
+        found = {name: descriptor_recipe(name, **changes) for name in DESCRIPTOR_RECIPES}
         known = [recipe.kernels for recipe in found.values()]
         if isinstance(self.recipe, DescriptorRecipe) and self.recipe.kernels not in known:
             found[CUSTOM] = self.recipe

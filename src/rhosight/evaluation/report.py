@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from ..density.plane import lattice_plane
 from ..inputs.image import ImageSettings, density_image, to_pil, window_side
-from ..models.base import r2_score, rmse
+from ..metrics import r2_score, rmse
 from ..models.baselines.baselines import BASELINES, PRETRAINED
 from ..models.baselines.chgnet import CHGNET_NOTE
 from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES

@@ -31,9 +31,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..errors import RhosightError
-from ..models.base import versions
 from ..models.baselines.chgnet import chgnet_version
-from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecipe
+from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, descriptor_recipe
+from ..models.provenance import versions
 from ..storage import locked, replacing
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Job:
     def _descriptors(self) -> dict[str, Any] | None:
         if self.baseline not in DESCRIPTOR_RECIPES:
             return None
-        return DescriptorRecipe.named(self.baseline).model_dump(mode="json")
+        return descriptor_recipe(self.baseline).model_dump(mode="json")
 
     @cached_property
     def name(self) -> str:

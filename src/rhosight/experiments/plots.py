@@ -18,9 +18,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from ..dataset.figures import NAMES as _TARGETS
 from ..errors import RhosightError
 from ..evaluation.html import FIRST, NBSP, SECOND, SOFT, number, page_style, significant
+from ..inputs.drawing import NAMES as _TARGETS
 from ..networks.recipe import PARTS
 from . import paper
 from .scores import row_name

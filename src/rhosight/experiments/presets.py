@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from ..dataset.schema import TARGETS
 from ..errors import RhosightError
 from ..inputs.image import ImageSettings
+from ..networks.presets import network_recipe
 from ..networks.recipe import Pretraining, Recipe
 from ..networks.weights import DEFAULT_IMAGE, DEFAULT_TEXT
 
@@ -85,11 +86,11 @@ def paper() -> Preset:
     """The paper's networks; each predicts one target."""
 
     def stacked(extent: str) -> tuple[Recipe, ...]:
-        return tuple(Recipe.named(f"paper-figure2-{s}-{extent}") for s in SYMBOLS.values())
+        return tuple(network_recipe(f"paper-figure2-{s}-{extent}") for s in SYMBOLS.values())
 
     def clip(trial: str, fourier: bool, targets: tuple[str, ...]) -> tuple[Recipe, ...]:
         name = f"paper-table{3 if fourier else 2}-{trial}"
-        return tuple(Recipe.named(name, targets=(target,)) for target in targets)
+        return tuple(network_recipe(name, targets=(target,)) for target in targets)
 
     return Preset(
         name="paper",

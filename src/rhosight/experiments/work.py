@@ -21,15 +21,10 @@ from ..evaluation.cross_validation import fitted_baseline, fitted_descriptors
 from ..inputs.tensors import Inputs
 from ..models.baselines.baselines import baseline_features
 from ..models.descriptor_model import descriptor_table
-from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecipe
-from ..models.property_model import (
-    inner_split,
-    inputs_key,
-    known_prototypes,
-    make_inputs,
-    scaler_of,
-)
+from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecipe, descriptor_recipe
+from ..models.inputs import inputs_key, known_prototypes, make_inputs
 from ..networks.recipe import Recipe
+from ..training.folds import inner_split, scaler_of
 from ..training.stages import StageResult, train
 from .jobs import Job, Progress, Split
 
@@ -127,7 +122,7 @@ class Workbench:
         name, labels = job.baseline, self._labels(self.targets)
         if name in DESCRIPTOR_RECIPES:
             table = self._descriptors
-            recipe = DescriptorRecipe.named(name, seed=job.seed)
+            recipe = descriptor_recipe(name, seed=job.seed)
             predict = fitted_descriptors(recipe, table, labels, rows["train"])
         else:
             if name not in self._features:

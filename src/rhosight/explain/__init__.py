@@ -1,24 +1,67 @@
-"""Why a model predicts what it does: modalities, places on the slice, words, descriptors.
-
-Use it through a model:
+"""Explain predictions: modalities, places on the slice, words, descriptors.
 
 >>> model = rhosight.load_model("best")
->>> why = model.explain(rhosight.ChargeDensity.from_file("CHGCAR"))
->>> why.modalities  # Shapley values: with why.base they sum to why.prediction
->>> why.save("why")  # tables, figures and JSON
+>>> why = rhosight.explain(model, rhosight.read_density("CHGCAR"))
+>>> why.modalities  # Shapley values; with why.base they sum to why.prediction
+>>> rhosight.explain.save(why, "why")  # tables, figures and JSON
 
-- :mod:`.shapley`: what each modality adds, exactly
-- :mod:`.gradients`: integrated gradients, with a check of what they leave over
-- :mod:`.networks`, :mod:`.processes`: both, for the two kinds of model
-- :mod:`.assembly`: from their numbers to explanations
+- :mod:`.explain`: the function itself
+- :mod:`.explainers`: one explainer for each kind of model
+- :mod:`.networks`, :mod:`.processes`: attributions of networks and of Gaussian processes
+- :mod:`.shapley`, :mod:`.gradients`: Shapley values and integrated gradients
 - :mod:`.words`: from tokens to words
-- :mod:`.explanation`, :mod:`.drawing`: what comes out, its files and figures
 - :mod:`.chemistry`: classes of compounds, for summaries
-- :mod:`.deletion`: whether what is said to matter does
+- :mod:`.explanation`, :mod:`.maps`: the results
+- :mod:`.figures`, :mod:`.files`: draw and save the results
+- :mod:`.deletion`: test whether the pieces with large attributions matter
 """
 
 from __future__ import annotations
 
-from .explanation import Explanation, Explanations, SliceMap
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Explanation", "Explanations", "SliceMap"]
+if TYPE_CHECKING:
+    from .explanation import Explanation as Explanation
+    from .explanation import Explanations as Explanations
+    from .figures import draw_explanation as draw_explanation
+    from .figures import draw_maps as draw_maps
+    from .figures import draw_summary as draw_summary
+    from .files import save as save
+    from .maps import SliceMap as SliceMap
+
+_PUBLIC = {
+    "Explanation": "explanation",
+    "Explanations": "explanation",
+    "SliceMap": "maps",
+    "draw_explanation": "figures",
+    "draw_maps": "figures",
+    "draw_summary": "figures",
+    "save": "files",
+}
+
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
+
+
+class _CallableModule(ModuleType):
+    """The package itself is ``rhosight.explain(model, materials)``.
+
+    Once a submodule is imported, Python binds the package to the name ``rhosight.explain``, where
+    users expect the function.
+    """
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        from .explain import explain
+
+        return explain(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _CallableModule

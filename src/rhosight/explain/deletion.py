@@ -20,6 +20,7 @@ from scipy.integrate import trapezoid
 
 from ..dataset.dataset import Dataset
 from ..models.base import SavedModel
+from .explainers import make_explainer
 
 SHARES = np.array([0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
 """Of the pieces, that are taken away; more points where curves are steep."""
@@ -49,7 +50,7 @@ def deletion_curves(
     seed
         Of these.
     background
-        See :meth:`rhosight.models.base.SavedModel.explain`.
+        See :func:`rhosight.explain`.
     progress
         Called with ("deletion", done, all).
 
@@ -59,7 +60,7 @@ def deletion_curves(
     (``attribution``, ``random 1`` …), deleted (share of the pieces), change (of the prediction, in
     standard deviations of the target, no sign).
     """
-    explainer = model.explainer(background)
+    explainer = make_explainer(model, background)
     rng = np.random.default_rng(seed)
     rows = []
     for number, name in enumerate(materials.ids):

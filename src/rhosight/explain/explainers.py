@@ -18,10 +18,14 @@ from ..density.plane import LatticePlane, lattice_plane
 from ..errors import RhosightError
 from ..inputs.image import Channel, ImageSettings, density_slice, referred, window_side
 from ..inputs.tensors import Inputs
+from ..models.base import SavedModel
+from ..models.descriptor_model import DescriptorModel, crystals_of
 from ..models.gaussian_process.committee import Committee
 from ..models.gaussian_process.threads import one_thread
-from ..models.property_model import PropertyModel, texts_of
-from .explanation import Explanation, SliceMap
+from ..models.inputs import texts_of
+from ..models.property_model import PropertyModel
+from .explanation import Explanation
+from .maps import SliceMap
 from .networks import PLAYERS, NetworkExplainer, squares
 from .processes import GROUPS, ProcessExplainer, no_map
 from .shapley import background_sentence, chosen
@@ -75,7 +79,7 @@ class NetworkExplains:
     scaler
         Mean and standard deviation of its targets.
     background
-        See :meth:`rhosight.models.base.SavedModel.explain`.
+        See :func:`rhosight.explain`.
     """
 
     def __init__(
@@ -227,6 +231,26 @@ class ProcessExplains:
                 return (self.parts.predict(torch.from_numpy(mixed)).numpy() - self.mean) / self.std
 
         return Pieces(table.to_numpy().T / self.std[:, None], predict)
+
+
+def make_explainer(model: SavedModel, background: Dataset | None = None) -> Explains:
+    """Return the explainer of a fitted model.
+
+    Raises
+    ------
+    RhosightError
+        If this kind of model has none, or there is no background.
+    """
+    model.check_fitted()
+    if isinstance(model, DescriptorModel):
+        others = None if background is None else model.blocks_of(crystals_of(background))
+        return ProcessExplains(model.process, model.read_one, model.units, others)
+    if isinstance(model, PropertyModel):
+        return NetworkExplains(model, model.scaler, background)
+    raise RhosightError(
+        "an ensemble is explained member by member: load the folder member-1 inside its own "
+        "with load_model, or explain one of its `networks`"
+    )
 
 
 def named(targets: Sequence[str], values: np.ndarray) -> dict[str, float]:

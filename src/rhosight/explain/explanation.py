@@ -2,60 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
 import pandas as pd
-from pymatgen.core import Structure
 
-from ..density.plane import LatticePlane
 from ..errors import RhosightError
-from ..inputs.image import Channel
 from .chemistry import CLASSES, chemical_class
+from .maps import SliceMap
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True, eq=False)
-class SliceMap:
-    """Where on one slice of the density a network looked.
-
-    Attributes
-    ----------
-    channel
-        Which slice.
-    density
-        What lies there, e/Å³, shape (pixels, pixels); row 0 is the top, as in an image.
-    values
-        Target → attribution, in the target's unit per Å² (per Å⁻² of a Fourier transform), shape as
-        ``density``.
-    half
-        Half the side of what is shown, Å (Å⁻¹ of a Fourier transform). It is wider than the
-        channel's window if the model looks at turned images, whose corners lie outside.
-    plane, structure
-        Where the slice lies in the crystal.
-    fourier
-        Whether the network sees the Fourier transform of the slice.
-    """
-
-    channel: Channel
-    density: np.ndarray
-    values: dict[str, np.ndarray]
-    half: float
-    plane: LatticePlane
-    structure: Structure
-    fourier: bool = False
-
-    def total(self, target: str) -> float:
-        """What the slice adds to the prediction, in the target's unit."""
-        values = self.values[target]
-        return float(values.sum() * (2 * self.half / len(values)) ** 2)
+    pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,29 +82,6 @@ class Explanation:
         )
         return pd.concat([base, self.modalities, prediction]).rename_axis("modality")
 
-    def figure(self) -> Figure:
-        """What each modality adds to each target, and the words or descriptors that count most."""
-        from .figures import draw_explanation
-
-        return draw_explanation(self)
-
-    def map_figure(self, target: str) -> Figure:
-        """The slices and what the network saw in them for one target, with atoms and bonds, in Å.
-
-        Raises
-        ------
-        RhosightError
-            If the model reads no image, or does not predict this target.
-        """
-        from .figures import draw_maps
-
-        if target not in self.targets:
-            raise RhosightError(f"{target!r} is not predicted; known are {', '.join(self.targets)}")
-        if not self.maps:
-            reason = self.notes[0] if self.notes else "explain it with details=True"
-            raise RhosightError(f"{self.name}: no map: {reason}")
-        return draw_maps(self, target)
-
     def to_dict(self) -> dict[str, Any]:
         """All but the pixels, for JSON."""
         return {
@@ -175,36 +110,6 @@ class Explanation:
             "gaps": self.gaps,
             "notes": list(self.notes),
         }
-
-    def save(self, folder: str | Path) -> list[Path]:
-        """Write JSON, CSV tables, figures (PNG) and maps (NumPy) into a folder; what was written.
-
-        ``maps.npz`` holds ``{target}_{number}`` and ``density_{number}`` of each slice, as
-        :class:`SliceMap` has them.
-        """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        written = [folder / "explanation.json", folder / "modalities.csv"]
-        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-        written[0].write_text(text + "\n", encoding="utf-8")
-        with_units = {target: f"{target} ({self.units[target]})" for target in self.targets}
-        self.table().rename(columns=with_units).to_csv(written[1], index_label="modality")
-        for name, table in (("word", self.words), ("descriptor", self.descriptors)):
-            if table is not None:
-                written.append(folder / f"{name}s.csv")
-                table.rename(columns=with_units).to_csv(written[-1], index_label=name)
-        written.append(folder / "explanation.png")
-        self.figure().savefig(written[-1], dpi=130)
-        for target in self.targets if self.maps else ():
-            written.append(folder / f"map-{target}.png")
-            self.map_figure(target).savefig(written[-1], dpi=130)
-        if self.maps:
-            written.append(folder / "maps.npz")
-            arrays = {f"density_{i}": one.density for i, one in enumerate(self.maps)}
-            for i, one in enumerate(self.maps):
-                arrays |= {f"{target}_{i}": values for target, values in one.values.items()}
-            np.savez_compressed(written[-1], **arrays)
-        return written
 
 
 class Explanations(Sequence[Explanation]):
@@ -277,44 +182,6 @@ class Explanations(Sequence[Explanation]):
         found["part"] = found["size"] / total
         found["materials"] = groups.size()
         return found
-
-    def figure(self) -> Figure:
-        """The parts of :meth:`summary`, by target and chemistry."""
-        from .figures import draw_summary
-
-        return draw_summary(self.summary())
-
-    def save(self, folder: str | Path, each: bool = True) -> list[Path]:
-        """Each material's files in a folder of its own, unless ``each`` is false and there are
-        several; of several, ``explanations.csv``, ``summary.csv`` and ``summary.png`` beside
-        them."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        each = each or len(self) == 1
-        written = []
-        for name, one in zip(_folders([one.name for one in self]), self, strict=True):
-            written += one.save(folder / name) if each else []
-        if len(self) > 1:
-            names = ("explanations.csv", "summary.csv", "summary.png")
-            table, summary, figure = (folder / name for name in names)
-            self.table().to_csv(table, index=False)
-            self.summary().to_csv(summary)
-            self.figure().savefig(figure, dpi=130)
-            written += [table, summary, figure]
-        return written
-
-
-def _folders(names: Sequence[str]) -> list[str]:
-    """A folder's name for each material: that of its file, or of the file's folder."""
-    found: list[str] = []
-    for name in names:
-        path = Path(name)
-        unnamed = path.name in ("CHGCAR", "CHG") and path.parent.name
-        plain = path.parent.name if unnamed else path.name
-        plain = re.sub(r"[^\w.+-]+", "-", plain).strip(".-") or "material"
-        again = sum(other == plain or other.startswith(f"{plain}~") for other in found)
-        found.append(f"{plain}~{again + 1}" if again else plain)
-    return found
 
 
 def _records(table: pd.DataFrame | None) -> dict[str, dict[str, float]] | None:

@@ -17,12 +17,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import gaussian_filter
 
-from ..dataset.figures import BLUE, GREEN, GREY, NAMES, ORANGE, PURPLE, mark_atoms
 from ..density.plane import LAYER_TOLERANCE
+from ..errors import RhosightError
+from ..inputs.drawing import BLUE, GREEN, GREY, NAMES, ORANGE, PURPLE, mark_atoms
 from ..inputs.text.description import NEAREST_FACTOR
 
 if TYPE_CHECKING:
-    from .explanation import Explanation, SliceMap
+    from .explanation import Explanation
+    from .maps import SliceMap
 
 MOST_ROWS = 10
 """Words or descriptors that a figure shows."""
@@ -102,7 +104,20 @@ def _short(name: str) -> str:
 
 
 def draw_maps(why: Explanation, target: str) -> Figure:
-    """Each slice that a network reads, and over it what its parts add to one target."""
+    """Draw the slices that a network reads, and over each what its parts add to one target.
+
+    Axes are in Å; atoms and bonds are marked.
+
+    Raises
+    ------
+    RhosightError
+        If the model reads no image, or does not predict this target.
+    """
+    if target not in why.targets:
+        raise RhosightError(f"{target!r} is not predicted; known are {', '.join(why.targets)}")
+    if not why.maps:
+        reason = why.notes[0] if why.notes else "explain it with details=True"
+        raise RhosightError(f"{why.name}: no map: {reason}")
     unit = why.units[target]
     figure = Figure(figsize=(5.2 * len(why.maps), 5.4), layout="constrained")
     axes = figure.subplots(1, len(why.maps), squeeze=False)[0]

@@ -10,10 +10,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..density.charge_density import KINDS, ChargeDensity
+from ..density.elements import covalent_radius
 from ..density.free_atoms import difference_from_total
 from ..density.plane import LatticePlane, lattice_plane, sample_window
 from ..errors import RhosightError
-from .descriptors.crystal import covalent_radius
 
 if TYPE_CHECKING:
     from PIL.Image import Image

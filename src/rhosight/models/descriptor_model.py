@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -29,15 +29,14 @@ from ..inputs.descriptors.blocks import (
     structure_of,
     to_blocks,
 )
-from .base import WEIGHTS, SavedModel, codes_of, warn_of_other_codes
+from .base import SavedModel
+from .folder import WEIGHTS
 from .gaussian_process.committee import Committee
 from .gaussian_process.process import GaussianProcess
 from .gaussian_process.recipe import DescriptorRecipe
 from .gaussian_process.threads import one_thread
+from .provenance import codes_of, warn_of_other_codes
 from .uncertainty import ConformalIntervals, TrainingDomain
-
-if TYPE_CHECKING:
-    from ..explain.explainers import ProcessExplains
 
 Materials = Dataset | Sequence[ChargeDensity] | Mapping[str, Structure]
 """A dataset, densities, or (for a model that needs none) name → structure."""
@@ -72,7 +71,7 @@ class DescriptorModel(SavedModel):
         super().__init__()
         self.recipe = recipe or DescriptorRecipe()
         self.out_of_fold = pd.DataFrame()
-        self._process: Committee | None = None
+        self.process: Committee | None = None
         self._prototypes: list[str] = []
         self._intervals: ConformalIntervals | None = None
         self._domain: TrainingDomain | None = None
@@ -91,7 +90,7 @@ class DescriptorModel(SavedModel):
 
     @property
     def fitted(self) -> bool:
-        return self._process is not None
+        return self.process is not None
 
     def fit(
         self, dataset: Dataset, progress: Callable[[str, int, int], None] | None = None
@@ -118,10 +117,10 @@ class DescriptorModel(SavedModel):
         self._prototypes = sorted(set(table["prototype"]))
         blocks = to_blocks(table, self._prototypes)
         predicted, std = self._cross_predict(parts, blocks, labels, progress)
-        self._process = committee_of(self.recipe).fit(blocks, labels)
+        self.process = committee_of(self.recipe).fit(blocks, labels)
         # The models of the folds knew a fifth less and were less sure: their quantile of
         # |error| / std is too small for the std of a model that knows all.
-        less_sure = np.nanmedian(std / self._process.leave_one_out()[1], axis=0)
+        less_sure = np.nanmedian(std / self.process.leave_one_out()[1], axis=0)
         intervals = ConformalIntervals.fit(labels, predicted, std, self.recipe.level)
         self._intervals = intervals.widened(np.maximum(less_sure, 1))
         self._domain = TrainingDomain.fit(
@@ -189,8 +188,8 @@ class DescriptorModel(SavedModel):
         also ``nearest``: pairs of a training material's id and its distance in the descriptors,
         1 being one standard deviation in each.
         """
-        self._check_fitted()
-        crystals = _crystals(materials)
+        self.check_fitted()
+        crystals = crystals_of(materials)
         if not len(crystals):
             ends = ("", "_low", "_high")
             names = [f"{target}{end}" for target in self.targets for end in ends]
@@ -204,7 +203,7 @@ class DescriptorModel(SavedModel):
         warn_of_other_codes(codes, self.about.get("codes", []), self.core_free)
         table = pd.concat(parts, ignore_index=True)
         blocks = to_blocks(table, self._prototypes)
-        values, std = self._process.predict(blocks, return_std=True)
+        values, std = self.process.predict(blocks, return_std=True)
         low, high = self._intervals(values, std)
         columns = {}
         for number, target in enumerate(self.targets):
@@ -241,30 +240,23 @@ class DescriptorModel(SavedModel):
                 progress("folds for the intervals", number, len(parts))
         return mean, std
 
-    def explainer(self, background: Materials | None = None) -> ProcessExplains:
-        from ..explain.explainers import ProcessExplains
-
-        self._check_fitted()
-        others = None if background is None else self._blocks(_crystals(background))
-        return ProcessExplains(self._process, self._read_one, self.units, others)
-
-    def _read_one(self, part: Materials) -> tuple[str, Structure, dict[str, pd.DataFrame]]:
+    def read_one(self, part: Materials) -> tuple[str, Structure, dict[str, pd.DataFrame]]:
         """Name, structure and blocks of a single material."""
-        (crystal,) = _crystals(part)
+        (crystal,) = crystals_of(part)
         name = next(iter(part)) if isinstance(part, Mapping) else crystal.name
-        return name, structure_of(crystal), self._blocks([crystal])
+        return name, structure_of(crystal), self.blocks_of([crystal])
 
-    def _blocks(self, crystals: Crystals) -> dict[str, pd.DataFrame]:
+    def blocks_of(self, crystals: Crystals) -> dict[str, pd.DataFrame]:
         return to_blocks(descriptor_table(crystals, self.recipe), self._prototypes)
 
     def _write(self, folder: Path) -> dict[str, Any]:
-        arrays = {f"process/{k}": v for k, v in self._process.arrays().items()}
+        arrays = {f"process/{k}": v for k, v in self.process.arrays().items()}
         arrays |= {f"domain/{k}": v for k, v in self._domain.arrays().items()}
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / WEIGHTS)
         return {
             "recipe": self.recipe.model_dump(mode="json"),
             "prototypes": self._prototypes,
-            "process": self._process.to_dict(),
+            "process": self.process.to_dict(),
             "intervals": self._intervals.to_dict(),
             "domain": self._domain.to_dict(),
         }
@@ -279,7 +271,7 @@ class DescriptorModel(SavedModel):
 
         model = cls(DescriptorRecipe(**config["recipe"]))
         model._prototypes = config["prototypes"]
-        model._process = Committee.from_state(config["process"], part("process"))
+        model.process = Committee.from_state(config["process"], part("process"))
         model._intervals = ConformalIntervals.from_dict(config["intervals"])
         model._domain = TrainingDomain.from_state(config["domain"], part("domain"))
         return model
@@ -325,7 +317,7 @@ def descriptor_table(
     return block_table(crystals, recipe.blocks, progress)
 
 
-def _crystals(materials: Materials) -> Crystals:
+def crystals_of(materials: Materials) -> Crystals:
     """The crystals; those of a sequence that reads them on demand are not read here."""
     if isinstance(materials, Dataset):
         return materials.densities

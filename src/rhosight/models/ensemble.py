@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -29,11 +29,14 @@ from ..dataset.dataset import Dataset
 from ..dataset.splits import check_labels, folds
 from ..density.charge_density import ChargeDensity
 from ..errors import RhosightError
+from ..inputs.descriptors.composition import composition_features
 from ..networks.recipe import Recipe
 from ..storage import open_run
-from .base import WEIGHTS, SavedModel, codes_of, versions, warn_of_other_codes
-from .baselines.baselines import composition_features
-from .property_model import PropertyModel, known_prototypes, local_weights, make_inputs
+from .base import SavedModel
+from .folder import WEIGHTS
+from .inputs import known_prototypes, make_inputs
+from .property_model import PropertyModel
+from .provenance import codes_of, local_weights, versions, warn_of_other_codes
 from .uncertainty import TrainingDomain, cv_plus
 
 LEVEL = 0.9
@@ -213,7 +216,7 @@ class Ensemble(SavedModel):
         one of CV+; ``{target}_std``, the standard deviation over members; ``outside``: why a
         material is not like the training part in composition and volume, or None.
         """
-        self._check_fitted()
+        self.check_fitted()
         if isinstance(materials, ChargeDensity):
             materials = [materials]
         found, names, structures, codes = [], [], [], set()
@@ -238,13 +241,6 @@ class Ensemble(SavedModel):
         outside = self._domain.reasons(*_domain_features(structures)) if len(names) else []
         index = pd.Index(names, name="material_id")
         return pd.DataFrame(columns | {"outside": outside}, index=index)
-
-    def explainer(self, background: Dataset | None = None) -> NoReturn:
-        """None of its own: its networks are explained one by one."""
-        raise RhosightError(
-            "an ensemble is explained member by member: load the folder member-1 inside its own "
-            "with load_model, or explain one of its `networks`"
-        )
 
     def _half_widths(
         self, values: np.ndarray, mean: np.ndarray, residuals: np.ndarray

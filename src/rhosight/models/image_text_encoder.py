@@ -22,7 +22,9 @@ from safetensors.torch import save_file
 from .. import __version__
 from ..dataset.dataset import Dataset
 from ..errors import RhosightError
+from ..networks.backbones import save_backbone_configs
 from ..networks.modules import build_encoder
+from ..networks.presets import network_recipe
 from ..networks.recipe import Recipe
 from ..storage import open_run
 from ..training.contrastive import (
@@ -33,11 +35,12 @@ from ..training.contrastive import (
     pretraining_config,
     retrieval,
 )
+from ..training.folds import inner_split
 from ..training.loop import Progress
 from ..training.stages import view_count
-from .base import versions
 from .folder import new_folder
-from .property_model import inner_split, local_weights, make_inputs, save_backbone_configs
+from .inputs import make_inputs
+from .provenance import local_weights, versions
 
 
 class ImageTextEncoder:
@@ -62,7 +65,7 @@ class ImageTextEncoder:
     """
 
     def __init__(self, recipe: Recipe | None = None, **changes: Any):
-        recipe = recipe or Recipe.named("clip-offline")
+        recipe = recipe or network_recipe("clip-offline")
         self.recipe = Recipe.checked(recipe.model_dump() | changes | {"modality": "clip"})
         self.encoder: Encoder | None = None
         self.history: list[dict[str, float]] = []

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -18,25 +15,21 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..dataset.dataset import Dataset
-from ..dataset.splits import split
 from ..density.charge_density import ChargeDensity
-from ..inputs.descriptors.blocks import SPARSE, block_table, needs_density, to_blocks
-from ..inputs.image import turn_margin
-from ..inputs.tensors import Inputs, draw_images
-from ..inputs.text.description import describe, truncated_fraction
-from ..inputs.text.rewording import reword
+from ..inputs.descriptors.blocks import needs_density
+from ..inputs.tensors import Inputs
 from ..networks.adapters import load_state, stored_state
-from ..networks.backbones import ClipBackbone, ImageBackbone, TextBackbone
+from ..networks.backbones import save_backbone_configs
 from ..networks.modules import build_model, encoders, reader
 from ..networks.recipe import Recipe
 from ..storage import open_run
 from ..training.contrastive import pretrained_ids
+from ..training.folds import inner_split, scaler_of
 from ..training.stages import StageResult, predict_rows, train
-from .base import WEIGHTS, SavedModel, codes_of, versions, warn_of_other_codes
-from .baselines.baselines import prototype_label
-
-if TYPE_CHECKING:
-    from ..explain.explainers import NetworkExplains
+from .base import SavedModel
+from .folder import WEIGHTS
+from .inputs import known_prototypes, make_inputs
+from .provenance import codes_of, local_weights, versions, warn_of_other_codes
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +71,7 @@ class PropertyModel(SavedModel):
         self.recipe = Recipe.checked((recipe or Recipe()).model_dump() | changes)
         self.network: nn.Module | None = None
         self.history: dict[tuple[str, str], list[dict[str, float]]] = {}
-        self._scaler: tuple[np.ndarray, np.ndarray] | None = None
+        self.scaler: tuple[np.ndarray, np.ndarray] | None = None
         self._prototypes: list[str] = []
 
     @property
@@ -150,7 +143,7 @@ class PropertyModel(SavedModel):
         part = dataset[rows]
         targets = dataset.targets[list(self.targets)].to_numpy(dtype=float)
         fit_rows, stop_rows = (rows[r] for r in inner_split(part, self.recipe))
-        self._scaler, self._prototypes = scaler_of(targets[rows]), list(prototypes)
+        self.scaler, self._prototypes = scaler_of(targets[rows]), list(prototypes)
         self.history = {}
 
         def remember(result: StageResult) -> None:
@@ -162,7 +155,7 @@ class PropertyModel(SavedModel):
             targets,
             fit_rows,
             stop_rows,
-            self._scaler,
+            self.scaler,
             run_dir=folder,
             on_stage=remember,
             frozen=frozen,
@@ -203,7 +196,7 @@ class PropertyModel(SavedModel):
         RhosightError
             If the model is not fitted, or a material lacks a kind of density or a text.
         """
-        self._check_fitted()
+        self.check_fitted()
         if isinstance(materials, ChargeDensity):
             materials = [materials]
         found, names, codes = [], [], set()
@@ -246,22 +239,16 @@ class PropertyModel(SavedModel):
     def values(self, inputs: Inputs, rows: np.ndarray | None = None) -> np.ndarray:
         """Predictions of such inputs, or some rows of them, shape (rows, targets), in
         :attr:`units`."""
-        mean, std = self._scaler
+        mean, std = self.scaler
         rows = torch.arange(len(inputs)) if rows is None else torch.as_tensor(rows)
         return predict_rows(self.network, inputs, rows, self.recipe).numpy() * std + mean
-
-    def explainer(self, background: Dataset | None = None) -> NetworkExplains:
-        from ..explain.explainers import NetworkExplains
-
-        self._check_fitted()
-        return NetworkExplains(self, self._scaler, background)
 
     def _write(self, folder: Path) -> dict[str, Any]:
         state, packaged = stored_state(self.network, self.recipe)
         state = {key: value.contiguous() for key, value in state.items()}
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
         save_backbone_configs(encoders(self.network), folder)
-        mean, std = self._scaler
+        mean, std = self.scaler
         return {
             "recipe": self.recipe.model_dump(mode="json"),
             "scaler": {"mean": mean.tolist(), "std": std.tolist()},
@@ -272,7 +259,7 @@ class PropertyModel(SavedModel):
     @classmethod
     def _read(cls, config: dict[str, Any], folder: Path) -> Self:
         model = cls(Recipe(**config["recipe"]))
-        model._scaler = tuple(np.array(config["scaler"][name]) for name in ("mean", "std"))
+        model.scaler = tuple(np.array(config["scaler"][name]) for name in ("mean", "std"))
         model._prototypes = config.get("prototypes", [])
         weights = load_file(folder / WEIGHTS)
         columns = len(weights.get("descriptors.backbone.mean", ()))
@@ -299,144 +286,3 @@ class PropertyModel(SavedModel):
             "Limits: valid for crystals and densities like those it was trained on. The kind of "
             "density and the code that made it matter: see `config.json` for every setting."
         )
-
-
-def inner_split(dataset: Dataset, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to learn from and rows to watch for early stopping; a formula stays in one."""
-    return split(dataset, test_fraction=recipe.inner_fraction, seed=recipe.seed)
-
-
-def scaler_of(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each column, missing labels left out; a constant column is
-    scaled by one."""
-    std = np.nanstd(targets, axis=0)
-    return np.nanmean(targets, axis=0), np.where(std > 0, std, 1.0)
-
-
-def make_inputs(
-    materials: Dataset | Sequence[ChargeDensity],
-    recipe: Recipe,
-    text_backbone: Any = None,
-    progress: Callable | None = None,
-    texts: Sequence[str] | None = None,
-    dtype: torch.dtype = torch.float16,
-    prototypes: Sequence[str] = (),
-) -> Inputs:
-    """The images, tokens and descriptors that a recipe reads of some materials; ``texts`` if
-    already made. ``dtype`` is that of the images; ``prototypes`` as :func:`known_prototypes` gives
-    them."""
-    canvas = ids = mask = parallel = descriptors = linear = None
-    densities = materials.densities if isinstance(materials, Dataset) else materials
-    if recipe.uses_image:
-        stored = None
-        if isinstance(materials, Dataset):
-            pad = turn_margin(recipe.image.size, recipe.shift) if recipe.augment else 0
-            stored = materials.images(recipe.image, pad)
-        if stored is not None:
-            canvas = torch.from_numpy(np.array(stored))
-        draw = partial(
-            draw_images,
-            densities,
-            margin=recipe.augment,
-            progress=progress,
-            dtype=dtype,
-            shift=recipe.shift,
-        )
-        if canvas is None:
-            canvas = draw(recipe.image)
-        if recipe.parallel:
-            parallel = torch.stack([draw(recipe.image.moved(by)) for by in recipe.parallel])
-    if recipe.uses_text:
-        backbone = text_backbone or _reader(recipe)
-        longest = min(recipe.max_tokens or backbone.max_tokens, backbone.max_tokens)
-        texts = texts or texts_of(materials, recipe.extent)
-        wordings = recipe.views if recipe.augment else 1
-        said = [reword(text, number) for number in range(wordings) for text in texts]
-        ids, mask = (
-            part.reshape(wordings, len(texts), -1) for part in backbone.tokenize(said, longest)
-        )
-        cut = truncated_fraction(texts, backbone.tokenizer, longest)
-        if cut or text_backbone is None:
-            logger.info(
-                "texts (%s): %.1f %% are longer than the %d tokens that %s reads, and cut",
-                recipe.extent,
-                100 * cut,
-                longest,
-                backbone.name,
-            )
-    if recipe.descriptors:
-        table = to_blocks(block_table(densities, recipe.descriptors, progress), prototypes)
-        parts = {name: table[name].to_numpy(dtype=np.float32) for name in recipe.descriptors}
-        descriptors = torch.from_numpy(np.hstack(list(parts.values())))
-        linear = torch.tensor([n in SPARSE for n, part in parts.items() for _ in part.T])
-    return Inputs(
-        canvas,
-        recipe.image.size,
-        ids,
-        mask,
-        parallel=parallel,
-        shift=recipe.shift * recipe.image.size,
-        steps=recipe.image.steps,
-        descriptors=descriptors,
-        linear=linear,
-    )
-
-
-def local_weights(recipe: Recipe) -> dict[str, str]:
-    """Folder that a recipe takes weights from → SHA-256 of what is in it now: it may be written
-    anew before an interrupted run goes on."""
-    names = (recipe.image_backbone, recipe.text_backbone, recipe.clip, recipe.pretraining.weights)
-    found = {}
-    for name in filter(None, names):
-        digest = hashlib.sha256()
-        for path in sorted(Path(name).expanduser().rglob("*")):
-            if path.is_file():
-                digest.update(path.name.encode())
-                digest.update(path.read_bytes())
-        if Path(name).expanduser().is_dir():
-            found[name] = digest.hexdigest()
-    return found
-
-
-def inputs_key(recipe: Recipe) -> str:
-    """What :func:`make_inputs` asks a recipe for: with the same key, the same inputs."""
-    fields = {"modality", "augment", "views", "descriptors"}
-    if recipe.uses_image:
-        fields |= {"image", "shift", "parallel"}
-    if recipe.uses_text:
-        fields |= {"extent", "text_backbone", "clip", "max_tokens"}
-    return json.dumps(recipe.model_dump(mode="json", include=fields), sort_keys=True)
-
-
-def known_prototypes(dataset: Dataset, recipe: Recipe) -> list[str]:
-    """Structure types of a training part, sorted, if the recipe's descriptors tell them apart."""
-    if "prototype" not in recipe.descriptors:
-        return []
-    return sorted({prototype_label(structure) for structure in dataset.structures})
-
-
-def _reader(recipe: Recipe) -> TextBackbone | ClipBackbone:
-    """What tokenises the texts of a recipe."""
-    if recipe.modality == "clip" and recipe.clip:
-        return ClipBackbone(recipe.clip)
-    return TextBackbone(recipe.text_backbone)
-
-
-def texts_of(materials: Dataset | Sequence[ChargeDensity], extent: str) -> list[str]:
-    """Stored descriptions where there are any, made ones otherwise."""
-    if isinstance(materials, Dataset):
-        stored = materials.texts.get(extent, pd.Series(None, index=materials.ids, dtype=object))
-        return [
-            text if isinstance(text, str) else describe(structure, extent, name)
-            for text, structure, name in zip(
-                stored, materials.structures, materials.ids, strict=True
-            )
-        ]
-    return [describe(d.structure, extent, d.name) for d in materials]
-
-
-def save_backbone_configs(backbones: Sequence[nn.Module], folder: Path) -> None:
-    """Write beside saved weights what it takes to build a network without the backbones' own."""
-    for encoder in backbones:
-        what = "image" if isinstance(encoder, ImageBackbone) else "text"
-        encoder.save_config(folder / f"{what}_backbone")

@@ -359,3 +359,10 @@ def _reachable(url: str, seconds: float = 5.0) -> bool:
 
 # Tokenizers fork-warn in data-loading workers; rhosight tokenises once, up front.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def save_backbone_configs(backbones: Sequence[nn.Module], folder: Path) -> None:
+    """Write beside saved weights what it takes to build a network without the backbones' own."""
+    for encoder in backbones:
+        what = "image" if isinstance(encoder, ImageBackbone) else "text"
+        encoder.save_config(folder / f"{what}_backbone")

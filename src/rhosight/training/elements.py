@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..models.baselines.baselines import magpie
+from ..inputs.descriptors.composition import magpie
 from ..networks.backbones import TextBackbone
 from .loop import one_cycle
 

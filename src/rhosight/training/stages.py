@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..inputs.tensors import Inputs
-from ..models.base import r2_score, rmse
+from ..metrics import r2_score, rmse
 from ..networks.adapters import limit_tuning
 from ..networks.backbones import TextBackbone
 from ..networks.modules import ClipModel, DescriptorNetwork, StackedModel, build_model, encoders

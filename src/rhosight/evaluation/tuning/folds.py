@@ -12,17 +12,12 @@ import pandas as pd
 from ...dataset.dataset import Dataset
 from ...inputs.descriptors.blocks import to_blocks
 from ...inputs.tensors import Inputs
-from ...models.base import rmse
+from ...metrics import rmse
 from ...models.descriptor_model import committee_of, descriptor_table
 from ...models.gaussian_process.recipe import DescriptorRecipe
-from ...models.property_model import (
-    inner_split,
-    inputs_key,
-    known_prototypes,
-    make_inputs,
-    scaler_of,
-)
+from ...models.inputs import inputs_key, known_prototypes, make_inputs
 from ...networks.recipe import Recipe
+from ...training.folds import inner_split, scaler_of
 from ...training.stages import StageResult, train
 
 _ONE_AT_A_TIME = threading.Lock()

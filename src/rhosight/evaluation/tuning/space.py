@@ -141,7 +141,7 @@ class SearchSpace(BaseModel):
     Attributes
     ----------
     recipe
-        Name of the recipe that it starts from: see :func:`rhosight.networks.recipe.recipe_names`, or
+        Name of the recipe that it starts from: see :func:`rhosight.networks.presets.recipe_names`, or
         ``best`` or ``no-dft``.
     changes
         Fields of it that are other than there, and fixed.

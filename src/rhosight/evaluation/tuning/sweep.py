@@ -37,10 +37,10 @@ from ...dataset.build.workers import open_client
 from ...dataset.dataset import Dataset
 from ...dataset.splits import folds, split
 from ...errors import RhosightError
-from ...models.base import versions
 from ...models.descriptor_model import DescriptorModel
 from ...models.gaussian_process.recipe import DescriptorRecipe
 from ...models.property_model import PropertyModel
+from ...models.provenance import versions
 from ...networks.recipe import Recipe
 from ...storage import open_run, replacing
 from ...training.loop import Diverged

@@ -18,17 +18,18 @@ from pymatgen.core import Structure
 from ...density.charge_density import ChargeDensity
 from ...density.free_atoms import difference_from_total
 from ...errors import RhosightError
-from ...models.baselines.baselines import composition_features, density_features
+from .composition import composition_features
 from .frame import BLOCKS, STRUCTURE_BLOCKS, TOTAL_BLOCKS, block_columns, descriptor_frame
+from .statistics import density_features
 
 Crystals = Sequence[ChargeDensity] | Sequence[Structure]
 
 COMPOSITION_BLOCKS = ("magpie", "volume", "prototype")
-"""Blocks that :func:`rhosight.models.baselines.baselines.composition_features` gives: Magpie's statistics, volume
+"""Blocks that :func:`rhosight.inputs.descriptors.composition.composition_features` gives: Magpie's statistics, volume
 per atom, and the structure type, one column for each that the training part has."""
 
 STATISTICS_BLOCKS = ("total", "difference", "promolecule")
-"""Blocks of :func:`rhosight.models.baselines.baselines.density_statistics`, one for each kind of density."""
+"""Blocks of :func:`rhosight.inputs.descriptors.statistics.density_statistics`, one for each kind of density."""
 
 ALL_BLOCKS: tuple[str, ...] = (*COMPOSITION_BLOCKS, *STATISTICS_BLOCKS, *BLOCKS)
 """All that a model can be given."""

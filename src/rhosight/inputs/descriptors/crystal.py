@@ -11,11 +11,11 @@ from functools import cache, cached_property
 
 import numpy as np
 import spglib
-from pymatgen.analysis.molecule_structure_comparator import CovalentRadius
-from pymatgen.core import Element, Structure
+from pymatgen.core import Structure
 from safetensors import safe_open
 from scipy.integrate import cumulative_simpson, simpson
 
+from ...density.elements import electronegativity
 from ...density.free_atoms import TABLE
 from ...errors import RhosightError
 
@@ -66,22 +66,6 @@ def free_atoms() -> dict[str, FreeAtom]:
 def reach() -> float:
     """Å; where free atoms end."""
     return float(next(iter(free_atoms().values())).radii[-1])
-
-
-@cache
-def covalent_radius(symbol: str) -> float:
-    """Å; Cordero et al., Dalton Trans. 2832 (2008), doi:10.1039/b801115j, low spin, from
-    pymatgen."""
-    return float(CovalentRadius.radius[symbol])
-
-
-@cache
-def electronegativity(symbol: str) -> float:
-    """Pauling's, from pymatgen; 2.5 for the noble gases that have none."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        value = float(Element(symbol).X)
-    return value if np.isfinite(value) else 2.5
 
 
 @dataclass(frozen=True)

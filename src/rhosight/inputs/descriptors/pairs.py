@@ -8,7 +8,8 @@ import numpy as np
 from scipy.integrate import simpson
 from scipy.interpolate import CubicSpline
 
-from .crystal import COULOMB, Crystal, covalent_radius, electronegativity, free_atoms, reach
+from ...density.elements import covalent_radius, electronegativity
+from .crystal import COULOMB, Crystal, free_atoms, reach
 from .elements import own_volume
 
 WAVES = np.linspace(0, 24, 601)

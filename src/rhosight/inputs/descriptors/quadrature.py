@@ -17,7 +17,8 @@ from scipy.integrate import lebedev_rule
 from scipy.ndimage import map_coordinates, spline_filter
 
 from ...density.charge_density import ChargeDensity
-from .crystal import COULOMB, Crystal, Site, covalent_radius, free_atoms, reach
+from ...density.elements import covalent_radius
+from .crystal import COULOMB, Crystal, Site, free_atoms, reach
 
 SHELLS, ORDER = 22, 23
 """Radial nodes from the nucleus to where free atoms end, and the order of Lebedev's rule: 194

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from pymatgen.analysis.ewald import EwaldSummation
 
-from .crystal import Crystal, covalent_radius, electronegativity, free_atoms
+from ...density.elements import covalent_radius, electronegativity
+from .crystal import Crystal, free_atoms
 from .energies import FLOOR, HBAR2_M, THOMAS_FERMI, exchange_correlation
 from .pairs import bond_weight
 from .quadrature import Fields, Sampler, Shells

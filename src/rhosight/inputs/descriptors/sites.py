@@ -7,7 +7,8 @@ from functools import cache
 import numpy as np
 from pymatgen.core import Element
 
-from .crystal import Crystal, covalent_radius
+from ...density.elements import covalent_radius
+from .crystal import Crystal
 
 PROPERTIES = (
     "Electronegativity",

@@ -23,22 +23,15 @@ part only.
 
 from __future__ import annotations
 
-import warnings
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from functools import cache
-from math import gcd
-from string import ascii_uppercase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
-import spglib
-from pymatgen.core import Composition, Structure
 
 from ...density.charge_density import ChargeDensity
 from ...errors import RhosightError
+from ...inputs.descriptors.composition import composition_features
+from ...inputs.descriptors.statistics import density_features
 from .chgnet import chgnet_features
 
 if TYPE_CHECKING:
@@ -71,13 +64,6 @@ _KNOWN: tuple[str, ...] = (
     *ALL_BASELINES,
     *(f"{inputs}{form}" for inputs in PRETRAINED for form in ("", "-kernel", "-average")),
 )
-
-PERCENTS: tuple[int, ...] = (0, 1, 5, 10, 25, 50, 75, 90, 95, 99, 100)
-"""Where :func:`density_statistics` takes quantiles, %."""
-
-SYMPREC, ANGLE_TOLERANCE = 0.1, 5.0
-"""Tolerances of the symmetry search, Å and degrees: the Materials Project's. Without the second,
-spglib calls tetragonal what the Materials Project lists as cubic (In, mp-85)."""
 
 
 def baseline_features(name: str, densities: Sequence[ChargeDensity]) -> pd.DataFrame:
@@ -186,133 +172,6 @@ def strongest(scores: pd.DataFrame, names: Iterable[str] = ALL_BASELINES) -> dic
     return {target: model for target, model in best}
 
 
-def composition_features(structures: Sequence[Structure]) -> pd.DataFrame:
-    """Magpie statistics of the elements, and the least one can say of the structure.
-
-    Independent of the cell: primitive, conventional or a supercell, in any order of the sites.
-
-    Parameters
-    ----------
-    structures
-        n ordered crystals. Oxidation states and magnetic moments on the sites are ignored.
-
-    Returns
-    -------
-    DataFrame of n rows and 135 columns: 132 of matminer, named as it names them
-    (``MagpieData mean Electronegativity`` …; Ward et al., npj Comput. Mater. 2, 16028 (2016),
-    doi:10.1038/npjcompumats.2016.28), then
-
-    - ``volume_per_atom``, Å³
-    - ``nsites``, atoms of the primitive cell
-    - ``prototype``, a string: see :func:`prototype_label`
-
-    Raises
-    ------
-    RhosightError
-        For a disordered crystal, or one whose symmetry spglib cannot find.
-    """
-    featuriser = magpie()
-    rows = []
-    for structure in structures:
-        label, nsites = _prototype(structure)
-        # in one order of the elements, so that sums round alike however the cell is stored
-        amounts = structure.composition.element_composition.reduced_composition.as_dict()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            values = featuriser.featurize(Composition(dict(sorted(amounts.items()))))
-        rows.append([*values, structure.volume / len(structure), nsites, label])
-    columns = [*featuriser.feature_labels(), "volume_per_atom", "nsites", "prototype"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def prototype_label(structure: Structure) -> str:
-    """The structure type: space group, then each element's share and the sites that it occupies.
-
-    Elements are anonymous (A, B …, the rarest first), and a site is named by its site symmetry,
-    once for each orbit: fluorite is ``225 A(m-3m) B2(-43m)``, and antifluorite is the same.
-    Wyckoff letters would tell a little more (they part β-cristobalite from the cubic Laves phase),
-    but they depend on the choice of origin, hence on how the crystal was stored: zincblende is a
-    and c, a and d, b and c … Site symmetries do not.
-    """
-    return _prototype(structure)[0]
-
-
-def density_features(densities: Sequence[ChargeDensity], kinds: Sequence[str]) -> pd.DataFrame:
-    """Statistics over the cell of one or several kinds of density.
-
-    Parameters
-    ----------
-    densities
-        n materials.
-    kinds
-        Such as ``("promolecule",)`` or ``("total", "difference")``.
-
-    Returns
-    -------
-    DataFrame of n rows: ``volume_per_atom`` (Å³), then those of :func:`density_statistics` for each
-    kind, with the kind as their prefix.
-
-    Raises
-    ------
-    RhosightError
-        If a material lacks a kind; the message names it.
-    """
-    kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
-    rows = []
-    for density in densities:
-        rows.append({"volume_per_atom": density.structure.volume / len(density.structure)})
-        for kind in kinds:
-            rows[-1] |= density_statistics(density.grid(kind), kind)
-    names = [name for kind in kinds for name in density_statistics(np.zeros(1), kind)]
-    return pd.DataFrame(rows, columns=["volume_per_atom", *names])
-
-
-def density_statistics(grid: np.ndarray, prefix: str) -> dict[str, float]:
-    """Quantiles and moments of a density over the cell.
-
-    They do not depend on the order of the points, and a supercell, which repeats them, has the
-    same ones: a quantile is the smallest value that the given share of the points does not exceed,
-    without interpolation.
-
-    Parameters
-    ----------
-    grid
-        Array of any shape, e/Å³.
-    prefix
-        What the names begin with.
-
-    Returns
-    -------
-    ``{prefix}_q0``, ``{prefix}_q1`` … ``{prefix}_q100``, the quantiles at :data:`PERCENTS`;
-    ``{prefix}_mean``, ``_std`` and ``_mean_abs`` (mean of the absolute values), all in e/Å³;
-    ``_skew`` and ``_kurtosis`` (excess: 0 for a normal distribution), without unit and 0 for a
-    constant density.
-    """
-    values = np.sort(np.asarray(grid, dtype=float), axis=None)
-    if values.size == 0 or not np.isfinite(values).all():
-        raise RhosightError(
-            f"`{prefix}`: statistics need a density grid of finite values; got one of shape "
-            f"{np.shape(grid)} that is empty or holds NaN or infinities"
-        )
-    # ranks in integers: a product with a fraction such as 0.05 may round to the next point
-    ranks = [max(-(-percent * values.size // 100) - 1, 0) for percent in PERCENTS]
-    result = {
-        f"{prefix}_q{percent}": float(values[rank])
-        for percent, rank in zip(PERCENTS, ranks, strict=True)
-    }
-    mean, mean_abs = values.mean(), np.abs(values).mean()
-    centred = values - mean
-    std = np.sqrt(np.mean(centred**2))
-    constant = std <= 1e-12 * mean_abs  # what remains is rounding
-    scaled = np.zeros_like(values) if constant else centred / std
-    result[f"{prefix}_mean"] = float(mean)
-    result[f"{prefix}_std"] = float(std)
-    result[f"{prefix}_skew"] = float(np.mean(scaled**3))
-    result[f"{prefix}_kurtosis"] = 0.0 if constant else float(np.mean(scaled**4) - 3)
-    result[f"{prefix}_mean_abs"] = float(mean_abs)
-    return result
-
-
 def _inputs_of(name: str) -> str:
     """What a baseline is shown: one of :data:`INPUTS` or :data:`PRETRAINED`, or ``mean``."""
     if name not in _KNOWN:
@@ -332,48 +191,3 @@ def _part(part: str, densities: Sequence[ChargeDensity]) -> pd.DataFrame:
     kinds = ("total", "difference")
     shared = [kind for kind in kinds if all(kind in density.kinds for density in densities)]
     return density_features(densities, shared or kinds)
-
-
-@cache
-def magpie() -> Any:
-    """matminer's featuriser; its import and its tables take about two seconds, once."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from matminer.featurizers.composition import ElementProperty
-
-        return ElementProperty.from_preset("magpie", impute_nan=True)
-
-
-def _prototype(structure: Structure) -> tuple[str, int]:
-    """Prototype label and number of atoms in the primitive cell."""
-    where = structure.composition.reduced_formula
-    if not structure.is_ordered:
-        raise RhosightError(f"{where}: partial occupancies; give an ordered structure")
-    numbers = [site.specie.Z for site in structure]
-    data = None
-    with warnings.catch_warnings(), suppress(getattr(spglib, "SpglibError", RuntimeError)):
-        warnings.simplefilter("ignore")
-        cell = (structure.lattice.matrix, structure.frac_coords, numbers)
-        data = spglib.get_symmetry_dataset(cell, SYMPREC, ANGLE_TOLERANCE)
-    if data is None:  # in this way or by raising, depending on its version
-        raise RhosightError(
-            f"{where}: spglib finds no symmetry within {SYMPREC} Å; check the structure for atoms "
-            "that coincide or lie closer than that"
-        )
-    orbits: dict[int, dict[int, str]] = defaultdict(dict)
-    for number, orbit, symbol in zip(
-        numbers, data.crystallographic_orbits, data.site_symmetry_symbols, strict=True
-    ):
-        # an orthorhombic crystal's axes have no order of their own: mm2 and 2mm are one
-        symbol = "".join(sorted(symbol)) if 16 <= data.number <= 74 else symbol
-        orbits[number][int(orbit)] = symbol
-    unit = gcd(*(numbers.count(number) for number in orbits))
-    elements = sorted(
-        (numbers.count(number) // unit, sorted(symbols.values()))
-        for number, symbols in orbits.items()
-    )
-    parts = [
-        f"{letter}{count if count > 1 else ''}({','.join(symbols)})"
-        for letter, (count, symbols) in zip(ascii_uppercase, elements, strict=False)
-    ]
-    return " ".join([str(data.number), *parts]), int(max(data.mapping_to_primitive)) + 1

@@ -1,6 +1,6 @@
 """A descriptor recipe: all settings of a descriptor model. `best` and `no-dft`, by name.
 
->>> DescriptorRecipe.named("no-dft", targets=("efermi",))
+>>> descriptor_recipe("no-dft", targets=("efermi",))
 """
 
 from __future__ import annotations
@@ -60,20 +60,6 @@ class DescriptorRecipe(BaseModel):
     n_splits: int = Field(5, ge=2)
     seed: int = 0
 
-    @classmethod
-    def named(cls, name: str, **changes: Any) -> DescriptorRecipe:
-        """``best`` reads structure and density; ``no-dft`` the structure alone: a CIF is enough.
-
-        Raises
-        ------
-        RhosightError
-            If there is no such recipe, or a field is wrong.
-        """
-        if name not in DESCRIPTOR_RECIPES:
-            known = ", ".join(DESCRIPTOR_RECIPES)
-            raise RhosightError(f"no recipe is called {name!r}; known are {known}")
-        return checked(cls, DESCRIPTOR_RECIPES[name] | changes)
-
     @property
     def blocks(self) -> tuple[str, ...]:
         """All that the kernels look at, in a fixed order."""
@@ -95,3 +81,19 @@ DESCRIPTOR_RECIPES: dict[str, dict[str, Any]] = {
     "best": {},
     "no-dft": {"kernels": (LEAN_STRUCTURE, FULL_STRUCTURE)},
 }
+
+
+def descriptor_recipe(name: str, **changes: Any) -> DescriptorRecipe:
+    """Return a recipe of :data:`DESCRIPTOR_RECIPES` with some fields changed.
+
+    ``best`` reads structure and density; ``no-dft`` the structure alone, so a CIF is enough.
+
+    Raises
+    ------
+    RhosightError
+        If there is no such recipe, or a field is wrong.
+    """
+    if name not in DESCRIPTOR_RECIPES:
+        known = ", ".join(DESCRIPTOR_RECIPES)
+        raise RhosightError(f"no recipe is called {name!r}; known are {known}")
+    return checked(DescriptorRecipe, DESCRIPTOR_RECIPES[name] | changes)

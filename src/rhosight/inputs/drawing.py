@@ -1,0 +1,143 @@
+"""Draw slices of densities with Matplotlib: colours, limits, atoms on the plane."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from pymatgen.core import Structure
+
+from ..density.charge_density import ChargeDensity, Kind
+from ..density.plane import LAYER_TOLERANCE, LatticePlane, lattice_plane
+from ..errors import RhosightError
+from .image import Channel, density_slice, window_side
+
+# of the palette of Okabe and Ito, https://jfly.uni-koeln.de/color/
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
+GREY = "#BDBDBD"
+NAMES = {
+    "formation_energy_per_atom": "formation energy",
+    "efermi": "Fermi energy",
+    "bulk_modulus_vrh": "bulk modulus K$_{VRH}$",
+}
+_MAPS = {"total": "viridis", "promolecule": "viridis", "difference": "RdBu_r", "spin": "PuOr_r"}
+
+
+def density_slices(
+    density: ChargeDensity,
+    window: float = 8.0,
+    hkl: tuple[int, int, int] | None = None,
+    offset: float = 0.0,
+    kinds: Sequence[Kind] = ("total", "difference"),
+    size: int = 300,
+    symprec: float = 0.01,
+) -> Figure:
+    """Slices of the kinds of one density, as :func:`total_and_difference` draws them."""
+    if not (window > 0 and size >= 8 and len(kinds)):
+        raise RhosightError("give a positive window (Å), at least 8 pixels and a kind of density")
+    plane = lattice_plane(density.structure, hkl, symprec)
+    figure = Figure(figsize=(5.3 * len(kinds), 4.9), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, len(kinds)))
+    for axis, kind in zip(axes, kinds, strict=True):
+        channel = Channel(kind=kind, window=window, hkl=hkl, offset=offset)
+        values = density_slice(density, channel, size, plane=plane)
+        half = window_side(channel, plane) / 2
+        scale = Normalize(*colour_limits(values, kind))
+        name = colour_map_of(kind)
+        axis.imshow(values, cmap=name, norm=scale, extent=(-half, half, -half, half))
+        above, below = values.max() > scale.vmax, values.min() < scale.vmin
+        ends = {(1, 1): "both", (1, 0): "max", (0, 1): "min"}.get((above, below), "neither")
+        _colour_bar(figure, axis, scale, name, "e/Å³", extend=ends, shrink=0.85)
+        mark_atoms(axis, density.structure, plane, half, offset)
+        axis.set(title=kind, xlabel="x (Å)", ylabel="y (Å)")
+    indices = " ".join(map(str, plane.hkl))
+    shift = f", {offset:g} d above it" if offset else ""
+    formula = density.structure.composition.reduced_formula
+    named = f" ({density.name})" if density.name else ""
+    figure.suptitle(f"{formula}{named}, plane ({indices}){shift}", fontsize=12)
+    return figure
+
+
+def colour_map_of(kind: Kind) -> str:
+    """Name of matplotlib's colour map for this kind of density."""
+    return _MAPS[kind]
+
+
+def colour_limits(values: np.ndarray, kind: Kind) -> tuple[float, float]:
+    """What the colours of a slice span, e/Å³: the middle 98 % of its values, symmetric about zero
+    for kinds that change sign."""
+    low, high = np.quantile(values, [0.01, 0.99])
+    if kind in ("difference", "spin"):
+        high = max(abs(low), abs(high))
+        low = -high
+    return float(low), float(high if high > low else low + 1e-6)
+
+
+def atoms_on_plane(
+    structure: Structure, plane: LatticePlane, half: float, offset: float
+) -> list[tuple[float, float, str]]:
+    """Atoms within 0.05 Å of a plane and within a square of it.
+
+    Parameters
+    ----------
+    half
+        Half the side of the square, Å.
+    offset
+        Of the plane along its normal, interplanar spacings.
+
+    Returns
+    -------
+    x and y in the window, Å, and element of each.
+    """
+    centre = structure.lattice.get_cartesian_coords(plane.points(0.0, 0.0, offset))
+    found = []
+    for site in structure.get_sites_in_sphere(centre, 1.5 * half + LAYER_TOLERANCE):
+        u, v, height = plane.coordinates(site.frac_coords)
+        inside = max(abs(u), abs(v)) <= half
+        if inside and abs(height - offset * plane.spacing) < LAYER_TOLERANCE:
+            found.append((float(u), float(v), site.species_string))
+    return found
+
+
+def mark_atoms(
+    axis: Axes, structure: Structure, plane: LatticePlane, half: float, offset: float
+) -> None:
+    """Rings, and the element beside each, where atoms lie on the plane."""
+    for u, v, element in atoms_on_plane(structure, plane, half, offset):
+        ring = {"markerfacecolor": "none", "markersize": 9}
+        axis.plot(u, v, "o", markeredgecolor="white", markeredgewidth=3, **ring)
+        axis.plot(u, v, "o", markeredgecolor="black", markeredgewidth=1.2, **ring)
+        text = axis.annotate(
+            element,
+            (u, v),
+            (7, 7) if u < 0.85 * half else (-7, 7),  # inside the frame
+            textcoords="offset points",
+            ha="left" if u < 0.85 * half else "right",
+            fontsize=9,
+            clip_on=True,
+        )
+        text.set_bbox({"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8})
+    axis.set(xlim=(-half, half), ylim=(-half, half))
+
+
+def _colour_map(name: str):
+    from matplotlib import colormaps
+
+    return colormaps[name]
+
+
+def _colour_bar(figure: Figure, axis: Axes, scale: Normalize, name: str, label: str, **options):
+    from matplotlib.cm import ScalarMappable
+
+    return figure.colorbar(ScalarMappable(scale, name), ax=axis, label=label, **options)
+
+
+def _ink(colour: tuple[float, ...]) -> str:
+    """Black or white, whichever has more contrast (WCAG 2.1, relative luminance)."""
+    red, green, blue = (
+        c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]
+    )
+    return "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "white"
