@@ -24,6 +24,8 @@ test-slow: .venv/dev.stamp
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy
 
 # The documentation, as a folder `site` that needs no server.
 docs: .venv/dev.stamp

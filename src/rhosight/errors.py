@@ -5,7 +5,8 @@ from __future__ import annotations
 
 class RhosightError(Exception):
     """Bad input or a missing resource. The message is one line that names the file or the
-    material and the cure; the command line prints it and exits with code 2."""
+    material and the cure; the command line prints it and exits with code 2.
+    """
 
 
 def first_line(error: BaseException) -> str:

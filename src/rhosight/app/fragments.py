@@ -158,7 +158,7 @@ def _signed(value: float, digits: int) -> str:
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("rhosight", "templates/app"),
+        loader=PackageLoader("rhosight.app"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

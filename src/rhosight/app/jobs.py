@@ -73,7 +73,8 @@ class Jobs:
         form: str,
     ) -> AsyncIterator[Update]:
         """Densities on a plane, all indices 0 for the densest; see
-        :func:`rhosight.app.tasks.slices`."""
+        :func:`rhosight.app.tasks.slices`.
+        """
         asked = {**arguments.plane(*hkl, offset, window), "form": form}
         async for update in self._pool.run(visitor, "slices", self._store.folder(key), asked):
             yield update

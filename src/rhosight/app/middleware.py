@@ -74,7 +74,8 @@ class Door:
 
     async def _checked(self, scope: Scope, receive: Receive) -> Receive:
         """The request with its files where they are on disk; Gradio would otherwise fetch any
-        address and read any file that a request calls an upload."""
+        address and read any file that a request calls an upload.
+        """
         body = b""
         more = True
         while more:

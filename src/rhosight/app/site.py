@@ -102,7 +102,8 @@ def _add_uploads(site: FastAPI, store: Store, limits: Limits) -> None:
     @site.post(f"{API}/upload", response_model=None)
     async def upload(request: Request) -> list[str] | Response:
         """In place of Gradio's own, which names files by their content: two visitors with one file
-        would share it, and one of them would delete it under the other's hands."""
+        would share it, and one of them would delete it under the other's hands.
+        """
         try:
             length = int(request.headers.get("content-length", ""))
         except ValueError:

@@ -111,6 +111,7 @@ class Store:
 
 def safe_name(name: str) -> str:
     """A file name without folders, control characters, or what a shell or a page could read as
-    more than a name; its end, which may tell the format, is kept."""
+    more than a name; its end, which may tell the format, is kept.
+    """
     cleaned = _UNWANTED.sub("_", name.replace("\\", "/").rpartition("/")[2])[-_LONGEST_NAME:]
     return cleaned if cleaned.strip("._ ") else "upload"

@@ -219,7 +219,8 @@ def _neighbour(material_id: str, distance: float) -> dict[str, Any]:
 
 def _known(material_id: str | None, predicted: dict[str, Any]) -> dict[str, Any]:
     """The labels of a bundled material, and whether the model was trained on this one; of an upload
-    nobody knows that it was not."""
+    nobody knows that it was not.
+    """
     if not material_id:
         same = any(neighbour["distance"] < SAME for neighbour in predicted["nearest"])
         return {"known": None, "trained": same or None}

@@ -66,7 +66,8 @@ class Slices:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: ``hkl``, ``spacing`` (Å), ``offset``, ``x`` and ``y`` (Å) of columns and rows,
-        ``values`` (kind → rows, e/Å³) and ``atoms`` ([x, y, element])."""
+        ``values`` (kind → rows, e/Å³) and ``atoms`` ([x, y, element]).
+        """
         return {
             "hkl": list(self.plane.hkl),
             "spacing": self.plane.spacing,

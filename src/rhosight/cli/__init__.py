@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from .. import __version__
 from ..errors import RhosightError
+from ..version import __version__
 from . import data, doctor, explain, image, predict, reproduce, serve, sweep, train
 from .common import errors
 

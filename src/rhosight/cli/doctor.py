@@ -19,8 +19,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from .. import __version__
 from ..errors import RhosightError, first_line
+from ..version import __version__
 from .common import console
 
 SHOWN = ("torch", "lightning", "timm", "transformers", "scikit-learn", "pymatgen", "robocrys")

@@ -108,7 +108,8 @@ def _predicted(
     progress: Callable[[str, int, int], None],
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Predictions for all files, or if one of them is bad for each by itself; and why there is none
-    for some: file → reason. One error if there is none for any."""
+    for some: file → reason. One error if there is none for any.
+    """
     try:
         return model.predict_intervals(read(files), progress=progress), {}
     except RhosightError as error:

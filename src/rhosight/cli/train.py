@@ -216,7 +216,8 @@ def _recipe_fields(file: Path) -> dict[str, Any]:
 
 def _takes(fallback: str, options: dict[str, tuple] = _RECIPE_OPTIONS) -> Any:
     """Decorates a command that has these options of a recipe; without targets it has networks
-    alone."""
+    alone.
+    """
     make = partial(_recipe, fallback, "target" not in options)
     return shared_options("recipe", options, make, "Recipe")
 

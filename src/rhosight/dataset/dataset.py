@@ -31,7 +31,8 @@ ROWS_IN_GROUP = 32  # of a Parquet file: one material can be read without the ot
 
 def parquet_options(compression_level: int) -> dict[str, Any]:
     """How a dataset is written: plain float32 under zstd, since symmetry repeats whole values,
-    which compresses better than byte planes do."""
+    which compresses better than byte planes do.
+    """
     return {
         "compression": "zstd",
         "compression_level": compression_level,

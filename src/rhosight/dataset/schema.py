@@ -143,7 +143,8 @@ def columns_with(schema: pa.Schema, *roles: Role) -> list[str]:
 
 def file_metadata(schema: pa.Schema, about: Mapping[str, str]) -> dict[str, str]:
     """What stands in the file's own metadata: schema version, all units, and ``about`` (name,
-    attribution, licence, ...)."""
+    attribution, licence, ...).
+    """
     units = {field.name: unit_of(field) for field in schema if unit_of(field)}
     version = {"schema_version": SCHEMA_VERSION}
     return {**about, **version, "units": json.dumps(units, ensure_ascii=False)}

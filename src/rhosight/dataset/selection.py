@@ -228,7 +228,7 @@ def duplicate_filter(
 
 
 def structure_matcher(length_tolerance: float, site_tolerance: float, angle_tolerance: float):
-    """pymatgen's StructureMatcher as :func:`duplicate_filter` uses it."""
+    """Pymatgen's StructureMatcher as :func:`duplicate_filter` uses it."""
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
     return StructureMatcher(length_tolerance, site_tolerance, angle_tolerance, scale=False)

@@ -233,7 +233,8 @@ def check_cell(matrix: np.ndarray, where: str) -> None:
 
 def check_crystal(structure: Structure, where: str) -> None:
     """Raise if a structure that another library read has no volume, no atoms, atoms at no place, or
-    atoms of no element."""
+    atoms of no element.
+    """
     check_cell(structure.lattice.matrix, where)
     if not len(structure):
         raise RhosightError(f"{where}: holds no atoms; write the structure with the density")

@@ -13,7 +13,8 @@ from pymatgen.core import Element
 @cache
 def covalent_radius(symbol: str) -> float:
     """Å; Cordero et al., Dalton Trans. 2832 (2008), doi:10.1039/b801115j, low spin, from
-    pymatgen."""
+    pymatgen.
+    """
     return float(CovalentRadius.radius[symbol])
 
 

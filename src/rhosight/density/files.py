@@ -1,5 +1,6 @@
 """One door for density files: the format is told from the content, and the name where that is not
-enough."""
+enough.
+"""
 
 from __future__ import annotations
 

@@ -60,7 +60,8 @@ TABLE = Path(__file__).parents[1] / "data" / "free_atoms.safetensors"
 @dataclass(frozen=True, eq=False)
 class _FreeAtom:
     """Spherical Fourier transforms of the two densities, electrons over Å⁻¹ up to ``MAX_WAVE``,
-    and their integrals by construction, electrons."""
+    and their integrals by construction, electrons.
+    """
 
     valence: CubicSpline
     core: CubicSpline
@@ -209,7 +210,8 @@ def _superpose(
     structure: Structure, atoms: list[_FreeAtom], shape: tuple[int, int, int], core_limit: float
 ) -> np.ndarray:
     """The density of all atoms on a grid, e/Å³: valence from wave vectors up to ``MAX_WAVE``, cores
-    up to ``core_limit``, Å⁻¹."""
+    up to ``core_limit``, Å⁻¹.
+    """
     lattice = structure.lattice
     # the last axis by half: a real density's other half is the complex conjugate
     indices = [np.fft.fftfreq(n, 1 / n) for n in shape[:2]]

@@ -283,7 +283,8 @@ def _fourier_window(
 
 def _powers(frequency: np.ndarray, axis: np.ndarray) -> np.ndarray:
     """exp(2πi · frequency · axis) on an evenly spaced axis, shape (axis, frequency); by repeated
-    multiplication, since the exponentials would take most of the time."""
+    multiplication, since the exponentials would take most of the time.
+    """
     steps = np.empty((len(axis), len(frequency)), dtype=complex)
     steps[0] = np.exp(2j * np.pi * frequency * axis[0])
     if len(axis) > 1:

@@ -347,7 +347,8 @@ def is_number(word: bytes) -> bool:
 
 def number_format(token: bytes) -> tuple[int, int, int]:
     """Digits of a number: before its point (none is told from zero, nor counted where there is an
-    exponent), after it, and of its exponent."""
+    exponent), after it, and of its exponent.
+    """
     mantissa, _, exponent = token.upper().lstrip(b"+-").partition(b"E")
     whole, _, decimals = mantissa.partition(b".")
     return 0 if exponent else len(whole.lstrip(b"0")), len(decimals), len(exponent.lstrip(b"+-"))

@@ -268,7 +268,8 @@ class _Shared:
     @cached_property
     def baselines(self) -> dict[str, pd.DataFrame]:
         """Features of those of every table, and of CHGNet where it is installed; without those that
-        the dataset does not allow."""
+        the dataset does not allow.
+        """
         names: tuple[str, ...] = BASELINES
         if chgnet_version() is None:
             missing = " and ".join(PRETRAINED)
@@ -421,7 +422,8 @@ def fitted_descriptors(
     recipe: DescriptorRecipe, table: pd.DataFrame, targets: np.ndarray, rows: np.ndarray
 ) -> Callable[[np.ndarray], np.ndarray]:
     """The Gaussian processes of a descriptor recipe, fitted on some rows of its table; returns rows
-    → predictions (rows, targets) in the targets' units."""
+    → predictions (rows, targets) in the targets' units.
+    """
     prototypes = sorted(set(table["prototype"].iloc[rows]))
     process = committee_of(recipe)
     process.fit(to_blocks(table.iloc[rows], prototypes), targets[rows])

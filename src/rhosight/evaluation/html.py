@@ -1,6 +1,6 @@
 """What the HTML reports share: one self-contained file, its figures inline, its numbers in words.
 
-Templates extend ``templates/page.html.j2``. A page makes no requests; its figures take their
+Templates extend ``page.html.j2``. A page makes no requests; its figures take their
 colours from it, so that they suit day and night.
 """
 
@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from .. import __version__
 from ..dataset.schema import KNOWN
 from ..errors import RhosightError
 from ..storage import replacing
+from ..version import __version__
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,8 +39,19 @@ COLOURS = {
 INK, SOFT, FIRST, SECOND = COLOURS
 
 
-def write_page(path: str | os.PathLike, template: str, **values: Any) -> Path:
-    """Render a template with these values to one HTML file, which appears at once or not at all.
+def write_page(
+    path: str | os.PathLike, template: str, package: str = "rhosight.evaluation", **values: Any
+) -> Path:
+    """Render a template to one HTML file, written atomically.
+
+    Parameters
+    ----------
+    path
+        File to write.
+    template, package
+        Name of the template, and the package whose folder ``templates`` holds it.
+    **values
+        Variables of the template.
 
     Raises
     ------
@@ -50,7 +61,11 @@ def write_page(path: str | os.PathLike, template: str, **values: Any) -> Path:
     path = Path(path)
     strict = {"autoescape": True, "undefined": StrictUndefined}
     tidy = {"trim_blocks": True, "lstrip_blocks": True}
-    environment = Environment(loader=PackageLoader("rhosight"), **strict, **tidy)
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("rhosight.evaluation")]),
+        **strict,
+        **tidy,
+    )
     environment.filters |= {"number": number, "formula": formula, "links": links}
     environment.filters |= {
         "words": words,

@@ -318,7 +318,8 @@ def _verdict(better: pd.DataFrame, worse: pd.DataFrame, rest: pd.DataFrame) -> V
 
 def _cases(rows: pd.DataFrame, unit: str = "") -> str:
     """The pairs by their short names, the largest difference first; of that one, if there is a
-    unit, the errors."""
+    unit, the errors.
+    """
     rows = rows.reindex(rows["relative"].abs().sort_values(ascending=False).index)
     said = []
     for row in rows.itertuples():

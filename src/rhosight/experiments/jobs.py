@@ -107,7 +107,8 @@ class Job:
     @cached_property
     def basis(self) -> dict[str, Any]:
         """All that decides about the result, as JSON. Versions of libraries are no part of it:
-        repeats accumulate over months, and each result says with which it was made."""
+        repeats accumulate over months, and each result says with which it was made.
+        """
         recipe = self.recipe.model_dump(mode="json", exclude_none=True) if self.recipe else None
         return {
             "kind": self.kind,
@@ -147,7 +148,8 @@ class Worker(Protocol):
         self, job: Job, stages: Path, given: Sequence[Path], progress: Progress | None
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Predictions and history of a job. ``stages`` is its folder for weights and checkpoints,
-        ``given`` are those of the jobs it needs."""
+        ``given`` are those of the jobs it needs.
+        """
         ...
 
 
@@ -268,7 +270,8 @@ class JobFolder:
 
     def _try(self, job: Job, worker: Worker, progress: Progress | None, place: str) -> bool:
         """Run a job, unless another process holds it or one that it needs; whether it is finished
-        now."""
+        now.
+        """
         if not all(self.finished(need) for need in job.needs):
             return False
         with ExitStack() as stack:
@@ -330,7 +333,8 @@ class JobFolder:
     @contextmanager
     def _lock(self, job: Job, shared: bool = False) -> Iterator[bool]:
         """Whether this process holds the job now, alone or with others that only read its
-        stages."""
+        stages.
+        """
         folder = self.path(job)
         folder.mkdir(exist_ok=True)
         with ExitStack() as stack:

@@ -200,7 +200,8 @@ class Plan:
 
     def _image_of(self, both: Job) -> Job:
         """The image model of a stacked one: without what only the text model reads, so that all
-        extents have the same."""
+        extents have the same.
+        """
         plain = Recipe()
         silent = ("extent", "text_backbone", "max_tokens", "element_steps", "text_rate")
         changes = {name: getattr(plain, name) for name in (*silent, "stacked_epochs")}
@@ -225,14 +226,16 @@ class Frames:
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """One row a prediction: repeat, fold, extent, trial, model, stage, part, target,
-        material_id, true, predicted (in the target's unit)."""
+        material_id, true, predicted (in the target's unit).
+        """
         return _joined(self._entries, self._folder.predictions)
 
     @cached_property
     def history(self) -> pd.DataFrame:
         """One row an epoch: repeat, fold, extent, trial, model, stage, epoch, train, watched (Huber
         losses of standardised targets), and r2_TARGET, rmse_TARGET of the standardised target on
-        the validation fold."""
+        the validation fold.
+        """
         networks = [entry for entry in self._entries if entry.job.kind == "network"]
         return _joined(networks, self._folder.history)
 

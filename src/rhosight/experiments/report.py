@@ -89,7 +89,7 @@ def write_experiments_report(
         If the file cannot be written.
     """
     report = _Report(list(exhibits), predictions, dict(settings), dataset)
-    return write_page(path, "experiments.html.j2", report=report)
+    return write_page(path, "experiments.html.j2", "rhosight.experiments", report=report)
 
 
 class _Report:

@@ -174,7 +174,8 @@ class Workbench:
 
     def _frozen_of(self, recipe: Recipe) -> dict[str, Any]:
         """What depends on no label may serve all folds; a pre-trained dual encoder knows a fold's
-        training part, and serves none but it."""
+        training part, and serves none but it.
+        """
         if recipe.modality == "clip":
             return {}
         learned = recipe.element_steps, recipe.seed * bool(recipe.element_steps)
@@ -183,7 +184,7 @@ class Workbench:
 
 
 def _give_memory_back() -> None:
-    """glibc keeps what a job has freed: gigabytes after some jobs with texts of all lengths."""
+    """Glibc keeps what a job has freed: gigabytes after some jobs with texts of all lengths."""
     gc.collect()
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL("libc.so.6").malloc_trim(0)

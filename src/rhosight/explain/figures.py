@@ -171,7 +171,8 @@ def _draw_map(figure: Figure, axis: Axes, one: SliceMap, target: str, unit: str)
 
 def _mark_bonds(axis: Axes, one: SliceMap) -> None:
     """Where nearest atoms are joined: lines in the plane, dotted ones that leave it towards the
-    projection of the other atom, crosses where one passes through it."""
+    projection of the other atom, crosses where one passes through it.
+    """
     for ends in _bonds(one):
         (u, v, height), (u_other, v_other, other) = ends
         on, other_on = abs(height) < LAYER_TOLERANCE, abs(other) < LAYER_TOLERANCE

@@ -139,7 +139,8 @@ class NetworkExplainer:
     def _squares(self, side: int) -> Tensor:
         """The number of each pixel's square, shape (1, 3, side, side), on a grid shifted at random.
 
-        Channels that show different slices are taken apart."""
+        Channels that show different slices are taken apart.
+        """
         square = max(1, self.recipe.image.size // SQUARES)
         one = squares(side, square, torch.randint(square, (2,)).tolist())
         apart = self.recipe.image.colour == "channels"
@@ -147,7 +148,8 @@ class NetworkExplainer:
 
     def _predict_images(self, inputs: Inputs, canvas: Tensor, rest: Mapping[str, Tensor]) -> Tensor:
         """Predictions (m, targets) for m canvases beside the other features of one material; its
-        parallel planes, that some views look at, stay as they are."""
+        parallel planes, that some views look at, stay as they are.
+        """
         parallel = inputs.parallel
         if parallel is not None:
             parallel = parallel.expand(-1, len(canvas), -1, -1, -1)
@@ -287,6 +289,7 @@ class NetworkExplainer:
 
 def squares(side: int, size: int, shift: Sequence[int] = (0, 0)) -> Tensor:
     """The number of each pixel's square on a grid of squares of ``size`` pixels, which begins
-    ``shift`` pixels before the image: shape (side, side), counted from 0, none left out."""
+    ``shift`` pixels before the image: shape (side, side), counted from 0, none left out.
+    """
     rows, columns = ((torch.arange(side) + start) // size for start in shift)
     return rows[:, None] * (int(columns.max()) + 1) + columns

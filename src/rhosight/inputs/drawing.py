@@ -68,7 +68,8 @@ def colour_map_of(kind: Kind) -> str:
 
 def colour_limits(values: np.ndarray, kind: Kind) -> tuple[float, float]:
     """What the colours of a slice span, e/Å³: the middle 98 % of its values, symmetric about zero
-    for kinds that change sign."""
+    for kinds that change sign.
+    """
     low, high = np.quantile(values, [0.01, 0.99])
     if kind in ("difference", "spin"):
         high = max(abs(low), abs(high))

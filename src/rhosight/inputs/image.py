@@ -129,7 +129,8 @@ class ImageSettings(BaseModel):
     @property
     def steps(self) -> tuple[float, float, float]:
         """How many pixels of each of the image's three channels are as long as one of the narrowest
-        window; of windows in one unit."""
+        window; of windows in one unit.
+        """
         sides = [channel.window for channel in self.channels]
         first, second, third = (min(sides) / side for side in sides * (3 // len(sides)))
         return first, second, third
@@ -317,7 +318,8 @@ def referred(density: ChargeDensity, settings: ImageSettings) -> ChargeDensity:
 
 def turn_margin(size: int, shift: float = 0.0) -> int:
     """Pixels to add on every side of an image so that it can be turned by any angle, and moved by
-    the fraction ``shift`` of its side along each axis."""
+    the fraction ``shift`` of its side along each axis.
+    """
     return math.ceil(size * (math.sqrt(2) - 1) / 2) + math.ceil(size * shift)
 
 

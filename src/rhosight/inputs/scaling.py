@@ -30,7 +30,8 @@ class BlockScaler:
     @classmethod
     def fit(cls, table: np.ndarray, linear: bool | np.ndarray) -> Self:
         """From the training part, shape (materials, features); ``linear`` leaves out arcsinh, for
-        all features or those (features,) where it is true."""
+        all features or those (features,) where it is true.
+        """
         quarters = np.percentile(table, [25, 75], axis=0)
         width, std = quarters[1] - quarters[0], table.std(axis=0)
         # features that are mostly one value have no quartiles apart
@@ -43,7 +44,8 @@ class BlockScaler:
 
     def __call__(self, table: np.ndarray, name: str = "") -> np.ndarray:
         """Scaled features that are not constant, shape (materials, those); ``name`` of the block
-        is for the error that another number of features raises."""
+        is for the error that another number of features raises.
+        """
         if table.shape[1] != len(self.mean):
             raise RhosightError(
                 f"block {name!r} has {table.shape[1]} features, but the model was fitted with "

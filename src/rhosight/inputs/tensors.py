@@ -164,7 +164,8 @@ def turn(
 ) -> Tensor:
     """Each image turned about its centre by an angle (n,), radians, and reflected where ``mirror``
     (n,) is true; shape (n, 3, size, size). ``shift`` (n, 2) moves that centre on the canvas, to
-    the right and down, pixels."""
+    the right and down, pixels.
+    """
     count = len(canvas)
     sign = torch.where(mirror, -1.0, 1.0)
     scale = size / canvas.shape[-1]

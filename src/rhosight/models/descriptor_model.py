@@ -344,7 +344,8 @@ def _rows(blocks: dict[str, pd.DataFrame], rows: np.ndarray) -> dict[str, pd.Dat
 
 def _joined(blocks: dict[str, pd.DataFrame]) -> np.ndarray:
     """What decides about the training domain: all but the mostly empty blocks of the elements,
-    which are asked for by name."""
+    which are asked for by name.
+    """
     return np.hstack(
         [block.to_numpy(float) for name, block in blocks.items() if name not in SPARSE]
     )

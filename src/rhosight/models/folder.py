@@ -31,7 +31,8 @@ CONFIG = "config.json"
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """A draft of a saved model; it takes the place of ``folder`` when the block ends without an
-    error. A folder that holds something else is refused."""
+    error. A folder that holds something else is refused.
+    """
     check_new_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))

@@ -19,7 +19,6 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from .. import __version__
 from ..dataset.dataset import Dataset
 from ..errors import RhosightError
 from ..networks.backbones import save_backbone_configs
@@ -38,6 +37,7 @@ from ..training.contrastive import (
 from ..training.folds import inner_split
 from ..training.loop import Progress
 from ..training.stages import view_count
+from ..version import __version__
 from .folder import new_folder
 from .inputs import make_inputs
 from .provenance import local_weights, versions

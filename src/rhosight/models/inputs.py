@@ -37,7 +37,8 @@ def make_inputs(
 ) -> Inputs:
     """The images, tokens and descriptors that a recipe reads of some materials; ``texts`` if
     already made. ``dtype`` is that of the images; ``prototypes`` as :func:`known_prototypes` gives
-    them."""
+    them.
+    """
     canvas = ids = mask = parallel = descriptors = linear = None
     densities = materials.densities if isinstance(materials, Dataset) else materials
     if recipe.uses_image:

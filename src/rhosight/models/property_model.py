@@ -215,7 +215,8 @@ class PropertyModel(SavedModel):
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Iterator[tuple[Dataset | Sequence[ChargeDensity], Inputs]]:
         """A few materials at a time and what the network reads of them, so that memory does not
-        grow with their number; ``progress`` is called after each with (label, done, all)."""
+        grow with their number; ``progress`` is called after each with (label, done, all).
+        """
         for start in range(0, len(materials), CHUNK):
             part = materials[start : start + CHUNK]  # may be read from files at this moment
             yield part, self.read(part)
@@ -238,7 +239,8 @@ class PropertyModel(SavedModel):
 
     def values(self, inputs: Inputs, rows: np.ndarray | None = None) -> np.ndarray:
         """Predictions of such inputs, or some rows of them, shape (rows, targets), in
-        :attr:`units`."""
+        :attr:`units`.
+        """
         mean, std = self.scaler
         rows = torch.arange(len(inputs)) if rows is None else torch.as_tensor(rows)
         return predict_rows(self.network, inputs, rows, self.recipe).numpy() * std + mean

@@ -9,10 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..dataset.dataset import Dataset
 from ..density.charge_density import ChargeDensity
 from ..networks.recipe import Recipe
+from ..version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,8 @@ def versions() -> dict[str, str]:
 
 def local_weights(recipe: Recipe) -> dict[str, str]:
     """Folder that a recipe takes weights from → SHA-256 of what is in it now: it may be written
-    anew before an interrupted run goes on."""
+    anew before an interrupted run goes on.
+    """
     names = (recipe.image_backbone, recipe.text_backbone, recipe.clip, recipe.pretraining.weights)
     found = {}
     for name in filter(None, names):

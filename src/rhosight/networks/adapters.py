@@ -189,7 +189,8 @@ def _stages(encoder: ImageBackbone) -> list[list[nn.Parameter]]:
 
 def _layers(model: nn.Module) -> list[list[nn.Parameter]]:
     """Embeddings, then the layers of a transformer; the normalisation after the last belongs to
-    it, and what all layers share to the embeddings."""
+    it, and what all layers share to the embeddings.
+    """
     stack = max((m for m in model.modules() if isinstance(m, nn.ModuleList)), key=len)
     layers = [list(layer.parameters()) for layer in stack]
     inside = {parameter for layer in layers for parameter in layer}

@@ -91,7 +91,8 @@ class _ReadsText(_Encoder):
         self, texts: Sequence[str], max_tokens: int | None = None
     ) -> tuple[Tensor, Tensor]:
         """Token ids and attention mask, each (n, longest), int64, cut at ``max_tokens``: by default
-        all that the encoder reads."""
+        all that the encoder reads.
+        """
         tokens = self.tokenizer(
             list(texts),
             padding=True,

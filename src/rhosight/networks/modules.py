@@ -111,7 +111,8 @@ class Standardised(nn.Module):
 
     def fit(self, table: Tensor, linear: Tensor) -> None:
         """Learn from the training part, shape (materials, columns); ``linear`` (columns,) marks
-        those that have no long tails."""
+        those that have no long tails.
+        """
         learned = BlockScaler.fit(table.double().numpy(), linear.numpy())
         for name in ("centre", "width", "mean", "std"):
             getattr(self, name).copy_(torch.from_numpy(getattr(learned, name)))
@@ -151,7 +152,8 @@ class DescriptorNetwork(nn.Module):
 
 class StackedModel(nn.Module):
     """Models of one modality each without their last layers, and two new layers over their
-    features (Figure 5: image and text)."""
+    features (Figure 5: image and text).
+    """
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ def inner_split(dataset: Dataset, recipe: Recipe) -> tuple[np.ndarray, np.ndarra
 
 def scaler_of(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each column, missing labels left out; a constant column is
-    scaled by one."""
+    scaled by one.
+    """
     std = np.nanstd(targets, axis=0)
     return np.nanmean(targets, axis=0), np.where(std > 0, std, 1.0)

@@ -223,7 +223,8 @@ def one_cycle(
     optimiser: torch.optim.Optimizer, steps: int, warm_up: float
 ) -> torch.optim.lr_scheduler.OneCycleLR:
     """The schedule of Smith and Topin (arXiv:1708.07120): up to each group's rate over the fraction
-    ``warm_up`` of the steps, then down."""
+    ``warm_up`` of the steps, then down.
+    """
     if warm_up * steps == 1:  # the scheduler would divide by the steps of the way up, none
         steps += 1
     rates = [group["lr"] for group in optimiser.param_groups]
@@ -364,7 +365,8 @@ class _Shuffle(torch.utils.data.Sampler):
 
 def _loader(rows: Sequence[int] | Tensor, size: int, plan: Plan | None = None):
     """Batches of row numbers, shuffled by a plan. In training a last batch of one is left out:
-    BatchNorm needs two."""
+    BatchNorm needs two.
+    """
     dataset = torch.as_tensor(np.asarray(rows))
     sampler = _Shuffle(len(dataset), plan) if plan else None
     count = len(sampler) if sampler else len(dataset)

@@ -344,7 +344,8 @@ def _own_part(name: str) -> slice:
 
 def material_of(path: Path) -> str:
     """What the material of a density file is called: as the file, or as its folder where the file
-    has a name that VASP gives."""
+    has a name that VASP gives.
+    """
     folder = path.parent.name.strip(".") if _VASP.match(path.name) else ""
     return own_name(path) or folder or path.stem
 

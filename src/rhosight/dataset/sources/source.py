@@ -64,11 +64,13 @@ class Source(ABC):
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """All that decides about the densities, as JSON: a build of other settings is another one.
-        What :meth:`state` and :meth:`table_row` tell is not among it."""
+        What :meth:`state` and :meth:`table_row` tell is not among it.
+        """
 
     def state(self, material_id: str) -> str:
         """What tells whether the input of a material has changed since it was read, in few words;
-        empty if nothing does. A material whose state is another one is read again."""
+        empty if nothing does. A material whose state is another one is read again.
+        """
         return ""
 
     def table_row(self, material_id: str) -> dict[str, Any]:

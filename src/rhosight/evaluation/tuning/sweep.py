@@ -104,7 +104,8 @@ class Sweep:
     def trials(self) -> pd.DataFrame:
         """One row a trial, the best first: number, state, rmse (mean over folds and targets, in
         standard deviations of the training labels), each parameter, the mean over the scored folds
-        for each target (``rmse of ...``), folds, and seconds."""
+        for each target (``rmse of ...``), folds, and seconds.
+        """
         rows = []
         for trial in self.study.get_trials(deepcopy=False):
             if trial.state not in FINISHED:
@@ -127,7 +128,8 @@ class Sweep:
 
     def write(self) -> None:
         """Write the plots, best-recipe.json and trials.csv into the folder, unless they speak of
-        all finished trials already."""
+        all finished trials already.
+        """
         table = self.trials.to_csv(index=False)
         file = self.folder / TRIALS
         if file.exists() and file.read_text(encoding="utf-8") == table:
@@ -337,7 +339,8 @@ class _Team:
 
     def _run_next(self, study: optuna.Study, score: Callable[..., dict[str, float]]) -> None:
         """One trial. SQLite lets two take the same waiting trial at the same moment: threads take
-        turns until theirs begins; of two processes the slower finds its result told already."""
+        turns until theirs begins; of two processes the slower finds its result told already.
+        """
         with ExitStack() as turn:
             turn.enter_context(self.taking)
 

@@ -16,7 +16,8 @@ def curve_entries(plan: Plan) -> list[Entry]:
 
 def curve_exhibit(name: str, title: str, metric: str, frames: Frames) -> Exhibit:
     """One row an epoch of fine-tuning and fold; ``r2``, ``rmse`` on the validation fold, of the
-    standardised target. The paper prints curves, no numbers."""
+    standardised target. The paper prints curves, no numbers.
+    """
     tuned = frames.history[frames.history["stage"] == "fine-tuning"]
     names = {f"r2_{TARGET}": "r2", f"rmse_{TARGET}": "rmse"}
     columns = ["repeat", "fold", "extent", "model", "stage", "epoch", "train", "watched", *names]

@@ -27,7 +27,8 @@ def chosen(dataset: Dataset, count: int) -> list[str]:
 
 def paper_image(density: ChargeDensity, **options: Any) -> ImageSettings:
     """The paper's image; where only `total` is there, the difference is from the bundled free
-    atoms."""
+    atoms.
+    """
     settings = ImageSettings.paper(**options)
     if DERIVED & {channel.kind for channel in settings.channels} - set(density.kinds):
         return settings.model_copy(update={"reference": "free-atoms"})

@@ -88,7 +88,8 @@ def described(
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Iterator[tuple[Crystals, pd.DataFrame]]:
     """A few crystals at a time, each read once and then forgotten, and their part of
-    :func:`block_table`."""
+    :func:`block_table`.
+    """
     for start in range(0, len(crystals), CHUNK):
         part = crystals[start : start + CHUNK]
         yield part, _descriptors(part, blocks)

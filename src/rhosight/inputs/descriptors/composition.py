@@ -75,7 +75,7 @@ def prototype_label(structure: Structure) -> str:
 
 @cache
 def magpie() -> Any:
-    """matminer's featuriser; its import and its tables take about two seconds, once."""
+    """Matminer's featuriser; its import and its tables take about two seconds, once."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from matminer.featurizers.composition import ElementProperty

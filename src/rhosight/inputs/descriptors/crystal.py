@@ -33,7 +33,8 @@ SHARPNESS = 6.0
 class FreeAtom:
     """One spherical free atom on ``radii`` (Å): valence and smooth core (e/Å³), the potential
     energy of an electron in the field of the neutral atom (eV), all three (n,); its valence
-    electrons, and their second moment ∫ r² n (e Å²)."""
+    electrons, and their second moment ∫ r² n (e Å²).
+    """
 
     radii: np.ndarray
     valence: np.ndarray
@@ -71,7 +72,8 @@ def reach() -> float:
 @dataclass(frozen=True)
 class Site:
     """One inequivalent atom: its index in the structure, element, and the indices of the atoms
-    that it stands for, itself included."""
+    that it stands for, itself included.
+    """
 
     index: int
     symbol: str
@@ -86,7 +88,8 @@ class Site:
 @dataclass(frozen=True)
 class Crystal:
     """A structure, its inequivalent atoms, and the axes that directions refer to (rows, Cartesian
-    unit vectors)."""
+    unit vectors).
+    """
 
     structure: Structure
     sites: tuple[Site, ...]
@@ -109,7 +112,8 @@ class Crystal:
 
     def neighbours(self, index: int, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The atom itself and all others within ``radius`` (Å), nearest first: vectors from it
-        (n, 3), symbols (n,), distances (n,)."""
+        (n, 3), symbols (n,), distances (n,).
+        """
         structure = self.structure
         lattice = structure.lattice
         frac = structure.frac_coords - structure.frac_coords[index]

@@ -46,7 +46,8 @@ Stevanović et al., Phys. Rev. B 85, 115104 (2012), doi:10.1103/PhysRevB.85.1151
 
 def fractions(crystal: Crystal) -> dict[str, float]:
     """Atomic fraction of each of the 69 elements. Formation energies are measured from the
-    elements, so a shift of an element's reference is linear in these."""
+    elements, so a shift of an element's reference is linear in these.
+    """
     composition = crystal.structure.composition
     return {s: float(composition.get_atomic_fraction(s)) for s in _symbols()}
 
@@ -54,7 +55,8 @@ def fractions(crystal: Crystal) -> dict[str, float]:
 def element_densities(crystal: Crystal) -> dict[str, float]:
     """Atoms of each of the 69 elements per Å³. The zero of the potential that a plane-wave code
     measures the Fermi energy from is the cell's average, to which each atom adds a constant over
-    the volume (Ihm, Zunger, Cohen, J. Phys. C 12, 4409 (1979), doi:10.1088/0022-3719/12/21/009)."""
+    the volume (Ihm, Zunger, Cohen, J. Phys. C 12, 4409 (1979), doi:10.1088/0022-3719/12/21/009).
+    """
     return {s: x / crystal.volume for s, x in fractions(crystal).items()}
 
 

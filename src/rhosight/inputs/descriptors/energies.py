@@ -132,7 +132,8 @@ def potentials(crystal: Crystal, shells: list[Shells], fields: list[Fields]) -> 
 
 def exchange_correlation(density: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Energy density (eV/Å³) and potential (eV) of exchange and correlation in the local density
-    approximation; ``density`` in e/Å³, at least :data:`FLOOR`."""
+    approximation; ``density`` in e/Å³, at least :data:`FLOOR`.
+    """
     n = np.maximum(density, FLOOR)
     a, b = CHACHIYO
     radius = (3 / (4 * np.pi * n)) ** (1 / 3) / BOHR

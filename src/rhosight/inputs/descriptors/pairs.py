@@ -30,7 +30,8 @@ DECAY = 0.25
 
 def bond_weight(ratio: np.ndarray) -> np.ndarray:
     """How much a neighbour counts as bonded, smoothly from 1 to 0, by its distance over the sum of
-    covalent radii."""
+    covalent radii.
+    """
     x = np.clip((BOND[1] - ratio) / (BOND[1] - BOND[0]), 0, 1)
     return x**2 * (3 - 2 * x)
 

@@ -95,7 +95,8 @@ def _around(
     crystal: Crystal, site: Site, points: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """At points relative to an atom (n, 3): its own valence density (n,), valence, core and
-    potential of all free atoms (3, n), and how far outside of the cores (n,)."""
+    potential of all free atoms (3, n), and how far outside of the cores (n,).
+    """
     end = reach()
     vectors, symbols, _ = crystal.neighbours(site.index, 2 * end)
     # |p − R|² of all pairs, (points, atoms)
@@ -214,7 +215,8 @@ class Sampler:
 class Fields:
     """Fields of a density at some points, all of one shape: ``total`` and ``difference`` (e/Å³),
     ``hartree``: potential energy of an electron in the field of ``difference`` (eV, zero on
-    average), ``gradient2``: |∇ total|² (e²/Å⁸), ``laplacian`` of ``total`` (e/Å⁵)."""
+    average), ``gradient2``: |∇ total|² (e²/Å⁸), ``laplacian`` of ``total`` (e/Å⁵).
+    """
 
     def __init__(self, sampler: Sampler, frac: np.ndarray) -> None:
         self._sampler, self._frac = sampler, frac

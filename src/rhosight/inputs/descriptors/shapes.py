@@ -94,7 +94,8 @@ def interstitial(crystal: Crystal, shells: list[Shells], fields: list[Fields]) -
 def radial(crystal: Crystal, shells: list[Shells], fields: list[Fields]) -> dict[str, float]:
     """Density on spheres about the sites, e/Å³: ``total_at_R`` and ``difference_at_R``, averages
     over the sphere of radius R (Å), ranked (:meth:`Crystal.ranked`), and ``_spread_R``, the
-    standard deviation on the sphere, mean over atoms."""
+    standard deviation on the sphere, mean over atoms.
+    """
     result: dict[str, float] = {}
     for kind in ("total", "difference"):
         means, spreads = [], []

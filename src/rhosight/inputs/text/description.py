@@ -123,7 +123,8 @@ def describe_many(
 def settled(text: str) -> str:
     """A text of Robocrystallographer without what in it is chance or LaTeX: connectivities
     ("corner, edge, and face-sharing") come in the order of a set of strings, which changes with
-    Python's hash seed, and here in the alphabet's; two minerals' names hold LaTeX."""
+    Python's hash seed, and here in the alphabet's; two minerals' names hold LaTeX.
+    """
     text = text.replace(r"$\mu$", "mu").replace(r"\'{c}", "c")
     return " ".join(_SHARING.sub(_sorted_sharing, text).split())
 
@@ -144,7 +145,8 @@ def truncated_fraction(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int
 ) -> float:
     """Fraction (0 to 1) of texts with more than ``max_tokens`` tokens, special ones included:
-    those of which an encoder does not read the end. CLIP reads 77, RoBERTa 512."""
+    those of which an encoder does not read the end. CLIP reads 77, RoBERTa 512.
+    """
     if not len(texts):
         raise RhosightError("no texts to count tokens of; give at least one")
     return float(np.mean(token_counts(texts, tokenizer) > max_tokens))
@@ -152,7 +154,8 @@ def truncated_fraction(
 
 def _formula(structure: Structure) -> str:
     """The reduced formula; of a disordered crystal the one with whole numbers, since pymatgen
-    reduces fractional amounts differently for every size of cell."""
+    reduces fractional amounts differently for every size of cell.
+    """
     composition = _elements(structure.composition)
     if structure.is_ordered:
         return composition.reduced_formula
@@ -240,7 +243,8 @@ def _keywords(cell: Structure, formula: str) -> str:
 
 def _bonds(cell: Structure) -> list[tuple[int, int, float]]:
     """Site, bonded site, length in Å, in both directions; none where CrystalNN finds none or
-    fails, as on disordered sites."""
+    fails, as on disordered sites.
+    """
     from pymatgen.analysis.local_env import CrystalNN
 
     if not cell.is_ordered:

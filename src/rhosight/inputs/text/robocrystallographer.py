@@ -49,7 +49,8 @@ class Robocrystallographer:
 
     def describe(self, structure: Structure) -> str:
         """The text, as Robocrystallographer writes it. It raises errors of many types for
-        structures that it cannot describe."""
+        structures that it cannot describe.
+        """
         with self._lock:  # both keep the structure at hand in their attributes
             return self._describer.describe(self._condenser.condense_structure(structure))
 
@@ -77,7 +78,8 @@ class Memory(dict[Hashable, Any]):
 
     def site(self, structure: Structure, index: int, compute: Callable[[], Value]) -> Value:
         """The value of one site; ``compute`` is called where it is not known. The structure counts
-        by its content, to the last bit, since it gets copied on the way."""
+        by its content, to the last bit, since it gets copied on the way.
+        """
         content = (
             structure.lattice.matrix.tobytes(),
             structure.frac_coords.tobytes(),
@@ -108,7 +110,8 @@ class BondGraph(StructureGraph):
 
 class NearNeighbors(CrystalNN):
     """CrystalNN, which both bonds and fingerprints of sites are made from. Which faces of a Voronoi
-    cell touch each other does not enter, so it is not computed."""
+    cell touch each other does not enter, so it is not computed.
+    """
 
     _find = _seeing(
         CrystalNN.get_nn_data, VoronoiNN=partial(VoronoiNN, compute_adj_neighbors=False)
@@ -150,7 +153,8 @@ class Fingerprints:
 
     def of_structure(self, structure: Structure, prototype_match: bool = False) -> np.ndarray:
         """Shape (2 × labels,). Electronegativities and distances count even with
-        ``prototype_match=False``, as in Robocrystallographer."""
+        ``prototype_match=False``, as in Robocrystallographer.
+        """
         return np.array(self._statistics.featurize(structure))
 
 
@@ -222,7 +226,8 @@ class Minerals(MineralMatcher):
 
 class Sites(SiteAnalyzer):
     """Geometry and bonds of sites. Next nearest neighbours are asked for once for each kind of
-    summary."""
+    summary.
+    """
 
     def __init__(self, fingerprints: Fingerprints, *args: Any, **kwargs: Any) -> None:
         self._next_nearest = Memory()
@@ -239,7 +244,8 @@ class Sites(SiteAnalyzer):
 
 class NoNames:
     """In the place of robocrys' MoleculeNamer, which asks PubChem where Open Babel is installed and
-    offers no option against it; a text must need neither network nor chance."""
+    offers no option against it; a text must need neither network nor chance.
+    """
 
     def get_name_from_molecule_graph(self, molecule_graph: Any) -> None:
         return None

@@ -65,7 +65,8 @@ class Committee:
 
     def label_scales(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the labels of each target, see
-        :meth:`GaussianProcess.label_scales`."""
+        :meth:`GaussianProcess.label_scales`.
+        """
         return self.members[0].label_scales()
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -268,7 +268,8 @@ class GaussianProcess:
     @property
     def log_posterior(self) -> np.ndarray:
         """Of each target: logarithm of the marginal likelihood of its standardised labels times
-        the prior of the hyper-parameters, up to a constant; what ``fit`` maximises."""
+        the prior of the hyper-parameters, up to a constant; what ``fit`` maximises.
+        """
         return np.array([task.log_posterior for task in self._tasks])
 
     def hyperparameters(self) -> pd.DataFrame:
@@ -296,7 +297,8 @@ class GaussianProcess:
 
     def label_weights(self) -> np.ndarray:
         """How much each training label counts, shape (n,) or (n, targets): about 1 for one that
-        fits, towards 0 for one that the rest contradicts, NaN for one that is missing."""
+        fits, towards 0 for one that the rest contradicts, NaN for one that is missing.
+        """
         weights = np.full((len(next(iter(self._features.values()))), len(self._tasks)), np.nan)
         for column, task in enumerate(self._tasks):
             weights[task.rows, column] = task.weights
@@ -396,7 +398,7 @@ class GaussianProcess:
         return tables
 
     def _kernel(self, parameters: Tensor, distances: Mapping[str, Tensor]) -> Tensor:
-        """k of the module's docstring; differentiable in the parameters."""
+        """K of the module's docstring; differentiable in the parameters."""
         total: Any = 1.0
         for term, (at, end) in zip(self.terms, self._layout, strict=True):
             inverse = torch.exp(-2 * parameters[at + 1 : end])
@@ -423,7 +425,8 @@ class GaussianProcess:
 
         def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
             """Negative log posterior and its gradient. Only the kernel needs differentiating:
-            ∂loss/∂K = (K⁻¹ - K⁻¹y yᵀK⁻¹)/2 (Rasmussen & Williams, eq. 5.9)."""
+            ∂loss/∂K = (K⁻¹ - K⁻¹y yᵀK⁻¹)/2 (Rasmussen & Williams, eq. 5.9).
+            """
             leaves = torch.tensor(parameters, requires_grad=True)
             kernel = self._kernel(leaves, distances)
             noise = np.exp(parameters[-1]) / weights

@@ -12,7 +12,8 @@ from threadpoolctl import threadpool_limits
 @contextmanager
 def one_thread() -> Iterator[None]:
     """For small arrays, such as tables of some hundred rows: threads would wait for one another
-    longer than they work, and on a busy machine for much longer. Also a decorator."""
+    longer than they work, and on a busy machine for much longer. Also a decorator.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import requests
 from urllib3.util import Retry
 
-from .... import __version__
 from ....errors import RhosightError, first_line
+from ....version import __version__
 
 if TYPE_CHECKING:
     from mp_api.client import MPRester

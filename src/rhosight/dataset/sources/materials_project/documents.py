@@ -77,7 +77,8 @@ def of_gnome(summary: Mapping[str, Any]) -> bool:
 
 def has_density(summary: Mapping[str, Any]) -> bool:
     """As ``has_props`` has it, a list in older databases, property → bool in newer ones; a summary
-    without it does not rule a density out."""
+    without it does not rule a density out.
+    """
     props = summary.get("has_props")
     if isinstance(props, Mapping):
         return bool(props.get("charge_density"))
