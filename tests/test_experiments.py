@@ -293,7 +293,7 @@ def published_settings(folder: Path) -> None:
     (folder / "settings.json").write_text(json.dumps(settings))
 
 
-def test_readme_gets_its_table_from_published_results(finished, tmp_path) -> None:
+def test_a_page_gets_its_table_from_published_results(finished, tmp_path) -> None:
     target, model = "efermi", {"extent": "all", "model": "image+text", "stage": "fine-tuning"}
     scores = {"r2": 0.91, "r2_std": 0.02, "paper_r2": 0.8, "folds": 10, "repeats": 2}
     rows = [model | scores | {"target": target, "part": part} for part in ("validation", "test")]
@@ -303,27 +303,27 @@ def test_readme_gets_its_table_from_published_results(finished, tmp_path) -> Non
     said = {"target": target, "question": "Does it help?", "verdict": "partly", "text": "So so."}
     pd.DataFrame([said]).to_csv(tmp_path / "answers.csv", index=False)
     published_settings(tmp_path)
-    readme = tmp_path / "README.md"
-    readme.write_text(f"# a\n{BEGIN}\nbefore\n{END}\nb\n")
-    assert insert(readme, tmp_path)
-    text = readme.read_text()
+    page = tmp_path / "results.md"
+    page.write_text(f"# a\n{BEGIN}\nbefore\n{END}\nb\n")
+    assert insert(page, tmp_path)
+    text = page.read_text()
     assert text.startswith("# a\n") and text.endswith(f"{END}\nb\n") and "before" not in text
     row = "| image+text (`all`) | 0.91 ± 0.02, 0.91 ± 0.02 (*paper* 0.80, 0.80) |"
     assert row in text.splitlines()
     assert "over 10 folds (2 repeats)" in text
     assert any(line.startswith("| clip (`all`), 15 folds | 0.91") for line in text.splitlines())
     assert "| Does it help? | partly |" in text.splitlines()
-    assert not insert(readme, tmp_path)
-    readme.write_text("no markers")
+    assert not insert(page, tmp_path)
+    page.write_text("no markers")
     with pytest.raises(RhosightError, match="no <!-- results: begin -->"):
-        insert(readme, tmp_path)
+        insert(page, tmp_path)
     with pytest.raises(RhosightError, match=r"figure2\.csv: not there"):
         markdown(finished)
 
 
-def test_the_readme_and_the_committed_results_agree() -> None:
+def test_the_page_and_the_committed_results_agree() -> None:
     root = Path(__file__).parents[1]
-    text = (root / "README.md").read_text(encoding="utf-8")
+    text = (root / "docs" / "results.md").read_text(encoding="utf-8")
     table = text.split(BEGIN)[1].split(END)[0].strip()
     assert table == markdown(root / "docs" / "results")
 

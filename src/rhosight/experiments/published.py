@@ -1,7 +1,7 @@
-"""Results that are kept with the code: summaries in a folder, and the README's table of them.
+"""Keep results with the code, and write their tables into a page of the documentation.
 
 rhosight reproduce all --repeats 5 --write docs/results
-python -m rhosight.experiments.published README.md docs/results
+python -m rhosight.experiments.published docs/results.md docs/results
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .reproduction import Reproduction
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
-"""What the README's table stands between."""
+"""Markers around the generated tables."""
 
 SETTINGS, JOBS, ANSWERS, REPORT = "settings.json", "jobs", "answers.csv", "report.html"
 """What stands beside the tables."""
