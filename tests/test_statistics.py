@@ -82,7 +82,7 @@ def test_each_repeat_divides_the_materials_anew(dataset: Dataset, groups: str):
 # cross-validation
 
 
-def test_each_label_of_the_training_part_is_predicted_once_a_repeat(
+def test_each_label_of_the_training_set_is_predicted_once_a_repeat(
     dataset: Dataset, predictions: pd.DataFrame
 ):
     train, test = split(dataset)

@@ -182,7 +182,7 @@ def test_coverage_by_hand():
 
 def test_normalised_intervals_need_standard_deviations(predictions: pd.DataFrame):
     for frame in (predictions.drop(columns="std"), predictions.assign(std=np.nan)):
-        with pytest.raises(RhosightError, match="need a column `std`"):
+        with pytest.raises(RhosightError, match="need a value of `std`"):
             nested_intervals(frame, normalised=True)
 
 

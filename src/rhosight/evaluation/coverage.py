@@ -1,4 +1,4 @@
-"""Measure how often prediction intervals hold the truth."""
+"""Measure how often prediction intervals contain the true value."""
 
 from __future__ import annotations
 
@@ -12,25 +12,32 @@ from ..models.uncertainty import ConformalIntervals
 def nested_intervals(
     predictions: pd.DataFrame, level: float = 0.9, normalised: bool = False
 ) -> pd.DataFrame:
-    """Intervals for out-of-fold predictions that have not seen the truth they are to cover.
+    """Add prediction intervals to out-of-fold predictions.
 
-    Those of one fold are calibrated on the residuals of the other folds of the same repeat.
+    The intervals of a fold are calibrated on the residuals of the other folds of the same repeat.
+    No interval is therefore calibrated on the label that it should contain.
 
     Parameters
     ----------
     predictions
-        With :data:`rhosight.evaluation.statistics.PREDICTION_COLUMNS`; with ``normalised`` also ``std``.
+        With :data:`rhosight.evaluation.statistics.PREDICTION_COLUMNS`; with ``normalised`` also
+        ``std``.
     level
         Between 0 and 1.
     normalised
-        Scale with the model's own standard deviation.
+        Scale the intervals with the model's own standard deviation.
 
     Returns
     -------
     The same rows with columns ``low`` and ``high``, in the target's unit.
+
+    Raises
+    ------
+    RhosightError
+        If ``normalised`` is set and a standard deviation is missing.
     """
     if normalised and ("std" not in predictions or predictions["std"].isna().any()):
-        raise RhosightError("normalised intervals need a column `std`; give it for each prediction")
+        raise RhosightError("normalised intervals need a value of `std` for each prediction")
     result = predictions.reset_index(drop=True)
     result["low"] = result["high"] = np.nan
     for _, group in result.groupby(["model", "target", "repeat"], sort=False):
@@ -45,17 +52,18 @@ def nested_intervals(
 
 
 def coverage_table(intervals: pd.DataFrame) -> pd.DataFrame:
-    """What intervals deliver, pooled over folds and repeats.
+    """Return coverage and width of intervals, pooled over folds and repeats.
 
     Parameters
     ----------
     intervals
-        As :func:`nested_intervals` returns them.
+        Table returned by :func:`nested_intervals`.
 
     Returns
     -------
-    DataFrame indexed by (target, model): ``coverage``, the share of truths inside, between 0 and 1;
-    ``width`` and ``width_median``, high − low in the target's unit; ``n``, number of intervals.
+    DataFrame indexed by (target, model): ``coverage``, the fraction of true values inside, between
+    0 and 1; ``width`` and ``width_median``, high − low in the target's unit; ``n``, the number of
+    intervals.
     """
     inside = intervals["true"].between(intervals["low"], intervals["high"])
     width = intervals["high"] - intervals["low"]

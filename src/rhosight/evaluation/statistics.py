@@ -1,10 +1,10 @@
-"""Repeated cross-validation of several models on the same folds, and what the scores prove.
+"""Cross-validate several models on the same repeated folds and compare their scores.
 
-Models are anything with scikit-learn's ``fit`` and ``predict``, shown a frame of features; those
-that train otherwise bring a frame of predictions with the same columns, and are scored and compared
-by the same functions.
+A model is any estimator with scikit-learn's ``fit`` and ``predict`` and a table of features. A
+model that is trained in another way supplies a table of predictions with the same columns; the same
+functions score and compare it.
 
->>> features = features_of_baselines(names, dataset.densities)
+>>> features = {name: baseline_features(name, dataset.densities) for name in names}
 >>> candidates = {n: Candidate(features[n], partial(make_baseline, n)) for n in names}
 >>> predictions = cross_validate_models(candidates, dataset, repeats=3, indices=train)
 >>> score_table(predictions)
@@ -34,24 +34,27 @@ PREDICTION_COLUMNS: tuple[str, ...] = (
     "true",
     "predicted",
 )
-"""Columns of out-of-fold predictions, one row a prediction, in the target's unit; ``std`` may
-follow, the model's own standard deviation."""
+"""Columns of out-of-fold predictions.
+
+One row for each prediction, in the target's unit. An optional column ``std`` holds the model's own
+standard deviation.
+"""
 
 FOLD_KEYS = ["model", "target", "repeat", "fold"]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to be cross-validated.
+    """A model to cross-validate.
 
     Attributes
     ----------
     features
-        What it is shown: one row a material, in the order of the dataset.
+        One row for each material, in the order of the dataset.
     make
-        Seed → unfitted estimator for one target: ``fit(X, y)``, ``predict(X)``.
+        Seed → unfitted estimator for one target with ``fit(X, y)`` and ``predict(X)``.
     gives_std
-        ``predict(X, return_std=True)`` gives standard deviations too.
+        True if ``predict(X, return_std=True)`` also returns standard deviations.
     """
 
     features: pd.DataFrame
@@ -61,7 +64,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Fold:
-    """Positions in the dataset of one training and one validation part."""
+    """Positions in the dataset of one training set and its validation set."""
 
     repeat: int
     fold: int
@@ -77,11 +80,10 @@ def repeated_folds(
     groups: Groups = "formula",
     indices: np.ndarray | None = None,
 ) -> Iterator[Fold]:
-    """Folds of :func:`rhosight.dataset.folds`, drawn anew for each repeat.
+    """Yield the folds of :func:`rhosight.dataset.folds`, drawn anew for each repeat.
 
-    Repeat r has the folds of seed ``seed + r``, so that the first has those of
-    :func:`rhosight.cross_validate`. The other parameters are those of
-    :func:`rhosight.dataset.folds`.
+    Repeat r uses the seed ``seed + r``, so the first repeat has the folds of
+    :func:`rhosight.cross_validate`. :func:`rhosight.dataset.folds` explains the other parameters.
     """
     for repeat in range(repeats):
         parts = folds(dataset, n_splits, seed + repeat, groups, indices)
@@ -100,68 +102,80 @@ def cross_validate_models(
     indices: np.ndarray | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Out-of-fold predictions of several models on the same folds.
+    """Return out-of-fold predictions of several models on the same folds.
 
     Parameters
     ----------
     candidates
         Name → model.
     dataset
-        Materials and labels; a missing label is neither learned from nor scored.
+        Materials and labels. Missing labels are used neither for training nor for scoring.
     targets
         Columns of ``dataset.targets``; all by default.
     n_splits, repeats, seed, groups, indices
-        See :func:`repeated_folds`; ``indices`` is the training part as a rule. In repeat r every
-        model is made with seed ``seed + r``.
+        See :func:`repeated_folds`; ``indices`` is usually the training set. In repeat r every model
+        is made with the seed ``seed + r``.
     progress
         Called with (label, step, steps).
 
     Returns
     -------
-    DataFrame with :data:`PREDICTION_COLUMNS`, and ``std`` if any candidate gives it.
+    DataFrame with :data:`PREDICTION_COLUMNS`, and ``std`` if a candidate gives it.
 
     Raises
     ------
     RhosightError
-        For an unknown target, or features of another number of materials.
+        If a target is unknown, or a table of features has another number of materials.
     """
     names = list(dataset.targets) if targets is None else list(targets)
     for name in names:
-        dataset.require_targets(name)  # says which are there
+        dataset.require_targets(name)  # raises and lists the known targets
+    _check_features(candidates, len(dataset))
     labels = dataset.targets[names].to_numpy(dtype=float)
-    for name, candidate in candidates.items():
-        if len(candidate.features) != len(dataset):
-            raise RhosightError(
-                f"{name}: features of {len(candidate.features)} materials for a dataset of "
-                f"{len(dataset)}; compute them from dataset.densities"
-            )
     ids = np.array(dataset.ids)
     parts = list(repeated_folds(dataset, n_splits, repeats, seed, groups, indices))
-    found = []
+    frames = []
     for step, part in enumerate(parts):
         for name, candidate in candidates.items():
             if progress:
-                progress(
-                    f"repeat {part.repeat + 1}, fold {part.fold + 1}: {name}", step, len(parts)
-                )
+                label = f"repeat {part.repeat + 1}, fold {part.fold + 1}: {name}"
+                progress(label, step, len(parts))
             for column, target in enumerate(names):
-                known = ~np.isnan(labels[:, column])
-                train, scored = (rows[known[rows]] for rows in (part.train, part.validation))
-                model = candidate.make(seed + part.repeat)
-                model.fit(candidate.features.iloc[train], labels[train, column])
-                shown = candidate.features.iloc[scored]
                 keys = {"model": name, "repeat": part.repeat, "fold": part.fold, "target": target}
-                frame = {**keys, "material_id": ids[scored], "true": labels[scored, column]}
-                if candidate.gives_std:
-                    frame["predicted"], frame["std"] = model.predict(shown, return_std=True)
-                else:
-                    frame["predicted"] = model.predict(shown)
-                found.append(pd.DataFrame(frame))
-    return pd.concat(found, ignore_index=True)
+                values = _predict_fold(candidate, part, labels[:, column], ids, seed + part.repeat)
+                frames.append(pd.DataFrame(keys | values))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _check_features(candidates: Mapping[str, Candidate], materials: int) -> None:
+    """Raise if a candidate's features have another number of materials."""
+    for name, candidate in candidates.items():
+        if len(candidate.features) != materials:
+            raise RhosightError(
+                f"{name}: features of {len(candidate.features)} materials for a dataset of "
+                f"{materials}; compute them from dataset.densities"
+            )
+
+
+def _predict_fold(
+    candidate: Candidate, part: Fold, labels: np.ndarray, ids: np.ndarray, seed: int
+) -> dict[str, np.ndarray]:
+    """Fit a model of one target on a fold and predict the fold's labelled validation materials."""
+    known = ~np.isnan(labels)
+    train, scored = (rows[known[rows]] for rows in (part.train, part.validation))
+    model = candidate.make(seed)
+    model.fit(candidate.features.iloc[train], labels[train])
+    values = {"material_id": ids[scored], "true": labels[scored]}
+    shown = candidate.features.iloc[scored]
+    if candidate.gives_std:
+        values["predicted"], values["std"] = model.predict(shown, return_std=True)
+    else:
+        values["predicted"] = model.predict(shown)
+    return values
 
 
 def fold_scores(predictions: pd.DataFrame) -> pd.DataFrame:
-    """R², RMSE and MAE of each fold.
+    """Return R², RMSE and MAE of each fold.
 
     Parameters
     ----------
@@ -171,7 +185,7 @@ def fold_scores(predictions: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame with columns model, target, repeat, fold, n, r2, rmse, mae; errors in the target's
-    unit. R² of a fold without spread is NaN.
+    unit. R² is NaN for a fold whose labels are all equal.
     """
     errors = _errors(predictions)
     groups = errors.groupby(FOLD_KEYS, sort=False)
@@ -191,27 +205,27 @@ def fold_scores(predictions: pd.DataFrame) -> pd.DataFrame:
 def score_table(
     predictions: pd.DataFrame, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
-    """Scores of each model: over folds, and pooled with bootstrap intervals over materials.
+    """Return mean scores over folds and pooled scores with bootstrap intervals.
 
     Parameters
     ----------
     predictions
         With :data:`PREDICTION_COLUMNS`.
     confidence
-        Of the bootstrap intervals (percentile method; Efron & Tibshirani, An Introduction to the
-        Bootstrap, Chapman & Hall 1993, chapter 13). Materials are drawn with replacement, each with
-        its predictions of all repeats; the same draws serve all models.
+        Level of the bootstrap intervals (percentile method; Efron & Tibshirani, An Introduction to
+        the Bootstrap, Chapman & Hall 1993, chapter 13). Materials are drawn with replacement, each
+        with its predictions of all repeats. All models share the same draws.
     resamples
         Number of bootstrap samples.
     seed
-        Of the draws.
+        Seed of the draws.
 
     Returns
     -------
     DataFrame indexed by (target, model): ``r2``, ``rmse``, ``mae``, means over folds and repeats,
     each with its standard deviation as ``…_std``; ``pooled_r2`` and ``pooled_rmse`` over all
-    materials at once, with ``…_low`` and ``…_high``; ``n`` materials, ``folds`` scored; and what
-    :func:`between_repeats` adds.
+    materials at once, with ``…_low`` and ``…_high``; ``n`` materials; ``folds`` scored; and the
+    columns of :func:`repeat_deviations`.
     """
     names = ["target", "model"]
     of_folds = fold_scores(predictions)
@@ -225,27 +239,27 @@ def score_table(
         pooled[key] = _pooled(materials, confidence, resamples, seed)
     intervals = pd.DataFrame(list(pooled.values()), pd.MultiIndex.from_tuples(pooled, names=names))
     table = table[order].join(intervals).assign(folds=scores.size())
-    table = table.join(between_repeats(of_folds, names))
+    table = table.join(repeat_deviations(of_folds, names))
     return pd.concat([table.loc[[target]] for target in table.index.unique("target")])
 
 
-def between_repeats(scores: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """How much a run of the whole protocol varies, from the scores of its folds.
+def repeat_deviations(scores: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Return how much the scores vary between repeats of the whole protocol.
 
     Parameters
     ----------
     scores
-        As :func:`fold_scores` has them, or a part of its columns.
+        Table of :func:`fold_scores`, or some of its columns.
     names
-        Columns that tell models apart.
+        Columns that identify a model.
 
     Returns
     -------
     DataFrame indexed by ``names``: for each score the standard deviation of the repeats' means as
     ``…_run_std`` (NaN for one repeat), and ``repeats``.
     """
-    there = [name for name in ("r2", "rmse", "mae") if name in scores]
-    runs = scores.groupby([*names, "repeat"])[there].mean().groupby(list(names))
+    columns = [name for name in ("r2", "rmse", "mae") if name in scores]
+    runs = scores.groupby([*names, "repeat"])[columns].mean().groupby(list(names))
     return runs.std(ddof=1).add_suffix("_run_std").assign(repeats=runs.size())
 
 
@@ -256,49 +270,50 @@ def compare(
     alpha: float = 0.05,
     ratio: float | None = None,
 ) -> pd.DataFrame:
-    """Is a model better than a baseline? Corrected resampled t-test on the RMSE of each fold.
+    """Compare a model with a baseline by a corrected t-test on the RMSE of each fold.
 
-    Training parts of different folds overlap, so the scores of folds are not independent and the
-    usual t-test finds too much. Nadeau & Bengio (Mach. Learn. 52, 239 (2003),
-    doi:10.1023/A:1024068626366, section 3.3) replace the variance of the mean, s²/J, by
-    s²·(1/J + n_validation/n_train); for J = folds × repeats see Bouckaert & Frank (PAKDD 2004,
-    doi:10.1007/978-3-540-24775-3_3). p values are two-sided, with J − 1 degrees of freedom; over
-    targets they are corrected by Holm's method (Scand. J. Stat. 6, 65 (1979)).
+    The training sets of different folds overlap. The scores of folds are therefore not independent,
+    and the usual t-test reports too many significant differences. Nadeau & Bengio (Mach. Learn. 52,
+    239 (2003), doi:10.1023/A:1024068626366, section 3.3) replace the variance of the mean, s²/J, by
+    s²·(1/J + n_validation/n_train). For J = folds × repeats see Bouckaert & Frank (PAKDD 2004,
+    doi:10.1007/978-3-540-24775-3_3). p values are two-sided, with J − 1 degrees of freedom. Holm's
+    method (Scand. J. Stat. 6, 65 (1979)) corrects them for the number of targets.
 
     Parameters
     ----------
     predictions
         With :data:`PREDICTION_COLUMNS`; both models on the same materials of the same folds.
     model
-        Its name.
+        Name of the model.
     baseline
-        The other's name, or one for each target, as :func:`rhosight.models.baselines.baselines.strongest` finds it.
+        Name of the baseline, or target → name, for example from
+        :func:`rhosight.models.baselines.baselines.strongest`.
     alpha
         Level of significance; intervals have a confidence of 1 − alpha.
     ratio
-        Materials in the validation part over materials in the training part. By default the folds
-        of a repeat are all that there are, and each trains on the others.
+        Size of the validation set divided by that of the training set. By default it is computed
+        from the predictions: each fold is validated by a model trained on the repeat's other folds.
 
     Returns
     -------
     DataFrame indexed by target: ``model``, ``baseline``; ``rmse`` and ``baseline_rmse``, means over
     folds in the target's unit; ``relative``, rmse / baseline_rmse − 1 (−0.15 is 15 % less);
     ``difference`` of the means with ``low`` and ``high``; ``t``, ``p``, ``p_holm``; ``better``,
-    whether the model's error is the lower one with p_holm < alpha; ``folds``.
+    true if the model's error is lower with p_holm < alpha; ``folds``.
 
     Raises
     ------
     RhosightError
-        For an unknown model, folds that differ, or fewer than two folds.
+        If a model has no predictions, the folds differ, or there are fewer than two folds.
     """
     ordered = predictions.sort_values(["repeat", "fold", "material_id"], ignore_index=True)
     scores = dict(tuple(fold_scores(ordered).groupby("target", sort=False)))
     rows = {}
     for target in predictions["target"].drop_duplicates():
         other = baseline if isinstance(baseline, str) else baseline.get(target, "")
-        _check_paired(ordered[ordered["target"] == target], target, model, other)
+        _check_pairs(ordered[ordered["target"] == target], target, model, other)
         of_models = (scores[target][scores[target]["model"] == name] for name in (model, other))
-        rows[target] = {"model": model, "baseline": other, **_paired(*of_models, alpha, ratio)}
+        rows[target] = {"model": model, "baseline": other, **_test_pair(*of_models, alpha, ratio)}
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index.name = "target"
     table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"].to_numpy(dtype=float)))
@@ -307,19 +322,26 @@ def compare(
 
 
 def corrected_t_test(differences: np.ndarray, ratio: float) -> tuple[float, float, float]:
-    """Nadeau and Bengio's corrected resampled t-test of a mean difference of zero.
+    """Test a mean difference against zero by the corrected resampled t-test.
+
+    See :func:`compare` for the correction of Nadeau and Bengio.
 
     Parameters
     ----------
     differences
         Shape (folds × repeats,): score of one model minus that of the other.
     ratio
-        Materials in the validation part over materials in the training part.
+        Size of the validation set divided by that of the training set.
 
     Returns
     -------
-    t, two-sided p, and the standard error of the mean difference. Differences that are all equal
-    have t = ±∞ and p = 0, or t = 0 and p = 1 if they are zero.
+    t, two-sided p, and the standard error of the mean difference. If all differences are equal,
+    t = ±∞ and p = 0; if they are all zero, t = 0 and p = 1.
+
+    Raises
+    ------
+    RhosightError
+        If there are fewer than two differences.
     """
     count = len(differences)
     if count < 2:
@@ -333,7 +355,7 @@ def corrected_t_test(differences: np.ndarray, ratio: float) -> tuple[float, floa
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's step-down correction: p values that may be compared with one level, shape as given."""
+    """Return p values corrected by Holm's step-down method, in the given order."""
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     corrected = np.empty(len(p))
@@ -342,6 +364,7 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def _errors(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Add columns of squared and absolute errors."""
     missing = [name for name in PREDICTION_COLUMNS if name not in predictions]
     if missing:
         raise RhosightError(f"predictions lack the column(s) {', '.join(missing)}")
@@ -352,7 +375,7 @@ def _errors(predictions: pd.DataFrame) -> pd.DataFrame:
 def _pooled(
     materials: pd.DataFrame, confidence: float, resamples: int, seed: int
 ) -> dict[str, float]:
-    """R² and RMSE of all materials, with intervals; squared errors are means over repeats."""
+    """Return R² and RMSE of all materials with intervals; squared errors are repeat means."""
     true, squared = materials["true"].to_numpy(), materials["squared"].to_numpy()
 
     def scores(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -369,14 +392,14 @@ def _pooled(
     return result | {"n": len(true)}
 
 
-def _check_paired(ordered: pd.DataFrame, target: str, model: str, baseline: str) -> None:
-    """Both models have predictions for the same materials of the same folds, in this order."""
+def _check_pairs(ordered: pd.DataFrame, target: str, model: str, baseline: str) -> None:
+    """Raise unless both models have predictions of the same materials in the same folds."""
     tables = []
     for name in (model, baseline):
-        found = ordered.loc[ordered["model"] == name, ["repeat", "fold", "material_id", "true"]]
-        if found.empty:
+        table = ordered.loc[ordered["model"] == name, ["repeat", "fold", "material_id", "true"]]
+        if table.empty:
             raise RhosightError(f"{target}: no predictions of {name!r}; cross-validate it too")
-        tables.append(found.reset_index(drop=True))
+        tables.append(table.reset_index(drop=True))
     if not tables[0].equals(tables[1]):
         raise RhosightError(
             f"{target}: {model} and {baseline} were not scored on the same folds; "
@@ -384,10 +407,10 @@ def _check_paired(ordered: pd.DataFrame, target: str, model: str, baseline: str)
         )
 
 
-def _paired(
+def _test_pair(
     mine: pd.DataFrame, other: pd.DataFrame, alpha: float, ratio: float | None
 ) -> dict[str, float]:
-    """The test on two models' scores of the same folds, in the same order."""
+    """Compare two models' scores of the same folds, given in the same order."""
     if ratio is None:
         everything = mine.groupby("repeat")["n"].transform("sum")
         ratio = float((mine["n"] / (everything - mine["n"])).mean())

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..dataset.schema import TARGETS
 from ..errors import RhosightError
-from ..evaluation.statistics import between_repeats, fold_scores, score_table
+from ..evaluation.statistics import repeat_deviations, fold_scores, score_table
 from ..models.baselines.baselines import ALL_BASELINES
 from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES
 from ..networks.recipe import MODALITIES, PARTS, STAGES
@@ -106,7 +106,7 @@ def average(predictions: pd.DataFrame, resamples: int = 1000) -> pd.DataFrame:
     table = pd.DataFrame(
         {"r2": scores.mean(), "r2_std": scores.std(ddof=1), "folds": scores.size()}
     )
-    table = table.join(between_repeats(folds, ["model"]))
+    table = table.join(repeat_deviations(folds, ["model"]))
     for number, group in keyed.groupby("model"):
         squared = (group["predicted"] - group["true"]) ** 2
         wide = group.assign(squared=squared).pivot_table(
