@@ -174,7 +174,7 @@ def runs_compare(
     other: Annotated[Path, typer.Argument(help="Run folder.")],
 ) -> None:
     """Two run folders side by side: settings that differ, and the scores of both."""
-    from ..evaluation.html import words
+    from ..evaluation.html import describe_target
     from ..experiments.records import compare_runs
 
     settings, scores = compare_runs(one, other)
@@ -191,7 +191,7 @@ def runs_compare(
         highlight=False,
     )
     for (exhibit, target), cells in scores[~alike].groupby(["exhibit", "target"], sort=False):
-        console.print(score_table(_side_by_side(cells), f"{exhibit}: {words(target)}"))
+        console.print(score_table(_side_by_side(cells), f"{exhibit}: {describe_target(target)}"))
 
 
 def _side_by_side(cells: pd.DataFrame) -> pd.DataFrame:

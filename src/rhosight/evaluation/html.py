@@ -66,12 +66,16 @@ def write_page(
         **strict,
         **tidy,
     )
-    environment.filters |= {"number": number, "formula": formula, "links": links}
     environment.filters |= {
-        "words": words,
-        "setting": setting,
-        "significant": significant,
-        "percent": percent,
+        "number": format_number,
+        "formula": format_formula,
+        "links": link_references,
+    }
+    environment.filters |= {
+        "words": describe_target,
+        "setting": format_setting,
+        "significant": format_significant,
+        "percent": format_percent,
     }
     html = environment.get_template(template).render(version=__version__, **values)
     try:
@@ -116,12 +120,12 @@ def inline_svg(figure: Figure, label: str) -> Markup:
     return Markup(f'<svg {box} role="img" aria-label="{escape(label)}">{rest}')
 
 
-def words(target: str) -> str:
+def describe_target(target: str) -> str:
     """A target in words, such as "bulk modulus"."""
     return KNOWN[target].description.split(",")[0] if target in KNOWN else target
 
 
-def number(value: float, digits: int, spread: float = np.nan) -> str:
+def format_number(value: float, digits: int, spread: float = np.nan) -> str:
     """Fixed decimals, a true minus sign, no minus zero, "–" for NaN, ± spread if there is one."""
     if np.isnan(value):
         return "–"
@@ -130,11 +134,11 @@ def number(value: float, digits: int, spread: float = np.nan) -> str:
     return text if np.isnan(spread) else f"{text}{NBSP}±{NBSP}{spread:.{digits}f}"
 
 
-def formula(text: str) -> Markup:
+def format_formula(text: str) -> Markup:
     return Markup(re.sub(r"\d+(\.\d+)?", r"<sub>\g<0></sub>", str(escape(text))))
 
 
-def links(text: str) -> Markup:
+def link_references(text: str) -> Markup:
     """Plain text with its DOIs and arXiv numbers as links."""
     html = str(escape(text))
     for pattern, site in ((DOI, "https://doi.org/"), (ARXIV, "https://arxiv.org/abs/")):
@@ -142,37 +146,39 @@ def links(text: str) -> Markup:
     return Markup(html)
 
 
-def significant(value: float, digits: int = 3, spread: float = np.nan) -> str:
+def format_significant(value: float, digits: int = 3, spread: float = np.nan) -> str:
     """A size, such as an error, to so many digits, and to as many decimals at most."""
     if not np.isfinite(value):
         return "–"
     decimals = digits - 1 - int(np.floor(np.log10(abs(value)))) if value else digits
-    return number(value, int(np.clip(decimals, 0, digits)), spread)
+    return format_number(value, int(np.clip(decimals, 0, digits)), spread)
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """A change in whole %, with its sign; a true minus, no minus zero."""
     text = f"{100 * share:+.0f}"
     return f"{'0' if float(text) == 0 else text.replace('-', '−')}{NBSP}%"
 
 
-def setting(value: Any) -> str:
+def format_setting(value: Any) -> str:
     """A setting as one would write it: two numbers are those of the two stages."""
     if value is None or isinstance(value, bool):
         return {None: "none", True: "yes", False: "no"}[value]
     if isinstance(value, dict) and "window" in value:
-        return channel_words(value)
+        return describe_channel(value)
     if isinstance(value, dict):
-        return "; ".join(f"{key.replace('_', ' ')}: {setting(v)}" for key, v in value.items())
+        return "; ".join(
+            f"{key.replace('_', ' ')}: {format_setting(v)}" for key, v in value.items()
+        )
     if not isinstance(value, list | tuple):
         return f"{value:g}" if isinstance(value, float) else str(value)
-    parts = [setting(part) for part in value]
+    parts = [format_setting(part) for part in value]
     if len(value) == 2 and all(isinstance(part, int | float) for part in value):
         return f"{parts[0]} (head), {parts[1]} (fine-tuning)"
     return "; ".join(parts)
 
 
-def channel_words(channel: dict[str, Any]) -> str:
+def describe_channel(channel: dict[str, Any]) -> str:
     """Such as "difference, window 8 Å, densest plane, offset 0 d"."""
     unit = "Å" if channel["unit"] == "angstrom" else "lattice scales"
     plane = f"plane ({' '.join(map(str, channel['hkl']))})" if channel["hkl"] else "densest plane"

@@ -28,11 +28,11 @@ from .html import (
     FIRST,
     SECOND,
     SOFT,
-    channel_words,
+    describe_channel,
+    describe_target,
+    format_number,
     inline_svg,
-    number,
     page_style,
-    words,
     write_page,
 )
 
@@ -138,7 +138,7 @@ class _Report:
             title = f"{row[0]}, {row[1]}" if row[1] else row[0]
             title += ", baseline" * (row in self.baselines)
             draw = _parity(frame, title, limits, self.units[target], self.digits[target])
-            label = f"{words(target)}, predicted against true: {title}"
+            label = f"{describe_target(target)}, predicted against true: {title}"
             plots.append(_svg(draw, (3.5, 4.2), label))
         return plots
 
@@ -178,7 +178,7 @@ class _Report:
         for channel in settings.channels:
             plane = lattice_plane(density.structure, channel.hkl, settings.symprec)
             bars.append(_scale_bar(window_side(channel, plane), settings))
-            names.append(channel_words(channel.model_dump()))
+            names.append(describe_channel(channel.model_dump()))
         if len(names) == 1:
             return [{"title": names[0], "src": _png(to_pil(image)), "bar": bars[0]}]
         one_scale = all(bar == bars[0] for bar in bars)
@@ -204,8 +204,8 @@ def _parity(
             true, predicted = frame.loc[frame["part"] == part, ["true", "predicted"]].to_numpy().T
             if not len(true):
                 continue
-            scores = f"R² {number(r2_score(true, predicted), 2)}, "
-            scores += f"RMSE {number(rmse(true, predicted), digits)} {unit}"
+            scores = f"R² {format_number(r2_score(true, predicted), 2)}, "
+            scores += f"RMSE {format_number(rmse(true, predicted), digits)} {unit}"
             look = {"s": 12, "marker": marker, "color": colour, "alpha": 0.55, "linewidth": 0}
             look |= {"rasterized": len(frame) > MAX_POINTS, "label": f"{part}: {scores}"}
             axes.scatter(true, predicted, **look)

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from ..errors import RhosightError
-from ..evaluation.html import NBSP, percent, significant
+from ..evaluation.html import NBSP, format_percent, format_significant
 from ..evaluation.statistics import PREDICTION_COLUMNS, compare, holm
 from .scores import EXTENTS, checked, row_name
 
@@ -300,7 +300,7 @@ def _said(target: str, question: Question, table: pd.DataFrame, unit: str) -> An
         if verdict == "no":
             start = f"No gain of {100 * SMALL:.0f}{NBSP}% or more"
         low, high = (rest[end] / rest["baseline_rmse"] for end in ("low", "high"))
-        reach = f"from {percent(low.min())} to {percent(high.max())}"
+        reach = f"from {format_percent(low.min())} to {format_percent(high.max())}"
         intervals = "intervals" if len(rest) > 1 else "interval"
         sentences.append(f"{start}: {_cases(rest)}; {intervals} {reach}.")
     return Answer(target, question, verdict, " ".join(sentences), table)
@@ -323,9 +323,9 @@ def _cases(rows: pd.DataFrame, unit: str = "") -> str:
     rows = rows.reindex(rows["relative"].abs().sort_values(ascending=False).index)
     said = []
     for row in rows.itertuples():
-        numbers = percent(row.relative)
+        numbers = format_percent(row.relative)
         if unit and not said:
-            errors = f"RMSE {significant(row.baseline_rmse)} → {significant(row.rmse)} {unit}"
+            errors = f"RMSE {format_significant(row.baseline_rmse)} → {format_significant(row.rmse)} {unit}"
             numbers = f"{errors}, {numbers}"
         said.append(f"{row.case} ({numbers})")
     return "; ".join(said)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ..errors import RhosightError
-from ..evaluation.html import NBSP, number, significant, words
+from ..evaluation.html import NBSP, describe_target, format_number, format_significant
 from ..storage import replacing
 from .paper import as_printed
 from .scores import row_name
@@ -82,7 +82,7 @@ class Exhibit:
                 texts = [text for row in there for text in (_ours(row), _printed(row))]
                 rows.append([", ".join(names), *texts])
             unit = next(iter(cells["rmse_unit"].dropna()), "")
-            title = f"{words(target)}, R²{f' / RMSE ({unit})' if unit else ''}"
+            title = f"{describe_target(target)}, R²{f' / RMSE ({unit})' if unit else ''}"
             columns = ["model", *(name for part in parts for name in (part, "paper"))]
             found[title] = pd.DataFrame(rows, columns=columns)
         return found
@@ -169,12 +169,12 @@ class Exhibit:
 def _ours(row: pd.Series | None) -> str:
     if row is None or pd.isna(row["r2"]):
         return ""
-    r2 = number(row["r2"], 2, row["r2_std"]).replace(NBSP, "")
-    return r2 if pd.isna(row["rmse"]) else f"{r2} /{significant(row['rmse'])}"
+    r2 = format_number(row["r2"], 2, row["r2_std"]).replace(NBSP, "")
+    return r2 if pd.isna(row["rmse"]) else f"{r2} /{format_significant(row['rmse'])}"
 
 
 def _printed(row: pd.Series | None) -> str:
     if row is None or pd.isna(row["paper_r2"]):
         return ""
-    r2 = number(row["paper_r2"], 2)
+    r2 = format_number(row["paper_r2"], 2)
     return r2 if pd.isna(row["paper_rmse"]) else f"{r2} /{as_printed(row['paper_rmse'])}"

@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..dataset.schema import TARGETS
 from ..errors import RhosightError
-from ..evaluation.html import number
+from ..evaluation.html import format_number
 
 EXHIBITS: tuple[str, ...] = ("table1", "table2", "table3", "figure2", "figure9")
 """Those that print scores."""
@@ -108,7 +108,7 @@ def implied_spread(table: pd.DataFrame) -> pd.DataFrame:
 
 def as_printed(error: float) -> str:
     """An RMSE of the paper: two decimals, of ten and more one."""
-    return number(error, 2 if error < 10 else 1)
+    return format_number(error, 2 if error < 10 else 1)
 
 
 @dataclass(frozen=True)

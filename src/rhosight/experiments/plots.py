@@ -19,7 +19,15 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from ..errors import RhosightError
-from ..evaluation.html import FIRST, NBSP, SECOND, SOFT, number, page_style, significant
+from ..evaluation.html import (
+    FIRST,
+    NBSP,
+    SECOND,
+    SOFT,
+    format_number,
+    format_significant,
+    page_style,
+)
 from ..inputs.drawing import NAMES as _TARGETS
 from ..networks.recipe import PARTS
 from . import paper
@@ -82,9 +90,9 @@ def heat_map(table: pd.DataFrame, title: str = "") -> Figure:
 def _texts(cell: pd.Series, whose: str) -> tuple[float, str]:
     """Its R², and what stands in it."""
     if whose == "paper":
-        r2, text, error = cell["paper_r2"], number(cell["paper_r2"], 2), cell["paper_rmse"]
+        r2, text, error = cell["paper_r2"], format_number(cell["paper_r2"], 2), cell["paper_rmse"]
     else:
-        r2, text, error = cell["r2"], number(cell["r2"], 2, cell["r2_std"]), cell["rmse"]
+        r2, text, error = cell["r2"], format_number(cell["r2"], 2, cell["r2_std"]), cell["rmse"]
     if np.isnan(r2):
         return r2, ""
     text = text.replace(NBSP, "")

@@ -18,7 +18,14 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from ..evaluation.html import NBSP, channel_words, inline_svg, number, significant, write_page
+from ..evaluation.html import (
+    NBSP,
+    describe_channel,
+    format_number,
+    format_significant,
+    inline_svg,
+    write_page,
+)
 from ..models.baselines.baselines import BASELINES
 from ..networks.recipe import PARTS
 from . import paper
@@ -236,13 +243,13 @@ def _cell(row: pd.Series | None) -> dict[str, Any]:
         return {"ours": [], "paper": [], "shade": 0.0, "paper_shade": 0.0, "notes": []}
     ours, notes = [], []
     if not np.isnan(row["r2"]):
-        ours.append(number(row["r2"], 2, row["r2_std"]))
-        notes.append(f"{number(row['r2_low'], 2)} to {number(row['r2_high'], 2)}")
+        ours.append(format_number(row["r2"], 2, row["r2_std"]))
+        notes.append(f"{format_number(row['r2_low'], 2)} to {format_number(row['r2_high'], 2)}")
         if not np.isnan(row["r2_run_std"]):
             notes.append(f"runs ±{NBSP}{row['r2_run_std']:.2f}")
         if not np.isnan(row["rmse"]):
-            ours.append(significant(row["rmse"], spread=row["rmse_std"]))
-    printed = [] if np.isnan(row["paper_r2"]) else [number(row["paper_r2"], 2)]
+            ours.append(format_significant(row["rmse"], spread=row["rmse_std"]))
+    printed = [] if np.isnan(row["paper_r2"]) else [format_number(row["paper_r2"], 2)]
     if printed and not np.isnan(row["paper_rmse"]):
         printed.append(paper.as_printed(row["paper_rmse"]))
     shades = [float(np.clip(np.nan_to_num(row[c]), 0, 1)) for c in ("r2", "paper_r2")]
@@ -257,7 +264,7 @@ def _cell(row: pd.Series | None) -> dict[str, Any]:
 
 def _plain(value: Any) -> str:
     if isinstance(value, float | np.floating):
-        return significant(float(value))
+        return format_significant(float(value))
     return str(value)
 
 
@@ -351,7 +358,7 @@ def _listed(names: Sequence[str], words: Mapping[str, str]) -> str:
 
 def _pictures(image: Mapping[str, Any]) -> str:
     """What a network is shown of the density."""
-    channels = "; ".join(channel_words(channel) for channel in image["channels"])
+    channels = "; ".join(describe_channel(channel) for channel in image["channels"])
     kind = "Fourier transforms of images" if image["fourier"] else "images"
     return (
         f"{kind} of the density on a lattice plane ({channels}; {image['size']} pixels wide, "

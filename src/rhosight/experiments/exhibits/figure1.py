@@ -17,7 +17,7 @@ from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from ...dataset.schema import EXTENTS, KNOWN
 from ...density.plane import LatticePlane, lattice_plane, sample
-from ...evaluation.html import INK, SECOND, SOFT, page_style, significant
+from ...evaluation.html import INK, SECOND, SOFT, format_significant, page_style
 from ...inputs.image import density_image, density_slice, window_side
 from ..exhibit import Exhibit
 from .pictures import chosen, paper_image
@@ -183,7 +183,7 @@ def _write_texts(axes: Axes, material: Material) -> None:
         axes.text(0.1, y, "\n".join(lines), va="top", linespacing=1.25)
         y -= step * len(lines) + 0.03
     values = [
-        f"{KNOWN[name].description.split(',')[0] if name in KNOWN else name} {significant(value)}"
+        f"{KNOWN[name].description.split(',')[0] if name in KNOWN else name} {format_significant(value)}"
         f" {KNOWN[name].unit if name in KNOWN else ''}".strip()
         for name, value in material.targets.items()
         if value == value
