@@ -262,7 +262,7 @@ def test_errors_say_what_to_do(blocks, y):
         GaussianProcess([])
     with pytest.raises(RhosightError, match=r"unknown kernel 'cosine'; known are rbf, rational"):
         GaussianProcess([Term("cosine", ("a",))])
-    with pytest.raises(RhosightError, match=r"robust is above 2"):
+    with pytest.raises(RhosightError, match=r"robust must be above 2"):
         GaussianProcess(sum_and_product(blocks), robust=1.0)
 
 

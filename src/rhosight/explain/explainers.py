@@ -21,7 +21,6 @@ from ..inputs.tensors import Inputs
 from ..models.base import SavedModel
 from ..models.descriptor_model import DescriptorModel, crystals_of
 from ..models.gaussian_process.committee import Committee
-from ..models.gaussian_process.threads import one_thread
 from ..models.inputs import texts_of
 from ..models.property_model import PropertyModel
 from .explanation import Explanation
@@ -29,6 +28,7 @@ from .maps import SliceMap
 from .networks import PLAYERS, NetworkExplainer, squares
 from .processes import GROUPS, ProcessExplainer, no_map
 from .shapley import background_sentence, chosen
+from .threads import one_thread
 from .words import word_counts
 
 REFERENCES = 32
@@ -107,7 +107,7 @@ class NetworkExplains:
         if details and self.recipe.uses_image:
             values, start, gap = self.parts.pixels(inputs)
             values = values * self.std[:, None, None, None]
-            maps = slice_maps(values, inputs, density, self.recipe.image, self.targets)
+            maps = slice_maps(values, inputs, density, self.recipe.image.settings, self.targets)
             starts["maps"], gaps["maps"] = self._named(start, self.mean), self._named(gap)
         if details and self.recipe.uses_text:
             names, values, start, gap = self.parts.words(inputs, text)
@@ -153,7 +153,7 @@ class NetworkExplains:
         return Pieces(sums.reshape(len(values), -1), predict)
 
     def _read(self, part: Dataset | Sequence[ChargeDensity]) -> tuple[Inputs, str]:
-        text = texts_of(part, self.recipe.extent)[0] if self.recipe.uses_text else ""
+        text = texts_of(part, self.recipe.text.extent)[0] if self.recipe.uses_text else ""
         return self._inputs(part, [text]), text
 
     def _named(self, values: np.ndarray, shift: np.ndarray | float = 0.0) -> dict[str, float]:

@@ -120,7 +120,7 @@ class ProcessExplainer:
                 self.process.members, own, self._distances, strict=True
             ):
                 mixed = {name: near[name] if name in present else others[name] for name in near}
-                found.append(member.mean_at(mixed).mean(dim=0).numpy())
+                found.append(member.mean_at(mixed).mean(axis=0))
             return np.mean(found, axis=0)
 
         return shapley_values(value, list(self.groups))
@@ -173,7 +173,7 @@ class ProcessExplainer:
         """Predictions (m, targets) of scaled features (m, features), differentiable."""
         widths = [self._features[name].shape[1] for name in self._features]
         parts = dict(zip(self._features, features.split(widths, dim=1), strict=True))
-        found = [m.mean_at(m.distances(parts)) for m in self.process.members]
+        found = [m.mean_at(m.distances(parts), torch) for m in self.process.members]
         return torch.stack(found).mean(dim=0)
 
     def _names(self, blocks: Mapping[str, pd.DataFrame], block: str) -> list[str]:

@@ -9,7 +9,7 @@ part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from pymatgen.core import Structure
 from safetensors.numpy import load_file, save_file
+from threadpoolctl import threadpool_limits
 
 from ..dataset.dataset import Dataset
 from ..dataset.splits import check_labels, folds
@@ -29,12 +30,12 @@ from ..inputs.descriptors.blocks import (
     structure_of,
     to_blocks,
 )
+from ..inputs.progress import Progress
 from .base import SavedModel
 from .folder import WEIGHTS
 from .gaussian_process.committee import Committee
 from .gaussian_process.process import GaussianProcess
 from .gaussian_process.recipe import DescriptorRecipe
-from .gaussian_process.threads import one_thread
 from .provenance import codes_of, warn_of_other_codes
 from .uncertainty import ConformalIntervals, TrainingDomain
 
@@ -92,9 +93,7 @@ class DescriptorModel(SavedModel):
     def fitted(self) -> bool:
         return self.process is not None
 
-    def fit(
-        self, dataset: Dataset, progress: Callable[[str, int, int], None] | None = None
-    ) -> Self:
+    def fit(self, dataset: Dataset, progress: Progress | None = None) -> Self:
         """Learn from all materials that have at least one of the recipe's targets.
 
         Parameters
@@ -139,9 +138,7 @@ class DescriptorModel(SavedModel):
         self._remember(dataset, codes=codes)
         return self
 
-    def predict(
-        self, materials: Materials, progress: Callable[[str, int, int], None] | None = None
-    ) -> pd.DataFrame:
+    def predict(self, materials: Materials, progress: Progress | None = None) -> pd.DataFrame:
         """Predict the targets of materials, in :attr:`units`.
 
         Parameters
@@ -163,11 +160,11 @@ class DescriptorModel(SavedModel):
         """
         return self.predict_intervals(materials, progress)[list(self.targets)]
 
-    @one_thread()
+    @threadpool_limits.wrap(limits=1)  # for small tables, threads wait longer than they work
     def predict_intervals(
         self,
         materials: Materials,
-        progress: Callable[[str, int, int], None] | None = None,
+        progress: Progress | None = None,
         nearest: int = 0,
     ) -> pd.DataFrame:
         """Predictions with their intervals, and why a material may be beyond the model.
@@ -229,7 +226,7 @@ class DescriptorModel(SavedModel):
         parts: Sequence[tuple[np.ndarray, np.ndarray]],
         blocks: dict[str, pd.DataFrame],
         labels: np.ndarray,
-        progress: Callable[[str, int, int], None] | None,
+        progress: Progress | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation for each material by a process that has not seen it."""
         mean, std = np.full(labels.shape, np.nan), np.full(labels.shape, np.nan)
@@ -311,7 +308,7 @@ def committee_of(recipe: DescriptorRecipe) -> Committee:
 def descriptor_table(
     crystals: Crystals,
     recipe: DescriptorRecipe,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """All numbers that a recipe reads of n crystals, see :func:`rhosight.inputs.descriptors.blocks.block_table`."""
     return block_table(crystals, recipe.blocks, progress)

@@ -1,17 +1,9 @@
 """Exact Gaussian processes over named blocks of features, for tens to a few thousand materials.
 
-A block is a table of numbers about each material that belong together: elemental fractions,
-statistics of the density, energies … Each block has its own length scale, and the kernel is a sum
-
-    k(x, x′) = Σ_t v_t · s_t( Σ_b d_b(x, x′)² / l_tb² ) + 1
-
-over terms t that each look at some of the blocks b, where d_b² is the mean of the squared
-differences of the block's scaled features. A term over one block learns what this block adds
-whatever the others say; a term over many multiplies similarities: materials are alike if they are
-alike in every respect. Which matters how much for a target is for the variances v and the lengths l
-to say; they, and the noise, maximise the marginal likelihood of the training labels under a weak
-prior (Rasmussen & Williams, Gaussian Processes for Machine Learning, MIT Press 2006, sections 4.2.4
-and 5.4.1). No label is held back for it, and none outside the training part is seen.
+:mod:`rhosight.models.gaussian_process.kernel` defines the kernel. Its hyperparameters and the noise
+maximise the marginal likelihood of the training labels under a weak prior (Rasmussen & Williams,
+Gaussian Processes for Machine Learning, MIT Press 2006, sections 4.2.4 and 5.4.1). No label is held
+back for it, and none outside the training set is used.
 
 Some labels are odd: moduli of crystals that are not stable, Fermi energies anywhere within a gap.
 The noise may therefore follow Student's t-distribution, under which such labels count less.
@@ -26,55 +18,90 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy.linalg import cho_factor, cho_solve
-from scipy.optimize import minimize
-from torch import Tensor
 
 from ...errors import RhosightError
 from ...inputs.scaling import BlockScaler
-from .kernel import Blocks, Term
-
-JITTER = 1e-8
-"""Added to the diagonal of a kernel of standardised labels, for the factorisation's sake."""
-
-LARGEST_LOG = 8.0
-"""Bound on the logarithms of variances and lengths: nothing beyond makes a difference."""
+from .kernel import JITTER, Blocks, KernelFunction, Term, mean_squares
+from .posterior import maximise_posterior
 
 CHUNK = 256
 """Materials that are predicted at once."""
 
-REWEIGHTINGS, REWEIGHTING_STEPS = 3, 12
-"""How often labels are weighed anew, and the steps that the optimiser may take after each."""
+
+@dataclass
+class FittedTarget:
+    """One target: its labels, standardised, and what was learned from them.
+
+    Attributes
+    ----------
+    rows
+        Materials that have a label.
+    labels, mean, scale
+        Standardised labels, and the mean and standard deviation that were taken out.
+    weights
+        How much each label counts.
+    parameters
+        The logarithms of the hyperparameters.
+    log_posterior
+        See :attr:`GaussianProcess.log_posterior`.
+    kernel
+        The kernel of the labelled materials, without noise.
+    """
+
+    rows: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    parameters: np.ndarray
+    mean: float
+    scale: float
+    log_posterior: float
+    kernel: np.ndarray
+
+    ARRAYS: ClassVar[tuple[str, ...]] = ("rows", "labels", "weights", "parameters")
+    """Fields that are saved as arrays."""
+
+    @property
+    def noise(self) -> float:
+        """Return the variance (normal) or squared scale (t) of the standardised labels' noise."""
+        return float(np.exp(self.parameters[-1]))
+
+    @cached_property
+    def _factor(self) -> tuple[np.ndarray, bool]:
+        return cho_factor(self.kernel + np.diag(self.noise / self.weights + JITTER), lower=True)
+
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        """Solve (K + noise) x = ``right``."""
+        return cho_solve(self._factor, right)
 
 
 class GaussianProcess:
-    """Regression of one target or several, each with hyper-parameters of its own.
+    """Regression of one target or several, each with hyperparameters of its own.
 
     Parameters
     ----------
     terms
         The kernel, such as those of a :class:`rhosight.models.gaussian_process.kernel.Kernel`.
     linear
-        Names of blocks that are standardised as they are. Features of the others, whose tails may
-        be long, are first drawn in: arcsinh((x - median) / interquartile range).
+        Names of blocks that are only standardised. Features of the others, which may have long
+        tails, are first compressed: arcsinh((x - median) / interquartile range).
     robust
         Degrees of freedom of the noise's t-distribution, above 2; None for normal noise.
     max_iterations
-        Of the optimiser, for each target and start.
+        Largest number of steps of the optimiser, for each target and start.
     restarts
-        Starts of the optimiser: the first from the prior's centre, others drawn from the prior
-        with ``seed``; the most probable wins.
+        Starts of the optimiser. The first is the centre of the prior; the others are drawn from the
+        prior with ``seed``. The most probable result wins.
     seed
         For the restarts. The same seed and data give the same model.
 
     Notes
     -----
-    Fitting takes time ∝ n³ and memory ∝ blocks · n² for n materials.
+    Fitting takes time ∝ n³ and memory ∝ (blocks + terms) · n² for n materials.
     """
 
     def __init__(
@@ -86,23 +113,19 @@ class GaussianProcess:
         restarts: int = 1,
         seed: int = 0,
     ):
-        self.terms = tuple(terms)
+        self.kernel = KernelFunction(terms)
         self.linear = tuple(linear)
         self.robust = robust
         self.max_iterations = max_iterations
         self.restarts = restarts
         self.seed = seed
-        if not self.terms or not all(term.blocks for term in self.terms):
-            raise RhosightError("a kernel needs at least one term, and a term at least one block")
-        if unknown := {term.kind for term in self.terms} - {"rbf", "rational"}:
-            raise RhosightError(f"unknown kernel {min(unknown)!r}; known are rbf, rational")
         if robust is not None and robust <= 2:
-            raise RhosightError(f"robust is above 2 (or None), not {robust}: no variance else")
+            raise RhosightError(f"robust must be above 2 for a finite variance, not {robust}")
 
     @property
     def blocks(self) -> tuple[str, ...]:
-        """Names of the blocks that the kernel looks at, sorted."""
-        return tuple(sorted({name for term in self.terms for name in term.blocks}))
+        """Return the names of the kernel's blocks, sorted."""
+        return self.kernel.blocks
 
     def fit(self, blocks: Blocks, y: np.ndarray | pd.DataFrame) -> Self:
         """Learn from n materials.
@@ -118,8 +141,8 @@ class GaussianProcess:
         Raises
         ------
         RhosightError
-            For a missing block, one of another length, one that is not finite, or a target with
-            fewer than two different labels.
+            If a block is missing, has another length or is not finite, or a target has fewer than
+            two different labels.
         """
         tables = self._tables(blocks)
         labels = np.asarray(y, dtype=float)
@@ -135,17 +158,29 @@ class GaussianProcess:
             name: BlockScaler.fit(table, name in self.linear) for name, table in tables.items()
         }
         self._features = {name: self._scalers[name](table) for name, table in tables.items()}
-        distances = self.distances(self._features)
-        self._tasks = []
+        self._targets = []
         for column, values in enumerate(labels.reshape(n, -1).T):
             rows = np.flatnonzero(~np.isnan(values))
             if len(np.unique(values[rows])) < 2:
                 raise RhosightError(
                     f"target {column} has fewer than two different labels; leave it out"
                 )
-            near = {name: d[rows][:, rows] for name, d in distances.items()}
-            self._tasks.append(self._fit_task(near, rows, values[rows]))
+            self._targets.append(self._fit_target(rows, values[rows]))
         return self
+
+    def _fit_target(self, rows: np.ndarray, values: np.ndarray) -> FittedTarget:
+        mean, scale = float(values.mean()), float(values.std())
+        labels = (values - mean) / scale
+        optimum = maximise_posterior(
+            self.kernel,
+            {name: features[rows] for name, features in self._features.items()},
+            labels,
+            self.robust,
+            self.max_iterations,
+            self.restarts,
+            self.seed,
+        )
+        return FittedTarget(rows, labels, mean=mean, scale=scale, **vars(optimum))
 
     def predict(
         self, blocks: Blocks, return_std: bool = False
@@ -155,7 +190,7 @@ class GaussianProcess:
         Parameters
         ----------
         blocks
-            The kernel's, m rows each, with the features that :meth:`fit` was shown.
+            The kernel's, m rows each, with the features that :meth:`fit` was given.
         return_std
             Also return the standard deviation that new labels should have about the mean.
 
@@ -164,6 +199,11 @@ class GaussianProcess:
         mean, or (mean, standard deviation), shape (m,) or (m, targets) as ``y`` was, in the
         targets' units.
         """
+        mean, std = self.predict_with_std(blocks)
+        return (mean, std) if return_std else mean
+
+    def predict_with_std(self, blocks: Blocks) -> tuple[np.ndarray, np.ndarray]:
+        """Predict mean and standard deviation, see :meth:`predict`."""
         scaled = self.scaled(blocks)
         rows = len(next(iter(scaled.values())))
         # a few at a time: the distances of all take memory ∝ blocks · m · n
@@ -172,156 +212,167 @@ class GaussianProcess:
             for start in range(0, max(rows, 1), CHUNK)
         ]
         mean, std = (np.concatenate(values) for values in zip(*parts, strict=True))
-        if self._one_target:
-            mean, std = mean[:, 0], std[:, 0]
-        return (mean, std) if return_std else mean
+        return self._shaped(mean, std)
+
+    def _shaped(self, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Drop the axis of the targets if the labels had none."""
+        return (mean[:, 0], std[:, 0]) if self._one_target else (mean, std)
 
     def _mean_and_std(self, features: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Both of shape (m, targets), in the targets' units."""
         distances = self.distances(features)
-        found = []
-        for task in self._tasks:
-            near = {name: d[:, task.rows] for name, d in distances.items()}
-            kernel = self._kernel(torch.from_numpy(task.parameters), near).numpy()
-            mean = kernel @ task.solve(task.labels) * task.scale + task.mean
-            prior = 1 + sum(np.exp(task.parameters[at]) for at, _ in self._layout)
-            spread = prior - np.einsum("ij,ji->i", kernel, task.solve(kernel.T))
-            variance = np.maximum(spread, 0) + task.noise * self._wider
-            found.append((mean, np.sqrt(variance) * task.scale))
-        mean, std = np.stack(found, axis=-1)
-        return mean, std
+        means, stds = [], []
+        for target in self._targets:
+            near = {name: d[:, target.rows] for name, d in distances.items()}
+            kernel = self.kernel(target.parameters, near)
+            spread = self.kernel.variance(target.parameters) - np.einsum(
+                "ij,ji->i", kernel, target.solve(kernel.T)
+            )
+            variance = np.maximum(spread, 0) + target.noise * self._widening
+            means.append(kernel @ target.solve(target.labels) * target.scale + target.mean)
+            stds.append(np.sqrt(variance) * target.scale)
+        return np.stack(means, axis=-1), np.stack(stds, axis=-1)
 
     def leave_one_out(self) -> tuple[np.ndarray, np.ndarray]:
-        """What the model without one material would say of it, for each of the n (Rasmussen &
-        Williams, section 5.4.2): hyper-parameters stay those of all labels.
+        """Predict each of the n materials from the others.
+
+        The hyperparameters stay those of all labels (Rasmussen & Williams, section 5.4.2).
 
         Returns
         -------
         mean and standard deviation as :meth:`predict` gives them; NaN where a label is missing.
         """
-        n = len(next(iter(self._features.values())))
-        found = np.full((2, n, len(self._tasks)), np.nan)
-        for column, task in enumerate(self._tasks):
-            inverse = task.solve(np.eye(len(task.rows)))
+        shape = len(next(iter(self._features.values()))), len(self._targets)
+        mean, std = np.full(shape, np.nan), np.full(shape, np.nan)
+        for column, target in enumerate(self._targets):
+            inverse = target.solve(np.eye(len(target.rows)))
             precision = np.diag(inverse)
-            mean = task.labels - inverse @ task.labels / precision
-            spread = 1 / precision - task.noise / task.weights - JITTER
-            variance = np.maximum(spread, 0) + task.noise * self._wider
-            found[0, task.rows, column] = mean * task.scale + task.mean
-            found[1, task.rows, column] = np.sqrt(variance) * task.scale
-        mean, std = found
-        return (mean[:, 0], std[:, 0]) if self._one_target else (mean, std)
+            centre = target.labels - inverse @ target.labels / precision
+            spread = 1 / precision - target.noise / target.weights - JITTER
+            variance = np.maximum(spread, 0) + target.noise * self._widening
+            mean[target.rows, column] = centre * target.scale + target.mean
+            std[target.rows, column] = np.sqrt(variance) * target.scale
+        return self._shaped(mean, std)
 
     @property
-    def _wider(self) -> float:
-        """How much wider a t-distribution is than the normal one of the same scale."""
+    def _widening(self) -> float:
+        """Return the variance of a t-distribution over that of the normal one of its scale."""
         return 1.0 if self.robust is None else self.robust / (self.robust - 2)
 
+    # what explanations read
+
     def scaled(self, blocks: Blocks) -> dict[str, np.ndarray]:
-        """Features of m materials as the kernel compares them: block → (m, features used)."""
+        """Scale features of m materials as the kernel compares them: block → (m, features used)."""
         tables = self._tables(blocks)
         return {name: self._scalers[name](table, name) for name, table in tables.items()}
 
-    def distances(self, features: Mapping[str, np.ndarray | Tensor]) -> dict[str, Tensor]:
-        """d_b² of each block between m materials and the n of the training part, shape (m, n).
+    def distances(self, features: Mapping[str, Any]) -> dict[str, Any]:
+        """Compute d_b² of each block between m materials and the n of the training set.
 
-        ``features`` are scaled, float64; differentiable in them if they are tensors.
+        ``features`` are scaled, float64. Shape (m, n) for each block. With tensors the result is
+        differentiable in them.
         """
-        return {
-            name: _mean_squares(
-                torch.as_tensor(features[name]), torch.from_numpy(self._features[name])
-            )
-            for name in self.blocks
-        }
+        return {name: mean_squares(features[name], self._features[name]) for name in self.blocks}
 
     @property
     def training_features(self) -> dict[str, np.ndarray]:
-        """As :meth:`scaled`, of the n materials that :meth:`fit` was shown."""
+        """Return the features of the n materials given to :meth:`fit`, as :meth:`scaled` does."""
         return self._features
 
     @property
     def used(self) -> dict[str, np.ndarray]:
-        """Which features of each block are scaled and compared: those that are not constant."""
+        """Return which features of each block are compared: those that are not constant."""
         return {name: self._scalers[name].std > 0 for name in self.blocks}
 
-    def mean_at(self, distances: Mapping[str, Tensor]) -> Tensor:
-        """The mean that :meth:`predict` gives, for points that are known by their distances.
+    def mean_at(self, distances: Mapping[str, Any], xp: Any = np) -> Any:
+        """Compute the mean that :meth:`predict` gives, from distances to the training set.
 
         Parameters
         ----------
         distances
             As :meth:`distances` returns them; rows of several materials may be mixed, block by
             block, and one row stands for as many as the others have.
+        xp
+            The module of the arrays: ``numpy``, or ``torch`` for a result that is differentiable in
+            the distances.
 
         Returns
         -------
-        Shape (m, targets), in the targets' units; differentiable in the distances.
+        Shape (m, targets), in the targets' units.
         """
-        found = []
-        for task in self._tasks:
-            near = {name: d[:, task.rows] for name, d in distances.items()}
-            kernel = self._kernel(torch.from_numpy(task.parameters), near)
-            weights = torch.from_numpy(task.solve(task.labels) * task.scale)
-            found.append(kernel @ weights + task.mean)
-        return torch.stack(found, dim=-1)
+        means = []
+        for target in self._targets:
+            near = {name: d[:, target.rows] for name, d in distances.items()}
+            kernel = self.kernel(xp.asarray(target.parameters), near, xp)
+            weights = xp.asarray(target.solve(target.labels) * target.scale)
+            means.append(kernel @ weights + target.mean)
+        return xp.stack(means, -1)
+
+    # what was learned
 
     @property
     def log_posterior(self) -> np.ndarray:
-        """Of each target: logarithm of the marginal likelihood of its standardised labels times
-        the prior of the hyper-parameters, up to a constant; what ``fit`` maximises.
+        """Return what ``fit`` maximises, for each target.
+
+        It is the logarithm of the marginal likelihood of the standardised labels times the prior of
+        the hyperparameters, up to a constant.
         """
-        return np.array([task.log_posterior for task in self._tasks])
+        return np.array([target.log_posterior for target in self._targets])
 
     def hyperparameters(self) -> pd.DataFrame:
-        """What was learned: one row a target, term and block.
+        """Return what was learned: one row for each target, term and block.
 
         Columns: target (its number), kind, blocks (of the term), block, length (of scaled
         features; a block with a larger one matters less), variance (of the term) and noise, both
         in units of the labels' variance.
         """
         rows = [
-            (t, term.kind, "+".join(term.blocks), block, *np.exp([parameters[i], v]), task.noise)
-            for t, task in enumerate(self._tasks)
-            for parameters in [task.parameters]
-            for term, (at, end) in zip(self.terms, self._layout, strict=True)
-            for v in [parameters[at]]
-            for block, i in zip(term.blocks, range(at + 1, end), strict=False)
+            (number, term.kind, "+".join(term.blocks), block, length, values[at], target.noise)
+            for number, target in enumerate(self._targets)
+            for values in [np.exp(target.parameters)]
+            for term, at, lengths, _ in self.kernel.layout()
+            for block, length in zip(term.blocks, values[lengths], strict=True)
         ]
         columns = ["target", "kind", "blocks", "block", "length", "variance", "noise"]
         return pd.DataFrame(rows, columns=columns)
 
     def label_scales(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of the training labels of each target, shape (targets,)."""
-        mean, std = np.array([(task.mean, task.scale) for task in self._tasks]).T
+        """Return mean and standard deviation of each target's training labels, (targets,)."""
+        mean, std = np.array([(target.mean, target.scale) for target in self._targets]).T
         return mean, std
 
     def label_weights(self) -> np.ndarray:
-        """How much each training label counts, shape (n,) or (n, targets): about 1 for one that
-        fits, towards 0 for one that the rest contradicts, NaN for one that is missing.
+        """Return how much each training label counts, shape (n,) or (n, targets).
+
+        About 1 for a label that fits, towards 0 for one that the rest contradicts, NaN for a
+        missing one.
         """
-        weights = np.full((len(next(iter(self._features.values()))), len(self._tasks)), np.nan)
-        for column, task in enumerate(self._tasks):
-            weights[task.rows, column] = task.weights
+        n = len(next(iter(self._features.values())))
+        weights = np.full((n, len(self._targets)), np.nan)
+        for column, target in enumerate(self._targets):
+            weights[target.rows, column] = target.weights
         return weights[:, 0] if self._one_target else weights
 
     # saving
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The part of the state that belongs in a file of arrays, such as safetensors."""
-        found = {}
+        """Return the part of the state that belongs in a file of arrays, such as safetensors."""
+        arrays = {}
         for name, features in self._features.items():
-            found[f"features/{name}"] = features
+            arrays[f"features/{name}"] = features
             for key, value in asdict(self._scalers[name]).items():
-                found[f"scaler/{name}/{key}"] = np.asarray(value)
-        for number, task in enumerate(self._tasks):
-            for key in ("rows", "labels", "weights", "parameters"):
-                found[f"target/{number}/{key}"] = getattr(task, key)
-        return {name: np.ascontiguousarray(array) for name, array in found.items()}
+                arrays[f"scaler/{name}/{key}"] = np.asarray(value)
+        for number, target in enumerate(self._targets):
+            for key in FittedTarget.ARRAYS:
+                arrays[f"target/{number}/{key}"] = getattr(target, key)
+        return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """The rest of the state, for JSON."""
+        """Return the rest of the state, for JSON."""
         return {
-            "terms": [{"kind": term.kind, "blocks": list(term.blocks)} for term in self.terms],
+            "terms": [
+                {"kind": term.kind, "blocks": list(term.blocks)} for term in self.kernel.terms
+            ],
             "linear": list(self.linear),
             "robust": self.robust,
             "max_iterations": self.max_iterations,
@@ -329,14 +380,14 @@ class GaussianProcess:
             "seed": self.seed,
             "one_target": self._one_target,
             "targets": [
-                {"mean": task.mean, "scale": task.scale, "log_posterior": task.log_posterior}
-                for task in self._tasks
+                {"mean": target.mean, "scale": target.scale, "log_posterior": target.log_posterior}
+                for target in self._targets
             ],
         }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
-        """From what :meth:`to_dict` and :meth:`arrays` gave: predicts as the model did."""
+        """Rebuild the process that :meth:`to_dict` and :meth:`arrays` describe."""
         names = ("linear", "robust", "max_iterations", "restarts", "seed")
         terms = [Term(term["kind"], tuple(term["blocks"])) for term in state["terms"]]
         model = cls(terms, **{name: state[name] for name in names})
@@ -348,41 +399,16 @@ class GaussianProcess:
             for name in model.blocks
         }
         distances = model.distances(model._features)
-        model._tasks = []
+        model._targets = []
         for number, rest in enumerate(state["targets"]):
-            keys = ("rows", "labels", "weights", "parameters")
-            parts = {key: arrays[f"target/{number}/{key}"] for key in keys}
-            near = {name: d[parts["rows"]][:, parts["rows"]] for name, d in distances.items()}
-            kernel = model._kernel(torch.from_numpy(parts["parameters"]), near).numpy()
-            model._tasks.append(_Task(**parts, **rest, kernel=kernel))
+            parts = {key: arrays[f"target/{number}/{key}"] for key in FittedTarget.ARRAYS}
+            near = {name: d[np.ix_(parts["rows"], parts["rows"])] for name, d in distances.items()}
+            kernel = model.kernel(parts["parameters"], near)
+            model._targets.append(FittedTarget(**parts, **rest, kernel=kernel))
         return model
 
-    # inside: hyper-parameters are logarithms, for each term its variance, its lengths, and the
-    # shape if it is rational; the noise comes last
-
-    @cached_property
-    def _layout(self) -> list[tuple[int, int]]:
-        """Where each term's hyper-parameters begin and end."""
-        ends = np.cumsum([1 + len(t.blocks) + (t.kind == "rational") for t in self.terms]).tolist()
-        return list(zip([0, *ends[:-1]], ends, strict=True))
-
-    def _prior(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of the normal prior of the hyper-parameters.
-
-        Two materials taken at random have d_b² = 2. Lengths are centred so that all blocks of a
-        term together make them exp(-1/4) alike. Variances share the labels' variance, give or
-        take an order of magnitude; noise has a few per cent of it.
-        """
-        centre, width = [], []
-        for term in self.terms:
-            lengths = [np.log(2 * np.sqrt(len(term.blocks)))] * len(term.blocks)
-            shape = [0.0] if term.kind == "rational" else []
-            centre += [-np.log(len(self.terms)), *lengths, *shape]
-            width += [2.0, *[1.0] * len(lengths + shape)]
-        return np.array([*centre, np.log(0.03)]), np.array([*width, 1.5])
-
     def _tables(self, blocks: Blocks) -> dict[str, np.ndarray]:
-        """The kernel's blocks as finite arrays of shape (materials, features)."""
+        """Return the kernel's blocks as finite arrays of shape (materials, features)."""
         if missing := [name for name in self.blocks if name not in blocks]:
             raise RhosightError(
                 f"block {missing[0]!r} is missing; the kernel reads {', '.join(self.blocks)}"
@@ -396,118 +422,3 @@ class GaussianProcess:
                     f"block {name!r} holds NaN or infinities; a Gaussian process needs numbers"
                 )
         return tables
-
-    def _kernel(self, parameters: Tensor, distances: Mapping[str, Tensor]) -> Tensor:
-        """K of the module's docstring; differentiable in the parameters."""
-        total: Any = 1.0
-        for term, (at, end) in zip(self.terms, self._layout, strict=True):
-            inverse = torch.exp(-2 * parameters[at + 1 : end])
-            r2: Any = 0.0
-            for name, weight in zip(term.blocks, inverse, strict=False):
-                r2 = r2 + distances[name] * weight
-            if term.kind == "rbf":
-                log_similarity = -r2 / 2
-            else:
-                shape = torch.exp(parameters[end - 1])
-                log_similarity = -shape * torch.log1p(r2 / (2 * shape))
-            total = total + torch.exp(parameters[at] + log_similarity)
-        return total
-
-    def _fit_task(
-        self, distances: Mapping[str, Tensor], rows: np.ndarray, values: np.ndarray
-    ) -> _Task:
-        """Hyper-parameters of one target."""
-        mean, scale = float(values.mean()), float(values.std())
-        labels = (values - mean) / scale
-        centre, width = self._prior()
-        weights = np.ones(len(labels))
-        identity = np.eye(len(labels))
-
-        def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-            """Negative log posterior and its gradient. Only the kernel needs differentiating:
-            ∂loss/∂K = (K⁻¹ - K⁻¹y yᵀK⁻¹)/2 (Rasmussen & Williams, eq. 5.9).
-            """
-            leaves = torch.tensor(parameters, requires_grad=True)
-            kernel = self._kernel(leaves, distances)
-            noise = np.exp(parameters[-1]) / weights
-            factor = cho_factor(kernel.detach().numpy() + np.diag(noise + JITTER), lower=True)
-            inverse = cho_solve(factor, identity)
-            alpha = inverse @ labels
-            by_kernel = (inverse - np.outer(alpha, alpha)) / 2
-            kernel.backward(torch.from_numpy(by_kernel))
-            gradient = leaves.grad.numpy()
-            gradient[-1] += np.diag(by_kernel) @ noise
-            away = (parameters - centre) / width
-            log_determinant = 2 * np.log(np.diag(factor[0])).sum()
-            value = (labels @ alpha + log_determinant + away @ away) / 2
-            return value, gradient + away / width
-
-        def climb(start: np.ndarray, steps: int) -> Any:
-            return minimize(
-                loss,
-                start,
-                jac=True,
-                method="L-BFGS-B",
-                bounds=[(-LARGEST_LOG, LARGEST_LOG)] * len(start),
-                options={"maxiter": steps},
-            )
-
-        rng = np.random.default_rng(self.seed)
-        starts = [centre, *rng.normal(centre, width / 2, (self.restarts - 1, len(centre)))]
-        found = min((climb(start, self.max_iterations) for start in starts), key=lambda o: o.fun)
-        for _ in range(REWEIGHTINGS if self.robust else 0):
-            with torch.no_grad():
-                kernel = self._kernel(torch.from_numpy(found.x), distances).numpy()
-            weights = self._reweigh(kernel, labels, weights, np.exp(found.x[-1]))
-            found = climb(found.x, REWEIGHTING_STEPS)
-        with torch.no_grad():
-            kernel = self._kernel(torch.from_numpy(found.x), distances).numpy()
-        return _Task(rows, labels, weights, found.x, mean, scale, float(-found.fun), kernel)
-
-    def _reweigh(
-        self, kernel: np.ndarray, labels: np.ndarray, weights: np.ndarray, noise: float
-    ) -> np.ndarray:
-        """How much each label counts under t-distributed noise of the scale ``noise``.
-
-        A t-distribution is a mixture of normal ones; the mean precision of each label's, given the
-        expected square of its residual, is the variational update of Tipping & Lawrence
-        (Neurocomputing 69, 123 (2005), doi:10.1016/j.neucom.2005.02.016).
-        """
-        factor = cho_factor(kernel + np.diag(noise / weights + JITTER), lower=True)
-        gain = cho_solve(factor, kernel)
-        residual = labels - gain.T @ labels
-        spread = np.diag(kernel) - np.einsum("ij,ij->j", kernel, gain)
-        squares = residual**2 + np.maximum(spread, 0)
-        return (self.robust + 1) / (self.robust + squares / noise)
-
-
-@dataclass
-class _Task:
-    """One target: its labels, standardised, and what was learned from them."""
-
-    rows: np.ndarray
-    labels: np.ndarray
-    weights: np.ndarray
-    parameters: np.ndarray
-    mean: float
-    scale: float
-    log_posterior: float
-    kernel: np.ndarray
-
-    @property
-    def noise(self) -> float:
-        """Variance (normal) or squared scale (t) of the noise of standardised labels."""
-        return float(np.exp(self.parameters[-1]))
-
-    @cached_property
-    def _factor(self) -> tuple[np.ndarray, bool]:
-        return cho_factor(self.kernel + np.diag(self.noise / self.weights + JITTER), lower=True)
-
-    def solve(self, right: np.ndarray) -> np.ndarray:
-        return cho_solve(self._factor, right)
-
-
-def _mean_squares(a: Tensor, b: Tensor) -> Tensor:
-    """Mean over features of the squared differences of all rows of a and b; 0 without features."""
-    squares = (a**2).sum(dim=1)[:, None] + (b**2).sum(dim=1) - 2 * a @ b.T
-    return squares.clamp(min=0) / max(a.shape[1], 1)

@@ -13,7 +13,7 @@ from ...dataset.schema import TARGETS
 from ...errors import RhosightError
 from ...inputs.descriptors.blocks import COMPOSITION_BLOCKS, needs_density
 from ...inputs.descriptors.frame import STRUCTURE_BLOCKS, TOTAL_BLOCKS
-from ...networks.recipe import checked
+from ...networks.settings import validate_settings
 from .kernel import Kernel
 
 ELEMENTS = ("fractions", "element_densities", "elements")
@@ -60,6 +60,10 @@ class DescriptorRecipe(BaseModel):
     n_splits: int = Field(5, ge=2)
     seed: int = 0
 
+    def flat(self) -> dict[str, Any]:
+        """Return the form in which recipes are stored, as JSON values."""
+        return self.model_dump(mode="json")
+
     @property
     def blocks(self) -> tuple[str, ...]:
         """All that the kernels look at, in a fixed order."""
@@ -96,4 +100,4 @@ def descriptor_recipe(name: str, **changes: Any) -> DescriptorRecipe:
     if name not in DESCRIPTOR_RECIPES:
         known = ", ".join(DESCRIPTOR_RECIPES)
         raise RhosightError(f"no recipe is called {name!r}; known are {known}")
-    return checked(DescriptorRecipe, DESCRIPTOR_RECIPES[name] | changes)
+    return validate_settings(DescriptorRecipe, DESCRIPTOR_RECIPES[name] | changes)

@@ -1,4 +1,4 @@
-"""How many threads the numerical libraries may use."""
+"""Limit the threads of the numerical libraries."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from threadpoolctl import threadpool_limits
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """For small arrays, such as tables of some hundred rows: threads would wait for one another
-    longer than they work, and on a busy machine for much longer. Also a decorator.
+    """Let the numerical libraries use one thread; also a decorator.
+
+    For small arrays, such as tables of some hundred rows: threads would wait for one another longer
+    than they work, and on a busy machine for much longer.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
