@@ -45,9 +45,8 @@ wheel: .venv/dev.stamp
 models: .venv/demo.stamp
 	for name in best no-dft; do \
 		$(BIN)/rhosight train mp-fcc --preset $$name --out src/rhosight/data/models/$$name || exit 1; \
-		hash=$$(sha256sum src/rhosight/data/models/$$name/model.safetensors | cut -d' ' -f1); \
-		sed -i "s/\"$$name\": \"[0-9a-f]\{64\}\"/\"$$name\": \"$$hash\"/" src/rhosight/saved_model.py; \
 	done
+	cd src/rhosight/data/models && sha256sum */model.safetensors > SHA256SUMS
 
 clean:
 	rm -rf .venv demo dist site

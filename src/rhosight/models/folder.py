@@ -1,4 +1,4 @@
-"""The folder of a saved model: there at once or not at all, never in place of something else."""
+"""The folder of a saved model: write it at once or not at all, find it, and read its config."""
 
 from __future__ import annotations
 
@@ -16,22 +16,28 @@ from typing import Any
 from ..errors import RhosightError
 
 FORMAT = 1
-"""Version of the saved folder; a folder of another one is refused."""
+"""Version of the saved folder; a folder of another version is refused."""
 MODELS = Path(__file__).parents[1] / "data" / "models"
+WEIGHTS, CARD, CONFIG = "model.safetensors", "README.md", "config.json"
 BUNDLED_MODELS: dict[str, str] = {
-    "best": "c6e150654ac20a7a1faf0b3a88c331dc11557783bffe7f1c5cba98320cac9d84",
-    "no-dft": "cd1786e95352bdb90911972148aa32814aeeae9788d5a909d33bdab2ff9d0f31",
+    path.split("/")[0]: digest
+    for digest, path in (
+        line.split() for line in (MODELS / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+    )
 }
-"""Models that come with the package, and the SHA-256 of their weights."""
-WEIGHTS, CARD = "model.safetensors", "README.md"
+"""Models that come with the package, and the SHA-256 of their weights; `make models` writes them."""
 
-CONFIG = "config.json"
+_OURS = re.compile(r"(config\.json|model\.safetensors|README\.md|\w+_backbone|member-\d+)$")
 
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A draft of a saved model; it takes the place of ``folder`` when the block ends without an
-    error. A folder that holds something else is refused.
+    """Yield a draft folder that replaces ``folder`` when the block ends without an error.
+
+    Raises
+    ------
+    RhosightError
+        If the folder holds something else, see :func:`check_new_folder`.
     """
     check_new_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -53,20 +59,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-_OURS = re.compile(r"(config\.json|model\.safetensors|README\.md|\w+_backbone|member-\d+)$")
-
-
-def _is_ours(folder: Path) -> bool:
-    """Whether rhosight wrote the model, or the encoder, in a folder."""
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and ("rhosight_format" in config or "retrieval" in config)
-
-
 def check_new_folder(folder: Path) -> None:
-    """That a model can be saved there: better known before training than after.
+    """Check that a model can be saved there: better known before training than after.
 
     Raises
     ------
@@ -85,11 +79,20 @@ def check_new_folder(folder: Path) -> None:
         raise RhosightError(f"{folder}: is a file; choose another name for the folder")
     above = next(parent for parent in folder.absolute().parents if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
-        raise RhosightError(f"{folder}: {above} is no writable folder; choose another place")
+        raise RhosightError(f"{folder}: {above} is not a writable folder; choose another place")
+
+
+def _is_ours(folder: Path) -> bool:
+    """Tell whether rhosight wrote the model, or the encoder, in a folder."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and ("rhosight_format" in config or "retrieval" in config)
 
 
 def bundled_folder(name: str) -> Path:
-    """Where a model of :data:`BUNDLED_MODELS` lies, its weights checked against their SHA-256.
+    """Return the folder of a model of :data:`BUNDLED_MODELS`, after a check of its SHA-256.
 
     Raises
     ------
@@ -97,24 +100,32 @@ def bundled_folder(name: str) -> Path:
         If the weights are not those that were packaged.
     """
     weights = MODELS / name / WEIGHTS
-    found = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.exists() else "no file"
-    if found != BUNDLED_MODELS[name]:
-        raise RhosightError(f"{weights}: not the weights that came with rhosight; install it again")
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.exists() else ""
+    if digest != BUNDLED_MODELS[name]:
+        raise RhosightError(
+            f"{weights}: not the weights that came with rhosight; install rhosight again"
+        )
     return weights.parent
 
 
 def read_config(folder: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
-    """Where a saved model lies (fetched if it is a hub id), and its config."""
+    """Return the folder of a saved model, downloaded if it is a hub id, and its config.
+
+    Raises
+    ------
+    RhosightError
+        If it is not a saved model, is damaged or of another format, or the hub does not have it.
+    """
     path = Path(folder)
     if not path.exists() and str(folder).count("/") == 1 and not str(folder).startswith("."):
-        path = _from_hub(str(folder))
+        path = _download(str(folder))
     if not path.is_dir() or not all((path / name).exists() for name in (CONFIG, WEIGHTS)):
         raise RhosightError(
             f"{folder}: not a rhosight model; give {' or '.join(BUNDLED_MODELS)}, or a folder with "
             f"{CONFIG} and {WEIGHTS}, as `rhosight train` writes it"
         )
     try:
-        config = json.loads((path / CONFIG).read_text())
+        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
         if config.get("rhosight_format") != FORMAT:
             raise ValueError(f"format {config.get('rhosight_format')!r}, expected {FORMAT}")
         config.setdefault("kind", "network")
@@ -125,7 +136,8 @@ def read_config(folder: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
     return path, config
 
 
-def _from_hub(name: str) -> Path:
+def _download(name: str) -> Path:
+    """Return the local copy of a model on the Hugging Face hub."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
