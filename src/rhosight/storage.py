@@ -1,4 +1,4 @@
-"""Run folders: what finished is kept, a file is there whole or not at all."""
+"""Files that are complete or absent, locks between processes, and run folders."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from .errors import RhosightError
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A draft to write to; it takes the place of ``path`` when the block ends without an error.
+    """Yield a draft that replaces ``path`` if the block ends without an error.
 
     >>> with replacing(path) as draft:
     ...     draft.write_text("all or nothing")
@@ -24,7 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield draft
-        with draft.open("rb") as file:  # on the disk, before the name says so
+        with draft.open("rb") as file:  # the content reaches the disk before the name does
             os.fsync(file.fileno())
         os.replace(draft, path)
     finally:
@@ -32,76 +34,99 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(path: Path, shared: bool = False) -> Iterator[bool]:
-    """Whether this process holds a lock file now, alone or with others that share it. The system
-    lifts the lock of a process that ends, however it ends: none is ever stale.
+def hold_lock(path: Path) -> Iterator[bool]:
+    """Try to lock a file for this process alone; yield whether it succeeded.
+
+    The operating system releases the lock of a process that ends, however it ends, so no lock is
+    ever stale.
 
     Raises
     ------
     OSError
-        If the file system has no locks.
+        If the file system does not support locks.
     """
-    # to read and to write: NFS locks no file that is not open for what the lock allows
-    with path.open("a+") as file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            held = False
+            # no marker files where flock is missing: those of a killed process would stay
+            stack.enter_context(FileLock(path, blocking=False, fallback_to_soft=False))
+        except Timeout:
+            yield False
         else:
-            held = True
-        yield held
+            yield True
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder, which is made if it is not there; a file system without
-    locks lets all in.
+def share_lock(path: Path) -> Iterator[bool]:
+    """Try to lock a file together with other readers; yield whether it succeeded.
+
+    It excludes :func:`hold_lock` on the same file, in every process. filelock has no such lock that
+    ends with its process: its readers' locks need SQLite, or expire after a time.
+
+    Raises
+    ------
+    OSError
+        If the file system does not support locks.
+    """
+    with path.open("a+") as file:  # NFS grants a lock only on a file opened for reading and writing
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder, which is created if necessary.
+
+    A file system without locks admits every process.
 
     Raises
     ------
     RhosightError
-        If another process is in it.
+        If another process works in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        mine = True
+        is_mine = True
         with suppress(OSError):
-            mine = stack.enter_context(locked(folder / ".lock"))
-        if not mine:
+            is_mine = stack.enter_context(hold_lock(folder / ".lock"))
+        if not is_mine:
             raise RhosightError(
-                f"{folder}: another process is at work here; wait until it has ended, or stop it"
+                f"{folder}: another process is working here; wait until it ends, or stop it"
             )
         try:
             yield
         finally:
-            if [path.name for path in folder.iterdir()] == [".lock"]:  # nothing was begun
+            if [path.name for path in folder.iterdir()] == [".lock"]:  # nothing was started
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def open_run(run_dir: str | os.PathLike | None, settings: dict[str, Any]) -> Path | None:
-    """A run folder, its settings written or, if they are there, compared.
+    """Open a run folder: write its settings, or compare them with those written before.
 
     Raises
     ------
     RhosightError
-        If it holds a run with other settings, or something that is not a run.
+        If the folder holds a run with other settings, or something that is not a run.
     """
     if run_dir is None:
         return None
     folder = Path(run_dir)
     path = folder / "settings.json"
-    # JSON turns tuples into lists, so compare what is read back
+    # JSON turns tuples into lists, so compare with what is read back
     settings = json.loads(json.dumps(settings))
     if path.exists():
-        there = json.loads(path.read_text(encoding="utf-8"))
-        differ = sorted(k for k in {**settings, **there} if settings.get(k) != there.get(k))
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        differ = sorted(k for k in {**settings, **stored} if settings.get(k) != stored.get(k))
         if differ:
             raise RhosightError(
                 f"{folder}: holds a run with other settings ({', '.join(differ)} differ); give "
-                "another folder, or remove this one to start anew"
+                "another folder, or remove this one to start again"
             )
     else:
-        # a dot: the draft that an interrupted start left behind
+        # an interrupted start leaves a draft, whose name starts with a dot
         if folder.exists() and any(file.name[0] != "." for file in folder.iterdir()):
             raise RhosightError(f"{folder}: not empty and not a run; give a new folder")
         folder.mkdir(parents=True, exist_ok=True)

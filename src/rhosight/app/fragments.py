@@ -13,14 +13,11 @@ from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ..dataset.schema import TARGET_NAMES
 from ..errors import RhosightError
 from .pool import Update
 
-NAMES = {
-    "formation_energy_per_atom": "Formation energy",
-    "efermi": "Fermi energy",
-    "bulk_modulus_vrh": "Bulk modulus, VRH",
-}
+NAMES = {t: names.full[0].upper() + names.full[1:] for t, names in TARGET_NAMES.items()}
 DIGITS = {"eV/atom": 3, "eV": 2, "GPa": 1}
 
 

@@ -21,6 +21,7 @@ from ..density.charge_density import ChargeDensity
 from ..errors import RhosightError
 from ..inputs.descriptors.blocks import structure_of
 from ..inputs.drawing import density_slices
+from ..inputs.progress import Progress
 from ..models.descriptor_model import DescriptorModel
 from ..models.folder import MODELS
 from ..models.provenance import codes_of, other_codes
@@ -29,7 +30,7 @@ from . import reading, views
 from .limits import Limits
 from .reading import Crystal
 
-Task = Callable[[dict[str, Any], Limits, Callable[[str, int, int], None]], dict[str, Any]]
+Task = Callable[[dict[str, Any], Limits, Progress], dict[str, Any]]
 
 NEAREST = 5
 """Training materials that are listed beside a prediction."""
@@ -47,9 +48,7 @@ def warm_up() -> None:
     drawing.block_figure(views.block(material.density, "total"))
 
 
-def analyse(
-    arguments: dict[str, Any], limits: Limits, progress: Callable[[str, int, int], None]
-) -> dict[str, Any]:
+def analyse(arguments: dict[str, Any], limits: Limits, progress: Progress) -> dict[str, Any]:
     """Read an upload, or take a bundled material, and predict.
 
     ``arguments``: ``name`` of the file in the folder and what it holds, ``kind``; or ``material``,
@@ -82,9 +81,7 @@ def analyse(
     }
 
 
-def slices(
-    arguments: dict[str, Any], limits: Limits, progress: Callable[[str, int, int], None]
-) -> dict[str, Any]:
+def slices(arguments: dict[str, Any], limits: Limits, progress: Progress) -> dict[str, Any]:
     """The kinds of density on a lattice plane.
 
     ``arguments``: ``hkl``, three integers or null; ``offset``, interplanar spacings; ``window``, Å;
@@ -107,9 +104,7 @@ def slices(
     return {"figures": figures, "hkl": list(found.plane.hkl), "spacing": found.plane.spacing}
 
 
-def block(
-    arguments: dict[str, Any], limits: Limits, progress: Callable[[str, int, int], None]
-) -> dict[str, Any]:
+def block(arguments: dict[str, Any], limits: Limits, progress: Progress) -> dict[str, Any]:
     """Atoms in the conventional cell, and a density in it.
 
     ``arguments``: ``kind``, of which there may be none; ``form``: ``figure`` or ``data``.
@@ -123,9 +118,7 @@ def block(
     return {"figure": figure, "kind": found.kind, "level": level}
 
 
-def explain(
-    arguments: dict[str, Any], limits: Limits, progress: Callable[[str, int, int], None]
-) -> dict[str, Any]:
+def explain(arguments: dict[str, Any], limits: Limits, progress: Progress) -> dict[str, Any]:
     """What each modality adds to the prediction; see :func:`rhosight.explain`."""
     crystal = reading.kept(Path())
     progress("explaining: predictions without each kind of knowledge", 0, 1)

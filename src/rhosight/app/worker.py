@@ -16,12 +16,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from ..errors import RhosightError
+from ..inputs.progress import Progress
 from .limits import MIB, Limits
 
 logger = logging.getLogger(__name__)
@@ -34,8 +34,6 @@ GRACE_SECONDS = 5.0
 
 MESSAGE_BYTES = 64 * MIB
 """Of one answer, at most."""
-
-Progress = Callable[[str, int, int], None]
 
 
 class WorkerDied(Exception):

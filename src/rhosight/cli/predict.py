@@ -17,6 +17,7 @@ import typer
 from rich.table import Table
 
 from ..errors import RhosightError
+from ..inputs.progress import Progress
 from .common import (
     DifferenceOption,
     FirstBlock,
@@ -105,7 +106,7 @@ def _predicted(
     model: SavedModel,
     read: Callable[[list[str]], Any],
     files: list[str],
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Predictions for all files, or if one of them is bad for each by itself; and why there is none
     for some: file → reason. One error if there is none for any.

@@ -23,7 +23,6 @@ from ..errors import RhosightError
 from ..inputs.drawing import (
     BLUE,
     GREEN,
-    NAMES,
     ORANGE,
     PURPLE,
     _colour_bar,
@@ -31,6 +30,7 @@ from ..inputs.drawing import (
     _ink,
     density_slices,
 )
+from .schema import AXIS_NAMES
 
 if TYPE_CHECKING:
     from .dataset import Dataset
@@ -49,7 +49,7 @@ def targets_violin(dataset: Dataset) -> Figure:
     """
     _require(dataset)
     columns = {
-        f"{NAMES.get(name, name)}{f' ({unit})' if unit else ''}": dataset.targets[name].dropna()
+        f"{AXIS_NAMES.get(name, name)}{f' ({unit})' if unit else ''}": dataset.targets[name].dropna()
         for name, unit in dataset.units.items()
     }
     elements = [len(Composition(formula).element_composition) for formula in _formulas(dataset)]
@@ -199,7 +199,7 @@ def missing_labels(dataset: Dataset) -> Figure:
     _require(dataset)
     masked = dataset.masked["target"].value_counts()
     rows = [
-        (NAMES.get(name, name), int(have), int(masked.get(name, 0)))
+        (AXIS_NAMES.get(name, name), int(have), int(masked.get(name, 0)))
         for name, have in dataset.targets.notna().sum().items()
     ]
     rows += [

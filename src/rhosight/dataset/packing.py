@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -16,8 +16,9 @@ import pandas as pd
 
 from ..density.charge_density import ChargeDensity
 from ..errors import RhosightError
+from ..inputs.progress import Progress
+from ..inputs.text.description import EXTENTS, describe
 from .dataset import Dataset
-from .schema import EXTENTS
 from .sources.folder import LABELS, read_folder
 
 BUNDLED: tuple[str, ...] = ("mp-fcc",)
@@ -87,7 +88,7 @@ def pack(
     out: str | os.PathLike,
     describe_texts: bool = True,
     about: Mapping[str, Any] | str | os.PathLike | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> PackReport:
     """Turn a folder of materials into one Parquet dataset, texts included.
 
@@ -150,8 +151,6 @@ def _read_notes(path: Path) -> dict[str, tuple[dict[str, str], dict[str, str]]]:
 
 def _describe(density: ChargeDensity) -> tuple[dict[str, str], dict[str, str]]:
     """Extent → text, and extent → why there is none."""
-    from ..inputs.text.description import describe
-
     texts, failed = {}, {}
     for extent in EXTENTS:
         try:

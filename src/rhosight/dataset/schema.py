@@ -1,5 +1,4 @@
-"""The Parquet columns of a dataset: names, types, units, roles; and the check that a table has
-them.
+"""Names, types, units and roles of a dataset's Parquet columns, and checks of its tables.
 
 One row is one material. Grids are stored as flat lists in C order of ``grid[i, j, k]``, e/Å³, with
 their shape beside them; the structure is the cell of these grids. Every field carries its
@@ -12,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +19,7 @@ import pyarrow.compute as pc
 
 from ..density.charge_density import STORED_KINDS
 from ..errors import RhosightError
+from ..inputs.text.description import EXTENTS
 
 SCHEMA_VERSION = "1"
 
@@ -31,7 +31,10 @@ _JSON = pa.string()
 
 @dataclass(frozen=True)
 class Column:
-    """One known column. ``unit`` is empty for what has none; ``required`` columns have no nulls."""
+    """Describe one known column.
+
+    ``unit`` is empty for a column without one; ``required`` columns have no nulls.
+    """
 
     name: str
     type: pa.DataType
@@ -76,9 +79,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("dft_spin_polarised", pa.bool_(), "label", "whether the SCF was spin-polarised"),
     Column("dft_kpoints", pa.string(), "label", "k-point grid of the SCF"),
     Column("dft_cutoff", pa.float64(), "label", "plane-wave cut-off of the SCF", "eV"),
-    Column("text_formula", pa.string(), "text", "description of extent `formula`"),
-    Column("text_keywords", pa.string(), "text", "description of extent `keywords`"),
-    Column("text_all", pa.string(), "text", "description of extent `all`"),
+    *(Column(f"text_{e}", pa.string(), "text", f"description of extent `{e}`") for e in EXTENTS),
     Column(
         "masked", _JSON, "record", "labels set to missing: {target: {value as served, reason}}"
     ),
@@ -94,15 +95,36 @@ KNOWN: dict[str, Column] = {column.name: column for column in COLUMNS}
 TARGETS: dict[str, str] = {c.name: c.unit for c in COLUMNS if c.role == "target"}
 """The targets of the paper and their units. A dataset may carry others."""
 
-EXTENTS: tuple[str, ...] = tuple(c.name[len("text_") :] for c in COLUMNS if c.role == "text")
-"""How much a text says: ``text_<extent>`` are the columns."""
+
+class TargetNames(NamedTuple):
+    """Give the names of a target in text, in headings, on axes, and in names of recipes."""
+
+    short: str
+    full: str
+    axis: str
+    symbol: str
+
+
+TARGET_NAMES: dict[str, TargetNames] = {
+    "formation_energy_per_atom": TargetNames(
+        "formation energy", "formation energy", "formation energy", "E_F"
+    ),
+    "efermi": TargetNames("Fermi energy", "Fermi energy", "Fermi energy", "E_fermi"),
+    "bulk_modulus_vrh": TargetNames(
+        "bulk modulus", "bulk modulus, VRH", "bulk modulus K$_{VRH}$", "K_VRH"
+    ),
+}
+"""Target → its names; the symbols are the paper's."""
+
+AXIS_NAMES: dict[str, str] = {target: names.axis for target, names in TARGET_NAMES.items()}
+"""Target → its name for the axes and titles of figures, in matplotlib's mathtext."""
 
 
 def make_field(name: str, type_: pa.DataType, unit: str = "") -> pa.Field:
-    """The Arrow field of a column, with role, description and unit as its metadata.
+    """Make the Arrow field of a column, with role, description and unit as metadata.
 
-    A known column is as the schema has it. Of the others, a numeric one is a target (float64, of
-    the given unit), anything else a label.
+    A known column follows the schema. An unknown column is a target (float64, in the given unit) if
+    it is numeric, and a label otherwise.
     """
     column = KNOWN.get(name)
     if column is None:
@@ -114,9 +136,9 @@ def make_field(name: str, type_: pa.DataType, unit: str = "") -> pa.Field:
 
 
 def with_targets(table: pa.Table, names: Collection[str]) -> pa.Table:
-    """The table, with the labels of these names as targets (float64) if they are numbers.
+    """Return the table with these labels as targets (float64) if they are numeric.
 
-    Of the labels that the schema knows, ``band_gap`` say, none is a target until it is asked for.
+    Labels that the schema knows, such as ``band_gap``, become targets only on request.
     """
     for number, field in enumerate(table.schema):
         if field.name in names and role_of(field) == "label" and _is_number(field.type):
@@ -127,23 +149,24 @@ def with_targets(table: pa.Table, names: Collection[str]) -> pa.Table:
 
 
 def role_of(field: pa.Field) -> str:
-    """Role of a column made by :func:`make_field`."""
+    """Return the role of a column made by :func:`make_field`."""
     return (field.metadata or {}).get(b"role", b"label").decode()
 
 
 def unit_of(field: pa.Field) -> str:
-    """Unit of a column; empty if it has none or none is known."""
+    """Return the unit of a column; empty if it has none or none is known."""
     return (field.metadata or {}).get(b"unit", b"").decode()
 
 
 def columns_with(schema: pa.Schema, *roles: Role) -> list[str]:
-    """Names of the columns that play one of these roles, in the table's order."""
+    """Return the names of the columns with one of these roles, in the table's order."""
     return [field.name for field in schema if role_of(field) in roles]
 
 
 def file_metadata(schema: pa.Schema, about: Mapping[str, str]) -> dict[str, str]:
-    """What stands in the file's own metadata: schema version, all units, and ``about`` (name,
-    attribution, licence, ...).
+    """Return the file's metadata: schema version, all units, and ``about``.
+
+    ``about`` holds the name, attribution, licence and the like.
     """
     units = {field.name: unit_of(field) for field in schema if unit_of(field)}
     version = {"schema_version": SCHEMA_VERSION}
@@ -152,10 +175,10 @@ def file_metadata(schema: pa.Schema, about: Mapping[str, str]) -> dict[str, str]
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a table.
+    """Describe one problem of a table.
 
-    ``material_id`` is empty if it concerns the whole table, ``column`` if it concerns the whole
-    row. An ``error`` keeps the material (or the table) from being used, a ``warning`` does not.
+    ``material_id`` is empty if the problem concerns the whole table, ``column`` if it concerns the
+    whole row. An ``error`` makes the material (or the table) unusable, a ``warning`` does not.
     """
 
     problem: str
@@ -171,15 +194,15 @@ def validate(table: pa.Table, where: str) -> pa.Table:
     Parameters
     ----------
     table
-        One row a material. Types that convert without loss of meaning are accepted (large lists,
+        One row per material. Types that convert without loss of meaning are accepted (large lists,
         float64 grids, float32 targets).
     where
-        What messages call the table: the file.
+        Name of the table in error messages, such as the path of its file.
 
     Returns
     -------
     pa.Table
-        Known columns in the schema's order and types, then the others; every field with its role
+        Known columns in the schema's order and types, then the others. Every field has its role
         and unit.
 
     Raises
@@ -196,15 +219,15 @@ def validate(table: pa.Table, where: str) -> pa.Table:
 
 
 def inspect(table: pa.Table, first_row: int = 0) -> tuple[pa.Table, list[Problem]]:
-    """A table as the schema has it, as far as it can be brought there, and all that contradicts it.
+    """Convert a table to the schema as far as possible, and list all its problems.
 
     Parameters
     ----------
     table
         As for :func:`validate`.
     first_row
-        Number of its first row, where the table is a part of a larger one: rows without an id are
-        called by number.
+        Number of its first row if the table is a part of a larger one. Problems of rows without an
+        id name the row number.
 
     Returns
     -------
@@ -212,8 +235,8 @@ def inspect(table: pa.Table, first_row: int = 0) -> tuple[pa.Table, list[Problem
         As :func:`validate` returns it, without the columns that do not convert.
     problems
         Missing columns, types that do not convert, units other than the schema's, empty or
-        repeated ids, a grid whose shape contradicts its length, infinite targets, a file of a
-        later schema version: errors all, in this order. Empty for a sound table.
+        duplicated ids, a grid whose shape contradicts its length, infinite targets, a file of a
+        later schema version: all of them errors, in this order. Empty for a valid table.
     """
     metadata = table.schema.metadata or {}
     ids = ids_of(table, first_row)
@@ -235,7 +258,7 @@ def inspect(table: pa.Table, first_row: int = 0) -> tuple[pa.Table, list[Problem
     problems += _unit_problems(table.schema)
     schema = pa.schema(fields)
     about = {k.decode(): v.decode() for k, v in metadata.items()}
-    about.pop("pandas", None)  # pandas' own description of its frame, stale by now
+    about.pop("pandas", None)  # pandas' description of its frame is out of date
     checked = pa.table(arrays, schema=schema.with_metadata(file_metadata(schema, about)))
     for check in (_id_problems, _grid_problems, _target_problems):
         problems += check(checked, ids)
@@ -243,7 +266,7 @@ def inspect(table: pa.Table, first_row: int = 0) -> tuple[pa.Table, list[Problem
 
 
 def ids_of(table: pa.Table, first_row: int = 0) -> list[str]:
-    """What messages call each row: its id, or its number if it has none."""
+    """Return the names of the rows for messages: the id, or the row number without one."""
     have = table.column_names.count("material_id") == 1
     ids = table["material_id"].to_pylist() if have else [None] * len(table)
     return [
@@ -251,18 +274,21 @@ def ids_of(table: pa.Table, first_row: int = 0) -> list[str]:
     ]
 
 
-def repeated_ids(ids: Iterable[str]) -> list[Problem]:
-    """Ids that stand more than once."""
-    cure = "an id names one material"
+def find_duplicate_ids(ids: Iterable[str]) -> list[Problem]:
+    """Report ids that occur more than once."""
+    cure = "give every material an id of its own"
     return [
-        Problem(f"material_id {name} stands more than once", cure, "material_id", name)
+        Problem(f"material_id {name} is duplicated", cure, "material_id", name)
         for name, count in sorted(Counter(ids).items())
         if count > 1
     ]
 
 
 def _known_field(field: pa.Field) -> pa.Field:
-    """The field with role and unit; a file can say that an unknown number is a mere label."""
+    """Return the field with role and unit.
+
+    A file may declare an unknown numeric column a label instead of a target.
+    """
     if field.name not in KNOWN and (field.metadata or {}).get(b"role") == b"label":
         return field
     return make_field(field.name, field.type, unit_of(field))
@@ -272,16 +298,16 @@ def _version_problems(metadata: Mapping[bytes, bytes]) -> list[Problem]:
     version = metadata.get(b"schema_version", SCHEMA_VERSION.encode()).decode()
     if version == SCHEMA_VERSION:
         return []
-    what = f"schema version {version}, this rhosight reads {SCHEMA_VERSION}"
-    return [Problem(what, "update rhosight or write the file again with this version")]
+    what = f"the file has schema version {version}, this rhosight reads {SCHEMA_VERSION}"
+    return [Problem(what, "update rhosight, or write the file again with this version")]
 
 
 def _presence_problems(names: list[str]) -> list[Problem]:
-    cure = "make datasets with rhosight.dataset.pack"
+    cure = "create datasets with `rhosight data build` or rhosight.dataset.pack"
     missing = [c.name for c in COLUMNS if c.required and c.name not in names]
     found = [Problem(f"no column {name}", cure, name) for name in missing]
     repeated = sorted({name for name in names if names.count(name) > 1})
-    found += [Problem(f"column {name} stands twice", "rename one", name) for name in repeated]
+    found += [Problem(f"column {name} is duplicated", "rename one of them", name) for name in repeated]
     if not set(STORED_KINDS) & set(names):
         cure = f"give at least one of {', '.join(STORED_KINDS)}"
         found.append(Problem("no density column", cure))
@@ -291,25 +317,28 @@ def _presence_problems(names: list[str]) -> list[Problem]:
 def _cast(
     array: pa.ChunkedArray, field: pa.Field, ids: list[str]
 ) -> tuple[pa.ChunkedArray | None, list[Problem]]:
-    """A column in the schema's type, None if it does not convert; and what is wrong with it."""
+    """Convert a column to the schema's type (None if impossible), and list its problems."""
     empty = np.flatnonzero(array.is_null().to_numpy()) if not field.nullable else ()
-    cure = f"fill it; materials that have no `{field.name}` cannot be used"
+    cure = f"fill it in; materials without `{field.name}` cannot be used"
     problems = [
         Problem(f"`{field.name}` of {ids[i]} is empty", cure, field.name, ids[i]) for i in empty
     ]
     if array.type == field.type:
         return array, problems
     try:
-        # float64 → float32 rounds, which is meant; everything else must convert exactly
+        # grids may be rounded from float64 to float32; everything else must convert exactly
         return array.cast(field.type, safe=role_of(field) != "density"), problems
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
-        what = f"column `{field.name}` is {array.type}, not {field.type} as the schema has it"
-        cure = "write it again in that type, and leave what is missing empty"
+        what = f"column `{field.name}` has type {array.type}, the schema requires {field.type}"
+        cure = "write it again in that type, and leave missing values empty"
         return None, [*problems, Problem(what, cure, field.name)]
 
 
 def declared_units(schema: pa.Schema) -> dict[str, str]:
-    """Column → unit as the file says: each field's ``unit``, else the file's own ``units``."""
+    """Return column → unit as the file declares it.
+
+    A field's own ``unit`` takes precedence over the ``units`` of the file.
+    """
     try:
         units = json.loads((schema.metadata or {}).get(b"units", b"{}"))
     except ValueError:
@@ -320,18 +349,18 @@ def declared_units(schema: pa.Schema) -> dict[str, str]:
 
 
 def _unit_problems(schema: pa.Schema) -> list[Problem]:
-    """Columns that the file declares in another unit: their numbers would be misread."""
-    found = []
+    """Report columns declared in another unit: their numbers would be misread."""
+    problems = []
     for name, declared in declared_units(schema).items():
         meant = KNOWN[name].unit if name in KNOWN else ""
-        if meant and not same_unit(declared, meant):
-            what = f"column `{name}` is declared in {declared}, the schema has it in {meant}"
-            found.append(Problem(what, "convert the values and correct the field's `unit`", name))
-    return found
+        if meant and not is_same_unit(declared, meant):
+            what = f"column `{name}` is declared in {declared}, the schema requires {meant}"
+            problems.append(Problem(what, "convert the values and correct the field's `unit`", name))
+    return problems
 
 
-def same_unit(one: str, other: str) -> bool:
-    """Whether two spellings, such as `e/angstrom^3` and `e/Å³`, are of one unit."""
+def is_same_unit(one: str, other: str) -> bool:
+    """Return whether two spellings, such as `e/angstrom^3` and `e/Å³`, are one unit."""
     return _plain_unit(one) == _plain_unit(other)
 
 
@@ -344,18 +373,18 @@ def _id_problems(table: pa.Table, ids: list[str]) -> list[Problem]:
     if "material_id" not in table.column_names:
         return []
     empty = [i for i, name in enumerate(table["material_id"].to_pylist()) if name == ""]
-    return repeated_ids(ids) + [
-        Problem(f"material_id of {ids[i]} is an empty text", "name it", "material_id", ids[i])
+    return find_duplicate_ids(ids) + [
+        Problem(f"material_id of {ids[i]} is an empty text", "give the material an id", "material_id", ids[i])
         for i in empty
     ]
 
 
 def _grid_problems(table: pa.Table, ids: list[str]) -> list[Problem]:
-    """The product of ``grid`` is the length of every density."""
+    """Report grids whose shape does not match the number of density values."""
     if "grid" not in table.column_names:
         return []
     found = []
-    sizes = np.full(len(table), -1, dtype=object)  # whatever is declared, without overflow
+    sizes = np.full(len(table), -1, dtype=object)  # Python integers do not overflow
     shapes = table["grid"].to_pylist()
     for i, shape in enumerate(shapes):
         if shape is None:
@@ -369,7 +398,7 @@ def _grid_problems(table: pa.Table, ids: list[str]) -> list[Problem]:
         lengths = pc.fill_null(pc.list_value_length(table[kind]).cast(pa.int64()), -1).to_numpy()
         for i in np.flatnonzero((lengths != sizes) & (lengths != -1) & (sizes != -1)):
             what = (
-                f"`{kind}` of {ids[i]} holds {lengths[i]} values, its grid "
+                f"`{kind}` of {ids[i]} has {lengths[i]} values, its grid "
                 f"{'×'.join(map(str, shapes[i]))} needs {sizes[i]}"
             )
             found.append(Problem(what, "write the file again", kind, ids[i]))

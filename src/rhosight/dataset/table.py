@@ -14,6 +14,7 @@ from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from ..density.charge_density import STORED_KINDS, ChargeDensity
 from ..errors import RhosightError
+from ..inputs.text.description import EXTENTS
 from . import schema
 from .labels import mask_labels
 
@@ -40,7 +41,7 @@ def build_table(
     columns |= _stored(densities)
     columns |= {
         f"text_{extent}": [texts.get(i, {}).get(extent) for i in frame.index]
-        for extent in schema.EXTENTS
+        for extent in EXTENTS
     }
     columns["masked"] = _masked_json(masked, frame.index)
     arrays = {name: _array(name, values) for name, values in columns.items()}

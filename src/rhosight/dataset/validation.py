@@ -18,10 +18,11 @@ from pymatgen.core import Composition, Structure
 
 from ..density.charge_density import STORED_KINDS, check_grid_fits_cell
 from ..errors import RhosightError
+from ..inputs.text.description import EXTENTS
 from . import schema
 from .dataset import ROWS_IN_GROUP, Dataset, files_of
 from .labels import mask_labels
-from .schema import EXTENTS, KNOWN, TARGETS, Problem
+from .schema import KNOWN, TARGETS, Problem
 from .selection import duplicate_filter
 
 PLAUSIBLE_LABELS: dict[str, tuple[float, float]] = {
@@ -304,7 +305,7 @@ def _electron_problems(
 
 def _whole_problems(table: pa.Table) -> Iterator[Problem]:
     """What shows only in all rows together; ``table`` is without densities."""
-    yield from schema.repeated_ids(schema.ids_of(table))
+    yield from schema.find_duplicate_ids(schema.ids_of(table))
     if not len(table):
         yield Problem("no material", "add some")
     for name in TARGETS:

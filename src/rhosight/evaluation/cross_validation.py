@@ -25,6 +25,7 @@ from ..dataset.dataset import Dataset
 from ..dataset.splits import check_labels, folds, split
 from ..errors import RhosightError
 from ..inputs.descriptors.blocks import to_blocks
+from ..inputs.progress import AnyProgress
 from ..inputs.tensors import Inputs
 from ..metrics import r2_score, rmse
 from ..models.baselines.baselines import BASELINES, PRETRAINED, baseline_features, make_baseline
@@ -128,7 +129,7 @@ def cross_validate(
     split_seed: int = 0,
     groups: str = "formula",
     only_folds: int | None = None,
-    progress: Callable[..., None] | None = None,
+    progress: AnyProgress | None = None,
 ) -> CrossValidation:
     """Score a recipe, the descriptor recipes and the baselines on the same folds.
 
@@ -160,7 +161,7 @@ def cross_validate(
         recipe.require_training()
     dataset = dataset.require_targets(recipe.targets, how="any")
     settings = {
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe.flat(),
         "n_splits": n_splits,
         "test_fraction": test_fraction,
         "split_seed": split_seed,
@@ -209,7 +210,7 @@ class _Shared:
     """What all folds have in common, made when a fold first needs it."""
 
     def __init__(
-        self, dataset: Dataset, recipe: Recipe | DescriptorRecipe, progress: Callable | None
+        self, dataset: Dataset, recipe: Recipe | DescriptorRecipe, progress: AnyProgress | None
     ):
         self.dataset, self.recipe, self.progress = dataset, recipe, progress
         self.targets = dataset.targets[list(recipe.targets)].to_numpy(dtype=float)
@@ -233,7 +234,7 @@ class _Shared:
     def texts(self) -> list[str] | None:
         """In the order of the dataset; describing structures takes seconds each."""
         reads = isinstance(self.recipe, Recipe) and self.recipe.uses_text
-        return texts_of(self.dataset, self.recipe.extent) if reads else None
+        return texts_of(self.dataset, self.recipe.text.extent) if reads else None
 
     @cached_property
     def descriptor_recipes(self) -> dict[str, DescriptorRecipe]:
@@ -377,7 +378,7 @@ def _networks(
     def label(text: str, *values: Any) -> None:
         shared.progress(f"fold {number + 1} of {count}: {text}", *values)
 
-    if recipe.early_stopping == "inner":
+    if recipe.training.early_stopping == "inner":
         fit, stop = inner_split(dataset[rows["train"]], recipe)
         fit_rows, stop_rows = rows["train"][fit], rows["train"][stop]
     else:  # the paper's way: optimistic on the validation part

@@ -24,6 +24,7 @@ from scipy.stats import t as student
 from ..dataset.dataset import Dataset
 from ..dataset.splits import Groups, folds
 from ..errors import RhosightError
+from ..inputs.progress import Progress
 
 PREDICTION_COLUMNS: tuple[str, ...] = (
     "model",
@@ -100,7 +101,7 @@ def cross_validate_models(
     seed: int = 0,
     groups: Groups = "formula",
     indices: np.ndarray | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Return out-of-fold predictions of several models on the same folds.
 

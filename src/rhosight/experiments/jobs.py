@@ -31,10 +31,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..errors import RhosightError
+from ..inputs.progress import AnyProgress
 from ..models.baselines.chgnet import chgnet_version
 from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, descriptor_recipe
 from ..models.provenance import versions
-from ..storage import locked, replacing
+from ..storage import hold_lock, replacing, share_lock
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,8 +51,6 @@ TRAINED = "trained"
 
 POLL_SECONDS = 1.0
 """Between two looks at jobs that another process is running."""
-
-Progress = Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ class Job:
         """All that decides about the result, as JSON. Versions of libraries are no part of it:
         repeats accumulate over months, and each result says with which it was made.
         """
-        recipe = self.recipe.model_dump(mode="json", exclude_none=True) if self.recipe else None
+        recipe = self.recipe.flat(exclude_none=True) if self.recipe else None
         return {
             "kind": self.kind,
             "dataset_sha256": self.dataset,
@@ -145,7 +144,7 @@ class Worker(Protocol):
     """What does the work; see :class:`rhosight.experiments.work.Workbench`."""
 
     def run(
-        self, job: Job, stages: Path, given: Sequence[Path], progress: Progress | None
+        self, job: Job, stages: Path, given: Sequence[Path], progress: AnyProgress | None
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Predictions and history of a job. ``stages`` is its folder for weights and checkpoints,
         ``given`` are those of the jobs it needs.
@@ -189,8 +188,8 @@ class JobFolder:
         def name_today(name: str) -> str:
             basis = json.loads((self.folder / name / "job.json").read_text(encoding="utf-8"))
             if basis["recipe"]:
-                recipe = Recipe(**basis["recipe"])
-                basis["recipe"] = recipe.model_dump(mode="json", exclude_none=True)
+                recipe = Recipe.from_flat(basis["recipe"])
+                basis["recipe"] = recipe.flat(exclude_none=True)
             basis["needs"] = [name_today(need) for need in basis["needs"]]
             basis.setdefault("descriptors", None)
             return _name(basis)
@@ -231,7 +230,7 @@ class JobFolder:
         self,
         jobs: Sequence[Job],
         worker: Worker,
-        progress: Progress | None = None,
+        progress: AnyProgress | None = None,
         on_finish: Callable[[Job], None] | None = None,
     ) -> None:
         """Run all jobs that are not finished, and what they need; several processes may do so.
@@ -268,7 +267,7 @@ class JobFolder:
         for job in ordered:
             self._forget_stages(job)
 
-    def _try(self, job: Job, worker: Worker, progress: Progress | None, place: str) -> bool:
+    def _try(self, job: Job, worker: Worker, progress: AnyProgress | None, place: str) -> bool:
         """Run a job, unless another process holds it or one that it needs; whether it is finished
         now.
         """
@@ -293,7 +292,7 @@ class JobFolder:
             return True
 
     def _train(
-        self, job: Job, worker: Worker, progress: Progress | None, place: str
+        self, job: Job, worker: Worker, progress: AnyProgress | None, place: str
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Leave a job's stages whole, going on from what is there of them."""
 
@@ -308,7 +307,7 @@ class JobFolder:
         (self.path(job) / TRAINED).touch()
         return found
 
-    def _work(self, job: Job, worker: Worker, progress: Progress | None, place: str) -> float:
+    def _work(self, job: Job, worker: Worker, progress: AnyProgress | None, place: str) -> float:
         folder = self.path(job)
         with replacing(folder / "job.json") as draft:
             draft.write_text(json.dumps(job.basis, indent=1), encoding="utf-8")
@@ -339,7 +338,8 @@ class JobFolder:
         folder.mkdir(exist_ok=True)
         with ExitStack() as stack:
             try:
-                mine = stack.enter_context(locked(folder / "lock", shared))
+                lock = share_lock if shared else hold_lock
+                mine = stack.enter_context(lock(folder / "lock"))
             except OSError as error:
                 raise RhosightError(
                     f"{folder}: no file can be locked there ({error.strerror}), so that two "

@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from ..dataset.schema import TARGET_NAMES
 from ..errors import RhosightError
 from ..evaluation.html import (
     FIRST,
@@ -25,10 +26,8 @@ from ..evaluation.html import (
     SECOND,
     SOFT,
     format_number,
-    format_significant,
     page_style,
 )
-from ..inputs.drawing import NAMES as _TARGETS
 from ..networks.recipe import PARTS
 from . import paper
 from .scores import row_name
@@ -238,7 +237,7 @@ def learning_curves(history: pd.DataFrame, metric: str, title: str = "") -> Figu
 
 
 def _name(target: str) -> str:
-    name = _TARGETS.get(target, target).replace("K$_{VRH}$", "").strip()
+    name = TARGET_NAMES[target].short if target in TARGET_NAMES else target
     return f"{name[0].upper()}{name[1:]}"
 
 

@@ -11,18 +11,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from ..dataset.schema import TARGETS
+from ..dataset.schema import TARGET_NAMES, TARGETS
 from ..errors import RhosightError
 from ..inputs.image import ImageSettings
 from ..networks.presets import network_recipe
-from ..networks.recipe import Pretraining, Recipe
+from ..networks.recipe import Recipe
+from ..networks.settings import (
+    Augmentation,
+    FineTuning,
+    HeadStage,
+    ImageBranch,
+    Pretraining,
+    Stacking,
+    TextBranch,
+    Training,
+)
 from ..networks.weights import DEFAULT_IMAGE, DEFAULT_TEXT
 
-SYMBOLS = {
-    "formation_energy_per_atom": "E_F",
-    "efermi": "E_fermi",
-    "bulk_modulus_vrh": "K_VRH",
-}
+SYMBOLS = {target: names.symbol for target, names in TARGET_NAMES.items()}
 """Target → the paper's symbol, as the names of recipes have it."""
 
 TRIALS: tuple[str, ...] = ("T1", "T2", "T3", "T4", "T5")
@@ -104,7 +110,7 @@ def paper() -> Preset:
             "assumed": (
                 "what the paper does not say (optimiser, loss, epochs, dropout, widths, window, "
                 "and that readouts keep their statistics in fine-tuning) is assumed, see "
-                "rhosight/recipe.py"
+                "rhosight/networks/recipe.py"
             ),
             "image model": (
                 "trained once for all extents of the text, where the paper trains it anew for "
@@ -138,8 +144,8 @@ def offline() -> Preset:
         ),
         stacked=_offline_stacked,
         clip=_offline_clip,
-        pretraining=_offline_clip(CHOSEN, False, tuple(SYMBOLS))[0].model_copy(
-            update={"epochs": (0, 0), "batch_statistics": "learned"}
+        pretraining=_offline_clip(CHOSEN, False, tuple(SYMBOLS))[0].replace(
+            head={"epochs": 0}, fine_tuning={"epochs": 0, "batch_statistics": "learned"}
         ),
         deviations={
             "image encoder": "EfficientNet-Lite0 at 128 px in place of InceptionV3 at 299 px",
@@ -184,40 +190,34 @@ def _offline_stacked(extent: str) -> tuple[Recipe, ...]:
     recipe = Recipe(
         modality="image+text",
         targets=tuple(SYMBOLS),
-        image=ImageSettings.paper("grey", size=128),
-        extent=extent,
-        max_tokens=128,
-        element_steps=0,
-        epochs=(40, 6),
-        stacked_epochs=(30, 2),
-        batch_statistics="kept",
-        learning_rate=(1e-3, 1e-4),
-        image_rate=1e-4,
-        augment=False,
-        views=1,
+        image=ImageBranch(settings=ImageSettings.paper("grey", size=128), rate=1e-4),
+        text=TextBranch(extent=extent, max_tokens=128, element_steps=0),
+        augmentation=Augmentation(enabled=False, views=1),
+        head=HeadStage(epochs=40),
+        fine_tuning=FineTuning(epochs=6, learning_rate=1e-4, batch_statistics="kept"),
+        stacked=Stacking(head_epochs=30, fine_tuning_epochs=2),
     )
     return (recipe,)
 
 
 def _offline_clip(trial: str, fourier: bool, targets: tuple[str, ...]) -> tuple[Recipe, ...]:
     batch, rate, patience, size = _OFFLINE_TRIALS[trial]
+    colour = "grey" if fourier else "viridis"
     recipe = Recipe(
         modality="clip",
         targets=tuple(TARGETS) if set(targets) <= set(TARGETS) else targets,
         pretraining=_OFFLINE_PRETRAINING,
-        image=ImageSettings.paper("grey" if fourier else "viridis", fourier, size=size),
-        extent="all",
-        max_tokens=32,
-        element_steps=0,
-        epochs=(40, 4),
-        batch_statistics="kept",
-        batch_size=(32, batch),
-        learning_rate=(3e-3, rate),
-        image_rate=rate,
-        text_rate=rate,
-        schedule="constant",
-        patience=(20, patience),
-        augment=False,
-        views=1,
+        image=ImageBranch(settings=ImageSettings.paper(colour, fourier, size=size), rate=rate),
+        text=TextBranch(extent="all", max_tokens=32, element_steps=0, rate=rate),
+        augmentation=Augmentation(enabled=False, views=1),
+        head=HeadStage(epochs=40, learning_rate=3e-3),
+        fine_tuning=FineTuning(
+            epochs=4,
+            batch_size=batch,
+            learning_rate=rate,
+            patience=patience,
+            batch_statistics="kept",
+        ),
+        training=Training(schedule="constant"),
     )
     return (recipe,)

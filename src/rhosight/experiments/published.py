@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from ..dataset.schema import TARGET_NAMES
 from ..errors import RhosightError
 from ..models.baselines.chgnet import CHGNET_NOTE
 from ..storage import replacing
@@ -33,11 +34,7 @@ BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 SETTINGS, JOBS, ANSWERS, REPORT = "settings.json", "jobs", "answers.csv", "report.html"
 """What stands beside the tables."""
 
-_TARGETS = {
-    "formation_energy_per_atom": "formation energy",
-    "efermi": "Fermi energy",
-    "bulk_modulus_vrh": "bulk modulus",
-}
+_TARGETS = {target: names.short for target, names in TARGET_NAMES.items()}
 
 
 def publish(reproduction: Reproduction, folder: str | os.PathLike) -> list[Path]:

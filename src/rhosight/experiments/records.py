@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..errors import RhosightError
 from ..evaluation.statistics import FOLD_KEYS, fold_scores
-from ..storage import locked
+from ..storage import hold_lock
 from .jobs import RESULT, job_folders
 
 COLUMNS = ["name", "state", "kind", "models", "targets", "repeat", "fold", "seconds", "finished"]
@@ -164,7 +164,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _held(path: Path) -> bool:
     """Whether a process is running the job."""
-    with locked(path / "lock") as mine:
+    with hold_lock(path / "lock") as mine:
         return not mine
 
 

@@ -15,10 +15,11 @@ from typing import Any, Literal
 import pandas as pd
 
 from ..errors import RhosightError
+from ..inputs.progress import AnyProgress
 from ..models.baselines.chgnet import CHGNET_NOTE
 from ..storage import replacing
 from .exhibit import Exhibit
-from .jobs import Job, JobFolder, Progress, in_order
+from .jobs import Job, JobFolder, in_order
 from .plan import Frames, Plan
 from .report import write_experiments_report
 
@@ -72,7 +73,7 @@ def reproduce(
     names: Sequence[str],
     plan: Plan,
     out: str | os.PathLike,
-    progress: Progress | None = None,
+    progress: AnyProgress | None = None,
     command: str = "",
     log: Literal["tensorboard"] | None = None,
     scheduler: str | None = None,
@@ -151,7 +152,7 @@ def run_jobs(
     plan: Plan,
     jobs: Sequence[Job],
     folder: JobFolder,
-    progress: Progress | None = None,
+    progress: AnyProgress | None = None,
     log: Literal["tensorboard"] | None = None,
 ) -> None:
     """Run those jobs of a plan that are not finished."""
@@ -265,8 +266,8 @@ def describe_run(
         "preset": preset.name,
         "weights": preset.weights,
         "deviations": plan.deviations,
-        "recipe": stacked.model_dump(mode="json") if "image+text" in ran else None,
-        "clip": chosen.model_dump(mode="json") if "clip" in ran else None,
+        "recipe": stacked.flat() if "image+text" in ran else None,
+        "clip": chosen.flat() if "clip" in ran else None,
         "repeats": plan.repeats,
         "n_splits": preset.n_splits,
         "test_fraction": preset.test_fraction,
@@ -306,7 +307,7 @@ def _note(exhibit: Exhibit, plan: Plan) -> str:
 
 
 def _module(name: str) -> ModuleType:
-    return import_module(f".{name}", __package__)
+    return import_module(f".exhibits.{name}", __package__)
 
 
 def _picture(name: str, plan: Plan) -> Exhibit:

@@ -14,7 +14,8 @@ import pandas as pd
 
 from ..dataset.schema import TARGETS
 from ..errors import RhosightError
-from ..evaluation.statistics import repeat_deviations, fold_scores, score_table
+from ..evaluation.statistics import fold_scores, repeat_deviations, score_table
+from ..inputs.text.description import EXTENTS
 from ..models.baselines.baselines import ALL_BASELINES
 from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES
 from ..networks.recipe import MODALITIES, PARTS, STAGES
@@ -37,7 +38,6 @@ COLUMNS: tuple[str, ...] = (
 CELL: tuple[str, ...] = ("target", "extent", "model", "stage", "part")
 """What names a cell of the paper's tables and figures."""
 
-EXTENTS = ("formula", "keywords", "all")  # from little text to much, as the paper lists them
 
 
 def summary(

@@ -18,6 +18,7 @@ import pandas as pd
 from ..dataset.dataset import Dataset
 from ..dataset.splits import folds, split
 from ..evaluation.cross_validation import fitted_baseline, fitted_descriptors
+from ..inputs.progress import AnyProgress
 from ..inputs.tensors import Inputs
 from ..models.baselines.baselines import baseline_features
 from ..models.descriptor_model import descriptor_table
@@ -26,7 +27,7 @@ from ..models.inputs import inputs_key, known_prototypes, make_inputs
 from ..networks.recipe import Recipe
 from ..training.folds import inner_split, scaler_of
 from ..training.stages import StageResult, train
-from .jobs import Job, Progress, Split
+from .jobs import Job, Split
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
@@ -49,7 +50,7 @@ class Workbench:
         self._features: dict[str, pd.DataFrame] = {}
 
     def run(
-        self, job: Job, stages: Path, given: Sequence[Path], progress: Progress | None
+        self, job: Job, stages: Path, given: Sequence[Path], progress: AnyProgress | None
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Predictions and history of a job, see :class:`rhosight.experiments.jobs.Worker`."""
         rows = self.parts(job.split)
@@ -73,7 +74,7 @@ class Workbench:
         rows: dict[str, np.ndarray],
         stages: Path,
         given: Sequence[Path],
-        progress: Progress | None,
+        progress: AnyProgress | None,
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         recipe = job.recipe
         for folder in given:
@@ -81,7 +82,7 @@ class Workbench:
                 if not (stages / stage.name).is_dir():
                     _hand_over(stage, stages / stage.name)
         trained_before = {stage.name for folder in given for stage in folder.iterdir()}
-        if recipe.early_stopping == "inner":
+        if recipe.training.early_stopping == "inner":
             fit, stop = inner_split(self.dataset[rows["train"]], recipe)
             fit_rows, stop_rows = rows["train"][fit], rows["train"][stop]
         else:  # the paper's way: optimistic on the validation part
@@ -117,7 +118,7 @@ class Workbench:
         )
 
     def _baseline(
-        self, job: Job, rows: dict[str, np.ndarray], progress: Progress | None
+        self, job: Job, rows: dict[str, np.ndarray], progress: AnyProgress | None
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         name, labels = job.baseline, self._labels(self.targets)
         if name in DESCRIPTOR_RECIPES:
@@ -163,7 +164,7 @@ class Workbench:
     def _descriptors(self) -> pd.DataFrame:
         return descriptor_table(self.dataset.densities, DescriptorRecipe())
 
-    def _inputs_of(self, recipe: Recipe, progress: Progress | None) -> Inputs:
+    def _inputs_of(self, recipe: Recipe, progress: AnyProgress | None) -> Inputs:
         key = inputs_key(recipe)
         if key not in self._inputs:
             prototypes = known_prototypes(self.dataset, recipe)
@@ -178,8 +179,8 @@ class Workbench:
         """
         if recipe.modality == "clip":
             return {}
-        learned = recipe.element_steps, recipe.seed * bool(recipe.element_steps)
-        key = f"{inputs_key(recipe)} {recipe.image_backbone} {learned}"
+        learned = recipe.text.element_steps, recipe.seed * bool(recipe.text.element_steps)
+        key = f"{inputs_key(recipe)} {recipe.image.backbone} {learned}"
         return self._frozen.setdefault(key, {})
 
 

@@ -12,13 +12,12 @@ the mean image, masks, mean descriptors.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 from scipy.integrate import trapezoid
 
 from ..dataset.dataset import Dataset
+from ..inputs.progress import Progress
 from ..models.base import SavedModel
 from .explainers import make_explainer
 
@@ -33,7 +32,7 @@ def deletion_curves(
     orders: int = 5,
     seed: int = 0,
     background: Dataset | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """How far predictions move as pieces of the input are taken away.
 

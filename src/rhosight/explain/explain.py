@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, overload
 
 from pymatgen.core import Structure
@@ -10,12 +10,11 @@ from pymatgen.core import Structure
 from ..dataset.dataset import Dataset
 from ..density.charge_density import ChargeDensity
 from ..errors import RhosightError
+from ..inputs.progress import Progress
 from ..models.base import SavedModel
 from ..models.provenance import codes_of, warn_of_other_codes
 from .explainers import Explains, make_explainer
 from .explanation import Explanation, Explanations
-
-Progress = Callable[[str, int, int], None]
 
 
 @overload

@@ -17,9 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import gaussian_filter
 
+from ..dataset.schema import AXIS_NAMES
 from ..density.plane import LAYER_TOLERANCE
 from ..errors import RhosightError
-from ..inputs.drawing import BLUE, GREEN, GREY, NAMES, ORANGE, PURPLE, mark_atoms
+from ..inputs.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, mark_atoms
 from ..inputs.text.description import NEAREST_FACTOR
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def draw_explanation(why: Explanation) -> Figure:
         unit = why.units[target]
         _bars(axes[0], why.modalities[target], unit)
         part.suptitle(
-            f"{NAMES.get(target, target)}: {why.prediction[target]:.3g} {unit}\n"
+            f"{AXIS_NAMES.get(target, target)}: {why.prediction[target]:.3g} {unit}\n"
             f"= base {why.base[target]:.3g} {unit} and what each adds:",
             fontsize=10,
         )
@@ -123,7 +124,7 @@ def draw_maps(why: Explanation, target: str) -> Figure:
     axes = figure.subplots(1, len(why.maps), squeeze=False)[0]
     for axis, one in zip(axes, why.maps, strict=True):
         _draw_map(figure, axis, one, target, unit)
-    name = NAMES.get(target, target)
+    name = AXIS_NAMES.get(target, target)
     start = why.starts["maps"][target]
     figure.suptitle(
         f"{_title(why)}, {name}: {why.prediction[target]:.3g} {unit}\n"
@@ -227,7 +228,7 @@ def draw_summary(summary: pd.DataFrame) -> Figure:
             label = modality if axis is axes[0] else None
             axis.barh(classes, width, left=start, ec="black", lw=0.5, label=label, **style)
             start = start + width
-        axis.set(title=NAMES.get(target, target), xlim=(0, 1), xlabel="part of what is added")
+        axis.set(title=AXIS_NAMES.get(target, target), xlim=(0, 1), xlabel="part of what is added")
     counts = summary.loc[targets[0], "materials"].groupby("class", observed=True).first()
     axes[0].set_yticks(range(len(classes)), [f"{name} ({counts[name]})" for name in classes])
     axes[0].invert_yaxis()

@@ -18,11 +18,6 @@ from .image import Channel, density_slice, window_side
 # of the palette of Okabe and Ito, https://jfly.uni-koeln.de/color/
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 GREY = "#BDBDBD"
-NAMES = {
-    "formation_energy_per_atom": "formation energy",
-    "efermi": "Fermi energy",
-    "bulk_modulus_vrh": "bulk modulus K$_{VRH}$",
-}
 _MAPS = {"total": "viridis", "promolecule": "viridis", "difference": "RdBu_r", "spin": "PuOr_r"}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from ..density.charge_density import ChargeDensity
 from .image import ImageSettings, density_image, turn_margin
+from .progress import Progress
 
 # fixed views turn by multiples of it: no two of them coincide, whatever the crystal's symmetry
 GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
@@ -128,7 +129,7 @@ def draw_images(
     densities: Sequence[ChargeDensity],
     settings: ImageSettings,
     margin: bool = False,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
     dtype: torch.dtype = torch.float16,
     shift: float = 0.0,
 ) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -15,6 +14,7 @@ from safetensors import SafetensorError
 
 from ..dataset.dataset import Dataset
 from ..errors import RhosightError, first_line
+from ..inputs.progress import Progress
 from ..metrics import r2_score, rmse
 from .folder import CARD, CONFIG, FORMAT, new_folder, read_config
 from .provenance import versions
@@ -64,14 +64,10 @@ class SavedModel(ABC):
         return False
 
     @abstractmethod
-    def predict(
-        self, materials: Any, progress: Callable[[str, int, int], None] | None = None
-    ) -> pd.DataFrame:
+    def predict(self, materials: Any, progress: Progress | None = None) -> pd.DataFrame:
         """Predictions (materials, targets), in :attr:`units`, indexed by id or file name."""
 
-    def predict_intervals(
-        self, materials: Any, progress: Callable[[str, int, int], None] | None = None
-    ) -> pd.DataFrame:
+    def predict_intervals(self, materials: Any, progress: Progress | None = None) -> pd.DataFrame:
         """As :meth:`predict`, with the intervals of the models that have them."""
         return self.predict(materials, progress)
 

@@ -17,7 +17,7 @@ seen it, one for each seed.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -30,6 +30,7 @@ from ..dataset.splits import check_labels, folds
 from ..density.charge_density import ChargeDensity
 from ..errors import RhosightError
 from ..inputs.descriptors.composition import composition_features
+from ..inputs.progress import AnyProgress, EpochProgress, Progress
 from ..networks.recipe import Recipe
 from ..storage import open_run
 from .base import SavedModel
@@ -87,7 +88,7 @@ class Ensemble(SavedModel):
                 f"an ensemble of {members} fold(s), {seeds} seed(s) and level {level}: it takes "
                 "two folds and one seed at least, and a level between 0 and 1"
             )
-        self.recipe = Recipe.checked((recipe or Recipe()).model_dump() | changes)
+        self.recipe = (recipe or Recipe()).replace(**changes)
         self.members, self.seeds, self.level = members, seeds, level
         self.networks: list[PropertyModel] = []
         self.out_of_fold = pd.DataFrame()
@@ -111,7 +112,7 @@ class Ensemble(SavedModel):
         self,
         dataset: Dataset,
         run_dir: str | os.PathLike | None = None,
-        progress: Callable[[str, int, int, float], None] | None = None,
+        progress: EpochProgress | None = None,
     ) -> Self:
         """Train all members on the materials that have at least one of the recipe's targets.
 
@@ -135,7 +136,7 @@ class Ensemble(SavedModel):
         dataset = dataset.require_targets(recipe.targets, how="any")
         settings = {
             "task": "ensemble",
-            "recipe": recipe.model_dump(mode="json"),
+            "recipe": recipe.flat(),
             "weights": local_weights(recipe),
             "members": self.members,
             "seeds": self.seeds,
@@ -192,7 +193,7 @@ class Ensemble(SavedModel):
     def predict(
         self,
         materials: Dataset | Sequence[ChargeDensity],
-        progress: Callable[[str, int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> pd.DataFrame:
         """The mean of all members, see :meth:`rhosight.PropertyModel.predict`."""
         return self.predict_intervals(materials, progress)[list(self.targets)]
@@ -200,7 +201,7 @@ class Ensemble(SavedModel):
     def predict_intervals(
         self,
         materials: Dataset | Sequence[ChargeDensity],
-        progress: Callable[[str, int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> pd.DataFrame:
         """Predictions with their intervals, and why a material may be beyond the model.
 
@@ -258,7 +259,7 @@ class Ensemble(SavedModel):
         arrays |= {f"domain/{name}": array for name, array in self._domain.arrays().items()}
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / WEIGHTS)
         return {
-            "recipe": self.recipe.model_dump(mode="json"),
+            "recipe": self.recipe.flat(),
             "members": self.members,
             "seeds": self.seeds,
             "level": self.level,
@@ -267,7 +268,7 @@ class Ensemble(SavedModel):
 
     @classmethod
     def _read(cls, config: dict[str, Any], folder: Path) -> Self:
-        recipe = Recipe(**config["recipe"])
+        recipe = Recipe.from_flat(config["recipe"])
         model = cls(recipe, config["members"], config["seeds"], config["level"])
         arrays = load_file(folder / WEIGHTS)
         model._residuals, model._fold = arrays["residuals"], arrays["fold"]
@@ -291,7 +292,7 @@ class Ensemble(SavedModel):
         )
 
 
-def _labelled(progress: Callable[..., None] | None, prefix: str) -> Callable[..., None] | None:
+def _labelled(progress: AnyProgress | None, prefix: str) -> AnyProgress | None:
     if progress is None:
         return None
     return lambda label, *values: progress(f"{prefix}{label}", *values)

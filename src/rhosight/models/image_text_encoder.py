@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,13 @@ from safetensors.torch import save_file
 
 from ..dataset.dataset import Dataset
 from ..errors import RhosightError
+from ..inputs.progress import AnyProgress, EpochProgress
 from ..networks.backbones import save_backbone_configs
+from ..networks.flat import nest_fields
 from ..networks.modules import build_encoder
 from ..networks.presets import network_recipe
 from ..networks.recipe import Recipe
+from ..networks.settings import validate_settings
 from ..storage import open_run
 from ..training.contrastive import (
     Encoder,
@@ -35,8 +37,6 @@ from ..training.contrastive import (
     retrieval,
 )
 from ..training.folds import inner_split
-from ..training.loop import Progress
-from ..training.stages import view_count
 from ..version import __version__
 from .folder import new_folder
 from .inputs import make_inputs
@@ -66,7 +66,7 @@ class ImageTextEncoder:
 
     def __init__(self, recipe: Recipe | None = None, **changes: Any):
         recipe = recipe or network_recipe("clip-offline")
-        self.recipe = Recipe.checked(recipe.model_dump() | changes | {"modality": "clip"})
+        self.recipe = recipe.replace(**{**changes, "modality": "clip"})
         self.encoder: Encoder | None = None
         self.history: list[dict[str, float]] = []
         self.scores: pd.DataFrame | None = None
@@ -76,7 +76,7 @@ class ImageTextEncoder:
         self,
         dataset: Dataset,
         run_dir: str | os.PathLike | None = None,
-        progress: Progress | None = None,
+        progress: EpochProgress | None = None,
     ) -> ImageTextEncoder:
         """Pre-train on all materials of a dataset. Labels are not looked at.
 
@@ -99,7 +99,7 @@ class ImageTextEncoder:
             raise RhosightError("recipe: pretraining.epochs is 0: nothing would be learned")
         settings = {
             "task": "pretrain",
-            "recipe": self.recipe.model_dump(mode="json"),
+            "recipe": self.recipe.flat(),
             "weights": local_weights(self.recipe),
             "dataset_sha256": dataset.fingerprint(),
             "versions": versions(),
@@ -138,7 +138,7 @@ class ImageTextEncoder:
         return self
 
     def embed(
-        self, dataset: Dataset, progress: Callable[..., None] | None = None
+        self, dataset: Dataset, progress: AnyProgress | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Unit vectors of the materials' images and of their texts, (materials, width) each.
 
@@ -147,11 +147,9 @@ class ImageTextEncoder:
         if self.encoder is None:
             raise RhosightError("this encoder is not fitted; call fit, or from_pretrained")
         inputs = make_inputs(dataset, self.recipe, self.encoder.reader, progress)
-        return embeddings(self.encoder, inputs, views=view_count(self.recipe))
+        return embeddings(self.encoder, inputs, views=self.recipe.views)
 
-    def retrieval(
-        self, dataset: Dataset, progress: Callable[..., None] | None = None
-    ) -> pd.DataFrame:
+    def retrieval(self, dataset: Dataset, progress: AnyProgress | None = None) -> pd.DataFrame:
         """Zero-shot retrieval among the materials of a dataset, the chance level beside it.
 
         See :func:`rhosight.training.contrastive.retrieval` for the table.
@@ -187,7 +185,7 @@ class ImageTextEncoder:
             )
             scores = {} if self.scores is None else self.scores.to_dict("index")
             config = {
-                "recipe": self.recipe.model_dump(mode="json"),
+                "recipe": self.recipe.flat(),
                 "retrieval": scores,
                 "history": self.history,
                 "about": self._about,
@@ -207,7 +205,7 @@ class ImageTextEncoder:
         """
         path = Path(folder)
         config = pretraining_config(path)
-        found = cls(Recipe.checked(config["recipe"]))
+        found = cls(validate_settings(Recipe, nest_fields(config["recipe"])))
         found._about, found.history = config["about"], config["history"]
         if config["retrieval"]:
             found.scores = pd.DataFrame(config["retrieval"]).T
@@ -236,7 +234,7 @@ tags: [materials-science, charge-density, contrastive]
 
 # Dual encoder of charge-density images and descriptions
 
-Density {", ".join(self.recipe.image.kinds)}; text {self.recipe.extent}.
+Density {", ".join(self.recipe.image.settings.kinds)}; text {self.recipe.text.extent}.
 
 Pre-trained without labels on {len(about["pretrained_ids"])} materials of
 {about["dataset"] or "an unnamed dataset"} (SHA-256 `{about["dataset_sha256"]}`).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..density.charge_density import ChargeDensity
 from ..inputs.descriptors.blocks import SPARSE, block_table, to_blocks
 from ..inputs.descriptors.composition import prototype_label
 from ..inputs.image import turn_margin
+from ..inputs.progress import AnyProgress
 from ..inputs.tensors import Inputs, draw_images
 from ..inputs.text.description import describe, truncated_fraction
 from ..inputs.text.rewording import reword
@@ -30,7 +31,7 @@ def make_inputs(
     materials: Dataset | Sequence[ChargeDensity],
     recipe: Recipe,
     text_backbone: Any = None,
-    progress: Callable | None = None,
+    progress: AnyProgress | None = None,
     texts: Sequence[str] | None = None,
     dtype: torch.dtype = torch.float16,
     prototypes: Sequence[str] = (),
@@ -41,30 +42,33 @@ def make_inputs(
     """
     canvas = ids = mask = parallel = descriptors = linear = None
     densities = materials.densities if isinstance(materials, Dataset) else materials
+    picture = recipe.image.settings
     if recipe.uses_image:
         stored = None
         if isinstance(materials, Dataset):
-            pad = turn_margin(recipe.image.size, recipe.shift) if recipe.augment else 0
-            stored = materials.images(recipe.image, pad)
+            turned = recipe.augmentation.enabled
+            pad = turn_margin(picture.size, recipe.augmentation.shift) if turned else 0
+            stored = materials.images(picture, pad)
         if stored is not None:
             canvas = torch.from_numpy(np.array(stored))
         draw = partial(
             draw_images,
             densities,
-            margin=recipe.augment,
+            margin=recipe.augmentation.enabled,
             progress=progress,
             dtype=dtype,
-            shift=recipe.shift,
+            shift=recipe.augmentation.shift,
         )
         if canvas is None:
-            canvas = draw(recipe.image)
-        if recipe.parallel:
-            parallel = torch.stack([draw(recipe.image.moved(by)) for by in recipe.parallel])
+            canvas = draw(picture)
+        if recipe.augmentation.parallel:
+            planes = [draw(picture.moved(by)) for by in recipe.augmentation.parallel]
+            parallel = torch.stack(planes)
     if recipe.uses_text:
         backbone = text_backbone or _reader(recipe)
-        longest = min(recipe.max_tokens or backbone.max_tokens, backbone.max_tokens)
-        texts = texts or texts_of(materials, recipe.extent)
-        wordings = recipe.views if recipe.augment else 1
+        longest = min(recipe.text.max_tokens or backbone.max_tokens, backbone.max_tokens)
+        texts = texts or texts_of(materials, recipe.text.extent)
+        wordings = recipe.views
         said = [reword(text, number) for number in range(wordings) for text in texts]
         ids, mask = (
             part.reshape(wordings, len(texts), -1) for part in backbone.tokenize(said, longest)
@@ -73,7 +77,7 @@ def make_inputs(
         if cut or text_backbone is None:
             logger.info(
                 "texts (%s): %.1f %% are longer than the %d tokens that %s reads, and cut",
-                recipe.extent,
+                recipe.text.extent,
                 100 * cut,
                 longest,
                 backbone.name,
@@ -85,12 +89,12 @@ def make_inputs(
         linear = torch.tensor([n in SPARSE for n, part in parts.items() for _ in part.T])
     return Inputs(
         canvas,
-        recipe.image.size,
+        picture.size,
         ids,
         mask,
         parallel=parallel,
-        shift=recipe.shift * recipe.image.size,
-        steps=recipe.image.steps,
+        shift=recipe.augmentation.shift * picture.size,
+        steps=picture.steps,
         descriptors=descriptors,
         linear=linear,
     )
@@ -98,12 +102,13 @@ def make_inputs(
 
 def inputs_key(recipe: Recipe) -> str:
     """What :func:`make_inputs` asks a recipe for: with the same key, the same inputs."""
-    fields = {"modality", "augment", "views", "descriptors"}
+    names = ["modality", "augment", "views", "descriptors"]
     if recipe.uses_image:
-        fields |= {"image", "shift", "parallel"}
+        names += ["image", "shift", "parallel"]
     if recipe.uses_text:
-        fields |= {"extent", "text_backbone", "clip", "max_tokens"}
-    return json.dumps(recipe.model_dump(mode="json", include=fields), sort_keys=True)
+        names += ["extent", "text_backbone", "clip", "max_tokens"]
+    flat = recipe.flat()
+    return json.dumps({name: flat[name] for name in names}, sort_keys=True)
 
 
 def known_prototypes(dataset: Dataset, recipe: Recipe) -> list[str]:
@@ -117,7 +122,7 @@ def _reader(recipe: Recipe) -> TextBackbone | ClipBackbone:
     """What tokenises the texts of a recipe."""
     if recipe.modality == "clip" and recipe.clip:
         return ClipBackbone(recipe.clip)
-    return TextBackbone(recipe.text_backbone)
+    return TextBackbone(recipe.text.backbone)
 
 
 def texts_of(materials: Dataset | Sequence[ChargeDensity], extent: str) -> list[str]:

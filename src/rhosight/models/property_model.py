@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -17,6 +17,7 @@ from torch import nn
 from ..dataset.dataset import Dataset
 from ..density.charge_density import ChargeDensity
 from ..inputs.descriptors.blocks import needs_density
+from ..inputs.progress import EpochProgress, Progress
 from ..inputs.tensors import Inputs
 from ..networks.adapters import load_state, stored_state
 from ..networks.backbones import save_backbone_configs
@@ -68,7 +69,7 @@ class PropertyModel(SavedModel):
 
     def __init__(self, recipe: Recipe | None = None, **changes: Any):
         super().__init__()
-        self.recipe = Recipe.checked((recipe or Recipe()).model_dump() | changes)
+        self.recipe = (recipe or Recipe()).replace(**changes)
         self.network: nn.Module | None = None
         self.history: dict[tuple[str, str], list[dict[str, float]]] = {}
         self.scaler: tuple[np.ndarray, np.ndarray] | None = None
@@ -90,7 +91,7 @@ class PropertyModel(SavedModel):
         self,
         dataset: Dataset,
         run_dir: str | os.PathLike | None = None,
-        progress: Callable[[str, int, int, float], None] | None = None,
+        progress: EpochProgress | None = None,
     ) -> Self:
         """Train on all materials that have at least one of the recipe's targets.
 
@@ -116,7 +117,7 @@ class PropertyModel(SavedModel):
         inputs = make_inputs(dataset, self.recipe, progress=progress, prototypes=prototypes)
         settings = {
             "task": "fit",
-            "recipe": self.recipe.model_dump(mode="json"),
+            "recipe": self.recipe.flat(),
             "weights": local_weights(self.recipe),
             "dataset_sha256": dataset.fingerprint(),
             "versions": versions(),
@@ -132,7 +133,7 @@ class PropertyModel(SavedModel):
         rows: np.ndarray,
         prototypes: Sequence[str] = (),
         folder: Path | None = None,
-        progress: Callable[[str, int, int, float], None] | None = None,
+        progress: EpochProgress | None = None,
         frozen: dict[str, Any] | None = None,
     ) -> Self:
         """:meth:`fit` on some rows of a dataset, whose inputs and ``prototypes`` (their structure
@@ -175,7 +176,7 @@ class PropertyModel(SavedModel):
     def predict(
         self,
         materials: Dataset | Sequence[ChargeDensity],
-        progress: Callable[[str, int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> pd.DataFrame:
         """Predict the targets of materials, in :attr:`units`.
 
@@ -212,7 +213,7 @@ class PropertyModel(SavedModel):
     def inputs_of(
         self,
         materials: Dataset | Sequence[ChargeDensity],
-        progress: Callable[[str, int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> Iterator[tuple[Dataset | Sequence[ChargeDensity], Inputs]]:
         """A few materials at a time and what the network reads of them, so that memory does not
         grow with their number; ``progress`` is called after each with (label, done, all).
@@ -252,7 +253,7 @@ class PropertyModel(SavedModel):
         save_backbone_configs(encoders(self.network), folder)
         mean, std = self.scaler
         return {
-            "recipe": self.recipe.model_dump(mode="json"),
+            "recipe": self.recipe.flat(),
             "scaler": {"mean": mean.tolist(), "std": std.tolist()},
             "prototypes": self._prototypes,
             "packaged": packaged,
@@ -260,7 +261,7 @@ class PropertyModel(SavedModel):
 
     @classmethod
     def _read(cls, config: dict[str, Any], folder: Path) -> Self:
-        model = cls(Recipe(**config["recipe"]))
+        model = cls(Recipe.from_flat(config["recipe"]))
         model.scaler = tuple(np.array(config["scaler"][name]) for name in ("mean", "std"))
         model._prototypes = config.get("prototypes", [])
         weights = load_file(folder / WEIGHTS)
@@ -275,14 +276,14 @@ class PropertyModel(SavedModel):
         recipe = self.recipe
         tuned = {
             "all": "fine-tuned",
-            "last": f"the last {recipe.tuned_blocks} blocks of each fine-tuned",
-            "lora": f"fine-tuned by updates of rank {recipe.lora_rank} (LoRA)",
-        }[recipe.tuned]
+            "last": f"the last {recipe.fine_tuning.tuned_blocks} blocks of each fine-tuned",
+            "lora": f"fine-tuned by updates of rank {recipe.fine_tuning.lora_rank} (LoRA)",
+        }[recipe.fine_tuning.tuned]
         backbones = "\n".join(f"- `{n}`, SHA-256 `{h}`" for n, h in self.about["backbones"].items())
-        density = ", ".join(recipe.image.kinds) if recipe.uses_image else "none"
+        density = ", ".join(recipe.image.settings.kinds) if recipe.uses_image else "none"
         numbers = f"; descriptors {', '.join(recipe.descriptors)}" if recipe.descriptors else ""
         return f"{recipe.modalities[-1]} model", (
-            f"Reads: density {density}; text {recipe.extent if recipe.uses_text else 'none'}"
+            f"Reads: density {density}; text {recipe.text.extent if recipe.uses_text else 'none'}"
             f"{numbers}.\n\n"
             f"Pre-trained encoders, {tuned}:\n\n{backbones}\n\n"
             "Limits: valid for crystals and densities like those it was trained on. The kind of "

@@ -5,25 +5,28 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Literal
 
+from ..dataset.schema import TARGET_NAMES
 from ..errors import RhosightError
 from ..inputs.image import ImageSettings
-from .recipe import Pretraining, Recipe, near
+from .recipe import Recipe, suggest_names
+from .settings import merge_settings, validate_settings
 
-# Sections 2.1, 2.2 and 3; what is given there and what is assumed, the description of Recipe lists.
+# Sections 2.1, 2.2 and 3; the description of Recipe lists what is given there and what is assumed.
 _PAPER: dict[str, Any] = {
-    "image_backbone": "inception_v3",
-    "text_backbone": "roberta-base",
-    "image": ImageSettings.paper(),
-    "element_steps": 0,
-    "early_stopping": "validation",
-    "augment": False,
-    "views": 1,
-    "text_rate": 2e-5,
+    "image": {"backbone": "inception_v3", "settings": ImageSettings.paper()},
+    "text": {"backbone": "roberta-base", "element_steps": 0, "rate": 2e-5},
+    "training": {"early_stopping": "validation"},
+    "augmentation": {"enabled": False, "views": 1},
 }
 _PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    "quick": {"epochs": (40, 6), "stacked_epochs": (30, 2), "views": 3},
-    "clip-offline": {"modality": "clip", "learning_rate": (3e-3, 1e-3)},
+    "quick": {
+        "head": {"epochs": 40},
+        "fine_tuning": {"epochs": 6},
+        "stacked": {"head_epochs": 30, "fine_tuning_epochs": 2},
+        "augmentation": {"views": 3},
+    },
+    "clip-offline": {"modality": "clip", "head": {"learning_rate": 3e-3}},
     "paper-image": _PAPER | {"modality": "image"},
     "paper-text": _PAPER | {"modality": "text"},
     "paper-stacked": _PAPER | {"modality": "image+text"},
@@ -37,11 +40,7 @@ _TRIALS = {
     "T5": (16, 1.0e-4, 50, 16),
 }
 _CHOSEN = "T3"  # Figures 6 and 7: "the selected hyperparameters set"
-_SYMBOLS = {
-    "E_F": "formation_energy_per_atom",
-    "E_fermi": "efermi",
-    "K_VRH": "bulk_modulus_vrh",
-}
+_SYMBOLS = {names.symbol: target for target, names in TARGET_NAMES.items()}
 
 
 def recipe_names() -> list[str]:
@@ -73,7 +72,9 @@ def recipe_names() -> list[str]:
     return list(_recipes())
 
 
-def _paper_clip(trial: str, colour: Literal["viridis", "grey"] = "viridis", fourier: bool = False):
+def _paper_clip(
+    trial: str, colour: Literal["viridis", "grey"] = "viridis", fourier: bool = False
+) -> dict[str, Any]:
     """CLIP with a trial's hyperparameters; `all` text (Table 1).
 
     Assumed: the linear layer reads both projected embeddings, before CLIP normalises them; all is
@@ -81,49 +82,51 @@ def _paper_clip(trial: str, colour: Literal["viridis", "grey"] = "viridis", four
     "the finetuning"; at most 200 epochs.
     """
     batch, rate, patience, patch = _TRIALS[trial]
+    stage = {"batch_size": batch, "learning_rate": rate, "patience": patience}
     return {
         "modality": "clip",
         "clip": f"openai/clip-vit-base-patch{patch}",
-        "pretraining": Pretraining(epochs=0),
-        "image": ImageSettings.paper(colour, fourier, size=224),
-        "extent": "all",
-        "element_steps": 0,
-        "epochs": (0, 200),
-        "batch_size": (batch, batch),
-        "learning_rate": (rate, rate),
-        "image_rate": rate,
-        "text_rate": rate,
-        "schedule": "constant",
-        "patience": (patience, patience),
-        "early_stopping": "validation",
-        "augment": False,
-        "views": 1,
+        "pretraining": {"epochs": 0},
+        "image": {"settings": ImageSettings.paper(colour, fourier, size=224), "rate": rate},
+        "text": {"extent": "all", "element_steps": 0, "rate": rate},
+        "head": {"epochs": 0, **stage},
+        "fine_tuning": {"epochs": 200, **stage},
+        "training": {"schedule": "constant", "early_stopping": "validation"},
+        "augmentation": {"enabled": False, "views": 1},
     }
 
 
 @cache
 def _recipes() -> dict[str, dict[str, Any]]:
-    """Name → the fields in which the recipe differs from the default."""
-    found = dict(_PRESETS)
-    found["paper-clip"] = _paper_clip(_CHOSEN)
+    """Return the fields in which each named recipe differs from the default."""
+    recipes = dict(_PRESETS)
+    recipes["paper-clip"] = _paper_clip(_CHOSEN)
     for symbol, target in _SYMBOLS.items():
         for extent in ("formula", "keywords", "all"):
-            fields = found["paper-stacked"] | {"targets": (target,), "extent": extent}
-            found[f"paper-figure2-{symbol}-{extent}"] = fields
+            changes = {"targets": (target,), "text": {"extent": extent}}
+            fields = merge_settings(recipes["paper-stacked"], changes)
+            recipes[f"paper-figure2-{symbol}-{extent}"] = fields
     for symbol, target in _SYMBOLS.items():
         for run in (1, 2, 3):
-            fields = found["paper-clip"] | {"targets": (target,), "seed": run - 1}
-            found[f"paper-table1-{symbol}-{run}"] = fields
+            fields = recipes["paper-clip"] | {"targets": (target,), "seed": run - 1}
+            recipes[f"paper-table1-{symbol}-{run}"] = fields
     energy = {"targets": (_SYMBOLS["E_F"],)}
     for trial in _TRIALS:
-        found[f"paper-table2-{trial}"] = _paper_clip(trial) | energy
+        recipes[f"paper-table2-{trial}"] = _paper_clip(trial) | energy
     for trial in _TRIALS:
-        found[f"paper-table3-{trial}"] = _paper_clip(trial, "grey", fourier=True) | energy
-    return found
+        recipes[f"paper-table3-{trial}"] = _paper_clip(trial, "grey", fourier=True) | energy
+    return recipes
 
 
 def network_recipe(name: str, **changes: Any) -> Recipe:
     """Return one of :func:`recipe_names` with some fields changed.
+
+    Parameters
+    ----------
+    name
+        Name of the recipe.
+    **changes
+        Fields, as :meth:`rhosight.networks.recipe.Recipe.replace` takes them.
 
     Raises
     ------
@@ -132,6 +135,7 @@ def network_recipe(name: str, **changes: Any) -> Recipe:
     """
     recipes = _recipes()
     if name not in recipes:
-        close = near(name, recipes) or list(_PRESETS)
-        raise RhosightError(f"no recipe is called {name!r}; near it are {', '.join(close)}")
-    return Recipe.checked(recipes[name] | changes)
+        close = suggest_names(name, recipes) or list(_PRESETS)
+        raise RhosightError(f"no recipe is called {name!r}; try {', '.join(close)}")
+    fields = validate_settings(Recipe, recipes[name]).model_dump(exclude_unset=True)
+    return validate_settings(Recipe, merge_settings(fields, changes))

@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import RhosightError, first_line
+from ..inputs.progress import EpochProgress
 from ..inputs.tensors import Inputs
 from ..networks.backbones import ClipBackbone
 from ..networks.modules import ClipModel, DualEncoder
 from ..networks.recipe import Recipe
-from .loop import EVAL_BATCH, Plan, Progress, Stage, fit_stage, quiet_lightning
+from .loop import EVAL_BATCH, Plan, Stage, fit_stage, quiet_lightning
 
 Encoder = ClipBackbone | DualEncoder
 
@@ -58,7 +59,7 @@ def pretrain_encoder(
     stop_rows: np.ndarray,
     recipe: Recipe,
     run_dir: Path | None = None,
-    progress: Progress | None = None,
+    progress: EpochProgress | None = None,
 ) -> list[dict[str, float]]:
     """Train an encoder in place on images and texts that belong together.
 
@@ -98,14 +99,15 @@ class _Contrast(Stage):
             epochs=settings.epochs,
             batch_size=settings.batch_size,
             patience=settings.patience,
-            weight_decay=recipe.weight_decay,
-            precision=recipe.precision,
+            weight_decay=recipe.training.weight_decay,
+            precision=recipe.hardware.precision,
         )
         super().__init__(plan, encoder, stop)
         self.recipe, self.inputs, self.codes = recipe, inputs, codes
 
     def loss(self, rows: Tensor, learning: bool) -> tuple[Tensor, int]:
-        batch = self.inputs.batch(ClipModel.inputs, rows, learning and self.recipe.augment)
+        augment = learning and self.recipe.augmentation.enabled
+        batch = self.inputs.batch(ClipModel.inputs, rows, augment)
         image, *tokens = (part.to(self.device) for part in batch)
         loss = contrastive_loss(
             self.network.image_embedding(image),
@@ -205,11 +207,11 @@ def load_weights(encoder: nn.Module, recipe: Recipe, folder: Path | None = None)
     folder = folder or Path(recipe.pretraining.weights or "")
     about = pretraining_config(folder)["recipe"]
     there = [about["clip"], about["image_backbone"], about["text_backbone"]]
-    wanted = [recipe.clip, recipe.image_backbone, recipe.text_backbone]
+    wanted = [recipe.clip, recipe.image.backbone, recipe.text.backbone]
     if there != wanted or about["pretraining"]["width"] != recipe.pretraining.width:
         raise RhosightError(
             f"{folder}: pre-trained with other backbones or another width than the recipe's; give "
-            f"the recipe clip {there[0]}, image_backbone {there[1]}, text_backbone {there[2]} and "
+            f"the recipe clip {there[0]}, image.backbone {there[1]}, text.backbone {there[2]} and "
             f"pretraining.width {about['pretraining']['width']}"
         )
     try:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..inputs.descriptors.composition import magpie
+from ..inputs.progress import EpochProgress
 from ..networks.backbones import TextBackbone
 from .loop import one_cycle
 
@@ -110,7 +111,7 @@ def learn_elements(
     backbone: TextBackbone,
     steps: int,
     seed: int,
-    progress: Callable[[str, int, int, float], None] | None = None,
+    progress: EpochProgress | None = None,
 ) -> None:
     """Train a text encoder, in place, to tell the elements' properties from descriptions.
 

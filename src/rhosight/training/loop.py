@@ -16,7 +16,7 @@ import tempfile
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,15 +31,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, multiprocessing, nn
 
 from ..errors import RhosightError
-from ..networks.recipe import Precision
+from ..inputs.progress import EpochProgress
+from ..networks.settings import Precision
 from ..storage import replacing
 
 CHECKPOINT_SECONDS = 60.0
 
 EVAL_BATCH = 64
 """Materials at a time where nothing is learned."""
-
-Progress = Callable[[str, int, int, float], None]
 
 
 class Diverged(RhosightError):
@@ -150,7 +149,7 @@ def fit_stage(
     stage: Stage,
     fit_rows: np.ndarray,
     folder: Path | None = None,
-    progress: Progress | None = None,
+    progress: EpochProgress | None = None,
 ) -> list[dict[str, float]]:
     """Train one stage, or load it if the folder already holds it.
 
@@ -250,7 +249,7 @@ def _precision(wanted: Precision) -> Precision:
     """The precision as Lightning takes it: ``"auto"`` is what the hardware is fast at."""
     if wanted == "16-mixed" and not torch.cuda.is_available():
         raise RhosightError(
-            "recipe: precision: 16-mixed needs a GPU; use auto, or bf16-mixed, which CPUs have"
+            "recipe: hardware.precision: 16-mixed needs a GPU; use auto, or bf16-mixed, which CPUs have"
         )
     if wanted != "auto":
         return wanted
@@ -293,7 +292,7 @@ class _KeepBest(Callback):
 class _Record(Callback):
     """History, progress, and a checkpoint now and then; kept and resumed with the checkpoint."""
 
-    def __init__(self, path: Path | None, progress: Progress | None) -> None:
+    def __init__(self, path: Path | None, progress: EpochProgress | None) -> None:
         self.path, self.progress = path, progress
         self.history: list[dict[str, float]] = []
         self.saved = time.monotonic()

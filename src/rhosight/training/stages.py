@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..inputs.progress import EpochProgress
 from ..inputs.tensors import Inputs
 from ..metrics import r2_score, rmse
 from ..networks.adapters import limit_tuning
@@ -33,7 +34,7 @@ from ..networks.modules import ClipModel, DescriptorNetwork, StackedModel, build
 from ..networks.recipe import MODALITIES, STAGES, Recipe
 from .contrastive import load_weights, pretrain_encoder
 from .elements import learn_elements
-from .loop import EVAL_BATCH, Plan, Progress, Stage, fit_stage, quiet_lightning
+from .loop import EVAL_BATCH, Plan, Stage, fit_stage, quiet_lightning
 
 __all__ = ["MODALITIES", "STAGES", "Recipe", "StageResult", "build_model", "predict_rows", "train"]
 
@@ -59,7 +60,7 @@ def train(
     run_dir: Path | None = None,
     on_stage: Callable[[StageResult], None] | None = None,
     frozen: dict[str, Any] | None = None,
-    progress: Progress | None = None,
+    progress: EpochProgress | None = None,
     formulas: Sequence[str] = (),
     scored_rows: np.ndarray | None = None,
 ) -> nn.Module:
@@ -104,7 +105,7 @@ def train(
         for module in network.modules():
             if isinstance(module, DescriptorNetwork):
                 module.backbone.fit(inputs.descriptors[fit_rows], inputs.linear)
-        if recipe.uses_text and recipe.element_steps:
+        if recipe.uses_text and recipe.text.element_steps:
             _teach_elements(network, recipe, frozen, progress)
         if recipe.pretrains:
             folder = run_dir / "pre-training" if run_dir else None
@@ -143,7 +144,7 @@ def frozen_features(model: nn.Module, inputs: Inputs, recipe: Recipe) -> Tensor:
     rows = torch.arange(len(inputs))
     found = []
     with torch.inference_mode():
-        for view in range(view_count(recipe)):
+        for view in range(recipe.views):
             parts = [
                 model.features(*inputs.batch(model.inputs, part, view=view))
                 for part in rows.split(EVAL_BATCH)
@@ -152,17 +153,12 @@ def frozen_features(model: nn.Module, inputs: Inputs, recipe: Recipe) -> Tensor:
     return torch.stack(found).clone()
 
 
-def view_count(recipe: Recipe) -> int:
-    """Over how many fixed views a model's predictions are averaged."""
-    return recipe.views if recipe.augment else 1
-
-
 def predict_rows(model: nn.Module, inputs: Inputs, rows: Tensor, recipe: Recipe) -> Tensor:
     """Standardised predictions (rows, targets) of a whole model: the mean over its views."""
     device = next(model.parameters()).device
     model.eval()
     with torch.inference_mode():
-        views = range(view_count(recipe))
+        views = range(recipe.views)
         found = []
         for part in rows.split(EVAL_BATCH):
             batches = (inputs.batch(model.inputs, part, view=view) for view in views)
@@ -185,7 +181,7 @@ class _Job:
     def epochs(self) -> int:
         if self.modality == "descriptors" and self.phase == 1:
             return 0  # the head is all that there is
-        return (self.recipe.stacked_epochs if self.stacked else self.recipe.epochs)[self.phase]
+        return self.recipe.epochs(self.stacked)[self.phase]
 
     @property
     def stacked(self) -> bool:
@@ -194,33 +190,34 @@ class _Job:
     @property
     def plan(self) -> Plan:
         recipe, phase = self.recipe, self.phase
+        stage = recipe.fine_tuning if phase == 1 else recipe.head
         return Plan(
             label=f"{self.modality}, {STAGES[phase]}",
             seeds=(recipe.seed, self.number),
             epochs=self.epochs,
-            batch_size=recipe.batch_size[phase],
-            patience=recipe.patience[phase],
-            weight_decay=recipe.weight_decay,
-            schedule=recipe.schedule,
+            batch_size=stage.batch_size,
+            patience=stage.patience,
+            weight_decay=recipe.training.weight_decay,
+            schedule=recipe.training.schedule,
             # The parts of the stacked model are tuned already, and to tune them together can make
             # it worse. Other models begin with frozen backbones, and a head that was best of many
             # epochs on the few materials that are watched: to keep that is to believe a lucky
             # number.
             keeps_start=self.stacked and phase == 1,
-            precision=recipe.precision,
-            devices=recipe.devices if phase == 1 else 1,  # the head alone takes seconds
+            precision=recipe.hardware.precision,
+            devices=recipe.hardware.devices if phase == 1 else 1,  # the head alone takes seconds
         )
 
 
 def _teach_elements(
-    network: nn.Module, recipe: Recipe, frozen: dict[str, Any], progress: Progress | None
+    network: nn.Module, recipe: Recipe, frozen: dict[str, Any], progress: EpochProgress | None
 ) -> None:
     """Give the network a text backbone that knows the elements, trained the first time."""
     backbone = next((e for e in encoders(network) if isinstance(e, TextBackbone)), None)
     if backbone is None:  # a CLIP of the hub brings its own encoders, trained together
         return
     if "elements" not in frozen:
-        learn_elements(backbone, recipe.element_steps, recipe.seed, progress)
+        learn_elements(backbone, recipe.text.element_steps, recipe.seed, progress)
         frozen["elements"] = {k: v.detach().clone() for k, v in backbone.state_dict().items()}
     backbone.load_state_dict(frozen["elements"])
 
@@ -252,7 +249,7 @@ class _Regression(Stage):
         self.scored_rows = scored_rows
 
     def setup(self, stage: str) -> None:
-        if self.job.phase == 1 and self.job.recipe.compiled:
+        if self.job.phase == 1 and self.job.recipe.hardware.compiled:
             for encoder in encoders(self.network):
                 # in place: names of weights stay, and a copy in another process compiles its own
                 encoder.model.compile(dynamic=True)
@@ -265,7 +262,7 @@ class _Regression(Stage):
             parts = self.network.parts.values() if isinstance(self.network, StackedModel) else ()
             for model in (self.network, *parts):
                 model.head.eval()
-            if self.job.recipe.batch_statistics == "kept":
+            if self.job.recipe.fine_tuning.batch_statistics == "kept":
                 for module in self.network.modules():
                     if isinstance(module, nn.BatchNorm2d):
                         module.eval()
@@ -276,7 +273,7 @@ class _Regression(Stage):
             views = len(self.job.features)
             view = torch.randint(views, rows.shape) if learning else torch.zeros_like(rows)
             return self.network(self.job.features[view, rows].to(self.device))
-        augment = learning and self.job.recipe.augment
+        augment = learning and self.job.recipe.augmentation.enabled
         batch = self.inputs.batch(self.network.inputs, rows, augment)
         return self.network(*(part.to(self.device) for part in batch))
 
@@ -317,23 +314,24 @@ class _Regression(Stage):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Backbones learn at their own rates; all of the stacked model more slowly."""
         recipe, model = self.job.recipe, self.network
-        rate = recipe.learning_rate[self.job.phase]
+        stage = recipe.fine_tuning if self.job.phase == 1 else recipe.head
+        rate = stage.learning_rate
         if self.job.phase == 0:
             parts = [(model, rate)]
         elif isinstance(model, StackedModel):
-            slow = recipe.stacked_factor
-            rates = {"image": recipe.image_rate, "text": recipe.text_rate}
+            slow = recipe.stacked.rate_factor
+            rates = {"image": recipe.image.rate, "text": recipe.text.rate}
             backbones = {n: p.backbone for n, p in model.parts.items() if n in rates}
             parts = [(backbone, rates[name] * slow) for name, backbone in backbones.items()]
             parts += [(part.head.hidden, rate * slow) for part in model.parts.values()]
             parts.append((model.head, rate * slow))
         elif isinstance(model, ClipModel):
-            rates = {"image": recipe.image_rate, "text": recipe.text_rate, "new": rate}
+            rates = {"image": recipe.image.rate, "text": recipe.text.rate, "new": rate}
             found = model.backbone.parts.items()
             parts = [(part, rates[name]) for name, modules in found for part in modules]
             parts.append((model.head, rate))
         else:
-            backbone_rate = recipe.image_rate if "image" in model.inputs else recipe.text_rate
+            backbone_rate = recipe.image.rate if "image" in model.inputs else recipe.text.rate
             parts = [(model.backbone, backbone_rate), (model.head, rate)]
         learning = (([p for p in part.parameters() if p.requires_grad], lr) for part, lr in parts)
         return [{"params": weights, "lr": lr} for weights, lr in learning if weights]

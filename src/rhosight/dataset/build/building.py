@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -23,11 +23,12 @@ import pyarrow.parquet as pq
 
 from ...errors import RhosightError
 from ...inputs.image import ImageSettings, turn_margin
-from ...storage import alone_in, open_run, replacing
-from ..sources.source import Source
+from ...inputs.progress import Progress
 from ...inputs.text.description import EXTENTS
-from .batches import Problems, Relabel, State, Task
+from ...storage import lock_folder, open_run, replacing
 from ..dataset import files_of
+from ..sources.source import Source
+from .batches import Problems, Relabel, State, Task
 from .merging import Place, merge, places_of, restore
 
 MEMORY = "2GiB"
@@ -84,7 +85,7 @@ def build(
     workers: int | None = None,
     scheduler: str | None = None,
     memory: str = MEMORY,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> BuildReport:
     """Read every material of a source and write a dataset.
 
@@ -142,7 +143,7 @@ def build(
     text = json.dumps(settings, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
     notes, folder = (out.with_name(f"{out.name}.{end}") for end in ("problems.csv", "build"))
-    with alone_in(folder):
+    with lock_folder(folder):
         restore(out)
         files = _check(out, digest)
         open_run(folder, settings)

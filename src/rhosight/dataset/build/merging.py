@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .. import schema
 from ...errors import RhosightError
+from ...inputs.progress import Progress
 from ...storage import replacing
+from .. import schema
 from ..dataset import ROWS_IN_GROUP, parquet_options
 
 SHARD_ROWS = 992
@@ -65,7 +66,7 @@ def merge(
     ids: Sequence[str],
     out: Path,
     about: Mapping[str, Any],
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Write the rows of these ids, in this order, to a dataset, at once or not at all.
 
@@ -114,7 +115,7 @@ def _chunks(
     places: Mapping[str, Place],
     ids: Sequence[str],
     goal: pa.Schema,
-    progress: Callable[[str, int, int], None] | None,
+    progress: Progress | None,
 ) -> Iterator[pa.Table]:
     """The rows of ids, one row group at a time."""
     read = row_reader()

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ...density.charge_density import STORED_KINDS
 from ...errors import RhosightError, first_line
-from ..schema import KNOWN, same_unit
+from ..schema import KNOWN, is_same_unit
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ def _warn_of_numbers(column: pd.Series, path: Path) -> None:
 def _check_units(units: dict[str, str], path: Path) -> None:
     """A known target in another unit would be wrong by a factor: say so."""
     for name, unit in units.items():
-        if name in KNOWN and KNOWN[name].unit and not same_unit(unit, KNOWN[name].unit):
+        if name in KNOWN and KNOWN[name].unit and not is_same_unit(unit, KNOWN[name].unit):
             raise RhosightError(
                 f"{path}: {name} is in {unit}, rhosight has it in {KNOWN[name].unit}; convert it, "
                 "or give it another name"

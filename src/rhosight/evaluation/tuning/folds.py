@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import pandas as pd
 
 from ...dataset.dataset import Dataset
 from ...inputs.descriptors.blocks import to_blocks
+from ...inputs.progress import AnyProgress
 from ...inputs.tensors import Inputs
 from ...metrics import rmse
 from ...models.descriptor_model import committee_of, descriptor_table
@@ -67,7 +67,7 @@ class InnerFolds:
         self,
         recipe: Recipe | DescriptorRecipe,
         number: int,
-        progress: Callable[..., None] | None = None,
+        progress: AnyProgress | None = None,
     ) -> dict[str, float]:
         """Train on one fold's training part and score the final model on its validation part.
 
@@ -101,7 +101,7 @@ class InnerFolds:
         labels: np.ndarray,
         learn: np.ndarray,
         ask: np.ndarray,
-        progress: Callable[..., None] | None,
+        progress: AnyProgress | None,
     ) -> np.ndarray:
         if self._table is None or not self._blocks.issuperset(recipe.blocks):
             self._table = descriptor_table(self.dataset.densities, recipe, progress)
@@ -117,7 +117,7 @@ class InnerFolds:
         learn: np.ndarray,
         ask: np.ndarray,
         scaler: tuple[np.ndarray, np.ndarray],
-        progress: Callable[..., None] | None,
+        progress: AnyProgress | None,
     ) -> np.ndarray:
         key = inputs_key(recipe)
         if key != self._key:
@@ -128,7 +128,7 @@ class InnerFolds:
             self._key = key
         recipe.require_training()
         fit_rows, stop_rows = learn, ask  # the paper's way: optimistic
-        if recipe.early_stopping == "inner":
+        if recipe.training.early_stopping == "inner":
             fit, stop = inner_split(self.dataset[learn], recipe)
             fit_rows, stop_rows = learn[fit], learn[stop]
         stages: list[StageResult] = []

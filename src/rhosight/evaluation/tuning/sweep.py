@@ -37,6 +37,7 @@ from ...dataset.build.workers import open_client
 from ...dataset.dataset import Dataset
 from ...dataset.splits import folds, split
 from ...errors import RhosightError
+from ...inputs.progress import AnyProgress
 from ...models.descriptor_model import DescriptorModel
 from ...models.gaussian_process.recipe import DescriptorRecipe
 from ...models.property_model import PropertyModel
@@ -144,7 +145,7 @@ class Sweep:
             draft.write_text(table, encoding="utf-8")
 
     def score(
-        self, dataset: Dataset, progress: Callable[..., None] | None = None
+        self, dataset: Dataset, progress: AnyProgress | None = None
     ) -> dict[str, dict[str, float]]:
         """Train the chosen recipe on the whole training part and score it on the test part, once.
 
@@ -160,7 +161,7 @@ class Sweep:
         RhosightError
             If another recipe of this sweep was scored before.
         """
-        file, recipe = self.folder / SCORE, self.recipe.model_dump(mode="json")
+        file, recipe = self.folder / SCORE, self.recipe.flat()
         if file.exists():
             before = json.loads(file.read_text(encoding="utf-8"))
             if before["recipe"] != recipe:
@@ -198,7 +199,7 @@ def sweep(
     workers: int = 1,
     scheduler: str | None = None,
     heartbeat: int = 15,
-    progress: Callable[..., None] | None = None,
+    progress: AnyProgress | None = None,
 ) -> Sweep:
     """Look for the fields of a recipe that predict best within the training part.
 
@@ -242,7 +243,7 @@ def sweep(
     space = SearchSpace.named(space) if isinstance(space, str) else space
     recipe = space.recipe_of({})  # as it is where nothing varies
     dataset = dataset.require_targets(recipe.targets, how="any")
-    if not isinstance(recipe, DescriptorRecipe) and recipe.early_stopping == "validation":
+    if not isinstance(recipe, DescriptorRecipe) and recipe.training.early_stopping == "validation":
         logger.info("early stopping watches the scored fold, as the paper does: optimistic")
     settings = {
         "space": space.model_dump(mode="json"),

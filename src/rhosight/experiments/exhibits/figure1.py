@@ -15,10 +15,11 @@ from matplotlib.patches import Rectangle
 from pymatgen.core import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
-from ...dataset.schema import EXTENTS, KNOWN
+from ...dataset.schema import KNOWN
 from ...density.plane import LatticePlane, lattice_plane, sample
 from ...evaluation.html import INK, SECOND, SOFT, format_significant, page_style
 from ...inputs.image import density_image, density_slice, window_side
+from ...inputs.text.description import EXTENTS
 from ..exhibit import Exhibit
 from .pictures import chosen, paper_image
 

@@ -9,7 +9,7 @@ Composition and structure type (:mod:`rhosight.models.baselines.baselines`), sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -18,6 +18,7 @@ from pymatgen.core import Structure
 from ...density.charge_density import ChargeDensity
 from ...density.free_atoms import difference_from_total
 from ...errors import RhosightError
+from ..progress import Progress
 from .composition import composition_features
 from .frame import BLOCKS, STRUCTURE_BLOCKS, TOTAL_BLOCKS, block_columns, descriptor_frame
 from .statistics import density_features
@@ -54,7 +55,7 @@ def needs_difference(blocks: Collection[str]) -> bool:
 def block_table(
     crystals: Crystals,
     blocks: Collection[str],
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """All numbers of some blocks, of n crystals.
 
@@ -85,7 +86,7 @@ def block_table(
 def described(
     crystals: Crystals,
     blocks: Collection[str],
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[tuple[Crystals, pd.DataFrame]]:
     """A few crystals at a time, each read once and then forgotten, and their part of
     :func:`block_table`.

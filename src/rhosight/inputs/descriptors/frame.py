@@ -37,6 +37,7 @@ from pymatgen.core import Structure
 
 from ...density.charge_density import ChargeDensity
 from ...errors import RhosightError
+from ..progress import Progress
 from . import elements, energies, pairs, shapes, sites
 from .crystal import Crystal, crystal_of
 from .quadrature import Sampler, shells_of
@@ -151,7 +152,7 @@ def density_descriptors(density: ChargeDensity, blocks: Sequence[str] = BLOCKS) 
 def descriptor_frame(
     crystals: Sequence[ChargeDensity] | Sequence[Structure],
     blocks: Sequence[str] = BLOCKS,
-    progress: Callable[..., None] | None = None,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """:func:`density_descriptors` or :func:`structure_descriptors` of many materials.
 

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -22,6 +22,7 @@ import pandas as pd
 from pymatgen.core import Structure
 
 from ...errors import RhosightError
+from ...inputs.progress import Progress
 
 CHGNET_NOTE = (
     "CHGNet was pre-trained on energies of the Materials Project, scored materials likely among "
@@ -46,7 +47,7 @@ def chgnet_version() -> str | None:
 
 
 def chgnet_features(
-    structures: Sequence[Structure], progress: Callable[[str, int, int], None] | None = None
+    structures: Sequence[Structure], progress: Progress | None = None
 ) -> pd.DataFrame:
     """What the frozen CHGNet 0.3.0 knows of each crystal before it says its energy.
 
