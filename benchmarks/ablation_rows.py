@@ -12,14 +12,12 @@ from rhosight.models.gaussian_process.recipe import DescriptorRecipe
 from rhosight.networks.recipe import Recipe
 
 BUDGET: dict[str, Any] = {
-    "image": {"size": 64},
-    "epochs": (20, 3),
-    "stacked_epochs": (15, 1),
-    "batch_statistics": "kept",
-    "learning_rate": (1e-3, 1e-4),
-    "image_rate": 1e-4,
-    "views": 3,
-    "element_steps": 200,
+    "image": {"settings": {"size": 64}, "rate": 1e-4},
+    "head": {"epochs": 20, "learning_rate": 1e-3},
+    "fine_tuning": {"epochs": 3, "batch_statistics": "kept", "learning_rate": 1e-4},
+    "stacked": {"head_epochs": 15, "fine_tuning_epochs": 1},
+    "augmentation": {"views": 3},
+    "text": {"element_steps": 200},
 }
 """In what the recipe of every network differs from the default."""
 
@@ -50,8 +48,8 @@ class Variant:
     image: dict[str, Any] = field(default_factory=dict)
 
     def made(self) -> Recipe:
-        image = Recipe().image.model_dump() | BUDGET["image"] | self.image
-        return Recipe.checked({**BUDGET, "modality": "image", **self.recipe, "image": image})
+        recipe = Recipe().replace(modality="image").replace(**BUDGET).replace(**self.recipe)
+        return recipe.replace(image={"settings": self.image})
 
 
 def channels(*settings: dict[str, Any]) -> dict[str, Any]:
@@ -92,9 +90,13 @@ VARIANTS: tuple[Variant, ...] = (
     ),
     Variant("cores", "masked, 0.9 covalent radii", image={"core": "mask"}),
     Variant("cores", "masked, 0.6 covalent radii", image={"core": "mask", "core_radius": 0.6}),
-    Variant("augmentation", "none", {"augment": False}),
-    Variant("augmentation", "turns, and shifts by up to ¼", {"shift": 0.25}),
-    Variant("augmentation", "turns, and planes at ¼, ½ and ¾", {"parallel": (0.25, 0.5, 0.75)}),
+    Variant("augmentation", "none", {"augmentation": {"enabled": False}}),
+    Variant("augmentation", "turns, and shifts by up to ¼", {"augmentation": {"shift": 0.25}}),
+    Variant(
+        "augmentation",
+        "turns, and planes at ¼, ½ and ¾",
+        {"augmentation": {"parallel": (0.25, 0.5, 0.75)}},
+    ),
     Variant("planes and windows", "one plane, 8 Å (grey)", image=channels({})),
     Variant(
         "planes and windows",
@@ -122,11 +124,11 @@ VARIANTS: tuple[Variant, ...] = (
     ),
     Variant("normalisation", "paper", image={"normalisation": "paper"}),
     Variant("normalisation", "zero", image={"normalisation": "zero"}),
-    Variant("views", "1", {"views": 1}),
-    Variant("views", "6", {"views": 6}),
+    Variant("views", "1", {"augmentation": {"views": 1}}),
+    Variant("views", "6", {"augmentation": {"views": 6}}),
     Variant("modalities", "shape of the density", {"descriptors": SHAPE_BLOCKS}),
-    Variant("extent of the text", "formula", {"modality": "text", "extent": "formula"}),
-    Variant("extent of the text", "all", {"modality": "text", "extent": "all"}),
+    Variant("extent of the text", "formula", {"modality": "text", "text": {"extent": "formula"}}),
+    Variant("extent of the text", "all", {"modality": "text", "text": {"extent": "all"}}),
 )
 
 

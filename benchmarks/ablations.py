@@ -122,7 +122,7 @@ class Bench:
         def on_stage(result: StageResult) -> None:
             found[result.modality] = result.predict(self.folds[fold][1])
 
-        key = recipe.text_backbone, recipe.element_steps, recipe.seed
+        key = recipe.text.backbone, recipe.text.element_steps, recipe.seed
         frozen = {"elements": self.elements[key]} if key in self.elements else {}
         scaler = scaler_of(self.labels[rows])
         train(recipe, inputs, self.labels, fit, stop, scaler, folder, on_stage, frozen)
@@ -324,11 +324,13 @@ contain what another seed would change.
 """.splitlines()
     networks = read(out, "networks")
     if len(networks):
+        size, epochs = budget.image.settings.size, budget.epochs()
+        stacked = budget.epochs(stacked=True)
         lines += f"""
 ## Networks
 
-A small budget, one seed: {budget.image.size} pixels, {budget.views} views, {budget.epochs[0]} and
-{budget.epochs[1]} epochs ({budget.stacked_epochs[0]} and {budget.stacked_epochs[1]} of the stacked
+A small budget, one seed: {size} pixels, {budget.views} views, {epochs[0]} and
+{epochs[1]} epochs ({stacked[0]} and {stacked[1]} of the stacked
 model). What is measured is what a setting changes there, and not how good a network gets.
 Each row changes one thing in the first, an image network with the default's channels. With two
 modalities or more, the image and text networks are the same in all rows.

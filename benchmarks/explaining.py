@@ -41,7 +41,7 @@ def models(train: Dataset, size: int, out: Path) -> dict[str, SavedModel]:
         if set(network.about["training_ids"]) != set(train.ids):
             raise SystemExit(f"{folder}: learned from other materials; choose another OUT")
     else:
-        recipe = rhosight.load_recipe("quick", image=ImageSettings(size=size))
+        recipe = rhosight.load_recipe("quick", image={"settings": ImageSettings(size=size)})
         network = rhosight.PropertyModel(recipe).fit(train, run_dir=out / f"run-{size}")
         network.save_pretrained(folder)
     return {"best": rhosight.DescriptorModel().fit(train), "network": network}

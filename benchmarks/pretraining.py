@@ -28,7 +28,7 @@ from rhosight.networks.modules import ClipModel
 from rhosight.networks.recipe import Recipe
 from rhosight.training.contrastive import embeddings, retrieval
 from rhosight.training.folds import inner_split, scaler_of
-from rhosight.training.stages import StageResult, train, view_count
+from rhosight.training.stages import StageResult, train
 
 BEFORE, AFTER = "retrieval", "retrieval, fine-tuned"
 
@@ -47,21 +47,20 @@ def main() -> None:
 
     base = load_recipe(
         "clip-offline",
-        extent=arguments.extent,
-        epochs=arguments.epochs,
-        batch_statistics="kept",
-        learning_rate=(3e-3, 1e-4),
-        image_rate=1e-4,
-        views=3,
-        max_tokens=arguments.max_tokens,
+        text={"extent": arguments.extent, "max_tokens": arguments.max_tokens},
+        head={"epochs": arguments.epochs[0], "learning_rate": 3e-3},
+        fine_tuning={
+            "epochs": arguments.epochs[1],
+            "batch_statistics": "kept",
+            "learning_rate": 1e-4,
+        },
+        image={"rate": 1e-4},
+        augmentation={"views": 3},
     )
-    base = base.model_copy(update={"image": base.image.model_copy(update={"size": arguments.size})})
-    pretraining = base.pretraining.model_copy(update={"epochs": arguments.pretraining_epochs})
+    base = base.replace(image={"settings": {"size": arguments.size}})
     arms = {
-        "without": base.model_copy(
-            update={"pretraining": pretraining.model_copy(update={"epochs": 0})}
-        ),
-        "with": base.model_copy(update={"pretraining": pretraining}),
+        "without": base.replace(pretraining={"epochs": 0}),
+        "with": base.replace(pretraining={"epochs": arguments.pretraining_epochs}),
     }
     dataset = rhosight.load_dataset("mp-fcc").require_targets(base.targets, how="any")
     training_part, _ = rhosight.split(dataset)
@@ -111,7 +110,7 @@ def trial(
             found.append(pd.DataFrame([{"what": result.stage, "of": target, **scores}]))
 
     # pre-training alone first; the second call finds it in the folder
-    alone = recipe.model_copy(update={"epochs": (0, 0)})
+    alone = recipe.replace(head={"epochs": 0}, fine_tuning={"epochs": 0})
     with TemporaryDirectory() as folder:
         for settings, what in ((alone, BEFORE), (recipe, AFTER)):
             network = train(
@@ -127,7 +126,7 @@ def retrieved(
     network: ClipModel, inputs: Inputs, rows: np.ndarray, recipe: Recipe, formulas: list[str]
 ) -> pd.DataFrame:
     """Recall@k and median rank among the materials of some rows, both directions and chance."""
-    image, text = embeddings(network.backbone, inputs, rows, view_count(recipe))
+    image, text = embeddings(network.backbone, inputs, rows, recipe.views)
     table = retrieval(image, text, [formulas[row] for row in rows])
     return table.drop(columns="materials").rename_axis("of").reset_index()
 

@@ -58,10 +58,9 @@ def main() -> None:
     from rhosight.models.inputs import make_inputs
     from rhosight.training.folds import inner_split
 
-    changes = {"targets": (arguments.target,), "element_steps": arguments.element_steps}
+    changes = {"targets": (arguments.target,), "text": {"element_steps": arguments.element_steps}}
     recipe = load_recipe("quick", **changes)
-    size = {"image": recipe.image.model_copy(update={"size": arguments.size})}
-    recipe = recipe.model_copy(update=size)
+    recipe = recipe.replace(image={"settings": {"size": arguments.size}})
     dataset = load_dataset("mp-fcc").require_targets(recipe.targets)
     inputs = make_inputs(dataset, recipe)
     rows = []
@@ -76,13 +75,13 @@ def main() -> None:
             part = dict(zip(PARTS, (learned, watched, scored), strict=True))
             for epochs in arguments.epochs:
                 if not arguments.only_tuned:
-                    changed = recipe.model_copy(update={"epochs": (recipe.epochs[0], epochs)})
+                    changed = recipe.replace(fine_tuning={"epochs": epochs})
                     row = {"program": "rhosight", "fold": fold, "epochs": epochs}
                     found = rhosight_run(changed, dataset, inputs, part, {})
                     rows.append(row | found[-1])
                     report(rows[-1])
                 if arguments.autogluon_python:
-                    settings = {"epochs": epochs, "batch": recipe.batch_size[1]}
+                    settings = {"epochs": epochs, "batch": recipe.fine_tuning.batch_size}
                     settings |= {"target": arguments.target, "seed": recipe.seed}
                     row = {"program": "AutoGluon", "fold": fold, "epochs": epochs}
                     job = {"settings": settings, "rows": {k: v.tolist() for k, v in part.items()}}
@@ -91,9 +90,8 @@ def main() -> None:
             for modality in ("image", "text"):
                 frozen: dict[str, Any] = {}
                 for tuned in TUNED:
-                    changes = {"modality": modality, "tuned": tuned}
-                    changes["epochs"] = (recipe.epochs[0], arguments.tuned_epochs)
-                    changed = recipe.model_copy(update=changes)
+                    stage = {"tuned": tuned, "epochs": arguments.tuned_epochs}
+                    changed = recipe.replace(modality=modality, fine_tuning=stage)
                     head, whole = rhosight_run(changed, dataset, inputs, part, frozen)
                     row = {"program": f"{modality}, {tuned}", "fold": fold}
                     row |= {"epoch": whole["epoch"], "r2_head": head["r2"], "r2": whole["r2"]}
@@ -197,9 +195,9 @@ def write_materials(folder: Path, dataset: Dataset, recipe: Recipe) -> None:
     files = []
     for name, density in zip(dataset.ids, dataset.densities, strict=True):
         files.append(str(folder / "images" / f"{name}.png"))
-        to_pil(density_image(density, recipe.image)).save(files[-1])
+        to_pil(density_image(density, recipe.image.settings)).save(files[-1])
     target = recipe.targets[0]
-    columns = {"image": files, "text": texts_of(dataset, recipe.extent)}
+    columns = {"image": files, "text": texts_of(dataset, recipe.text.extent)}
     columns[target] = dataset.targets[target].to_numpy()
     pd.DataFrame(columns).to_csv(folder / "materials.csv", index=False)
 

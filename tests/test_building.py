@@ -210,7 +210,7 @@ def test_stored_images_are_those_that_are_drawn(
     for density, stored in zip(mine.densities, mine.images(settings), strict=True):
         np.testing.assert_allclose(stored, density_image(density, settings), atol=1e-3)
     assert mine.images(ImageSettings(size=48)) is None
-    recipe = Recipe(modality="image", image=settings)
+    recipe = Recipe(modality="image", image={"settings": settings})
     drawn = make_inputs(list(mine.densities), recipe).canvas
     np.testing.assert_allclose(make_inputs(mine, recipe).canvas, drawn, atol=2e-3)
 

@@ -76,10 +76,10 @@ def model(small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "model"
     rows, _ = split(load_dataset(small))
     recipe = Recipe(
-        image=ImageSettings().model_copy(update={"size": 48}),
-        extent="keywords",
-        epochs=(3, 1),
-        element_steps=0,
+        image={"settings": ImageSettings().model_copy(update={"size": 48})},
+        text={"extent": "keywords", "element_steps": 0},
+        head={"epochs": 3},
+        fine_tuning={"epochs": 1},
     )
     PropertyModel(recipe).fit(load_dataset(small)[rows]).save_pretrained(folder)
     return folder

@@ -28,7 +28,8 @@ def small(**pretraining) -> Recipe:
     """The recipe of a CLIP without a hub, on small images and short texts."""
     settings = {"epochs": 2, "batch_size": 16, "width": 32} | pretraining
     return load_recipe(
-        "clip-offline", image=IMAGE, extent="formula", views=2, epochs=(2, 1), element_steps=0,
+        "clip-offline", image={"settings": IMAGE}, text={"extent": "formula", "element_steps": 0},
+        augmentation={"views": 2}, head={"epochs": 2}, fine_tuning={"epochs": 1},
         pretraining=settings,
     )  # fmt: skip
 
@@ -224,7 +225,9 @@ class TestReadout:
 
     def test_it_begins_with_what_a_folder_holds(self, dataset, pretrained, tmp_path):
         pretrained.save_pretrained(tmp_path / "encoder")
-        recipe = small(weights=str(tmp_path / "encoder")).model_copy(update={"epochs": (1, 0)})
+        recipe = small(weights=str(tmp_path / "encoder")).replace(
+            head={"epochs": 1}, fine_tuning={"epochs": 0}
+        )
         model = PropertyModel(recipe).fit(dataset[:24])
         assert list(model.history) == [("clip", "head")]
         for key, value in pretrained.encoder.state_dict().items():
@@ -241,7 +244,9 @@ class TestReadout:
         recipe = small(weights=str(tmp_path / "encoder"))
         with pytest.raises(RhosightError, match=r"pre-trained on \d+ materials that are scored"):
             cross_validate(dataset, recipe, n_splits=2)
-        model = PropertyModel(recipe.model_copy(update={"epochs": (1, 0)})).fit(dataset[26:])
+        model = PropertyModel(recipe.replace(head={"epochs": 1}, fine_tuning={"epochs": 0})).fit(
+            dataset[26:]
+        )
         with pytest.raises(RhosightError, match="trained on"):
             model.score(dataset[:8])
         config = json.loads((tmp_path / "encoder" / "config.json").read_text())

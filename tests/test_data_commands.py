@@ -71,7 +71,7 @@ def test_errors_of_clean(sample, tmp_path):
     message = error_of("data", "clean", sample, out, "--iqr", "spin")
     assert "no `spin`, which the IQR filter needs of every material" in message
     missing = error_of("data", "clean", sample, tmp_path / "no" / "folder" / "x.parquet")
-    assert "no writable folder" in missing
+    assert "not a writable folder" in missing
     assert not out.exists()
 
 
@@ -282,11 +282,14 @@ def model(dataset: Dataset, tmp_path_factory) -> Path:
     """One that was trained on GPAW's densities, for a moment."""
     folder = tmp_path_factory.mktemp("models") / "model"
     recipe = Recipe(
-        element_steps=0,
+        text={"element_steps": 0},
         modality="image",
-        image=ImageSettings().model_copy(update={"size": 32, "interpolation": "spline"}),
-        epochs=(1, 1),
-        views=1,
+        image={
+            "settings": ImageSettings().model_copy(update={"size": 32, "interpolation": "spline"})
+        },
+        head={"epochs": 1},
+        fine_tuning={"epochs": 1},
+        augmentation={"views": 1},
     )
     PropertyModel(recipe).fit(dataset[:24]).save_pretrained(folder)
     return folder
@@ -331,7 +334,7 @@ def vasp_chgcar(density: ChargeDensity, path: Path, kind: str = "total") -> Path
 
 def test_the_command_warns_of_vasps_files(model, dataset, tmp_path, caplog):
     """A file with augmentation occupancies is VASP's, as no other code writes them."""
-    kind = PropertyModel.from_pretrained(model).recipe.image.kinds[0]
+    kind = PropertyModel.from_pretrained(model).recipe.image.settings.kinds[0]
     path = vasp_chgcar(dataset["mp-149"].density, tmp_path / "CHGCAR", kind)
     done = rhosight("predict", model, path, "--kind", kind, "--format", "json")
     assert len(json.loads(done.stdout)["predictions"]) == 1

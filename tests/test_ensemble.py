@@ -19,10 +19,10 @@ from rhosight.models.uncertainty import cv_plus
 # heads on frozen features: no backbone is tuned
 TINY = {
     "modality": "image",
-    "image": ImageSettings(size=32),
-    "epochs": (10, 0),
-    "views": 1,
-    "batch_size": (16, 16),
+    "image": {"settings": ImageSettings(size=32)},
+    "head": {"epochs": 10, "batch_size": 16},
+    "fine_tuning": {"epochs": 0, "batch_size": 16},
+    "augmentation": {"views": 1},
 }
 
 
@@ -133,7 +133,7 @@ def test_an_ensemble_is_saved_as_a_folder_of_its_members(
 
 
 def test_training_goes_on_in_its_folder(dataset: Dataset, tmp_path):
-    tiny = {**TINY, "epochs": (2, 0)}
+    tiny = {**TINY, "head": {"epochs": 2}, "fine_tuning": {"epochs": 0}}
     part = dataset[:24]
     whole = Ensemble(members=2, **tiny).fit(part)
 
@@ -155,7 +155,12 @@ def test_training_goes_on_in_its_folder(dataset: Dataset, tmp_path):
 
 def test_descriptors_join_an_ensemble(dataset: Dataset):
     part = dataset[:24]
-    blocks = {"descriptors": ("volume", "prototype"), "stacked_epochs": (2, 0), "epochs": (2, 0)}
+    blocks = {
+        "descriptors": ("volume", "prototype"),
+        "stacked": {"head_epochs": 2, "fine_tuning_epochs": 0},
+        "head": {"epochs": 2},
+        "fine_tuning": {"epochs": 0},
+    }
     model = Ensemble(members=2, **{**TINY, **blocks}).fit(part)
     inputs = model.networks[0].read(part[:3])
     other = dataclasses.replace(inputs, descriptors=inputs.descriptors.flip(0))
@@ -166,7 +171,16 @@ def test_descriptors_join_an_ensemble(dataset: Dataset):
 
 def test_the_command_line_trains_one_and_prints_its_intervals(dataset: Dataset, tmp_path):
     recipe = tmp_path / "recipe.json"
-    recipe.write_text(json.dumps({"image": {"size": 32}, "epochs": [1, 0], "views": 1}))
+    recipe.write_text(
+        json.dumps(
+            {
+                "image": {"settings": {"size": 32}},
+                "head": {"epochs": 1},
+                "fine_tuning": {"epochs": 0},
+                "augmentation": {"views": 1},
+            }
+        )
+    )
     data, out = tmp_path / "some.parquet", tmp_path / "model"
     dataset[:24].to_parquet(data)
     command = ["train", str(data), "--out", str(out), "--test-fraction", "0", "--members", "2"]

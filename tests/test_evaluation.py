@@ -20,12 +20,12 @@ from rhosight.models.provenance import local_weights
 from rhosight.storage import open_run
 
 RECIPE = Recipe(
-    image=ImageSettings().model_copy(update={"size": 48}),
-    extent="formula",
-    element_steps=0,
-    epochs=(2, 1),
-    stacked_epochs=(1, 1),
-    views=2,
+    image={"settings": ImageSettings().model_copy(update={"size": 48})},
+    text={"extent": "formula", "element_steps": 0},
+    head={"epochs": 2},
+    fine_tuning={"epochs": 1},
+    stacked={"head_epochs": 1, "fine_tuning_epochs": 1},
+    augmentation={"views": 2},
 )
 
 
@@ -130,8 +130,8 @@ def test_a_folder_of_another_run_is_refused(run, dataset, tmp_path):
 
 
 def test_the_papers_stopping_watches_the_validation_fold(dataset):
-    recipe = RECIPE.model_copy(
-        update={"early_stopping": "validation", "modality": "text", "views": 1}
+    recipe = RECIPE.replace(
+        training={"early_stopping": "validation"}, modality="text", augmentation={"views": 1}
     )
     result = cross_validate(dataset, recipe, n_splits=3, only_folds=1)
     last = result.history.query("stage == 'fine-tuning'")["watched"].min()
@@ -176,7 +176,7 @@ def test_another_descriptor_recipe_has_a_row_of_its_own(dataset):
 def test_a_run_knows_what_it_is_and_the_weights_that_it_began_with(tmp_path):
     (tmp_path / "encoder").mkdir()
     (tmp_path / "encoder" / "model.safetensors").write_bytes(b"one")
-    recipe = Recipe(modality="text", text_backbone=str(tmp_path / "encoder"))
+    recipe = Recipe(modality="text", text={"backbone": str(tmp_path / "encoder")})
     began = {"weights": local_weights(recipe)}
     open_run(tmp_path / "run", began)
     (tmp_path / "encoder" / "model.safetensors").write_bytes(b"another")
@@ -198,7 +198,9 @@ def test_labels_that_a_fold_cannot_learn_from(dataset):
     with pytest.raises(RhosightError, match="leave the target out"):
         DescriptorModel(DescriptorRecipe(targets=("efermi", "rare"))).fit(few)
     with pytest.raises(RhosightError, match="stacked_epochs is 0, 0: nothing would be trained"):
-        cross_validate(few, Recipe(targets=("efermi",), stacked_epochs=(0, 0)))
+        cross_validate(
+            few, Recipe(targets=("efermi",), stacked={"head_epochs": 0, "fine_tuning_epochs": 0})
+        )
 
 
 def test_rows_that_the_densities_do_not_allow_are_left_out(dataset, caplog):

@@ -101,8 +101,8 @@ def test_answers_are_those_that_the_noise_was_made_for(answered):
         helps = named(found, "text helps image")
         assert helps.verdict == "it depends"
         assert "Yes: with the formula (RMSE " in helps.text
-        assert "It does harm: with the whole text (RMSE " in helps.text
-        assert "with keywords" in helps.text.split("It does harm")[0]
+        assert "It is harmful: with the whole text (RMSE " in helps.text
+        assert "with keywords" in helps.text.split("It is harmful")[0]
         image = named(found, "image helps text").comparisons.set_index("case")
         # keywords: image+text is as noisy as the text alone
         assert image.loc["with the formula", "better"] and image.loc["with the whole text", "worse"]
@@ -117,7 +117,7 @@ def test_what_is_uncertain_says_so(answered):
     for found in answered.values():
         text = named(found, "image helps text").text
         said = re.search(
-            r"No difference that 10 folds can show: with keywords \((.*?)\); interval (.*?)\.", text
+            r"No significant difference in 10 folds: with keywords \((.*?)\); interval (.*?)\.", text
         )
         change, low, high = re.findall(r"[+−]?\d+(?=\N{NO-BREAK SPACE}%)", " ".join(said.groups()))
         values = [int(v.replace("−", "-")) for v in (low, change, high)]
@@ -189,7 +189,7 @@ def test_one_fold_answers_nothing(predictions: pd.DataFrame, dataset: Dataset):
     single = predictions[(predictions["repeat"] == 0) & (predictions["fold"] == 0)]
     for found in answers.answer(single, dataset.units).values():
         assert {a.verdict for a in found} == {"not run"}
-    with pytest.raises(RhosightError, match="no validation part"):
+    with pytest.raises(RhosightError, match="no validation set"):
         answers.answer(predictions[predictions["part"] == "test"], dataset.units)
     with pytest.raises(RhosightError, match=r"lack the column\(s\) extent"):
         answers.answer(predictions.drop(columns="extent"), dataset.units)
@@ -198,12 +198,12 @@ def test_one_fold_answers_nothing(predictions: pd.DataFrame, dataset: Dataset):
 @pytest.fixture(scope="module")
 def table(predictions: pd.DataFrame) -> pd.DataFrame:
     tuned = predictions[predictions["stage"] != "head"]
-    ours = pd.concat([scores.summary(tuned, resamples=200), scores.average(tuned, resamples=200)])
-    return scores.beside_paper(ours, "figure2")
+    ours = pd.concat([scores.summarise(tuned, resamples=200), scores.average_targets(tuned, resamples=200)])
+    return scores.add_paper_scores(ours, "figure2")
 
 
 def test_summary_has_mean_spread_and_interval_of_each_cell(predictions: pd.DataFrame):
-    found = scores.summary(predictions, resamples=200)
+    found = scores.summarise(predictions, resamples=200)
     assert not found.duplicated(list(scores.CELL)).any()
     assert (found["folds"] == REPEATS * FOLDS).all()
     where = {"target": "efermi", "extent": "all", "model": "text", "stage": "head", "part": "test"}
@@ -215,7 +215,7 @@ def test_summary_has_mean_spread_and_interval_of_each_cell(predictions: pd.DataF
     assert cell["rmse_low"] < cell["rmse"] < cell["rmse_high"]
     assert cell["n"] == rows["material_id"].nunique() and cell["repeats"] == REPEATS
     assert cell["r2_run_std"] == pytest.approx(r2.groupby("repeat").mean().std())
-    one = scores.summary(predictions[predictions["repeat"] == 0], resamples=10)
+    one = scores.summarise(predictions[predictions["repeat"] == 0], resamples=10)
     assert one["r2_run_std"].isna().all() and (one["repeats"] == 1).all()
 
 
@@ -244,15 +244,15 @@ def test_trials_stand_beside_trials(predictions: pd.DataFrame):
     clip = predictions[predictions["target"] == "formation_energy_per_atom"]
     clip = clip[(clip["model"] == "text") & (clip["extent"] == "all") & (clip["stage"] != "head")]
     trials = pd.concat([clip.assign(model="clip", trial=name) for name in ("T1", "T3")])
-    found = scores.summary(scores.standardised(trials), by=["trial"], resamples=100)
-    found = scores.beside_paper(found, "table2").set_index(["trial", "part"])
+    found = scores.summarise(scores.standardise(trials), by=["trial"], resamples=100)
+    found = scores.add_paper_scores(found, "table2").set_index(["trial", "part"])
     assert found.loc[("T3", "test"), "paper_r2"] == 0.8942
     assert found.loc[("T3", "test"), "rmse_unit"] == paper.STANDARDISED
     # in standard deviations of the training labels, RMSE² is about 1 − R²
     row = found.loc[("T1", "validation")]
     assert row["rmse"] ** 2 == pytest.approx(1 - row["r2"], rel=0.4)
-    with pytest.raises(RhosightError, match="lacks its training part"):
-        scores.standardised(trials[trials["part"] != "train"])
+    with pytest.raises(RhosightError, match="lacks its training set"):
+        scores.standardise(trials[trials["part"] != "train"])
 
 
 def shown_texts(figure: Figure) -> str:
@@ -260,18 +260,18 @@ def shown_texts(figure: Figure) -> str:
 
 
 def test_heat_map_says_ours_and_the_papers(table: pd.DataFrame):
-    figure = plots.heat_map(table, "Figure 2")
+    figure = plots.draw_heat_map(table, "Figure 2")
     texts = shown_texts(figure)
     assert "a) Formation energy: R² / RMSE (eV/atom)" in texts
     assert "val\nours" in texts and "val\npaper" in texts
     assert "0.84\n0.99" in texts  # the paper's cell
     assert len(figure.axes) == 4
     with pytest.raises(RhosightError, match="run the experiment first"):
-        plots.heat_map(table[:0])
+        plots.draw_heat_map(table[:0])
 
 
 def test_dots_and_learning_curves(table: pd.DataFrame):
-    figure = plots.dots(table[table["part"] != "train"], "rmse")
+    figure = plots.draw_dots(table[table["part"] != "train"], "rmse")
     assert [a.get_xlabel() for a in figure.axes[:2]] == ["RMSE (eV/atom)"] * 2
     epochs = pd.DataFrame({"epoch": range(5), "r2": np.linspace(0, 0.8, 5)})
     history = pd.concat(
@@ -280,39 +280,39 @@ def test_dots_and_learning_curves(table: pd.DataFrame):
             for f in (0, 1)
         ]
     )
-    axes = plots.learning_curves(history, "r2").axes[0]
+    axes = plots.draw_learning_curves(history, "r2").axes[0]
     assert [line.get_xdata().tolist() for line in axes.lines] == [[1, 2, 3, 4, 5]] * 3
     assert np.allclose(axes.lines[2].get_ydata(), epochs["r2"])  # the mean over folds
-    figure = plots.learning_curves(history[:-2], "r2")  # the second fold stops early
+    figure = plots.draw_learning_curves(history[:-2], "r2")  # the second fold stops early
     assert figure.axes[0].lines[2].get_xdata().tolist() == [1, 2, 3]
-    assert "mean, as long as all train" in shown_texts(figure)
+    assert "mean, while all folds train" in shown_texts(figure)
     with pytest.raises(RhosightError, match="the history has no 'rmse'"):
-        plots.learning_curves(history, "rmse")
+        plots.draw_learning_curves(history, "rmse")
 
 
 def test_pictures_are_drawn_from_live_data(dataset: Dataset):
-    crystal = figure1.exhibit(dataset, "mp-2534")
+    crystal = figure1.make_exhibit(dataset, "mp-2534")
     assert "GaAs" in shown_texts(crystal.figure)
     what = crystal.table.set_index("what")["value"]
     assert what["text, formula"] == "GaAs" and what["bulk_modulus_vrh"].endswith("GPa")
     image = crystal.figure.findobj(AxesImage)[-1].get_array()
     again = density_image(dataset["mp-2534"].density, ImageSettings.paper())
     assert np.allclose(image, again[0])
-    titanium = figure4.exhibit(dataset)
+    titanium = figure4.make_exhibit(dataset)
     assert "P6/mmm" in titanium.note and "bundled" in titanium.note
     # ω-Ti: the layer at c/2 holds two atoms, that at 0 one, none at c/4
     total = titanium.table[titanium.table["density"] == "total"].set_index("z_over_c")
     assert total["mean"].idxmax() == 0.5 and total["maximum"].idxmin() == 0.25
     assert len(titanium.figure.findobj(AxesImage)) == 6
-    pictures = figure8.exhibit(dataset).figure.findobj(AxesImage)
+    pictures = figure8.make_exhibit(dataset).figure.findobj(AxesImage)
     assert len(pictures) == 6 and pictures[0].get_array().shape == (299, 299, 3)
-    violins = figure3.exhibit(dataset).table.set_index("property")
+    violins = figure3.make_exhibit(dataset).table.set_index("property")
     assert violins.loc["bulk_modulus_vrh", "n"] == 377
 
 
 def test_architecture_is_that_of_the_live_model():
     recipe = Recipe(targets=("efermi",))
-    found = figure5.exhibit(recipe)
+    found = figure5.make_exhibit(recipe)
     network = build_model(recipe, pretrained=False)
     assert found.table["parameters"].sum() == sum(p.numel() for p in network.parameters())
     rows = found.table.set_index("block")
@@ -321,19 +321,19 @@ def test_architecture_is_that_of_the_live_model():
     assert rows.loc["head.1", "width_out"] == 1
     texts = shown_texts(found.figure)
     assert "tf_efficientnet_lite0" in texts and "concatenation\n512" in texts
-    alone = figure5.layers(network.text)
+    alone = figure5.list_layers(network.text)
     assert alone["role"].tolist() == ["backbone", "dense", "dense", "dense", "output"]
 
 
 def test_exhibits_are_saved_in_all_formats(table: pd.DataFrame, tmp_path: Path):
     some = table[(table["target"] == "efermi") & (table["part"] == "test")]
-    exhibit = Exhibit("figure2", "Scores", table, plots.dots(some), "Half the % said.")
+    exhibit = Exhibit("figure2", "Scores", table, plots.draw_dots(some), "Half the % said.")
     paths = exhibit.save(tmp_path / "a")
     assert [p.suffix for p in paths] == [".csv", ".tex", ".png", ".svg", ".pdf"]
     assert len(pd.read_csv(paths[0])) == len(table)
     latex = paths[1].read_text(encoding="utf-8")
     assert latex.count(r"\begin{longtable}") == 4  # a target each, and their average
-    assert r"made anew: bulk modulus, R$^2$ / RMSE (GPa). Half the \% said.} \label" in latex
+    assert r"reproduced: bulk modulus, R$^2$ / RMSE (GPa). Half the \% said.} \label" in latex
     row = next(line for line in latex.splitlines() if line.startswith("text (all) & "))
     assert re.fullmatch(r"text \(all\)( & 0\.\d\d±0\.\d\d /[\d.]+ & [\d.]+ /[\d.]+){2} \\\\", row)
     again = exhibit.save(tmp_path / "b")
@@ -346,19 +346,19 @@ def test_exhibits_are_saved_in_all_formats(table: pd.DataFrame, tmp_path: Path):
 def page(
     predictions: pd.DataFrame, table: pd.DataFrame, dataset: Dataset, tmp_path_factory
 ) -> Path:
-    pictures = Exhibit("figure4", "Slices", figure4.exhibit().table, figure4.draw(), "a <note>")
+    pictures = Exhibit("figure4", "Slices", figure4.make_exhibit().table, figure4.draw(), "a <note>")
     settings = {
         "preset": "offline",
         "weights": "EfficientNet-Lite0 and all-MiniLM-L6-v2",
         "deviations": {"image model": "trained once"},
-        "recipe": Recipe().model_dump(mode="json"),
-        "clip": Recipe(modality="clip").model_dump(mode="json"),
+        "recipe": Recipe().flat(),
+        "clip": Recipe(modality="clip").flat(),
         "hardware": {"processor": "a fast one"},
         "command": "rhosight reproduce figure2",
         "n_splits": 10,
         "versions": {"torch": "2.9"},
     }
-    exhibits = [Exhibit("figure2", "Scores", table, plots.heat_map(table)), pictures]
+    exhibits = [Exhibit("figure2", "Scores", table, plots.draw_heat_map(table)), pictures]
     path = tmp_path_factory.mktemp("report") / "report.html"
     return write_experiments_report(path, exhibits, predictions, settings, dataset)
 
@@ -408,11 +408,11 @@ def test_data_stand_behind_links(page: Path, table: pd.DataFrame):
 
 
 def test_report_without_answers(dataset: Dataset, tmp_path: Path):
-    exhibits = [Exhibit("figure3", "Violins", figure3.exhibit(dataset).table)]
+    exhibits = [Exhibit("figure3", "Violins", figure3.make_exhibit(dataset).table)]
     empty = pd.DataFrame(columns=list(scores.COLUMNS))
     path = write_experiments_report(tmp_path / "r.html", exhibits, empty, {}, dataset)
     assert "so there are none" in path.read_text(encoding="utf-8")
-    with pytest.raises(RhosightError, match="no writable folder"):
+    with pytest.raises(RhosightError, match="is not a writable folder"):
         write_experiments_report(tmp_path / "no" / "r.html", exhibits, empty, {}, dataset)
 
 

@@ -15,11 +15,12 @@ import pytest
 
 from rhosight import RhosightError, load_recipe
 from rhosight.dataset import Dataset, load_dataset
-from rhosight.experiments import EXPERIMENTS, JobFolder, Plan, Preset, preset_named, reproduce
-from rhosight.experiments.published import BEGIN, END, insert, markdown, publish, take_up
+from rhosight.experiments import EXPERIMENTS, JobFolder, Plan, Preset, get_preset, reproduce
+from rhosight.experiments.published import BEGIN, END, insert, markdown, publish, import_jobs
 from rhosight.experiments.records import compare_runs, list_jobs, show_job
 from rhosight.inputs.image import ImageSettings
-from rhosight.networks.recipe import Pretraining, Recipe
+from rhosight.networks.recipe import Recipe
+from rhosight.networks.settings import Pretraining
 
 FORMATS = ("csv", "tex", "png", "svg", "pdf")
 
@@ -27,29 +28,26 @@ FORMATS = ("csv", "tex", "png", "svg", "pdf")
 def tiny() -> Preset:
     """Two folds, images of 32 pixels, 16 tokens, one epoch a stage."""
     common = {
-        "image": ImageSettings.paper("grey", size=32),
-        "max_tokens": 16,
-        "element_steps": 0,
-        "epochs": (2, 1),
-        "stacked_epochs": (1, 1),
-        "augment": False,
-        "views": 1,
+        "image": {"settings": ImageSettings.paper("grey", size=32)},
+        "text": {"max_tokens": 16, "element_steps": 0},
+        "head": {"epochs": 2},
+        "fine_tuning": {"epochs": 1},
+        "stacked": {"head_epochs": 1, "fine_tuning_epochs": 1},
+        "augmentation": {"enabled": False, "views": 1},
     }
 
     def stacked(extent: str) -> tuple[Recipe, ...]:
-        return (Recipe(modality="image+text", extent=extent, **common),)
+        return (Recipe(modality="image+text", **common).replace(text={"extent": extent}),)
 
     def clip(trial: str, fourier: bool, targets: tuple[str, ...]) -> tuple[Recipe, ...]:
         batch = 8 if trial in ("T1", "T3", "T5") else 16
-        fields = common | {"image": ImageSettings.paper("grey", fourier, size=32)}
+        fields = common | {"image": {"settings": ImageSettings.paper("grey", fourier, size=32)}}
         pretraining = Pretraining(epochs=1, batch_size=16)
         return (
-            Recipe(
-                modality="clip",
-                extent="all",
-                batch_size=(8, batch),
-                pretraining=pretraining,
-                **fields,
+            Recipe(modality="clip", pretraining=pretraining, **fields).replace(
+                text={"extent": "all"},
+                head={"batch_size": 8},
+                fine_tuning={"batch_size": batch},
             ),
         )
 
@@ -58,7 +56,7 @@ def tiny() -> Preset:
         "bundled weights",
         stacked,
         clip,
-        pretraining=clip("T3", False, ())[0].model_copy(update={"epochs": (0, 0)}),
+        pretraining=clip("T3", False, ())[0].replace(head={"epochs": 0}, fine_tuning={"epochs": 0}),
         n_splits=2,
     )
 
@@ -93,7 +91,7 @@ def finished(tmp_path_factory) -> Path:
 
 
 def test_a_job_is_named_by_what_decides_about_it(dataset: Dataset) -> None:
-    preset = preset_named("offline")
+    preset = get_preset("offline")
     plan = Plan.of(dataset, preset)
     chosen = {entry.job.name for entry in plan.chosen_clip()}
     trials = {entry.job.name for entry in plan.clip()}
@@ -179,7 +177,7 @@ def test_finished_jobs_are_only_read(finished) -> None:
 def test_reading_finished_jobs_does_not_wait_for_pytorch(finished) -> None:
     """Most of what a small exhibit takes would be the networks' libraries."""
     code = RUN.format(tests=str(Path(__file__).parent))
-    code += "from rhosight.experiments import figure2, figure9, table1, table2, table3\n"
+    code += "from rhosight.experiments.exhibits import figure2, figure9, table1, table2, table3\n"
     code += "print('torch' in sys.modules)"
     command = [sys.executable, "-c", code, str(finished)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -249,12 +247,12 @@ def test_results_outlive_new_fields_of_the_recipe(finished, tmp_path) -> None:
         renamed[path.name] = f"{path.name[:-12]}{len(renamed):012d}"
         path.rename(path.with_name(renamed[path.name]))
     folder, jobs = JobFolder(tmp_path), [entry.job for entry in tiny_plan().chosen_clip()]
-    assert all(folder.finished(job) for job in jobs if job.split.repeat == 0)
+    assert all(folder.is_finished(job) for job in jobs if job.split.repeat == 0)
     file = folder.path(jobs[0]) / "job.json"
     basis = json.loads(file.read_text())
     basis["recipe"]["dropout"] = 0.5  # what was done otherwise is another job
     file.write_text(json.dumps(basis))
-    assert not JobFolder(tmp_path).finished(jobs[0])
+    assert not JobFolder(tmp_path).is_finished(jobs[0])
 
 
 def test_kept_results_are_taken_up_elsewhere(finished, tmp_path) -> None:
@@ -267,8 +265,8 @@ def test_kept_results_are_taken_up_elsewhere(finished, tmp_path) -> None:
     folder = JobFolder(tmp_path / "elsewhere")
     # what another process is unpacking at this moment, or left behind
     shutil.copytree(next(finished.glob("jobs/clip-r0-*")), folder.folder / ".clip-r0.1.part")
-    assert take_up(tmp_path / "kept", folder) == 4
-    assert take_up(tmp_path / "kept", folder) == 0
+    assert import_jobs(tmp_path / "kept", folder) == 4
+    assert import_jobs(tmp_path / "kept", folder) == 0
     assert "host" in next(finished.glob("jobs/*/result.json")).read_text()
     assert "host" not in next(folder.folder.glob("clip-r0-*/result.json")).read_text()
     assert (list_jobs(tmp_path / "elsewhere") == list_jobs(finished)).all(axis=None)
@@ -282,10 +280,10 @@ def test_kept_results_are_taken_up_elsewhere(finished, tmp_path) -> None:
     assert report == (finished / "report.html").read_bytes()
     shutil.rmtree(next(folder.folder.glob("*-r0-*")))
     publish(there, tmp_path / "kept")
-    assert take_up(tmp_path / "kept", JobFolder(tmp_path / "third")) == 4, "what was kept stays"
+    assert import_jobs(tmp_path / "kept", JobFolder(tmp_path / "third")) == 4, "what was kept stays"
     next(tmp_path.glob("kept/jobs/*")).write_text("no Parquet")
     with pytest.raises(RhosightError, match=r"repeat-0\.parquet: not readable"):
-        take_up(tmp_path / "kept", folder)
+        import_jobs(tmp_path / "kept", folder)
 
 
 def published_settings(folder: Path) -> None:
@@ -353,7 +351,7 @@ def test_tables_have_the_papers_figures_and_baselines(finished, tmp_path) -> Non
     assert list(runs["trial"]) == ["1", "2", "3"]
     assert mean["r2"] == pytest.approx(runs["r2"].mean())
     assert {"mean", "composition", "promolecule", "density", "best"} <= set(table["model"])
-    assert all(folder.finished(entry.job) for entry in plan.chosen_clip())
+    assert all(folder.is_finished(entry.job) for entry in plan.chosen_clip())
 
 
 def test_every_epoch_is_logged_for_tensorboard(finished, tmp_path, monkeypatch) -> None:
@@ -379,18 +377,18 @@ def test_mistakes_are_named(dataset: Dataset, tmp_path) -> None:
     labels = dataset.targets[["efermi"]].assign(hardness=1.0)
     own = Dataset.from_densities(list(dataset.densities[:3]), labels.iloc[:3])
     with pytest.raises(RhosightError, match="no formation_energy_per_atom and no bulk_modulus_vrh"):
-        Plan.of(own, preset_named("offline"))
+        Plan.of(own, get_preset("offline"))
     with pytest.raises(RhosightError, match="no experiment is called 'table4'"):
         reproduce(["table4"], tiny_plan(), tmp_path)
     with pytest.raises(RhosightError, match="no preset is called 'online'"):
-        preset_named("online")
+        get_preset("online")
     with pytest.raises(RhosightError, match="no run folder"):
         list_jobs(tmp_path / "nothing")
     assert len(EXPERIMENTS) == 12
 
 
 def test_the_papers_preset_has_its_recipes(dataset: Dataset) -> None:
-    plan = Plan.of(dataset, preset_named("paper"))
+    plan = Plan.of(dataset, get_preset("paper"))
     stacked = [entry.job.recipe for entry in plan.stacked() if entry.extent == "all"]
     assert stacked[0] == load_recipe("paper-figure2-E_F-all")
     trials = {entry.trial: entry.job.recipe for entry in plan.clip(targets=("efermi",))}

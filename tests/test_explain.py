@@ -37,9 +37,9 @@ from rhosight.explain.explainers import make_explainer
 from rhosight.explain.figures import draw_explanation, draw_maps, draw_summary
 from rhosight.explain.files import save
 from rhosight.explain.gradients import integrated_gradients
-from rhosight.explain.processes import GROUPS, groups_of, no_map
+from rhosight.explain.processes import GROUPS, group_blocks, describe_missing_map
 from rhosight.explain.shapley import shapley_values
-from rhosight.explain.words import word_counts, word_shares, words_of
+from rhosight.explain.words import count_words, assign_tokens, find_words
 from rhosight.inputs.descriptors.blocks import to_blocks
 from rhosight.inputs.image import ImageSettings
 from rhosight.inputs.text.rewording import reword
@@ -58,12 +58,13 @@ SMALL = DescriptorRecipe(
 )
 
 TINY = Recipe(
-    image=ImageSettings(size=48),
+    image={"settings": ImageSettings(size=48)},
     targets=("efermi", "bulk_modulus_vrh"),
-    epochs=(15, 2),
-    stacked_epochs=(10, 1),
-    element_steps=0,
-    views=2,
+    head={"epochs": 15},
+    fine_tuning={"epochs": 2},
+    stacked={"head_epochs": 10, "fine_tuning_epochs": 1},
+    text={"element_steps": 0},
+    augmentation={"views": 2},
 )
 
 
@@ -145,26 +146,26 @@ def test_integrated_gradients_of_a_polynomial():
 def test_words_of_a_description():
     bonds = "Li-Fe 2.49 Å (8 per Li, 4 per Fe); Fe-Si 2.40-2.51 Å (4 per Fe)"
     text = f"LiFe2Si has bond lengths {bonds}."
-    counts = word_counts(text)
+    counts = count_words(text)
     assert list(counts) == [
         *("Li", "Fe2", "Si", "has", "bond", "lengths", "Fe", "2.49 Å"),
         *("8 per Li", "4 per Fe", "2.40-2.51 Å"),
     ]
     assert counts["Fe"] == 2 and counts["4 per Fe"] == 2
-    assert all(text[begin:end] == word for word, begin, end in words_of(text))
+    assert all(text[begin:end] == word for word, begin, end in find_words(text))
     robo = "InBi is Sphalerite structured (cubic F-43m) to form corner-sharing BiIn4."
-    assert {"In", "Bi", "In4", "F-43m", "corner-sharing", "Sphalerite"} <= set(word_counts(robo))
+    assert {"In", "Bi", "In4", "F-43m", "corner-sharing", "Sphalerite"} <= set(count_words(robo))
 
 
 @pytest.mark.parametrize("extent", ["formula", "keywords", "all"])
 def test_other_wordings_have_the_same_words(dataset, extent):
     for text in dataset.texts[extent].dropna().iloc[::20]:
         for number in (1, 2, 3):
-            assert word_counts(reword(text, number)) == word_counts(text)
+            assert count_words(reword(text, number)) == count_words(text)
 
 
 def test_tokens_belong_to_words():
-    shares = word_shares("HfC is.", [(0, 0), (0, 1), (1, 3), (4, 6), (6, 7)], ["Hf", "C", "is"])
+    shares = assign_tokens("HfC is.", [(0, 0), (0, 1), (1, 3), (4, 6), (6, 7)], ["Hf", "C", "is"])
     assert shares.tolist() == [[0, 0, 0], [1, 0, 0], [0.5, 0.5, 0], [0, 0, 1], [0, 0, 0]]
 
 
@@ -191,11 +192,11 @@ def test_classes_of_compounds(formula, name):
 def test_each_block_of_the_recipes_is_in_one_group():
     for name in ("best", "no-dft"):
         blocks = load_recipe(name).blocks
-        grouped = [block for own in groups_of(blocks).values() for block in own]
+        grouped = [block for own in group_blocks(blocks).values() for block in own]
         assert sorted(grouped) == sorted(blocks)
-        assert len(groups_of(blocks)) <= 6
+        assert len(group_blocks(blocks)) <= 6
     known = ["composition", "structure", "free atoms", "density"]
-    assert list(groups_of(load_recipe("best").blocks)) == known
+    assert list(group_blocks(load_recipe("best").blocks)) == known
     assert set(known) < set(GROUPS)
 
 
@@ -205,8 +206,8 @@ def test_each_block_of_the_recipes_is_in_one_group():
 def test_a_model_without_density_says_that_it_reads_none():
     for name, said in (("no-dft", "reads no density"), ("best", "descriptors of the density")):
         blocks = load_recipe(name).blocks
-        assert said in no_map(blocks, details=True) and "no map" in no_map(blocks, details=True)
-        assert "see its descriptors" not in no_map(blocks, details=False)
+        assert said in describe_missing_map(blocks, details=True) and "no map" in describe_missing_map(blocks, details=True)
+        assert "see its descriptors" not in describe_missing_map(blocks, details=False)
 
 
 def test_tables_of_descriptors_are_worked_on_by_one_thread(best, dataset, monkeypatch):
@@ -259,7 +260,7 @@ def test_modalities_of_a_descriptor_model(best, parts, dataset):
     few = explain(best, density, details=False, background=others)
     table = descriptor_table([density, *others.densities], SMALL)
     blocks = to_blocks(table, best._prototypes)
-    groups = groups_of(SMALL.blocks)
+    groups = group_blocks(SMALL.blocks)
     value = {}
     for some in product((False, True), repeat=len(groups)):
         present = {b for own, here in zip(groups.values(), some, strict=True) if here for b in own}
@@ -327,9 +328,17 @@ def test_maps_and_words_add_up(salt, network):
 
 def test_all_that_a_network_may_read_adds_up(parts, dataset):
     """Descriptors behind the text, fewer tokens than it has, moved windows and parallel planes."""
-    reads = {"descriptors": ("volume", "magpie"), "max_tokens": 12, "epochs": (3, 0)}
-    shown = {"augment": True, "shift": 0.1, "parallel": (0.5,), "stacked_epochs": (2, 0)}
-    network = PropertyModel(TINY.model_copy(update=reads | shown)).fit(parts[0])
+    reads = {
+        "descriptors": ("volume", "magpie"),
+        "text": {"max_tokens": 12},
+        "head": {"epochs": 3},
+        "fine_tuning": {"epochs": 0},
+    }
+    shown = {
+        "augmentation": {"enabled": True, "shift": 0.1, "parallel": (0.5,)},
+        "stacked": {"head_epochs": 2, "fine_tuning_epochs": 0},
+    }
+    network = PropertyModel(TINY.replace(**reads, **shown)).fit(parts[0])
     why = explain(network, dataset[SALT].density)
     assert why.modalities.index.to_list() == ["image", "text", "descriptors"]
     sums_to_prediction(why, network.predict([dataset[SALT].density]).iloc[0], 1e-4)
@@ -392,7 +401,7 @@ def test_files_and_figures(salt, tmp_path):
     projected = [np.hypot(np.ptp(line.get_xdata()), np.ptp(line.get_ydata())) for line in dotted]
     # (111) is d/√3 from the next layer, d the bond length
     assert projected == pytest.approx([bond * np.sqrt(2 / 3)] * len(dotted), rel=1e-3)
-    with pytest.raises(RhosightError, match="'gap' is not predicted"):
+    with pytest.raises(RhosightError, match="'gap' is not predicted by this model; choose from efermi"):
         draw_maps(salt, "gap")
 
 
@@ -444,9 +453,9 @@ def test_a_background_is_needed(network, dataset):
         network.units,
     )
     stranger.about = {"dataset": "mine", "training_ids": ["a", "b"]}
-    with pytest.raises(RhosightError, match=r"mine\) do not come with rhosight; say what"):
+    with pytest.raises(RhosightError, match=r"mine\) are not bundled with rhosight; choose a background"):
         explain(stranger, dataset[SALT].density)
-    with pytest.raises(RhosightError, match="holds no material"):
+    with pytest.raises(RhosightError, match="the background is empty"):
         explain(stranger, dataset[SALT].density, background=dataset[[]])
     with pytest.raises(RhosightError, match="not fitted"):
         explain(PropertyModel(TINY), dataset[SALT].density)
@@ -468,7 +477,7 @@ def test_summary_by_chemistry(best, dataset):
     axes = draw_summary(found.summary()).axes
     assert axes[0].get_yticklabels()[0].get_text() == "all (4)"
     assert isinstance(found[:2], Explanations) and len(found[:2].table()) == 2 * 3 * 5
-    with pytest.raises(RhosightError, match="no explanation to summarise"):
+    with pytest.raises(RhosightError, match="there are no explanations to summarise"):
         found[:0].summary()
 
 

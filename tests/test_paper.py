@@ -17,11 +17,11 @@ KEYS = ["target", "extent", "model", "part"]
 
 @pytest.fixture(scope="module")
 def cells() -> pd.DataFrame:
-    return paper.cells()
+    return paper.read_scores()
 
 
 def of(exhibit: str, **values: str) -> pd.DataFrame:
-    table = paper.cells(exhibit)
+    table = paper.read_scores(exhibit)
     return table[(table[list(values)] == list(values.values())).all(axis=1)]
 
 
@@ -41,7 +41,7 @@ def test_all_cells_are_there(cells: pd.DataFrame):
     assert (cells["rmse"].isna() == (cells["target"] == "average")).all()
     assert set(cells["target"]) == {*TARGETS, "average"}
     trials = {f"T{i}" for i in range(1, 6)}
-    assert set(paper.cells("table2", "table3")["trial"]) == trials
+    assert set(paper.read_scores("table2", "table3")["trial"]) == trials
     assert trials == {name[-2:] for name in recipe_names() if name.startswith("paper-table2-")}
 
 
@@ -69,7 +69,7 @@ def test_units(cells: pd.DataFrame):
 
 
 def test_averages_of_figure_2_are_those_of_its_panels():
-    table = paper.cells("figure2")
+    table = paper.read_scores("figure2")
     keys = ["extent", "model", "part"]
     panels = table[table["target"] != "average"].groupby(keys)["r2"].mean()
     averages = table[table["target"] == "average"].set_index(keys)["r2"]
@@ -78,7 +78,7 @@ def test_averages_of_figure_2_are_those_of_its_panels():
 
 def test_figure_9_has_its_headings_exchanged():
     """Contradictions 1 to 3: column b is Figure 2, but for four cells."""
-    figure2 = paper.cells("figure2")
+    figure2 = paper.read_scores("figure2")
     figure2 = figure2[figure2["target"] != "average"].set_index(KEYS)[["r2", "rmse"]]
     by_stage = {
         stage: of("figure9", stage=stage).set_index(KEYS)[["r2", "rmse"]].loc[figure2.index]
@@ -97,11 +97,11 @@ def test_figure_9_has_its_headings_exchanged():
 
 def test_one_spread_turns_each_r2_of_figure_2_into_its_rmse():
     """Contradiction 4: so the 0.17 is the misprint, and RMSE were calculated from R²."""
-    table = paper.cells("figure2")
+    table = paper.read_scores("figure2")
     table = table[table["target"] != "average"]
     explained, spreads = 0, {}
     for key, group in table.groupby(["target", "part"]):
-        spread = paper.implied_spread(group)["spread"].median() * np.linspace(0.97, 1.03, 4001)
+        spread = paper.compute_implied_spread(group)["spread"].median() * np.linspace(0.97, 1.03, 4001)
         predicted = spread[:, None] * np.sqrt(1 - group["r2"].to_numpy())
         fits = np.abs(predicted - group["rmse"].to_numpy()) < 0.0051
         explained += fits.sum(1).max()
@@ -115,20 +115,20 @@ def test_one_spread_turns_each_r2_of_figure_2_into_its_rmse():
 def test_spreads_of_the_tables():
     """Contradictions 6 and 9: other test parts in each run, standardised errors."""
     modulus = of("table1", target="bulk_modulus_vrh", part="test")
-    spread = paper.implied_spread(modulus[modulus["trial"] != "mean"])
+    spread = paper.compute_implied_spread(modulus[modulus["trial"] != "mean"])
     assert spread["spread"].round().tolist() == [70, 79, 82]
     assert (spread["low"].to_numpy()[1:] > spread["high"].to_numpy()[:-1]).all()
-    trials = paper.cells("table2", "table3")
-    spread = paper.implied_spread(trials[trials["part"] == "test"])["spread"]
+    trials = paper.read_scores("table2", "table3")
+    spread = paper.compute_implied_spread(trials[trials["part"] == "test"])["spread"]
     assert spread.between(1.04, 1.07).all() and len(spread) == 10
     energy = of("table1", target="formation_energy_per_atom", part="test")
-    spread = paper.implied_spread(energy[energy["trial"] != "mean"])["spread"]
+    spread = paper.compute_implied_spread(energy[energy["trial"] != "mean"])["spread"]
     assert spread.between(0.60, 0.73).all()
 
 
 def test_averages_of_table_1():
     """Contradiction 7: two of twelve averages are not those of the runs."""
-    table = paper.cells("table1").set_index(["target", "part", "trial"])[["r2", "rmse"]]
+    table = paper.read_scores("table1").set_index(["target", "part", "trial"])[["r2", "rmse"]]
     runs = table.drop(index="mean", level="trial").groupby(["target", "part"]).mean()
     printed = table.xs("mean", level="trial").loc[runs.index]
     half = pd.DataFrame(0.0051, printed.index, printed.columns)
@@ -177,15 +177,16 @@ def test_the_paper_preset_has_the_tables_hyperparameters():
     for number, fourier in ((2, False), (3, True)):
         for trial, (batch, rate, patience, patch) in printed.items():
             recipe = load_recipe(f"paper-table{number}-{trial}")
-            assert recipe.batch_size[1] == batch and recipe.learning_rate[1] == rate
-            assert recipe.patience[1] == patience and recipe.clip.endswith(f"patch{patch}")
-            assert recipe.image.fourier is fourier
+            assert recipe.fine_tuning.batch_size == batch
+            assert recipe.fine_tuning.learning_rate == rate
+            assert recipe.fine_tuning.patience == patience and recipe.clip.endswith(f"patch{patch}")
+            assert recipe.image.settings.fourier is fourier
 
 
 def test_an_exhibit_without_scores_is_refused():
     with pytest.raises(RhosightError, match="figure5 prints no scores; table1, table2"):
-        paper.cells("figure5")
+        paper.read_scores("figure5")
 
 
 def test_printed_errors():
-    assert [paper.as_printed(value) for value in (0.4, 1.47, 36.61)] == ["0.40", "1.47", "36.6"]
+    assert [paper.format_error(value) for value in (0.4, 1.47, 36.61)] == ["0.40", "1.47", "36.6"]

@@ -28,7 +28,6 @@ from rhosight.cli import app
 from rhosight.inputs.image import to_pil
 from rhosight.networks.backbones import ClipBackbone, ImageBackbone, TextBackbone
 from rhosight.networks.presets import recipe_names
-from rhosight.networks.recipe import Recipe
 
 # Tables 2 and 3: BS, LR, patience, patch
 TRIALS = {
@@ -48,14 +47,16 @@ class TestRows:
         recipe = load_recipe(f"paper-{table}-{trial}")
         batch, rate, patience, patch = TRIALS[trial]
         assert recipe.modality == "clip" and recipe.clip == f"openai/clip-vit-base-patch{patch}"
-        assert recipe.epochs[0] == 0, "the paper names one stage, of one rate and one patience"
-        assert recipe.batch_size[1] == batch and recipe.patience[1] == patience
-        rates = {recipe.learning_rate[1], recipe.image_rate, recipe.text_rate}
-        assert rates == {rate} and recipe.schedule == "constant"
-        assert recipe.image.colour == colour and recipe.image.fourier == (table == "table3")
-        assert recipe.image.size == 224 and recipe.image.kinds == ("difference",)
-        assert recipe.targets == ("formation_energy_per_atom",) and recipe.extent == "all"
-        assert not recipe.pretrains and not recipe.augment
+        assert recipe.head.epochs == 0, "the paper names one stage, of one rate and one patience"
+        assert recipe.fine_tuning.batch_size == batch and recipe.fine_tuning.patience == patience
+        rates = {recipe.fine_tuning.learning_rate, recipe.image.rate, recipe.text.rate}
+        assert rates == {rate} and recipe.training.schedule == "constant"
+        assert recipe.image.settings.colour == colour and recipe.image.settings.fourier == (
+            table == "table3"
+        )
+        assert recipe.image.settings.size == 224 and recipe.image.settings.kinds == ("difference",)
+        assert recipe.targets == ("formation_energy_per_atom",) and recipe.text.extent == "all"
+        assert not recipe.pretrains and not recipe.augmentation.enabled
 
     def test_table_1_is_the_chosen_trial_for_each_target(self):
         chosen = load_recipe("paper-table2-T3").model_dump(exclude={"targets", "seed"})
@@ -73,10 +74,10 @@ class TestRows:
     def test_figure_2_is_the_stack(self, symbol, extent):
         recipe = load_recipe(f"paper-figure2-{symbol}-{extent}")
         assert recipe.modalities == ("image", "text", "image+text")
-        assert (recipe.image_backbone, recipe.text_backbone) == ("inception_v3", "roberta-base")
-        assert recipe.image.size == 299 and recipe.image.normalisation == "paper"
-        assert recipe.targets == (SYMBOLS[symbol],) and recipe.extent == extent
-        assert recipe.early_stopping == "validation"
+        assert (recipe.image.backbone, recipe.text.backbone) == ("inception_v3", "roberta-base")
+        assert recipe.image.settings.size == 299 and recipe.image.settings.normalisation == "paper"
+        assert recipe.targets == (SYMBOLS[symbol],) and recipe.text.extent == extent
+        assert recipe.training.early_stopping == "validation"
 
     def test_all_names_give_a_recipe_and_no_two_the_same(self):
         names = recipe_names()
@@ -89,7 +90,7 @@ class TestRows:
     def test_changes_win_and_are_checked(self):
         assert load_recipe("paper-clip", targets=("efermi",)).targets == ("efermi",)
         with pytest.raises(RhosightError, match="patience"):
-            load_recipe("paper-clip", patience=3)
+            load_recipe("paper-clip", head={"patience": -3})
 
     def test_an_unknown_name_lists_near_ones_also_on_the_command_line(self):
         with pytest.raises(RhosightError, match=r"'paper-table2-T6'.*paper-table2-T"):
@@ -182,8 +183,8 @@ def inception_folder(tmp_path_factory):
 
 
 def small_clip(folder, **changes):
-    image = load_recipe("paper-clip").image.model_copy(update={"size": 48})
-    return load_recipe("paper-table2-T5", clip=str(folder), image=image, **changes)
+    image = load_recipe("paper-clip").image.settings.model_copy(update={"size": 48})
+    return load_recipe("paper-table2-T5", clip=str(folder), image={"settings": image}, **changes)
 
 
 class TestClip:
@@ -218,7 +219,9 @@ class TestClip:
     def test_fine_tuning_moves_both_encoders_and_not_the_temperature(
         self, clip_folder, materials, tmp_path
     ):
-        model = PropertyModel(small_clip(clip_folder, epochs=(0, 2))).fit(materials)
+        model = PropertyModel(
+            small_clip(clip_folder, head={"epochs": 0}, fine_tuning={"epochs": 2})
+        ).fit(materials)
         assert list(model.history) == [("clip", "fine-tuning")]
         before = ClipBackbone(str(clip_folder)).state_dict()
         after = model.network.backbone.state_dict()
@@ -238,7 +241,9 @@ class TestClip:
             shutil.move(elsewhere, clip_folder)
 
     def test_the_head_stage_leaves_the_encoders_as_they_were(self, clip_folder, materials):
-        model = PropertyModel(small_clip(clip_folder, epochs=(2, 0))).fit(materials)
+        model = PropertyModel(
+            small_clip(clip_folder, head={"epochs": 2}, fine_tuning={"epochs": 0})
+        ).fit(materials)
         assert list(model.history) == [("clip", "head")]
         after = model.network.backbone.state_dict()
         for key, value in ClipBackbone(str(clip_folder)).state_dict().items():
@@ -246,9 +251,13 @@ class TestClip:
 
     def test_fourier_images_in_grey_reach_it(self, clip_folder, materials):
         recipe = load_recipe("paper-table3-T5")
-        image = recipe.image.model_copy(update={"size": 48})
-        fields = recipe.model_dump() | {"clip": str(clip_folder), "epochs": (0, 1), "image": image}
-        predicted = PropertyModel(Recipe(**fields)).fit(materials).predict(materials)
+        changes = {
+            "clip": str(clip_folder),
+            "head": {"epochs": 0},
+            "fine_tuning": {"epochs": 1},
+            "image": {"settings": {"size": 48}},
+        }
+        predicted = PropertyModel(recipe, **changes).fit(materials).predict(materials)
         assert list(predicted) == ["formation_energy_per_atom"] and predicted.notna().all(None)
 
     def test_an_image_of_another_size_is_refused(self, clip_folder, materials):
@@ -294,7 +303,12 @@ class TestStack:
     def test_the_text_recipe_learns_in_both_stages_and_is_saved(
         self, roberta_folder, materials, tmp_path
     ):
-        recipe = load_recipe("paper-text", text_backbone=str(roberta_folder), epochs=(1, 1))
+        recipe = load_recipe(
+            "paper-text",
+            text={"backbone": str(roberta_folder)},
+            head={"epochs": 1},
+            fine_tuning={"epochs": 1},
+        )
         model = PropertyModel(recipe).fit(materials)
         assert [stage for _, stage in model.history] == ["head", "fine-tuning"]
         before = TextBackbone(str(roberta_folder)).state_dict()
@@ -321,9 +335,13 @@ class TestStack:
         self, inception_folder, roberta_folder, materials, tmp_path
     ):
         recipe = load_recipe(
-            "paper-figure2-K_VRH-keywords", image_backbone=str(inception_folder),
-            text_backbone=str(roberta_folder), epochs=(1, 1), stacked_epochs=(1, 1),
-        )  # fmt: skip
+            "paper-figure2-K_VRH-keywords",
+            image={"backbone": str(inception_folder)},
+            text={"backbone": str(roberta_folder)},
+            head={"epochs": 1},
+            fine_tuning={"epochs": 1},
+            stacked={"head_epochs": 1, "fine_tuning_epochs": 1},
+        )
         few = materials[:8]
         model = PropertyModel(recipe).fit(few)
         assert len(model.history) == 6

@@ -90,8 +90,13 @@ def test_training_begins_with_it_once_for_all_folds(dataset):
     steps: list[str] = []
 
     def run(count: int):
-        fields = {"targets": ("efermi",), "extent": "formula", "epochs": (1, 1)}
-        recipe = Recipe(modality="text", element_steps=count, **fields)
+        fields = {
+            "targets": ("efermi",),
+            "text": {"extent": "formula"},
+            "head": {"epochs": 1},
+            "fine_tuning": {"epochs": 1},
+        }
+        recipe = Recipe(modality="text", text={"element_steps": count}, **fields)
         return cross_validate(
             few,
             recipe,

@@ -15,7 +15,7 @@ import pytest
 from rhosight.dataset import Dataset, folds, split
 from rhosight.errors import RhosightError
 from rhosight.evaluation.cross_validation import CrossValidation
-from rhosight.evaluation.html import links, number, setting
+from rhosight.evaluation.html import format_number, format_setting, link_references
 from rhosight.evaluation.report import _scale_bar, write_report
 from rhosight.inputs.image import Channel, ImageSettings
 from rhosight.models.baselines.baselines import baseline_features, make_baseline
@@ -66,7 +66,7 @@ def synthetic(
                 frame = pd.DataFrame({"epoch": epoch, "train": loss, "watched": loss + 0.08})
                 history.append(frame.assign(model=model, stage=stage, fold=fold))
     settings = {
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe.flat(),
         "n_splits": 3,
         "test_fraction": 0.15,
         "split_seed": 0,
@@ -136,7 +136,8 @@ class Page(HTMLParser):
 
 @cache
 def recipe(**changes) -> Recipe:
-    return Recipe(**({"image": SMALL, "epochs": (60, 15)} | changes))
+    fields = {"image": {"settings": SMALL}, "head": {"epochs": 60}, "fine_tuning": {"epochs": 15}}
+    return Recipe(**fields).replace(**changes)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ def report(thirty: Dataset, tmp_path: Path, monkeypatch):
     def make(result: CrossValidation, dataset: Dataset = thirty, figures: bool = False) -> Page:
         with monkeypatch.context() as patch:
             if not figures:
-                patch.setattr("rhosight.evaluation.report._svg", lambda *_: "")
+                patch.setattr("rhosight.evaluation.report._draw_svg", lambda *_: "")
             page = Page(write_report(result, dataset, tmp_path / "report.html"))
         check_self_contained(page)
         return page
@@ -217,15 +218,15 @@ def test_report_is_reproducible(thirty: Dataset, tmp_path: Path):
 def test_headline_says_what_was_done_and_who_won(page: Page):
     text = page.text()
     n_test = page.result.predictions.query("part == 'test'")["material_id"].nunique()
-    assert f"30 materials of mp-fcc were divided into a test part of {n_test}" in text
-    assert f"{30 - n_test} for cross-validation in 3 folds, all of which were run" in text
+    assert f"The 30 materials of mp-fcc were split into a test set of {n_test}" in text
+    assert f"{30 - n_test} materials for cross-validation in 3 folds. All folds were run." in text
     for name in ("Formation energy", "Fermi energy", "Bulk modulus"):
         assert f"{name}: the model is better. Its RMSE is" in text
     assert "The best model, image+text after fine-tuning, has R² 0." in text
     assert "the strongest baseline, density, has R²" in text
     assert re.search(r"RMSE [\d.]+ ± [\d.]+ GPa", text)
     assert "lower RMSE than the strongest baseline for all 3 targets" in text
-    assert re.search(r"the model is better. Its RMSE is \d+ % lower, and lower in 3 of", text)
+    assert re.search(r"the model is better. Its RMSE is \d+ % lower on average and lower in 3 of", text)
 
 
 def test_headline_admits_defeat(report, thirty: Dataset):
@@ -343,7 +344,7 @@ def test_masked_labels_settings_and_sources(page: Page, thirty: Dataset):
     settings = page.text("settings")
     assert "60 (head), 15 (fine-tuning)" in settings
     assert "difference, window 8 Å, densest plane, offset 0 d" in settings
-    assert thirty.fingerprint() in settings and "another content" not in settings
+    assert thirty.fingerprint() in settings and "different data" not in settings
     assert "torch" in settings and "2.9.0" in settings
     sources = page.text("sources")
     assert "Transfer Learning in Materials Informatics" in sources and "CC BY 4.0" in sources
@@ -358,8 +359,8 @@ def test_image_only_one_fold_one_target(report, thirty: Dataset):
     assert page.text("scores").startswith("Scores In the form of the paper's Figure 2")
     everything = " ".join(page.sections.values())
     assert "±" not in everything and "nan" not in everything.lower().replace("nano", "")
-    assert "One fold was run" in page.text()
-    assert "of which 1 was run" in page.text()
+    assert "Only one fold was run" in page.text()
+    assert "in 3 folds. 1 fold was run." in page.text()
     assert "Average over targets" not in everything
     assert len(page.all("svg")) == 2 + 2
     assert len(page.all("img")) > 0
@@ -370,7 +371,9 @@ def test_image_only_one_fold_one_target(report, thirty: Dataset):
 def test_text_only(report, thirty: Dataset):
     page = report(
         synthetic(
-            thirty, recipe(modality="text", extent="keywords", targets=TARGETS[:1]), only_folds=2
+            thirty,
+            recipe(modality="text", text={"extent": "keywords"}, targets=TARGETS[:1]),
+            only_folds=2,
         ),
         figures=True,
     )
@@ -378,17 +381,19 @@ def test_text_only(report, thirty: Dataset):
     assert "crystallizes in <a> & cubic cell" in page.text("examples")
     assert "text “keywords”" in page.text()
     assert "image backbone" not in page.text("settings")
-    assert "Scale" not in page.text("examples") and "2 of which" not in page.text()
-    assert "of which 2 were run" in page.text()
+    assert "Scale" not in page.text("examples")
+    assert "in 3 folds. 2 folds were run." in page.text()
 
 
 def test_early_stopping_on_validation_is_called_optimistic(report, thirty: Dataset, page: Page):
     assert "optimistic" not in page.text() + page.text("scores")
-    watched = recipe(early_stopping="validation", modality="text", targets=("efermi",))
+    watched = recipe(
+        training={"early_stopping": "validation"}, modality="text", targets=("efermi",)
+    )
     other = report(synthetic(thirty, watched, only_folds=1))
     assert "Validation scores of the trained models are optimistic" in other.text()
     assert "optimistic" in other.text("scores")
-    assert "watched loss (the validation fold)" in other.text("curves")
+    assert "loss monitored for early stopping (on the validation fold)" in other.text("curves")
 
 
 def test_no_masked_labels_and_missing_ones(report, thirty: Dataset):
@@ -419,7 +424,9 @@ def test_a_target_without_labels_in_validation(report, thirty: Dataset):
 
 def test_papers_grey_image_and_fourier(report, thirty: Dataset):
     grey = recipe(
-        modality="image", targets=("efermi",), image=ImageSettings.paper("viridis", True, size=48)
+        modality="image",
+        targets=("efermi",),
+        image={"settings": ImageSettings.paper("viridis", True, size=48)},
     )
     page = report(synthetic(thirty, grey, only_folds=1))
     examples = page.text("examples")
@@ -453,33 +460,33 @@ def test_hostile_names_are_escaped(report, thirty: Dataset):
 def test_another_dataset_is_noticed(report, thirty: Dataset):
     result = synthetic(thirty, ONE, only_folds=1)
     result.settings["dataset_sha256"] = "0" * 64
-    assert "another content" in report(result).text("settings")
+    assert "different data" in report(result).text("settings")
     with pytest.raises(RhosightError, match="no such material_id"):
         report(result, thirty[:20])
 
 
 def test_unwritable_path_says_so_and_leaves_nothing(thirty: Dataset, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("rhosight.evaluation.report._svg", lambda *_: "")
+    monkeypatch.setattr("rhosight.evaluation.report._draw_svg", lambda *_: "")
     result = synthetic(thirty, ONE, only_folds=1)
-    with pytest.raises(RhosightError, match=r"no writable folder"):
+    with pytest.raises(RhosightError, match=r"is not a writable folder"):
         write_report(result, thirty, tmp_path / "nowhere" / "report.html")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(RhosightError, match=r"is a folder"):
+    with pytest.raises(RhosightError, match=r"it is a folder"):
         write_report(result, thirty, tmp_path / "folder")
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
 
 
 def test_numbers():
-    assert number(-0.004, 2) == "0.00"
-    assert number(-1.25, 1, 0.31) == "−1.2\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.3"
-    assert number(float("nan"), 2) == "–"
+    assert format_number(-0.004, 2) == "0.00"
+    assert format_number(-1.25, 1, 0.31) == "−1.2\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.3"
+    assert format_number(float("nan"), 2) == "–"
 
 
 def test_settings_in_words():
-    assert setting([1e-3, 5e-4]) == "0.001 (head), 0.0005 (fine-tuning)"
-    assert setting(True) == "yes" and setting(None) == "none"
+    assert format_setting([1e-3, 5e-4]) == "0.001 (head), 0.0005 (fine-tuning)"
+    assert format_setting(True) == "yes" and format_setting(None) == "none"
     channel = Channel(kind="spin", window=2, unit="lattice", hkl=(1, -1, 0), offset=0.5)
-    assert setting(channel.model_dump(mode="json")) == (
+    assert format_setting(channel.model_dump(mode="json")) == (
         "spin, window 2 lattice scales, plane (1 -1 0), offset 0.5\N{NO-BREAK SPACE}d"
     )
 
@@ -493,6 +500,6 @@ def test_scale_bars_are_round():
 
 
 def test_links_stop_at_punctuation():
-    html = str(links("A (2013), doi:10.1063/1.4812323), <b> arXiv:2401.09301."))
+    html = str(link_references("A (2013), doi:10.1063/1.4812323), <b> arXiv:2401.09301."))
     assert '<a href="https://doi.org/10.1063/1.4812323">doi:10.1063/1.4812323</a>),' in html
     assert '<a href="https://arxiv.org/abs/2401.09301">' in html and "&lt;b&gt;" in html

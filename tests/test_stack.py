@@ -24,12 +24,12 @@ from rhosight.networks.modules import build_model
 from rhosight.training.stages import train
 
 SMALL = {
-    "image": ImageSettings(size=32),
-    "extent": "formula",
-    "views": 2,
-    "epochs": (2, 1),
-    "stacked_epochs": (1, 1),
-    "element_steps": 0,
+    "image": {"settings": ImageSettings(size=32)},
+    "text": {"extent": "formula", "element_steps": 0},
+    "augmentation": {"views": 2},
+    "head": {"epochs": 2},
+    "fine_tuning": {"epochs": 1},
+    "stacked": {"head_epochs": 1, "fine_tuning_epochs": 1},
 }
 BLOCKS = ("volume", "prototype", "fractions", "total")
 
@@ -83,7 +83,11 @@ def test_predictions_depend_on_the_descriptors(fitted: PropertyModel, some: Data
 
 def test_descriptors_are_standardised_by_what_is_learned_from(some: Dataset):
     recipe = Recipe(modality="image", descriptors=("volume",), **SMALL)
-    recipe = recipe.model_copy(update={"epochs": (1, 0), "stacked_epochs": (1, 0)})
+    recipe = recipe.replace(
+        head={"epochs": 1},
+        fine_tuning={"epochs": 0},
+        stacked={"head_epochs": 1, "fine_tuning_epochs": 0},
+    )
     made = make_inputs(some, recipe)
     watched = torch.arange(len(some)) < 8
     # like a structure type that only watched materials have
@@ -119,7 +123,16 @@ def test_a_material_of_an_unknown_structure_type_is_none_of_the_known(some: Data
 
 def test_the_command_line_names_the_blocks(dataset: Dataset, tmp_path):
     recipe = tmp_path / "recipe.json"
-    recipe.write_text(json.dumps({"image": {"size": 32}, "epochs": [1, 0], "views": 1}))
+    recipe.write_text(
+        json.dumps(
+            {
+                "image": {"settings": {"size": 32}},
+                "head": {"epochs": 1},
+                "fine_tuning": {"epochs": 0},
+                "augmentation": {"views": 1},
+            }
+        )
+    )
     data, out = tmp_path / "some.parquet", tmp_path / "model"
     dataset[:16].to_parquet(data)
     command = ["train", str(data), "--modality", "image", "--recipe-file", str(recipe)]
@@ -137,9 +150,15 @@ def test_the_command_line_names_the_blocks(dataset: Dataset, tmp_path):
     [
         ({"descriptors": ("charm",)}, "no block is called 'charm'"),
         ({"descriptors": ("volume",), "modality": "clip"}, "not clip"),
-        ({"shift": 0.1, "augment": False}, "augment"),
-        ({"parallel": (0.5,), "augment": False}, "augment"),
-        ({"shift": 0.1, "image": ImageSettings.paper(fourier=True)}, "Fourier"),
+        ({"augmentation": {"shift": 0.1, "enabled": False}}, "augment"),
+        ({"augmentation": {"parallel": (0.5,), "enabled": False}}, "augment"),
+        (
+            {
+                "augmentation": {"shift": 0.1},
+                "image": {"settings": ImageSettings.paper(fourier=True)},
+            },
+            "Fourier",
+        ),
     ],
 )
 def test_what_does_not_fit_together_is_refused(changes, message):
@@ -192,7 +211,7 @@ def test_augmentation_moves_all_channels_by_one_length(few: Dataset):
 
 def test_parallel_planes_are_views_and_augmentation(few: Dataset):
     """Three spacings up, an F-cubic crystal has the same plane; half a spacing up, another."""
-    recipe = Recipe(modality="image", parallel=(3.0, 0.5), **SMALL)
+    recipe = Recipe(modality="image", **SMALL).replace(augmentation={"parallel": (3.0, 0.5)})
     cubic = few[["mp-149"]]
     inputs = make_inputs(cubic, recipe, dtype=torch.float32)
     torch.testing.assert_close(inputs.parallel[0], inputs.canvas, atol=2e-3, rtol=0)

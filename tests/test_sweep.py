@@ -23,19 +23,18 @@ from rhosight.models.gaussian_process.recipe import DescriptorRecipe
 
 QUICK = {
     "modality": "text",
-    "extent": "formula",
-    "element_steps": 0,
-    "epochs": [3, 0],
-    "views": 1,
-    "augment": False,
+    "text": {"extent": "formula", "element_steps": 0},
+    "head": {"epochs": 3},
+    "fine_tuning": {"epochs": 0},
+    "augmentation": {"views": 1, "enabled": False},
     "targets": ["efermi", "bulk_modulus_vrh"],
 }
 CONTENT = {
     "changes": QUICK,
     "parameters": {
-        "rate": {"low": 1e-6, "high": 1e-1, "log": True, "fields": ["learning_rate.0"]},
-        "dropout": {"low": 0.0, "high": 0.6},
-        "batch": {"choices": {"small": 8, "large": 16}, "fields": ["batch_size.0"]},
+        "rate": {"low": 1e-6, "high": 1e-1, "log": True, "fields": ["head.learning_rate"]},
+        "dropout": {"low": 0.0, "high": 0.6, "fields": ["training.dropout"]},
+        "batch": {"choices": {"small": 8, "large": 16}, "fields": ["head.batch_size"]},
     },
     "first": [
         {"rate": 1e-6, "dropout": 0.5, "batch": "large"},
@@ -79,8 +78,8 @@ def test_our_spaces_begin_with_our_recipes():
 
 def test_a_parameter_sets_its_fields():
     recipe = SPACE.recipe_of({"rate": 0.02, "dropout": 0.3, "batch": "small"})
-    assert recipe.learning_rate == (0.02, Recipe().learning_rate[1])
-    assert (recipe.dropout, recipe.batch_size[0], recipe.epochs) == (0.3, 8, (3, 0))
+    assert (recipe.head.learning_rate, recipe.fine_tuning) == (0.02, Recipe(**QUICK).fine_tuning)
+    assert (recipe.training.dropout, recipe.head.batch_size, recipe.epochs()) == (0.3, 8, (3, 0))
     assert SPACE.with_targets(("efermi",)).recipe_of({}).targets == ("efermi",)
 
 
@@ -99,12 +98,12 @@ def _only(name: str, low: float, high: float) -> dict:
             "dropuot: no such field",
         ),
         (
-            {"parameters": {"epochs.2": {"low": 1, "high": 5}}, "first": []},
-            "epochs.2: no such field",
+            {"parameters": {"head.epoch": {"low": 1, "high": 5}}, "first": []},
+            "head.epoch: no such field",
         ),
         (
-            {"parameters": {"dropout": {"low": 0, "high": 3}}, "first": []},
-            "dropout: Input should be",
+            {"parameters": {"training.dropout": {"low": 0, "high": 3}}, "first": []},
+            "training.dropout: Input should be",
         ),
         (
             {"parameters": {"dropout": {"low": 0.5, "high": 0.1}}, "first": []},
@@ -207,11 +206,18 @@ def test_in_two_parts_it_is_the_same_sweep(found, some, tmp_path):
 def test_what_a_network_reads_may_vary(some, tmp_path):
     """Tokens, planes and descriptors are made anew for a trial that reads others."""
     parameters = {
-        "max_tokens": {"choices": [4, 16]},
+        "max_tokens": {"choices": [4, 16], "fields": ["text.max_tokens"]},
         "descriptors": {"choices": {"none": [], "known": ["magpie", "prototype"]}},
     }
-    first = [{"max_tokens": 4, "descriptors": "none"}, {"max_tokens": 16, "descriptors": "known"}]
-    changes = QUICK | {"extent": "keywords", "epochs": [1, 0]}
+    first = [
+        {"max_tokens": 4, "descriptors": "none"},
+        {"max_tokens": 16, "descriptors": "known"},
+    ]
+    changes = QUICK | {
+        "text": {"extent": "keywords", "element_steps": 0},
+        "head": {"epochs": 1},
+        "fine_tuning": {"epochs": 0},
+    }
     space = SearchSpace.model_validate(
         {"changes": changes, "parameters": parameters, "first": first}
     )
@@ -241,8 +247,8 @@ def test_the_folder_holds_table_figures_and_a_recipe(found, some, tmp_path):
 
 
 def test_training_without_a_finite_loss_is_given_up(some, tmp_path):
-    wild = {"rate": {"choices": [1e30, 1e-3], "fields": ["learning_rate.0"]}}
-    changes = QUICK | {"schedule": "constant"}
+    wild = {"rate": {"choices": [1e30, 1e-3], "fields": ["head.learning_rate"]}}
+    changes = QUICK | {"training": {"schedule": "constant"}}
     space = SearchSpace(changes=changes, parameters=wild, first=({"rate": 1e30}, {"rate": 1e-3}))
     table = results(sweep(some, space, tmp_path / "run", 2, FOLDS))
     assert table["state"].to_list() == ["pruned", "complete"]

@@ -20,11 +20,10 @@ from rhosight.training.loop import one_cycle
 from rhosight.training.stages import predict_rows, train
 
 SMALL = {
-    "image": ImageSettings().model_copy(update={"size": 48}),
-    "extent": "formula",
-    "views": 2,
-    "stacked_epochs": (1, 1),
-    "element_steps": 0,
+    "image": {"settings": ImageSettings().model_copy(update={"size": 48})},
+    "text": {"extent": "formula", "element_steps": 0},
+    "augmentation": {"views": 2},
+    "stacked": {"head_epochs": 1, "fine_tuning_epochs": 1},
 }
 
 
@@ -36,7 +35,7 @@ def dataset():
 @pytest.fixture(scope="module")
 def fitted(dataset):
     rows, test = split(dataset)
-    recipe = Recipe(epochs=(3, 2), **SMALL)
+    recipe = Recipe(head={"epochs": 3}, fine_tuning={"epochs": 2}, **SMALL)
     return PropertyModel(recipe).fit(dataset[rows]), dataset[rows], dataset[test]
 
 
@@ -66,7 +65,11 @@ def test_the_fusion_sees_256_features_of_each_and_adds_two_layers():
 def stages_of(dataset, recipe, run_dir=None, stop_after=None):
     """Run the protocol; returns weights after each stage, and predictions."""
     tokens = [part[None] for part in TextBackbone().tokenize(list(dataset.table["formula"]))]
-    inputs = Inputs(draw_images(dataset.densities, recipe.image, True), recipe.image.size, *tokens)
+    inputs = Inputs(
+        draw_images(dataset.densities, recipe.image.settings, True),
+        recipe.image.settings.size,
+        *tokens,
+    )
     targets = dataset.targets[list(recipe.targets)].to_numpy()
     seen = []
 
@@ -84,7 +87,7 @@ def stages_of(dataset, recipe, run_dir=None, stop_after=None):
 
 
 def test_the_head_stage_leaves_the_backbone_alone_and_fine_tuning_does_not(dataset, tmp_path):
-    recipe = Recipe(modality="image", epochs=(2, 1), **SMALL)
+    recipe = Recipe(modality="image", head={"epochs": 2}, fine_tuning={"epochs": 1}, **SMALL)
     torch.manual_seed(recipe.seed)
     before = {k: v.clone() for k, v in build_model(recipe).state_dict().items()}
     with pytest.raises(KeyboardInterrupt):
@@ -102,12 +105,13 @@ def test_the_head_stage_leaves_the_backbone_alone_and_fine_tuning_does_not(datas
 @pytest.mark.parametrize("batch_statistics", ["learned", "kept"])
 def test_statistics_of_batches(dataset, batch_statistics):
     """Of the image backbone: as they came in the head stage, and then as the recipe says."""
-    fields = {"modality": "image", "batch_statistics": batch_statistics, **SMALL}
+    recipe = Recipe(modality="image", fine_tuning={"batch_statistics": batch_statistics}, **SMALL)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        came = build_model(Recipe(**fields)).state_dict()
+        came = build_model(recipe).state_dict()
     for epochs, moves in (((1, 0), False), ((1, 1), batch_statistics == "learned")):
-        network, _ = stages_of(dataset, Recipe(epochs=epochs, **fields))
+        head, fine_tuning = ({"epochs": count} for count in epochs)
+        network, _ = stages_of(dataset, recipe.replace(head=head, fine_tuning=fine_tuning))
         after = network.state_dict()
         means = [k for k in came if k.startswith("backbone") and k.endswith("running_mean")]
         assert len(means) > 20
@@ -115,7 +119,7 @@ def test_statistics_of_batches(dataset, batch_statistics):
 
 
 def test_the_stacked_model_comes_after_both(dataset):
-    _, seen = stages_of(dataset, Recipe(epochs=(1, 1), **SMALL))
+    _, seen = stages_of(dataset, Recipe(head={"epochs": 1}, fine_tuning={"epochs": 1}, **SMALL))
     order = [(modality, stage) for modality, stage, _ in seen]
     assert order == [
         (modality, stage)
@@ -125,7 +129,7 @@ def test_the_stacked_model_comes_after_both(dataset):
 
 
 def test_an_interrupted_run_ends_as_one_that_was_not(dataset, tmp_path):
-    recipe = Recipe(epochs=(2, 1), **SMALL)
+    recipe = Recipe(head={"epochs": 2}, fine_tuning={"epochs": 1}, **SMALL)
     _, whole = stages_of(dataset, recipe)
     for finished in (1, 4):
         with pytest.raises(KeyboardInterrupt):
@@ -139,9 +143,11 @@ def test_a_stage_interrupted_between_epochs_goes_on_from_its_checkpoint(
     dataset, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("rhosight.training.loop.CHECKPOINT_SECONDS", 0.0)
-    recipe = Recipe(modality="image", epochs=(4, 3), **SMALL)
+    recipe = Recipe(modality="image", head={"epochs": 4}, fine_tuning={"epochs": 3}, **SMALL)
     _, whole = stages_of(dataset, recipe)
-    inputs = Inputs(draw_images(dataset.densities, recipe.image, True), recipe.image.size)
+    inputs = Inputs(
+        draw_images(dataset.densities, recipe.image.settings, True), recipe.image.settings.size
+    )
     targets = dataset.targets[list(recipe.targets)].to_numpy()
     scaler = np.nanmean(targets, axis=0), np.nanstd(targets, axis=0)
     rows = np.arange(len(dataset))
@@ -170,9 +176,9 @@ def test_a_stage_interrupted_between_epochs_goes_on_from_its_checkpoint(
 
 @pytest.mark.slow
 def test_two_processes_share_the_batches_of_fine_tuning(dataset, tmp_path):
-    recipe = Recipe(epochs=(1, 2), **SMALL)
+    recipe = Recipe(head={"epochs": 1}, fine_tuning={"epochs": 2}, **SMALL)
     _, alone = stages_of(dataset, recipe, tmp_path / "one")
-    _, shared = stages_of(dataset, recipe.model_copy(update={"devices": 2}), tmp_path / "two")
+    _, shared = stages_of(dataset, recipe.replace(hardware={"devices": 2}), tmp_path / "two")
     assert [stage[:2] for stage in shared] == [stage[:2] for stage in alone]
     for one, two in zip(alone, shared, strict=True):
         assert two[2].shape == one[2].shape and np.isfinite(two[2]).all()
@@ -190,7 +196,7 @@ def test_two_processes_share_the_batches_of_fine_tuning(dataset, tmp_path):
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_does_not(dataset):
-    recipe = Recipe(modality="text", epochs=(2, 1), **SMALL)
+    recipe = Recipe(modality="text", head={"epochs": 2}, fine_tuning={"epochs": 1}, **SMALL)
     torch.manual_seed(1)
     first = stages_of(dataset, recipe)[1][-1][2]
     torch.manual_seed(2)
@@ -202,7 +208,12 @@ def test_the_same_seed_gives_the_same_numbers_and_another_does_not(dataset):
 def test_training_learns():
     """On its own training data a few epochs beat the mean by far, in both stages."""
     dataset = load_dataset("mp-fcc")[:72]
-    recipe = Recipe(modality="image", epochs=(40, 12), patience=(40, 12), **SMALL)
+    recipe = Recipe(
+        modality="image",
+        head={"epochs": 40, "patience": 40},
+        fine_tuning={"epochs": 12, "patience": 12},
+        **SMALL,
+    )
     _, seen = stages_of(dataset, recipe)
     truth = dataset.targets["bulk_modulus_vrh"].to_numpy()[8:]
     known = ~np.isnan(truth)
@@ -213,8 +224,8 @@ def test_training_learns():
 
 
 def test_turning_leaves_the_centre_and_the_values(dataset):
-    canvas = draw_images(dataset.densities[:3], SMALL["image"], margin=True).float()
-    plain = draw_images(dataset.densities[:3], SMALL["image"]).float()
+    canvas = draw_images(dataset.densities[:3], SMALL["image"]["settings"], margin=True).float()
+    plain = draw_images(dataset.densities[:3], SMALL["image"]["settings"]).float()
     torch.testing.assert_close(middle(canvas, 48), plain, atol=2e-3, rtol=0)
     turned = turn(canvas, 48, torch.rand(3) * 6, torch.tensor([True, False, True]))
     assert turned.shape == plain.shape
@@ -258,7 +269,7 @@ def test_a_model_says_which_density_it_misses(fitted):
     model, _, test = fitted
     density = test.densities[0]
     only = type(density)(density.structure, {"difference": density.grid("difference")}, "mine")
-    if model.recipe.image.kinds != ("difference",):
+    if model.recipe.image.settings.kinds != ("difference",):
         with pytest.raises(RhosightError, match=r"mine: the image needs total"):
             model.predict([only])
 
@@ -267,8 +278,8 @@ def test_a_model_says_which_density_it_misses(fitted):
     ("changes", "message"),
     [
         ({"modality": "sound"}, "modality"),
-        ({"image": {"size": 2}}, "size"),
-        ({"patience": 3}, "patience"),
+        ({"image": {"settings": {"size": 2}}}, "size"),
+        ({"head": {"patience": -3}}, "patience"),
         ({"depth": 3}, "depth"),
     ],
 )
@@ -279,19 +290,23 @@ def test_a_wrong_recipe_names_the_field(changes, message):
 
 def test_the_fraction_of_texts_that_is_cut_is_reported(dataset, caplog):
     with caplog.at_level("INFO"):
-        make_inputs(dataset[["mp-1030", "mp-1022"]], Recipe(modality="text", extent="all"))
+        make_inputs(
+            dataset[["mp-1030", "mp-1022"]], Recipe(modality="text", text={"extent": "all"})
+        )
     assert "texts (all): 50.0 % are longer than the 512 tokens" in caplog.text
 
 
 def test_fitting_goes_on_in_its_folder_and_refuses_that_of_another(dataset, tmp_path):
-    model = PropertyModel(modality="text", epochs=(1, 1), **SMALL)
+    model = PropertyModel(modality="text", head={"epochs": 1}, fine_tuning={"epochs": 1}, **SMALL)
     epochs = []
     first = model.fit(dataset, tmp_path / "run").predict(dataset)
     again = model.fit(dataset, tmp_path / "run", lambda *step: epochs.append(step))
     pd.testing.assert_frame_equal(again.predict(dataset), first)
     assert not epochs, "finished stages were run again"
     with pytest.raises(RhosightError, match=r"other settings \(recipe differ\)"):
-        PropertyModel(modality="text", epochs=(2, 1), **SMALL).fit(dataset, tmp_path / "run")
+        PropertyModel(modality="text", head={"epochs": 2}, fine_tuning={"epochs": 1}, **SMALL).fit(
+            dataset, tmp_path / "run"
+        )
 
 
 def test_unknown_and_empty_targets_are_named(dataset):

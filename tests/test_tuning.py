@@ -63,26 +63,26 @@ def checkpoints(tmp_path_factory) -> dict[str, str]:
 def small(checkpoints: dict[str, str], **changes) -> Recipe:
     fields = {
         "modality": "image",
-        "image_backbone": checkpoints["image"],
-        "text_backbone": checkpoints["text"],
-        "image": ImageSettings().model_copy(update={"size": SIZE}),
-        "extent": "formula",
-        "element_steps": 0,
-        "epochs": (0, 2),
-        "stacked_epochs": (0, 1),
-        "views": 1,
-        "tuned_blocks": 1,
-        "lora_rank": 2,
+        "image": {
+            "backbone": checkpoints["image"],
+            "settings": ImageSettings().model_copy(update={"size": SIZE}),
+        },
+        "text": {"backbone": checkpoints["text"], "extent": "formula", "element_steps": 0},
+        "head": {"epochs": 0},
+        "fine_tuning": {"epochs": 2, "tuned_blocks": 1, "lora_rank": 2},
+        "stacked": {"head_epochs": 0, "fine_tuning_epochs": 1},
+        "augmentation": {"views": 1},
     }
     if changes.get("modality") == "clip":
         fields |= {"clip": checkpoints["clip"], "pretraining": {"epochs": 0}}
-    return Recipe(**fields | changes)
+    return Recipe(**fields).replace(**changes)
 
 
 def bundled(**changes) -> Recipe:
     """A recipe on the encoders of rhosight's packages."""
-    names = {name: Recipe().model_dump()[name] for name in ("image_backbone", "text_backbone")}
-    return small({"image": "", "text": ""}, **names, lora_rank=4, **changes)
+    plain = Recipe()
+    names = {"image": plain.image.backbone, "text": plain.text.backbone}
+    return small(names).replace(fine_tuning={"lora_rank": 4}).replace(**changes)
 
 
 # encoder → what its last block is, in the names of its own model
@@ -100,7 +100,9 @@ ENCODERS = {"image": ImageBackbone, "text": TextBackbone, "clip": ClipBackbone}
 class TestWhatLearns:
     @pytest.mark.parametrize("modality", ENCODERS)
     def test_the_last_blocks_move_and_nothing_else(self, modality, checkpoints, materials):
-        model = PropertyModel(small(checkpoints, modality=modality, tuned="last")).fit(materials)
+        model = PropertyModel(
+            small(checkpoints, modality=modality, fine_tuning={"tuned": "last"})
+        ).fit(materials)
         before = ENCODERS[modality](checkpoints[modality]).model
         after = model.network.backbone.model.state_dict()
         weights = dict(before.named_parameters())
@@ -116,7 +118,9 @@ class TestWhatLearns:
     def test_low_rank_updates_move_and_no_weight_of_the_encoder(
         self, modality, checkpoints, materials
     ):
-        model = PropertyModel(small(checkpoints, modality=modality, tuned="lora")).fit(materials)
+        model = PropertyModel(
+            small(checkpoints, modality=modality, fine_tuning={"tuned": "lora"})
+        ).fit(materials)
         after = model.network.backbone.model.state_dict()
         updates = {key for key in after if ".lora_" in key}
         kept = {k.replace(".base_layer.", "."): v for k, v in after.items() if k not in updates}
@@ -128,7 +132,9 @@ class TestWhatLearns:
 
     def test_linear_and_convolutional_layers_get_updates(self, checkpoints):
         network = build_model(small(checkpoints, modality="image+text"))
-        limit_tuning(network, small(checkpoints, modality="image+text", tuned="lora"))
+        limit_tuning(
+            network, small(checkpoints, modality="image+text", fine_tuning={"tuned": "lora"})
+        )
         keys = [key for key in network.state_dict() if ".lora_A." in key]
         places = ("attention.self.query", "intermediate.dense", "conv_pw", "conv_exp", "conv_head")
         for place in places:
@@ -140,13 +146,13 @@ class TestWhatLearns:
         images = torch.rand(2, 3, SIZE, SIZE)
         with torch.inference_mode():
             before = network(images)
-            limit_tuning(network, small(checkpoints, tuned="lora"))
+            limit_tuning(network, small(checkpoints, fine_tuning={"tuned": "lora"}))
             torch.testing.assert_close(network(images), before, rtol=0, atol=0)
 
     @pytest.mark.parametrize("tuned", ["last", "lora"])
     def test_statistics_of_frozen_normalisation_do_not_drift(self, tuned, checkpoints):
         network = build_model(small(checkpoints))
-        limit_tuning(network, small(checkpoints, tuned=tuned))
+        limit_tuning(network, small(checkpoints, fine_tuning={"tuned": tuned}))
         before = {key: value.clone() for key, value in network.backbone.named_buffers()}
         network.train()(torch.rand(4, 3, SIZE, SIZE))
         after = dict(network.backbone.named_buffers())
@@ -156,8 +162,10 @@ class TestWhatLearns:
         assert drifted == expected
 
     def test_the_default_freezes_and_adds_nothing(self, checkpoints, materials):
-        recipe = small(checkpoints, modality="image+text", epochs=(0, 1))
-        assert recipe.tuned == Recipe().tuned == "all"
+        recipe = small(
+            checkpoints, modality="image+text", head={"epochs": 0}, fine_tuning={"epochs": 1}
+        )
+        assert recipe.fine_tuning.tuned == Recipe().fine_tuning.tuned == "all"
         network = PropertyModel(recipe).fit(materials).network
         torch.manual_seed(recipe.seed)
         before = build_model(recipe)
@@ -171,7 +179,12 @@ class TestWhatLearns:
     @pytest.mark.slow
     @pytest.mark.parametrize("tuned", ["last", "lora"])
     def test_two_processes_tune_a_part(self, tuned, checkpoints, materials):
-        recipe = small(checkpoints, modality="image+text", tuned=tuned, devices=2)
+        recipe = small(
+            checkpoints,
+            modality="image+text",
+            fine_tuning={"tuned": tuned},
+            hardware={"devices": 2},
+        )
         network = PropertyModel(recipe).fit(materials).network
         alone = build_model(recipe)
         limit_tuning(alone, recipe)
@@ -236,7 +249,11 @@ class TestSaved:
         self, modality, checkpoints, materials, tmp_path
     ):
         folders = {name: shutil.copytree(c, tmp_path / name) for name, c in checkpoints.items()}
-        recipe = small({k: str(v) for k, v in folders.items()}, modality=modality, tuned="lora")
+        recipe = small(
+            {k: str(v) for k, v in folders.items()},
+            modality=modality,
+            fine_tuning={"tuned": "lora"},
+        )
         model = PropertyModel(recipe).fit(materials)
         model.save_pretrained(tmp_path / "model")
         expected = model.predict(materials)
@@ -281,7 +298,7 @@ def test_an_interrupted_run_with_updates_ends_as_one_that_was_not(
     checkpoints, materials, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("rhosight.training.loop.CHECKPOINT_SECONDS", 0.0)
-    recipe = small(checkpoints, tuned="lora", epochs=(0, 4))
+    recipe = small(checkpoints, fine_tuning={"tuned": "lora", "epochs": 4}, head={"epochs": 0})
     whole = PropertyModel(recipe).fit(materials)
     epochs = []
 
@@ -306,7 +323,7 @@ class TestPrecision:
     def test_half_precision_learns_and_keeps_whole_weights(self, checkpoints, materials):
         recipe = small(checkpoints, modality="clip")
         whole = PropertyModel(recipe).fit(materials).predict(materials)
-        half = PropertyModel(recipe, precision="bf16-mixed").fit(materials)
+        half = PropertyModel(recipe, hardware={"precision": "bf16-mixed"}).fit(materials)
         weights = {v.dtype for v in half.network.state_dict().values() if v.is_floating_point()}
         assert weights == {torch.float32}
         difference = (half.predict(materials) - whole).abs() / materials.targets[list(whole)].std()
@@ -315,14 +332,16 @@ class TestPrecision:
     @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
     def test_float16_without_a_gpu_says_what_to_use(self, checkpoints, materials):
         with pytest.raises(RhosightError, match="16-mixed needs a GPU; use auto, or bf16-mixed"):
-            PropertyModel(small(checkpoints, precision="16-mixed")).fit(materials)
+            PropertyModel(small(checkpoints, hardware={"precision": "16-mixed"})).fit(materials)
 
     @pytest.mark.slow
     @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
     def test_a_compiled_run_gives_the_same_model(self, checkpoints, materials, tmp_path):
-        recipe = small(checkpoints, modality="text", tuned="lora")
+        recipe = small(checkpoints, modality="text", fine_tuning={"tuned": "lora"})
         plain = PropertyModel(recipe).fit(materials)
-        compiled = PropertyModel(recipe, compiled=True).fit(materials, tmp_path / "run")
+        compiled = PropertyModel(recipe, hardware={"compiled": True}).fit(
+            materials, tmp_path / "run"
+        )
         assert compiled.network.state_dict().keys() == plain.network.state_dict().keys()
         pd.testing.assert_frame_equal(
             compiled.predict(materials), plain.predict(materials), rtol=1e-2, atol=1e-2
@@ -334,24 +353,41 @@ class TestPrecision:
         )
 
 
+def _path(changes: dict) -> str:
+    """The path to the one field that is changed."""
+    ((group, fields),) = changes.items()
+    return f"{group}.{next(iter(fields))}"
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         "changes",
-        [{"tuned": "some"}, {"tuned_blocks": 0}, {"lora_rank": 0}, {"precision": "8"}],
+        [
+            {"fine_tuning": {"tuned": "some"}},
+            {"fine_tuning": {"tuned_blocks": 0}},
+            {"fine_tuning": {"lora_rank": 0}},
+            {"hardware": {"precision": "8"}},
+        ],
     )
     def test_a_wrong_value_names_the_field(self, changes):
-        with pytest.raises(RhosightError, match=f"recipe: {next(iter(changes))}"):
+        with pytest.raises(RhosightError, match=f"recipe: {_path(changes)}"):
             PropertyModel(**changes)
 
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"tuned": "last", "tuned_blocks": 7}, r"tuned_blocks: \S+ has 6, not 7; give fewer"),
             (
-                {"tuned": "last", "tuned_blocks": 4, "modality": "text"},
+                {"fine_tuning": {"tuned": "last", "tuned_blocks": 7}},
+                r"tuned_blocks: \S+ has 6, not 7; give fewer",
+            ),
+            (
+                {"fine_tuning": {"tuned": "last", "tuned_blocks": 4}, "modality": "text"},
                 r"tuned_blocks: \S+ has 3, not 4",
             ),
-            ({"tuned": "lora", "lora_rank": 4096}, r"rank 4096; give a lower rank"),
+            (
+                {"fine_tuning": {"tuned": "lora", "lora_rank": 4096}},
+                r"rank 4096; give a lower rank",
+            ),
         ],
     )
     def test_more_than_the_encoder_has_is_refused(self, changes, message, checkpoints, materials):

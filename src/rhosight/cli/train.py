@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic_core import to_json
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -175,7 +176,9 @@ def _recipe(
     """
     from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES
     from ..networks.presets import recipe_names
-    from ..networks.recipe import Recipe, near
+    from ..networks.flat import nest_fields
+    from ..networks.recipe import suggest_names
+    from ..networks.settings import merge_settings
 
     given = {name: value for name, value in options.items() if value not in (None, [])}
     targets = {"targets": tuple(target)} if target else {}
@@ -190,7 +193,7 @@ def _recipe(
     preset = preset or ("default" if of_networks else fallback)
     names = [*recipe_names(), *([] if networks_only else DESCRIPTOR_RECIPES)]
     if preset not in (*names, *DESCRIPTOR_RECIPES):
-        close = near(preset, names) or [name for name in names if not name.startswith("paper-")]
+        close = suggest_names(preset, names) or [name for name in names if not name.startswith("paper-")]
         raise RhosightError(f"no preset is called {preset!r}; near it are {', '.join(close)}")
     if preset in DESCRIPTOR_RECIPES:
         if networks_only:
@@ -199,12 +202,12 @@ def _recipe(
             option = of_networks[0].replace("_", "-")
             raise RhosightError(f"{preset} trains no network and has no --{option}; leave one out")
         return descriptor_recipe(preset, **(fields | targets | given))
-    fields = network_recipe(preset).model_dump(exclude_unset=True) | fields | given | targets
     if size:
-        fields["image"] = dict(fields.get("image", {})) | {"size": size}
+        given["image"] = {"size": size}
     if pretraining_epochs is not None:
-        fields["pretraining"] = dict(fields.get("pretraining", {})) | {"epochs": pretraining_epochs}
-    return Recipe.checked(fields)
+        given["pretraining"] = {"epochs": pretraining_epochs}
+    changes = merge_settings(fields, nest_fields(given | targets))
+    return network_recipe(preset).replace(**changes)
 
 
 def _recipe_fields(file: Path) -> dict[str, Any]:
@@ -278,7 +281,7 @@ def crossval(
     loaded = load_dataset(dataset)
     recipe = _for_dataset(recipe, loaded)
     if out is None:
-        text = f"{recipe.model_dump_json()}{loaded.fingerprint()}{folds}{split_seed}"
+        text = f"{to_json(recipe.flat()).decode()}{loaded.fingerprint()}{folds}{split_seed}"
         text += "" if groups is Groups.formula else groups
         own = recipe.modalities[-1] if isinstance(recipe, Recipe) else "descriptors"
         name = f"crossval-{own.replace('+', '-')}"

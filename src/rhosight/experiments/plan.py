@@ -135,7 +135,7 @@ class Plan:
             for trial in trials:
                 for recipe in self.preset.clip(trial, fourier, wanted):
                     job = self._network(recipe, split, needs)
-                    found.append(Entry(job, recipe.extent, trial))
+                    found.append(Entry(job, recipe.text.extent, trial))
         return found
 
     def chosen_clip(self) -> list[Entry]:
@@ -189,12 +189,12 @@ class Plan:
     def _network(self, recipe: Recipe, split: Split, needs: tuple[Job, ...] = ()) -> Job:
         changes: dict[str, Any] = {"seed": recipe.seed + split.repeat}
         if not self._has_difference:
-            changes["image"] = recipe.image.model_copy(update={"reference": "free-atoms"})
+            changes["image"] = {"settings": {"reference": "free-atoms"}}
         return Job(
             "network",
             self.fingerprint,
             split,
-            recipe=recipe.model_copy(update=changes),
+            recipe=recipe.replace(**changes),
             needs=needs,
         )
 
@@ -203,9 +203,8 @@ class Plan:
         extents have the same.
         """
         plain = Recipe()
-        silent = ("extent", "text_backbone", "max_tokens", "element_steps", "text_rate")
-        changes = {name: getattr(plain, name) for name in (*silent, "stacked_epochs")}
-        recipe = both.recipe.model_copy(update={"modality": "image", **changes})
+        stacked = plain.stacked.model_dump(include={"head_epochs", "fine_tuning_epochs"})
+        recipe = both.recipe.replace(modality="image", text=plain.text, stacked=stacked)
         return Job("network", both.dataset, both.split, recipe=recipe)
 
 

@@ -74,7 +74,7 @@ class Preset:
     test_fraction: float = 0.15
 
 
-def preset_named(name: str) -> Preset:
+def get_preset(name: str) -> Preset:
     """One of ``offline`` and ``paper``.
 
     Raises

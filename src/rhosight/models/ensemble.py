@@ -101,7 +101,7 @@ class Ensemble(SavedModel):
         return self.recipe.targets
 
     @property
-    def fitted(self) -> bool:
+    def is_fitted(self) -> bool:
         return bool(self.networks)
 
     @property

@@ -62,7 +62,7 @@ def make_inputs(
         if canvas is None:
             canvas = draw(picture)
         if recipe.augmentation.parallel:
-            planes = [draw(picture.moved(by)) for by in recipe.augmentation.parallel]
+            planes = [draw(picture.shift_planes(by)) for by in recipe.augmentation.parallel]
             parallel = torch.stack(planes)
     if recipe.uses_text:
         backbone = text_backbone or _reader(recipe)

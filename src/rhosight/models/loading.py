@@ -48,7 +48,8 @@ def load_recipe(name: str, **changes: Any) -> Recipe | DescriptorRecipe:
         ``best`` or ``no-dft`` for a Gaussian process, else one of
         :func:`rhosight.networks.presets.recipe_names` for a network.
     **changes
-        Fields of :class:`rhosight.DescriptorRecipe` or :class:`rhosight.Recipe`.
+        Fields of :class:`rhosight.DescriptorRecipe` or :class:`rhosight.Recipe`. A dict changes
+        some fields of a group and keeps the others, ``load_recipe("quick", head={"epochs": 5})``.
 
     Raises
     ------

@@ -80,7 +80,7 @@ class PropertyModel(SavedModel):
         return self.recipe.targets
 
     @property
-    def fitted(self) -> bool:
+    def is_fitted(self) -> bool:
         return self.network is not None
 
     @property

@@ -80,7 +80,7 @@ def local_weights(recipe: Recipe) -> dict[str, str]:
     """Folder that a recipe takes weights from → SHA-256 of what is in it now: it may be written
     anew before an interrupted run goes on.
     """
-    names = (recipe.image_backbone, recipe.text_backbone, recipe.clip, recipe.pretraining.weights)
+    names = (recipe.image.backbone, recipe.text.backbone, recipe.clip, recipe.pretraining.weights)
     found = {}
     for name in filter(None, names):
         digest = hashlib.sha256()

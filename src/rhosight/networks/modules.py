@@ -303,7 +303,7 @@ def build_model(
     ``saved`` is the folder of a saved model: tokenizer and configurations come from there instead
     of from where the backbones once came from. ``columns``: how many numbers its descriptors are.
     """
-    outputs, dropout = len(recipe.targets), recipe.dropout
+    outputs, dropout = len(recipe.targets), recipe.training.dropout
     if recipe.modality == "clip":
         return ClipModel(build_encoder(recipe, pretrained, saved), outputs)
     image = text = descriptors = None
@@ -319,11 +319,11 @@ def build_model(
 
 
 def _image_backbone(recipe: Recipe, pretrained: bool, saved: Path | None) -> ImageBackbone:
-    return ImageBackbone(_where(saved, "image_backbone", recipe.image_backbone), pretrained)
+    return ImageBackbone(_where(saved, "image_backbone", recipe.image.backbone), pretrained)
 
 
 def _text(recipe: Recipe, pretrained: bool, saved: Path | None) -> TextBackbone:
-    return TextBackbone(_where(saved, "text_backbone", recipe.text_backbone), pretrained)
+    return TextBackbone(_where(saved, "text_backbone", recipe.text.backbone), pretrained)
 
 
 def _where(saved: Path | None, folder: str, name: str) -> str:

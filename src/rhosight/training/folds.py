@@ -11,7 +11,7 @@ from ..networks.recipe import Recipe
 
 def inner_split(dataset: Dataset, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     """Rows to learn from and rows to watch for early stopping; a formula stays in one."""
-    return split(dataset, test_fraction=recipe.inner_fraction, seed=recipe.seed)
+    return split(dataset, test_fraction=recipe.training.inner_fraction, seed=recipe.seed)
 
 
 def scaler_of(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

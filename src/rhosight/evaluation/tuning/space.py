@@ -4,17 +4,18 @@
 >>> SearchSpace.from_json("mine.json")
 
 A space varies parameters, and a parameter sets one or several fields of the recipe. A field is
-named by the path to it, with numbers for positions: ``learning_rate.1``, ``image.size``::
+named by the path to it, with numbers for positions in a list: ``head.learning_rate``,
+``image.settings.channels.0.window``::
 
     {
       "recipe": "default",
       "changes": {"modality": "text"},
       "parameters": {
-        "dropout": {"low": 0.0, "high": 0.5},
+        "dropout": {"low": 0.0, "high": 0.5, "fields": ["training.dropout"]},
         "rate": {"low": 1e-4, "high": 1e-2, "log": true,
-                 "fields": ["learning_rate.0", "learning_rate.1"]},
-        "fine-tuning epochs": {"low": 4, "high": 24, "step": 4, "fields": ["epochs.1"]},
-        "extent": {"choices": ["formula", "keywords"]}
+                 "fields": ["head.learning_rate", "fine_tuning.learning_rate"]},
+        "fine-tuning epochs": {"low": 4, "high": 24, "step": 4, "fields": ["fine_tuning.epochs"]},
+        "extent": {"choices": ["formula", "keywords"], "fields": ["text.extent"]}
       },
       "first": [{"dropout": 0.1, "rate": 1e-3, "fine-tuning epochs": 16, "extent": "keywords"}]
     }
@@ -33,6 +34,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ...errors import RhosightError
 from ...models.gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecipe
+from ...models.loading import load_recipe
 from ...networks.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -198,8 +200,7 @@ class SearchSpace(BaseModel):
     @property
     def has_targets(self) -> bool:
         """Whether it says itself what is predicted."""
-        kind = DescriptorRecipe if self.uses_descriptors else Recipe
-        return "targets" in kind.named(self.recipe, **self.changes).model_fields_set
+        return "targets" in load_recipe(self.recipe, **self.changes).model_fields_set
 
     @property
     def uses_descriptors(self) -> bool:
@@ -214,13 +215,12 @@ class SearchSpace(BaseModel):
         RhosightError
             If a path is no field of the recipe, or a value is none for it.
         """
-        kind = DescriptorRecipe if self.uses_descriptors else Recipe
-        fields = kind.named(self.recipe, **self.changes).model_dump(mode="json")
+        fields = load_recipe(self.recipe, **self.changes).model_dump(mode="json")
         for name, drawn in values.items():
             parameter = self.parameters[name]
             for path in parameter.fields or (name,):
                 _put(fields, path, copy.deepcopy(parameter.value_of(drawn)))
-        return kind.named(self.recipe, **fields)
+        return load_recipe(self.recipe, **fields)
 
     def draw(self, trial: Trial) -> Values:
         """The values of a trial of Optuna."""

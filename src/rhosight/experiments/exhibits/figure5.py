@@ -21,7 +21,7 @@ TITLE = "The stacked model's architecture, drawn from the model itself"
 _COLOURS = {"image": FIRST, "text": SECOND, "both": SOFT}
 
 
-def exhibit(recipe: Recipe | None = None, pretrained: bool = False) -> Exhibit:
+def make_exhibit(recipe: Recipe | None = None, pretrained: bool = False) -> Exhibit:
     """The diagram, with its layers as the table; see :func:`draw`."""
     recipe = recipe or Recipe()
     network = build_model(recipe, pretrained)
@@ -149,8 +149,8 @@ def _draw(table: pd.DataFrame, recipe: Recipe) -> Figure:
             rows = table[table["branch"] == branch]
             x = i * 3.1
             entry = {
-                "image": f"image\n3 × {recipe.image.size} × {recipe.image.size}",
-                "text": f"text\n“{recipe.extent}”, tokens",
+                "image": f"image\n3 × {recipe.image.settings.size} × {recipe.image.settings.size}",
+                "text": f"text\n“{recipe.text.extent}”, tokens",
             }[branch]
             places = [_box(axes, x, 0, entry, INK, dashed=False)]
             for j, row in enumerate(rows.itertuples(), start=1):
