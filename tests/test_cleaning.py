@@ -83,7 +83,7 @@ def test_bravais_filter_says_what_has_no_symmetry(few):
     )
     kept, removed = bravais_filter(data)
     assert len(kept) == 0
-    assert removed["value"][0] == "none" and "two atoms on one place" in removed["reason"][0]
+    assert removed["value"][0] == "none" and "atoms on the same position" in removed["reason"][0]
     with pytest.raises(RhosightError, match=r"unknown Bravais lattice fcc; choose from cF"):
         bravais_filter(few, "fcc")
     with pytest.raises(RhosightError, match="symprec"):
@@ -127,7 +127,7 @@ def test_one_crystal_in_other_cells_is_found(dataset):
     assert removed["material_id"].to_list() == ["mp-10", "mp-4"]
     assert set(removed["kept_id"]) == {"mp-2"}
     assert removed["value"].max() < 1e-3 and set(removed["bound"]) == {0.1}
-    assert removed["reason"][0] == "the crystal of mp-2: Si, space group 227"
+    assert removed["reason"][0] == "the same crystal as mp-2: Si, space group 227"
     again, _ = duplicate_filter(data[::-1])
     assert set(again.ids) == set(kept.ids)
     loose, _ = duplicate_filter(data, length_tolerance=0.2, site_tolerance=0.5)
@@ -269,7 +269,7 @@ def test_clean_reports_every_step(dataset, tmp_path):
     for start, end in (
         ("mp-1002124 labels", "cannot be negative"),
         ("mp-85 bravais", "lattice tI, not cF, within 0.1 Å"),
-        ("mp-9999 duplicates", "the crystal of mp-149: Si, space group 227"),
+        ("mp-9999 duplicates", "the same crystal as mp-149: Si, space group 227"),
         ("mp-1001833 iqr", "above the bound 0.1917"),
     ):
         assert any(reason.startswith(start) and reason.endswith(end) for reason in why)
@@ -295,7 +295,7 @@ def test_clean_leaves_out_what_is_not_asked_for(few):
     )
     assert kept.ids == few.ids
     assert report.table.empty and report.removed == []
-    assert "no step" in str(report)
+    assert "no cleaning step" in str(report)
 
 
 def test_clean_does_not_look_at_the_test_part(dataset):
@@ -385,12 +385,12 @@ BROKEN = {
         lambda t: t.drop_columns(["total", "difference", "spin"]), "error", "", "",
         "no density column",
     ),
-    "type": (_set("efermi", ["high"] * 6), "error", "", "efermi", "is string, not double"),
+    "type": (_set("efermi", ["high"] * 6), "error", "", "efermi", "type string, the schema requires double"),
     "required empty": (
         _first("nsites", lambda _: None), "error", FIRST, "nsites", "is empty",
     ),
     "id twice": (
-        _first("material_id", lambda _: "mp-149"), "error", "mp-149", "material_id", "more than",
+        _first("material_id", lambda _: "mp-149"), "error", "mp-149", "material_id", "is duplicated",
     ),
     "id empty": (
         _first("material_id", lambda _: ""), "error", "row 0", "material_id", "empty text",
@@ -406,7 +406,7 @@ BROKEN = {
     ),
     "grid of two": (_first("grid", lambda _: [2, 2]), "error", FIRST, "grid", "three positive"),
     "infinite": (_first("efermi", lambda _: np.inf), "error", FIRST, "efermi", "infinite"),
-    "structure": (_first("structure", lambda _: "{}"), "error", FIRST, "structure", "no pymatgen"),
+    "structure": (_first("structure", lambda _: "{}"), "error", FIRST, "structure", "not a pymatgen"),
     "cell": (_first("structure", _structure), "error", FIRST, "grid", "contradicts the cell"),
     "formula": (_first("formula", lambda _: "NaCl"), "error", FIRST, "formula", "is HfC"),
     "formula order": (_first("formula", lambda _: "CHf"), None, None, None, None),
@@ -428,7 +428,7 @@ BROKEN = {
         lambda t: t.replace_schema_metadata(None).cast(
             pa.schema([f.remove_metadata() for f in t.schema])
         ),
-        "warning", "", "efermi", "does not say its unit",
+        "warning", "", "efermi", "declares no unit",
     ),
     "unit wrong": (_unit, "error", "", "formation_energy_per_atom", "declared in kJ/mol"),
     "own unit": (_set("hardness", [1.0] * 6), "warning", "", "hardness", "no unit"),
@@ -445,16 +445,16 @@ BROKEN = {
         lambda t: t.drop_columns("text_all"), "warning", "", "text_all", "no texts `all`",
     ),
     "provenance": (
-        _first("provenance", lambda _: "GPAW"), "error", FIRST, "provenance", "no JSON object",
+        _first("provenance", lambda _: "GPAW"), "error", FIRST, "provenance", "not a JSON object",
     ),
     "no provenance": (
-        lambda t: t.drop_columns("provenance"), "warning", "", "provenance", "without provenance",
+        lambda t: t.drop_columns("provenance"), "warning", "", "provenance", "have no provenance",
     ),
-    "masked": (_first("masked", lambda _: "["), "error", FIRST, "masked", "no JSON object"),
+    "masked": (_first("masked", lambda _: "["), "error", FIRST, "masked", "not a JSON object"),
     "no label": (
         _set("efermi", [None] * 6, pa.float64()), "warning", "", "efermi", "no value of",
     ),
-    "no row": (lambda t: t.slice(0, 0), "error", "", "", "no material"),
+    "no row": (lambda t: t.slice(0, 0), "error", "", "", "holds no material"),
     "no grids": (
         lambda t: _first("total", lambda _: None)(
             _first("difference", lambda _: None)(_first("spin", lambda _: None)(t))
@@ -509,7 +509,7 @@ def test_validation_finds_one_crystal_under_two_ids(few, tmp_path):
     pair = problems[problems["column"] == "material_id"]
     assert pair["material_id"].to_list() == ["twin"]
     assert pair["severity"].to_list() == ["warning"]
-    assert "the crystal of mp-149" in pair["problem"].item()
+    assert "the same crystal as mp-149" in pair["problem"].item()
 
 
 def test_validation_of_a_folder_of_files(dataset, tmp_path):
@@ -521,7 +521,7 @@ def test_validation_of_a_folder_of_files(dataset, tmp_path):
     problems = validate_file(folder)
     repeated = problems[problems["column"] == "material_id"]
     assert dataset.ids[39] in repeated["material_id"].to_list()
-    assert "more than once" in repeated["problem"].iloc[0]
+    assert "is duplicated" in repeated["problem"].iloc[0]
     for name in ("a", "b"):
         path = folder / f"{name}.parquet"
         table = pq.read_table(path)

@@ -350,5 +350,5 @@ def test_best_is_said_to_read_what_codes_agree_on(dataset, tmp_path, caplog):
     ):
         caplog.clear()
         rhosight(*command)
-        assert "it reads what codes agree on" in caplog.text, command
+        assert "it reads the density only between the atoms" in caplog.text, command
         assert "near the nuclei" not in caplog.text

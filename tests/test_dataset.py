@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import h5py
@@ -39,6 +40,32 @@ def test_bundled_counts_and_units(dataset):
     counts = dataset.targets.count().to_dict()
     assert counts == {"formation_energy_per_atom": 405, "efermi": 405, "bulk_modulus_vrh": 377}
     assert sum("spin" in density.grids for density in dataset.densities) == 98
+
+
+def test_repr_shows_targets_kinds_texts_and_licence(dataset, few):
+    assert repr(dataset).splitlines() == [
+        "Dataset 'mp-fcc': 405 materials",
+        "  Targets  formation_energy_per_atom (405), efermi (405), bulk_modulus_vrh (377)",
+        "  Kinds    total, difference, spin",
+        "  Texts    formula, keywords, all",
+        "  Licence  CC BY 4.0",
+    ]
+    one = Dataset.from_densities([few.densities[0]])
+    assert repr(one).splitlines() == ["Dataset: 1 material", "  Kinds    total, difference"]
+    assert "Dataset 'mp-fcc': 0 materials" in repr(dataset[:0])
+
+
+def test_notebooks_show_ranges_and_the_first_rows(dataset, few):
+    html = dataset._repr_html_()
+    ranges, preview = pd.read_html(StringIO(html), index_col=0)
+    assert ranges.loc["bulk_modulus_vrh", ["unit", "materials"]].to_list() == ["GPa", 377]
+    assert ranges.loc["efermi", "highest"] == pytest.approx(dataset.targets["efermi"].max(), 1e-3)
+    assert preview.index.to_list() == dataset.ids[:5]
+    assert preview.columns.to_list() == ["formula", *dataset.targets]
+    assert "400 more" in html and "CC BY 4.0" in html
+    assert "more" not in few[:2]._repr_html_() and dataset[:0]._repr_html_()
+    hostile = Dataset.from_densities([few.densities[0]], about={"name": "<script>"})
+    assert "<script>" not in hostile._repr_html_()
 
 
 def test_bundled_masks(dataset):
@@ -119,7 +146,7 @@ def test_getitem_of_what_is_not_there(few):
         few[6]
     with pytest.raises(IndexError):
         few[[0, 6]]
-    with pytest.raises(IndexError, match="mask of 2 for 6"):
+    with pytest.raises(IndexError, match="mask of length 2 for 6"):
         few[[True, False]]
 
 
@@ -152,7 +179,7 @@ def test_a_label_is_a_target_when_it_is_asked_for(few, tmp_path):
     assert known.targets["band_gap"].to_list() == [0.0, 1.5, 2.0, 0.0, 0.6]
     assert known.units["band_gap"] == "eV"
     assert "band_gap" not in mine.targets  # of the same memory, and as before
-    with pytest.raises(RhosightError, match=r"`phase` is no column of numbers.*\(--target, or"):
+    with pytest.raises(RhosightError, match=r"`phase` is not a numeric column.*\(--target, or"):
         mine.require_targets("phase")
     known.to_parquet(tmp_path / "known.parquet")
     assert "band_gap" not in load_dataset(tmp_path / "known.parquet").targets
@@ -218,11 +245,11 @@ BAD_TABLES = {
     "no column structure": lambda t: t.drop_columns("structure"),
     "no column grid": lambda t: t.drop_columns("grid"),
     "no density column": lambda t: t.drop_columns(["total", "difference", "spin"]),
-    "`efermi` is string": lambda t: _with(t, "efermi", ["high"] * 6),
-    "mp-149 stands more than once": lambda t: _with(t, "material_id", ["mp-149"] * 6),
-    "have no `formula`": lambda t: _with(t, "formula", [None] * 6, pa.string()),
+    "`efermi` has type string": lambda t: _with(t, "efermi", ["high"] * 6),
+    "mp-149 is duplicated": lambda t: _with(t, "material_id", ["mp-149"] * 6),
+    "without `formula`": lambda t: _with(t, "formula", [None] * 6, pa.string()),
     "not three positive integers": lambda t: _with(t, "grid", [[2, 2]] * 6),
-    "`total` of mp-1002124 holds": lambda t: _with(t, "grid", [[2, 2, 2]] * 6),
+    "`total` of mp-1002124 has 5832 values": lambda t: _with(t, "grid", [[2, 2, 2]] * 6),
     "`efermi` of mp-1002124 is infinite": lambda t: _with(t, "efermi", [np.inf] * 6),
     "schema version 99": lambda t: t.replace_schema_metadata({"schema_version": "99"}),
 }
@@ -353,7 +380,7 @@ def test_pack_describes(few, folder, tmp_path, monkeypatch):
             raise RhosightError(f"{name}: no words for it")
         return f"{extent} of {structure.composition.reduced_formula}"
 
-    monkeypatch.setattr("rhosight.inputs.text.description.describe", describe)
+    monkeypatch.setattr("rhosight.dataset.packing.describe", describe)
     report = pack(folder, tmp_path / "out.parquet")
     assert report.materials == 6
     assert report.problems.to_dict("records") == [
@@ -445,7 +472,7 @@ BAD_MATERIALS = {
 @pytest.mark.parametrize("message", BAD_MATERIALS)
 def test_bad_material_is_named_and_left_out(folder, tmp_path, message):
     BAD_MATERIALS[message](folder)
-    with pytest.warns(UserWarning, match="1 left out .mp-149."):
+    with pytest.warns(UserWarning, match="1 material.s. left out .mp-149."):
         report = pack(folder, tmp_path / "out.parquet", describe_texts=False)
     assert report.materials == 5
     problem = report.problems.iloc[0]
@@ -469,7 +496,7 @@ def test_materials_without_a_row_are_named(few, folder, edit_labels):
 BAD_LABELS = {
     "no column material_id": lambda text: text.replace("material_id", "id"),
     "material_id is empty in line": lambda text: text.replace("mp-149,", ","),
-    "mp-149 stands more than once": lambda text: text.replace("mp-1002206,", "mp-149,"),
+    "mp-149 is duplicated": lambda text: text.replace("mp-1002206,", "mp-149,"),
     "efermi of mp-1001833 is 'high'": lambda text: text.replace("3.64626493", "high"),
     "no sound material": lambda text: text.splitlines()[0] + "\n",
     "is infinite": lambda text: text.replace("3.64626493", "inf"),
@@ -495,7 +522,7 @@ def test_bad_parts_of_a_folder(folder, tmp_path):
     (folder / "densities.h5").unlink()
     with pytest.raises(RhosightError, match=r"no densities.h5"):
         pack(folder, tmp_path / "out.parquet")
-    with pytest.raises(RhosightError, match=r"no folder .*nowhere"):
+    with pytest.raises(RhosightError, match=r"folder .*nowhere does not exist"):
         pack(folder, tmp_path / "nowhere" / "out.parquet")
     assert not (tmp_path / "out.parquet").exists()
 
@@ -522,13 +549,13 @@ def test_from_densities():
     assert built.masked["material_id"].to_list() == ["b"]
     assert built["a"].texts == {"formula": "CsCl", "keywords": None, "all": None}
     assert built["a"].density.kinds == ("difference",)
-    with pytest.raises(RhosightError, match="index the labels by material_id"):
+    with pytest.raises(RhosightError, match="index them by material_id"):
         Dataset.from_densities([_density("c")], labels)
     with pytest.raises(RhosightError, match="has no name"):
         Dataset.from_densities([_density("")])
     with pytest.raises(RhosightError, match="no densities"):
         Dataset.from_densities([])
-    with pytest.raises(RhosightError, match="a stands more than once"):
+    with pytest.raises(RhosightError, match="a is duplicated"):
         Dataset.from_densities([_density("a"), _density("a")])
 
 
@@ -596,7 +623,7 @@ def test_iqr_on_the_bundled_data(dataset):
 
 
 def test_iqr_refuses(few):
-    with pytest.raises(RhosightError, match="but no `spin`"):
+    with pytest.raises(RhosightError, match="but not `spin`"):
         iqr_filter(few, kind="spin")
     with pytest.raises(RhosightError, match="positive"):
         iqr_filter(few, factor=0)
@@ -670,10 +697,10 @@ def test_splits_refuse(few):
     with pytest.raises(RhosightError, match="unknown grouping 'colour'"):
         split(few, groups="colour")
     with pytest.raises(
-        RhosightError, match="two formulas are needed, and these 2 materials have 1"
+        RhosightError, match="it takes two formulas, and these 2 materials have 1"
     ):
         split(few[["mp-1002124", "mp-21075"]])
-    with pytest.raises(RhosightError, match=r"6 formulas are needed.* these 6 materials have 5"):
+    with pytest.raises(RhosightError, match=r"it takes 6 formulas.* these 6 materials have 5"):
         folds(few, n_splits=6)
     with pytest.raises(RhosightError, match="cannot make 1 fold"):
         folds(few, n_splits=1)

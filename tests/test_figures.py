@@ -156,5 +156,5 @@ def test_figures_refuse(dataset, few):
     with pytest.raises(RhosightError, match="positive window"):
         total_and_difference(dataset, "mp-149", window=0)
     for draw in (targets_violin, element_heatmap, grid_sizes, missing_labels):
-        with pytest.raises(RhosightError, match="no material to draw"):
+        with pytest.raises(RhosightError, match="the dataset is empty"):
             draw(few[[]])

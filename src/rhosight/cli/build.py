@@ -4,63 +4,88 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import RhosightError
-from .common import FirstBlock, console, progress_bar, shared_options
+from .common import (
+    FirstBlock,
+    console,
+    format_count,
+    print_line,
+    progress_bar,
+    shared_options,
+)
+
+if TYPE_CHECKING:
+    from ..dataset.build.building import BuildReport
 
 app = typer.Typer(
-    help="Build a dataset from many materials, in parallel. An interrupted build goes on where it "
-    "stopped when the same command is given again.",
+    help="Build a dataset from many materials in parallel. Repeat the same command to resume an "
+    "interrupted build.",
     no_args_is_help=True,
 )
 
 OutArgument = Annotated[
-    Path, typer.Argument(help="x.parquet for one file; else a folder of files for a large set.")
+    Path,
+    typer.Argument(help="File x.parquet, or for a large dataset a folder for several files."),
 ]
 TargetsOption = Annotated[
-    Path | None, typer.Option(help="CSV, Parquet or Excel table with an id column and targets.")
+    Path | None, typer.Option(help="CSV, Parquet or Excel table with ids and targets.")
 ]
 IdOption = Annotated[
     str | None,
-    typer.Option(
-        help="Column of that table with the ids; material_id, id, name or file if not given."
-    ),
+    typer.Option(help="Column of the table with the ids. Default: material_id, id, name or file."),
 ]
 
 
 class Interpolation(StrEnum):
+    """Interpolations between grid points."""
+
     spline = "spline"
     fourier = "fourier"
 
 
 class Unit(StrEnum):
+    """Units of the values in a density file."""
+
     bohr = "e/bohr3"
     angstrom = "e/angstrom3"
     electrons = "e"
 
 
-SHOWN = 20
-"""Problems that are printed; all of them are in a file."""
+MAX_SHOWN = 20
+"""Maximum number of problems, and of notes, that are printed; files contain all."""
 
 _BUILD_OPTIONS = {
-    "texts": (str, "formula,keywords,all", "Extents of text to make, comma-separated, or none."),
-    "image_size": (int | None, None, "Draw the default image, so many pixels, and store it."),
+    "texts": (
+        str,
+        "formula,keywords,all",
+        "Text extents to generate, separated by commas, or none.",
+    ),
+    "image_size": (
+        int | None,
+        None,
+        "Store the default image with this number of pixels per side.",
+    ),
     "interpolation": (
         Interpolation,
         Interpolation.fourier,
-        "How the stored image is sampled between the points of the grid.",
+        "Interpolation of the stored image between grid points.",
     ),
-    "margin": (bool, False, "Store the margin that training with augmentation needs."),
-    "workers": (int | None, None, "Processes on this machine; one for each core if not given.", 1),
-    "scheduler": (str | None, None, "Address of a Dask scheduler to use instead, tcp://host:8786."),
-    "memory": (str, "2GiB", "Most memory that each worker on this machine may take."),
+    "margin": (bool, False, "Store the margin of the image that augmentation needs."),
+    "workers": (int | None, None, "Processes on this machine. Default: one per core.", 1),
+    "scheduler": (
+        str | None,
+        None,
+        "Dask scheduler to use instead of local processes: tcp://host:8786.",
+    ),
+    "memory": (str, "2GiB", "Memory limit of each local worker."),
 }
 
 
-def _options(
+def _make_options(
     texts: str,
     image_size: int | None,
     interpolation: Interpolation,
@@ -90,37 +115,43 @@ def _options(
     }
 
 
-_takes_options = shared_options("options", _BUILD_OPTIONS, _options, "Building")
+_add_options = shared_options("options", _BUILD_OPTIONS, _make_options, "Building")
 
 
 @app.command(
     epilog="Example: rhosight data build directory relaxed/ mine.parquet --targets moduli.csv"
 )
-@_takes_options
+@_add_options
 def directory(
     options: Any,
-    folder: Annotated[Path, typer.Argument(help="Searched with all folders below it.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of density files, searched with its subfolders.")
+    ],
     out: OutArgument,
     targets: TargetsOption = None,
     id_column: IdOption = None,
-    kind: Annotated[FirstBlock, typer.Option(help="What the files hold.")] = FirstBlock.total,
+    kind: Annotated[
+        FirstBlock, typer.Option(help="Kind of density in the files.")
+    ] = FirstBlock.total,
     difference: Annotated[
         str | None,
         typer.Option(
-            help="aeccar: AECCAR2 − AECCAR1. free-atoms: minus rhosight's table of free atoms. Or "
-            "a file with the difference: {parent}/{stem}_diff.cube."
+            help="Source of the difference density: aeccar (AECCAR2 − AECCAR1), free-atoms (minus "
+            "rhosight's table of free atoms), or a file ({parent}/{stem}_diff.cube)."
         ),
     ] = None,
     reference: Annotated[
         str | None,
-        typer.Option(help="File with the superposed free atoms: {parent}/{stem}_atoms.cube."),
+        typer.Option(
+            help="File with the superposed free atoms to subtract: {parent}/{stem}_atoms.cube."
+        ),
     ] = None,
     unit: Annotated[
         Unit | None,
-        typer.Option(help="Unit of the values in cube and XSF files, where it is not e/bohr3."),
+        typer.Option(help="Unit of the values in cube and XSF files. Default: e/bohr3."),
     ] = None,
 ) -> None:
-    """From density files below a folder: CHGCAR, CHG, AECCAR, cube, XSF, compressed or not."""
+    """Build from density files in a folder: CHGCAR, CHG, AECCAR, cube, XSF, also compressed."""
     from ..dataset.sources.directory import Directory
 
     source = Directory(
@@ -139,30 +170,38 @@ def directory(
     "materials-project",
     epilog="Example: MP_API_KEY=... rhosight data build materials-project mp-fcc.parquet",
 )
-@_takes_options
+@_add_options
 def materials_project(
     options: Any,
     out: OutArgument,
-    stable: Annotated[bool, typer.Option(help="Only what lies on the convex hull.")] = True,
-    bravais: Annotated[str, typer.Option(help="Bravais lattice such as cF, or `any`.")] = "cF",
+    stable: Annotated[bool, typer.Option(help="Only materials on the convex hull.")] = True,
+    bravais: Annotated[str, typer.Option(help="Bravais lattice, such as cF, or any.")] = "cF",
     require: Annotated[
-        list[str] | None, typer.Option(help="Label that must be there; repeat for several.")
+        list[str] | None, typer.Option(help="Required label; repeat for several.")
     ] = None,
     elements: Annotated[
-        str | None, typer.Option(help="Elements that must all be present: Fe,O.")
+        str | None, typer.Option(help="Elements that a material must contain: Fe,O.")
     ] = None,
-    chemsys: Annotated[list[str] | None, typer.Option(help="Chemical system: Fe-O.")] = None,
+    chemsys: Annotated[
+        list[str] | None, typer.Option(help="Chemical system: Fe-O; repeat for several.")
+    ] = None,
     material: Annotated[
-        list[str] | None, typer.Option("--id", help="These materials instead of a query.")
+        list[str] | None,
+        typer.Option("--id", help="Id of a material, instead of a query; repeat for several."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Take the first so many.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of materials.")] = None,
     thermo_type: Annotated[
-        str, typer.Option(help="Hull that stability and formation energy refer to.")
+        str, typer.Option(help="Convex hull for stability and formation energy.")
     ] = "GGA_GGA+U_R2SCAN",
-    gnome: Annotated[bool, typer.Option(help="Take GNoME's too, licensed CC BY-NC.")] = False,
+    gnome: Annotated[
+        bool, typer.Option(help="Include materials of GNoME, licensed CC BY-NC.")
+    ] = False,
     endpoint: Annotated[str | None, typer.Option(help="Another server of the same API.")] = None,
 ) -> None:
-    """From the Materials Project; by default the paper's query. Needs an API key (MP_API_KEY)."""
+    """Build from the Materials Project, by default with the query of the paper.
+
+    Needs an API key in the environment variable MP_API_KEY.
+    """
     from ..dataset.schema import TARGETS
     from ..dataset.sources.materials_project.source import MaterialsProject
 
@@ -183,7 +222,7 @@ def materials_project(
 
 
 @app.command(epilog="Example: rhosight data build gpaw cifs/ mine.parquet --targets moduli.csv")
-@_takes_options
+@_add_options
 def gpaw(
     options: Any,
     folder: Annotated[Path, typer.Argument(help="Folder of CIF files, or one CIF file.")],
@@ -191,13 +230,17 @@ def gpaw(
     targets: TargetsOption = None,
     id_column: IdOption = None,
     python: Annotated[
-        str | None, typer.Option(help="The Python that has GPAW; found if not given.")
+        str | None, typer.Option(help="Python interpreter with GPAW. Default: search for one.")
     ] = None,
-    cutoff: Annotated[float, typer.Option(min=50, help="Cut-off of the plane waves, eV.")] = 400.0,
+    cutoff: Annotated[float, typer.Option(min=50, help="Plane-wave cut-off, eV.")] = 400.0,
     kpoint_density: Annotated[float, typer.Option(min=0.1, help="k-points per Å⁻¹.")] = 3.0,
-    functional: Annotated[str, typer.Option(help="Functional, as GPAW names it.")] = "PBE",
-    max_iterations: Annotated[int, typer.Option(min=1, help="Most iterations of the SCF.")] = 333,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds for one material.")] = 7200.0,
+    functional: Annotated[str, typer.Option(help="Functional, by its name in GPAW.")] = "PBE",
+    max_iterations: Annotated[
+        int, typer.Option(min=1, help="Maximum number of SCF iterations.")
+    ] = 333,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Maximum time for one material, s.")
+    ] = 7200.0,
 ) -> None:
     """Calculate densities with GPAW from CIF files: plane waves, no relaxation."""
     from ..dataset.sources.gpaw import Gpaw
@@ -219,51 +262,58 @@ def gpaw(
 
 
 def _build(source: Any, out: Path, options: dict[str, Any]) -> None:
-    """Build, and say what became of every material."""
+    """Build a dataset and print a report."""
     from ..dataset.build.building import build
 
     with progress_bar() as progress:
         report = build(source, out, progress=progress, **options)
     counts = {
         "new": report.added,
-        "read again, since their files have changed": report.replaced,
-        "with new labels, since the table has changed": report.relabelled,
+        "read again because their files have changed": report.replaced,
+        "with new labels because the table has changed": report.relabelled,
     }
-    done = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    line = f"{report.materials} materials ({done or 'nothing new'}): {report.path}"
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
-    console.print(_targets(report.path), markup=False, highlight=False, soft_wrap=True)
+    changes = ", ".join(f"{count} {change}" for change, count in counts.items() if count)
+    materials = format_count(report.materials, "material")
+    print_line(f"{materials} ({changes or 'nothing new'}): {report.path}")
+    print_line(_describe_targets(report.path))
     if report.masked:
-        counts = ", ".join(f"{count} of {name}" for name, count in report.masked.items())
-        line = f"left out, since they cannot be right: {counts}; `rhosight data clean` says why"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    for name in list(report.notes)[:SHOWN]:
-        line = f"note: {name}: {'; '.join(report.notes[name])}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    if len(report.notes) > SHOWN:
-        console.print(f"and notes on {len(report.notes) - SHOWN} more, in their provenance")
-    if len(report.problems):
-        shown = report.problems.head(SHOWN)
-        for row in shown.itertuples():
-            line = f"problem: {row.material_id} ({row.step}): {row.problem}"
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-        rest = ", which has more" if len(shown) < len(report.problems) else ""
-        line = f"{len(report.problems)} problem(s): {report.path}.problems.csv{rest}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        masked = ", ".join(f"{count} of {name}" for name, count in report.masked.items())
+        print_line(f"implausible labels masked: {masked}; `rhosight data clean` gives the reasons")
+    _print_notes(report.notes)
+    _print_problems(report)
     if report.seconds:
-        whole = sum(report.seconds.values())
-        steps = ", ".join(f"{step} {s / whole:.0%}" for step, s in report.seconds.items())
-        console.print(f"time of the workers: {whole:.1f} s ({steps})")
+        total = sum(report.seconds.values())
+        steps = ", ".join(f"{step} {s / total:.0%}" for step, s in report.seconds.items())
+        console.print(f"computing time of the workers: {total:.1f} s ({steps})")
 
 
-def _targets(path: Path) -> str:
-    """Which columns of a dataset can be learned: a table may have been meant otherwise."""
+def _print_notes(notes: dict[str, list[str]]) -> None:
+    for name in list(notes)[:MAX_SHOWN]:
+        print_line(f"note: {name}: {'; '.join(notes[name])}")
+    if len(notes) > MAX_SHOWN:
+        more = format_count(len(notes) - MAX_SHOWN, "more material")
+        console.print(f"notes on {more} are in the provenance of the dataset")
+
+
+def _print_problems(report: BuildReport) -> None:
+    if not len(report.problems):
+        return
+    shown = report.problems.head(MAX_SHOWN)
+    for row in shown.to_dict("records"):
+        print_line(f"problem: {row['material_id']} ({row['step']}): {row['problem']}")
+    problems = format_count(len(report.problems), "problem")
+    more = " (complete list)" if len(shown) < len(report.problems) else ""
+    print_line(f"{problems}: {report.path}.problems.csv{more}")
+
+
+def _describe_targets(path: Path) -> str:
+    """Return a line with the columns that a model can learn, so that errors are noticed."""
     import pyarrow.parquet as pq
 
-    from ..dataset.dataset import files_of
+    from ..dataset.parquet import find_files
     from ..dataset.schema import columns_with, unit_of
 
-    fields = pq.read_schema(files_of(path)[0])
+    fields = pq.read_schema(find_files(path)[0])
     names = columns_with(fields, "target")
     units = {name: unit_of(fields.field(name)) for name in names}
     shown = (f"{name} ({unit})" if unit else name for name, unit in units.items())

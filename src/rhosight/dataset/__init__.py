@@ -7,8 +7,9 @@
 >>> train, test = split(dataset, test_fraction=0.15, seed=0)
 """
 
+from .artefacts import CoreArtefacts, core_artefacts
 from .build.building import BuildReport, build
-from .cleaning import CleaningReport, CoreArtefacts, clean, core_artefacts
+from .cleaning import CleaningReport, clean
 from .dataset import Dataset, Material
 from .labels import mask_labels
 from .packing import BUNDLED, PackReport, load_dataset, pack

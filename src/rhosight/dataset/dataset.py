@@ -9,45 +9,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pymatgen.core import Structure
 
 from ..density.charge_density import ChargeDensity
 from ..errors import RhosightError
 from ..inputs.image import ImageSettings
-from ..storage import replacing
 from . import schema
+from .parquet import read_table, write_table
 from .schema import TARGETS
 from .table import build_table
-
-ROWS_IN_GROUP = 32  # of a Parquet file: one material can be read without the others
-
-
-def parquet_options(compression_level: int) -> dict[str, Any]:
-    """How a dataset is written: plain float32 under zstd, since symmetry repeats whole values,
-    which compresses better than byte planes do.
-    """
-    return {
-        "compression": "zstd",
-        "compression_level": compression_level,
-        "use_dictionary": False,
-    }
-
-
-def files_of(path: Path) -> list[Path]:
-    """The Parquet files of a dataset: itself, or those in the folder."""
-    return sorted(path.glob("*.parquet")) if path.is_dir() else [path] if path.exists() else []
 
 
 @dataclass(frozen=True)
 class Material:
-    """One material of a dataset.
+    """Hold one material of a dataset.
 
     Attributes
     ----------
@@ -56,7 +37,7 @@ class Material:
     density
         Structure and grids (e/Å³), decoded from the dataset; the grids are read-only.
     targets
-        Target → value in the dataset's units, NaN where missing or masked.
+        Target → value in the dataset's units, NaN if missing or masked.
     texts
         Extent → text, or None.
     """
@@ -69,12 +50,12 @@ class Material:
 
     @property
     def structure(self) -> Structure:
-        """The crystal, in the cell of the grids."""
+        """Structure of the crystal, in the cell of the grids."""
         return self.density.structure
 
 
 class Lazy(Sequence):
-    """A read-only list whose items are made when asked for."""
+    """Read-only list whose items are created on access."""
 
     def __init__(self, make: Callable[[int], Any], length: int) -> None:
         self._make, self._length = make, length
@@ -82,25 +63,25 @@ class Lazy(Sequence):
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self._make(i) for i in range(*index.indices(self._length))]
         return self._make(range(self._length)[index])
 
 
 class Dataset:
-    """Materials in memory, like a list; densities and structures are decoded when asked for.
+    """Materials in memory, like a list; densities and structures are decoded on access.
 
-    ``dataset["mp-149"]`` and ``dataset[0]`` give a :class:`Material`; a slice, a list of ids or of
-    positions and a mask give the :class:`Dataset` of these, which shares the memory. Made by
-    :func:`load_dataset`, :meth:`from_parquet`, :meth:`from_densities`.
+    ``dataset["mp-149"]`` and ``dataset[0]`` return a :class:`Material`. A slice, a list of ids or
+    of positions, and a mask return the :class:`Dataset` of these materials, which shares the
+    memory. :func:`load_dataset`, :meth:`from_parquet` and :meth:`from_densities` create datasets.
 
     Parameters
     ----------
     table
         As :func:`rhosight.dataset.schema.validate` returns it.
     rows
-        Which of its rows, in which order; all by default.
+        Positions of its rows to use, in this order; all by default.
     """
 
     def __init__(self, table: pa.Table, rows: np.ndarray | None = None) -> None:
@@ -109,31 +90,16 @@ class Dataset:
 
     @classmethod
     def from_parquet(cls, path: str | os.PathLike) -> Dataset:
-        """Read a Parquet file with the columns of :mod:`rhosight.dataset.schema`, or a folder of them."""
-        path = Path(path)
-        files = files_of(path)
-        if not files:
-            raise RhosightError(
-                f"{path}: no such Parquet file, nor a folder of them; make one with "
-                "`rhosight data build`"
-            )
-        tables = []
-        for file in files:
-            try:
-                with pq.ParquetFile(file) as content:
-                    tables.append(content.read())
-            except (pa.ArrowException, OSError) as error:
-                raise RhosightError(
-                    f"{file}: not a readable Parquet file; copy it again, or make it with "
-                    "`rhosight data build`"
-                ) from error
-        try:
-            table = pa.concat_tables(tables)
-        except pa.ArrowException as error:
-            raise RhosightError(
-                f"{path}: its files have different columns; build the dataset again"
-            ) from error
-        return cls(schema.validate(table, str(path)))
+        """Read a Parquet file, or a folder of such files.
+
+        The columns are those of :mod:`rhosight.dataset.schema`.
+
+        Raises
+        ------
+        RhosightError
+            If there is no such file, or it is not a valid dataset.
+        """
+        return cls(schema.validate(read_table(Path(path)), str(path)))
 
     @classmethod
     def from_densities(
@@ -143,37 +109,34 @@ class Dataset:
         texts: Mapping[str, Mapping[str, str | None]] | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> Dataset:
-        """Build a dataset; nonsense moduli are masked (:func:`rhosight.dataset.mask_labels`).
+        """Create a dataset; impossible moduli are masked (:func:`rhosight.dataset.mask_labels`).
 
         Parameters
         ----------
         densities
             Their names become the material ids. Grids are stored as float32.
         labels
-            Indexed by material_id; numeric columns beside those of the schema become targets.
+            Indexed by material_id. Numeric columns that the schema does not know become targets.
         texts
             Material id → extent → text.
         about
-            ``name``, ``attribution``, ``licence``, ...: kept in the file's metadata. ``units`` is a
-            dict with the units of targets that the schema does not know.
+            ``name``, ``attribution``, ``licence``, ...: stored in the file's metadata. ``units``
+            is a dict with the units of targets that the schema does not know.
         """
         return cls(build_table(densities, labels, texts, about))
 
     def to_parquet(self, path: str | os.PathLike, compression_level: int = 9) -> None:
-        """Write the materials to a Parquet file, at once or not at all; same content, same bytes.
+        """Write the materials to a Parquet file, atomically; same content, same bytes.
 
         ``compression_level`` is zstd's, 1 to 22.
+
+        Raises
+        ------
+        RhosightError
+            If the file cannot be written.
         """
-        path = Path(path)
         table = schema.validate(self._table.take(self._rows), str(path))
-        try:
-            with replacing(path) as draft:
-                pq.write_table(
-                    table, draft, row_group_size=ROWS_IN_GROUP, **parquet_options(compression_level)
-                )
-        except OSError as error:
-            reason = "is a folder" if path.is_dir() else f"no writable folder {path.parent}"
-            raise RhosightError(f"{path}: cannot be written ({reason}); choose another") from error
+        write_table(table, Path(path), compression_level)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -184,6 +147,14 @@ class Dataset:
     def __contains__(self, material_id: object) -> bool:
         return material_id in self.table.index
 
+    @overload
+    def __getitem__(self, key: str | int | np.integer) -> Material: ...
+
+    @overload
+    def __getitem__(
+        self, key: slice | list[Any] | np.ndarray | pd.Series | pd.Index
+    ) -> Dataset: ...
+
     def __getitem__(self, key: Any) -> Material | Dataset:
         if isinstance(key, str):
             return self._material(self._positions([key])[0])
@@ -192,8 +163,14 @@ class Dataset:
         return Dataset(self._table, self._rows[self._positions(key)])
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{name} {n}" for name, n in self.targets.count().items())
-        return f"Dataset({self.metadata.get('name', '')}: {len(self)} materials; {counts})"
+        from .notebook import render_text
+
+        return render_text(self)
+
+    def _repr_html_(self) -> str:
+        from .notebook import render_html
+
+        return render_html(self)
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -209,17 +186,18 @@ class Dataset:
 
     @property
     def targets(self) -> pd.DataFrame:
-        """Shape (materials, targets), in :attr:`units`; NaN where missing or masked."""
+        """Shape (materials, targets), in :attr:`units`; NaN if missing or masked."""
         return self.table[schema.columns_with(self._table.schema, "target")]
 
     @property
     def units(self) -> dict[str, str]:
-        """Target → unit; an empty unit is an unknown one."""
-        return {name: schema.unit_of(self._table.schema.field(name)) for name in self.targets}
+        """Target → unit; an empty text stands for an unknown unit."""
+        fields = self._table.schema
+        return {str(name): schema.unit_of(fields.field(name)) for name in self.targets}
 
     @cached_property
     def texts(self) -> pd.DataFrame:
-        """Shape (materials, extents): descriptions, None where there is none."""
+        """Shape (materials, extents): descriptions, None if missing."""
         names = schema.columns_with(self._table.schema, "text")
         columns = {name.removeprefix("text_"): self._strings(name) for name in names}
         return pd.DataFrame(columns, index=self.table.index, dtype=object)
@@ -227,42 +205,63 @@ class Dataset:
     @cached_property
     def masked(self) -> pd.DataFrame:
         """Labels set to missing: material_id, target, value (as served, GPa), reason."""
-        have = "masked" in self._table.column_names
-        records = self._strings("masked") if have else []
-        found = [
+        has_masked = "masked" in self._table.column_names
+        records = self._strings("masked") if has_masked else []
+        rows = [
             {"material_id": material_id, "target": target, **record}
             for material_id, text in zip(self.ids, records, strict=False)
             for target, record in json.loads(text or "{}").items()
         ]
-        return pd.DataFrame(found, columns=["material_id", "target", "value", "reason"])
+        return pd.DataFrame(rows, columns=["material_id", "target", "value", "reason"])
+
+    @property
+    def kinds(self) -> list[str]:
+        """Kinds of density that at least one material has."""
+        rows = pa.array(self._rows)
+        return [
+            kind
+            for kind in self._density_columns
+            if pc.any(self._table[kind].is_valid().take(rows)).as_py()
+        ]
 
     @property
     def metadata(self) -> dict[str, str]:
-        """Of the whole file: schema_version, units, name, attribution, licence, ..."""
+        """Metadata of the file: schema_version, units, name, attribution, licence, ..."""
         return {k.decode(): v.decode() for k, v in (self._table.schema.metadata or {}).items()}
 
     @property
     def densities(self) -> Sequence[ChargeDensity]:
-        """One :class:`ChargeDensity` a material, named by its id; decoded when asked for."""
+        """One :class:`ChargeDensity` per material, named by its id; decoded on access."""
         return Lazy(self._density, len(self))
 
     @property
     def structures(self) -> Sequence[Structure]:
-        """One pymatgen Structure a material; decoded when asked for."""
+        """One pymatgen Structure per material; decoded on access."""
         return Lazy(self._structure, len(self))
 
     @property
     def provenances(self) -> Sequence[Mapping[str, Any]]:
-        """What is known of where each density came from; no grid is decoded for it."""
+        """Provenance of each density, read without decoding grids."""
         return Lazy(self._provenance, len(self))
 
     def images(self, settings: ImageSettings, pad: int = 0) -> np.ndarray | None:
-        """Stored images, shape (materials, 3, size + 2 pad, size + 2 pad), float16 in [-1, 1].
+        """Return the stored images, or None if none fit the settings.
 
-        None if none are stored, or ones that were drawn by other settings or with less margin.
+        Parameters
+        ----------
+        settings
+            How the images must have been drawn.
+        pad
+            Margin in pixels; a larger stored margin is cropped.
+
+        Returns
+        -------
+        np.ndarray or None
+            Shape (materials, 3, size + 2 pad, size + 2 pad), float16 in [-1, 1]. None if the
+            dataset has no images, or images drawn with other settings or a smaller margin.
         """
         stored = json.loads(self.metadata.get("image", "null"))
-        # settings that came later have the value by which older files were drawn
+        # defaults of settings added later are the values with which older files were drawn
         if not stored or ImageSettings(**stored["settings"]) != settings:
             return None
         spare = stored["pad"] - pad
@@ -275,10 +274,10 @@ class Dataset:
         return images[..., spare : side - spare, spare : side - spare]
 
     def with_targets(self, targets: str | Sequence[str]) -> Dataset:
-        """This dataset, with those of its labels that are asked for here among its targets.
+        """Return this dataset with these labels among its targets.
 
-        A column that the schema has as a label, such as ``band_gap``, is no target by itself. What
-        is no column of numbers stays as it is.
+        A label that the schema knows, such as ``band_gap``, is no target by default. Columns that
+        are not numeric stay labels.
         """
         names = [targets] if isinstance(targets, str) else targets
         table = schema.with_targets(self._table, names)
@@ -287,12 +286,14 @@ class Dataset:
     def require_targets(
         self, targets: str | Sequence[str], how: Literal["all", "any"] = "all"
     ) -> Dataset:
-        """The materials that have all (or any) of these targets, see :meth:`with_targets`.
+        """Select the materials that have all (or any) of these targets.
+
+        Labels become targets as in :meth:`with_targets`.
 
         Raises
         ------
         RhosightError
-            For a target that the dataset has no column of numbers for, or no value of.
+            If the dataset has no numeric column for a target, or no value in it.
         """
         targets = [targets] if isinstance(targets, str) else list(targets)
         name = self.metadata.get("name", "dataset")
@@ -301,26 +302,32 @@ class Dataset:
         for target in targets:
             if not have.get(target, 0):
                 usable = ", ".join(have.index[have > 0])
-                cure = f"choose from {usable} (--target, or targets=)" if usable else "it has none"
-                raise RhosightError(f"{name}: {dataset._lacks(target)}; {cure}")
+                cure = (
+                    f"choose from {usable} (--target, or targets=)"
+                    if usable
+                    else "the dataset has no targets; add labels to it"
+                )
+                raise RhosightError(f"{name}: {dataset._explain_missing(target)}; {cure}")
         present = dataset.targets[targets].notna()
         subset = dataset[present.all(axis=1) if how == "all" else present.any(axis=1)]
         if not len(subset):
-            raise RhosightError(f"{name}: no material has all of {', '.join(targets)}")
+            raise RhosightError(
+                f"{name}: no material has all of {', '.join(targets)}; choose fewer targets"
+            )
         return subset
 
-    def _lacks(self, target: str) -> str:
-        """What there is in place of a target."""
+    def _explain_missing(self, target: str) -> str:
+        """Return why a target cannot be used."""
         if target in self.targets or target in TARGETS:
             return f"no value of `{target}`"
         if target in schema.columns_with(self._table.schema, "label"):
-            return f"`{target}` is no column of numbers"
+            return f"`{target}` is not a numeric column"
         return f"unknown target `{target}`"
 
     def fingerprint(self) -> str:
-        """SHA-256 of the content: ids, structures, targets, texts and density bytes.
+        """Return the SHA-256 of the content: ids, structures, targets, texts and density bytes.
 
-        The order of rows, labels that are no targets, and file metadata do not enter.
+        It does not depend on the order of rows, on labels that are not targets, or on metadata.
         """
         digest = hashlib.sha256()
         targets = self.targets.to_dict("records")
@@ -333,11 +340,11 @@ class Dataset:
             head = [self.ids[i], structures[i], labels, texts[i], shapes]
             digest.update(json.dumps(head, sort_keys=True).encode())
             for grid in grids.values():
-                digest.update(np.ascontiguousarray(grid, dtype="<f4"))
+                digest.update(np.ascontiguousarray(grid, dtype="<f4").data)
         return digest.hexdigest()
 
     def _positions(self, key: Any) -> np.ndarray:
-        """Positions from a slice, ids, positions or a mask."""
+        """Return positions for a slice, ids, positions or a mask."""
         if isinstance(key, slice):
             return np.arange(len(self))[key]
         key = np.asarray(key)
@@ -345,13 +352,16 @@ class Dataset:
             raise TypeError("a dataset is indexed by id, position, slice, list or mask")
         if key.dtype == bool:
             if len(key) != len(self):
-                raise IndexError(f"a mask of {len(key)} for {len(self)} materials")
+                raise IndexError(f"a mask of length {len(key)} for {len(self)} materials")
             return np.flatnonzero(key)
         if key.dtype.kind in "UO":
             positions = pd.Series(range(len(self)), self.table.index).reindex(key)
             if positions.isna().any():
                 missing = key[positions.isna()][0]
-                raise RhosightError(f"{missing}: no such material_id among these {len(self)}")
+                raise RhosightError(
+                    f"{missing}: no such material_id among these {len(self)}; `dataset.ids` "
+                    "lists them"
+                )
             return positions.to_numpy(dtype=int)
         return np.arange(len(self))[key.astype(int, casting="safe") if len(key) else []]
 
@@ -360,10 +370,9 @@ class Dataset:
 
     def _material(self, i: int) -> Material:
         row = self.table.iloc[i]
-        targets = {name: float(row[name]) for name in self.targets}
-        return Material(
-            self.ids[i], row["formula"], self._density(i), targets, self.texts.iloc[i].to_dict()
-        )
+        targets = {str(name): float(row[str(name)]) for name in self.targets}
+        texts = {str(extent): text for extent, text in self.texts.iloc[i].items()}
+        return Material(self.ids[i], row["formula"], self._density(i), targets, texts)
 
     def _structure(self, i: int) -> Structure:
         text = self._table["structure"][int(self._rows[i])].as_py()
@@ -371,13 +380,14 @@ class Dataset:
             return Structure.from_dict(json.loads(text))
         except (ValueError, KeyError, TypeError) as error:
             raise RhosightError(
-                f"{self.ids[i]}: its `structure` is no pymatgen Structure; pack the dataset again"
+                f"{self.ids[i]}: its `structure` is not a pymatgen Structure; build the dataset "
+                "again"
             ) from error
 
     def _grids(self, i: int) -> dict[str, np.ndarray]:
         row = int(self._rows[i])
         shape = self._table["grid"][row].as_py()
-        cells = {kind: self._table[kind][row] for kind in self._kinds}
+        cells = {kind: self._table[kind][row] for kind in self._density_columns}
         return {
             kind: cell.values.to_numpy(zero_copy_only=False).reshape(shape)
             for kind, cell in cells.items()
@@ -385,7 +395,7 @@ class Dataset:
         }
 
     @property
-    def _kinds(self) -> list[str]:
+    def _density_columns(self) -> list[str]:
         return schema.columns_with(self._table.schema, "density")
 
     def _density(self, i: int) -> ChargeDensity:
@@ -399,5 +409,5 @@ class Dataset:
             return json.loads(text or "{}")
         except ValueError as error:
             raise RhosightError(
-                f"{self.ids[i]}: its `provenance` is no JSON; build the dataset again"
+                f"{self.ids[i]}: its `provenance` is not valid JSON; build the dataset again"
             ) from error

@@ -1,14 +1,14 @@
-"""Figures of a dataset: what its targets, elements, grids and labels are, and how a density looks.
+"""Draw a dataset: its targets, elements, grids and labels, and slices of its densities.
 
 Each function returns a matplotlib Figure that belongs to no window: ``figure.savefig("a.png")``.
-Colours are distinguishable with any colour vision, and nothing is told by colour alone.
+Colours are distinguishable with any colour vision, and no information depends on colour alone.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ from ..inputs.drawing import (
     _colour_bar,
     _colour_map,
     _ink,
-    density_slices,
+    draw_slices,
 )
 from .schema import AXIS_NAMES
 
@@ -38,18 +38,20 @@ if TYPE_CHECKING:
 
 _MOST_GRIDS = 16
 _VIOLINS_IN_ROW = 5
-_F_BLOCK_ROW = 8  # lanthanides and actinides stand in rows of their own below the table
+_F_BLOCK_ROW = 8  # lanthanides and actinides have rows of their own below the table
 
 
 def targets_violin(dataset: Dataset) -> Figure:
-    """Distributions of all targets and of the number of elements (paper Figure 3).
+    """Draw the distributions of all targets and of the number of elements (paper Figure 3).
 
-    A violin is as wide as there are materials with that value; the white mark is the median, the
+    The width of a violin shows how many materials have a value. The white mark is the median, the
     black bar the interquartile range, the number above it how many materials have the label.
     """
-    _require(dataset)
+    _check_not_empty(dataset)
     columns = {
-        f"{AXIS_NAMES.get(name, name)}{f' ({unit})' if unit else ''}": dataset.targets[name].dropna()
+        f"{AXIS_NAMES.get(name, name)}{f' ({unit})' if unit else ''}": dataset.targets[
+            name
+        ].dropna()
         for name, unit in dataset.units.items()
     }
     elements = [len(Composition(formula).element_composition) for formula in _formulas(dataset)]
@@ -76,9 +78,10 @@ def _violin(axis: Axes, values: np.ndarray, colour: str) -> None:
         axis.set_yticks([])
         axis.text(0, 0.5, "no value", ha="center", transform=axis.get_xaxis_transform())
         return
-    if len(np.unique(values)) > 1:  # of a single value there is no distribution to draw
-        body = axis.violinplot(values, [0], widths=0.95, showextrema=False, points=300)["bodies"][0]
-        body.set(facecolor=colour, edgecolor="black", linewidth=0.8, alpha=0.75)
+    if len(np.unique(values)) > 1:  # one value alone has no distribution
+        parts = axis.violinplot(values, [0], widths=0.95, showextrema=False, points=300)
+        body: Any = parts["bodies"]
+        body[0].set(facecolor=colour, edgecolor="black", linewidth=0.8, alpha=0.75)
     low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
     axis.vlines(0, low, high, color="black", linewidth=6)
     axis.plot(0, median, "o", color="white", markeredgecolor="black", markersize=6, zorder=3)
@@ -87,8 +90,8 @@ def _violin(axis: Axes, values: np.ndarray, colour: str) -> None:
 
 
 def element_heatmap(dataset: Dataset) -> Figure:
-    """The periodic table, with the number of materials that contain each element."""
-    _require(dataset)
+    """Draw the periodic table with the number of materials that contain each element."""
+    _check_not_empty(dataset)
     counts = Counter(
         element.symbol
         for formula in _formulas(dataset)
@@ -100,14 +103,14 @@ def element_heatmap(dataset: Dataset) -> Figure:
     colours = _colour_map("viridis")
     scale = LogNorm(1, max(10, *counts.values()))
     for element in (Element.from_Z(z) for z in range(1, 119)):
-        x, y = _place(element)
+        x, y = _locate_square(element)
         number = counts.get(element.symbol, 0)
         face = colours(scale(number)) if number else "white"
         ink = _ink(face) if number else "#6E6E6E"
         axis.fill([x, x + 1, x + 1, x], [y, y, y + 1, y + 1], fc=face, ec="#9A9A9A", lw=0.6)
         axis.text(x + 0.5, y + 0.42, element.symbol, color=ink, ha="center", va="center", size=13)
         if number:
-            axis.text(x + 0.5, y + 0.78, number, color=ink, ha="center", va="center", size=9)
+            axis.text(x + 0.5, y + 0.78, str(number), color=ink, ha="center", va="center", size=9)
     for row, numbers in ((6, "57–71"), (7, "89–103")):
         axis.text(3.5, row + 0.5, numbers, color="#6E6E6E", ha="center", va="center", size=9)
     axis.set(xlim=(0.9, 19.1), ylim=(_F_BLOCK_ROW + 2.6, 0.9), aspect="equal")
@@ -120,8 +123,8 @@ def element_heatmap(dataset: Dataset) -> Figure:
     return figure
 
 
-def _place(element: Element) -> tuple[float, float]:
-    """Left and top of an element's square, in columns and rows."""
+def _locate_square(element: Element) -> tuple[float, float]:
+    """Return left and top of an element's square, in columns and rows."""
     z = element.Z
     if 57 <= z <= 71:
         return z - 57 + 3, _F_BLOCK_ROW + 0.5
@@ -131,8 +134,8 @@ def _place(element: Element) -> tuple[float, float]:
 
 
 def grid_sizes(dataset: Dataset) -> Figure:
-    """How many materials have which grid, and how finely their grids sample the cells."""
-    _require(dataset)
+    """Draw how many materials have which grid, and the spacings of their grid points."""
+    _check_not_empty(dataset)
     shapes, spacings = [], []
     for density in dataset.densities:
         shapes.append(density.shape)
@@ -169,53 +172,52 @@ def total_and_difference(
     size: int = 300,
     symprec: float = 0.01,
 ) -> Figure:
-    """Slices of the kinds of density of one material, side by side (paper Figure 4).
+    """Draw slices of the kinds of density of one material, side by side (paper Figure 4).
+
+    Atoms within 0.05 Å of the plane are marked with their element. Colours span the middle 98 % of
+    the values of the slice, symmetric about zero for kinds that change sign. A pointed end of a
+    colour bar marks values beyond it.
 
     Parameters
     ----------
     dataset, material_id
-        Which material; it needs the ``kinds``.
+        The material; it must have the ``kinds``.
     window
         Side of the square, Å.
     hkl, offset
         The plane, by default the densest, and its shift along the normal in interplanar spacings.
     kinds
-        What to draw, from left to right.
+        Kinds of density to draw, from left to right.
     size
         Pixels along a side.
     symprec
         Tolerance of the symmetry search, Å.
-
-    Atoms within 0.05 Å of the plane are marked with their element. Colours span the middle 98 % of
-    the values of the slice, symmetric about zero for kinds that change sign; a pointed end of a
-    colour bar says that values go on.
     """
     material = dataset[material_id]
-    return density_slices(material.density, window, hkl, offset, kinds, size, symprec)
+    return draw_slices(material.density, window, hkl, offset, kinds, size, symprec)
 
 
 def missing_labels(dataset: Dataset) -> Figure:
-    """How many materials have each target, text and kind of density, and how many do not."""
-    _require(dataset)
+    """Draw how many materials have and lack each target, text and kind of density."""
+    _check_not_empty(dataset)
     masked = dataset.masked["target"].value_counts()
     rows = [
-        (AXIS_NAMES.get(name, name), int(have), int(masked.get(name, 0)))
-        for name, have in dataset.targets.notna().sum().items()
+        (AXIS_NAMES.get(name, name), int(dataset.targets[name].count()), int(masked.get(name, 0)))
+        for name in dataset.units
     ]
-    rows += [
-        (f"text: {extent}", int(have), 0) for extent, have in dataset.texts.notna().sum().items()
-    ]
+    rows += [(f"text: {extent}", int(count), 0) for extent, count in dataset.texts.count().items()]
     kinds = Counter(kind for density in dataset.densities for kind in density.grids)
-    rows += [(f"density: {kind}", have, 0) for kind, have in kinds.items()]
-    names, have, hidden = zip(*rows, strict=True)
-    have, hidden = np.array(have), np.array(hidden)
-    missing = len(dataset) - have - hidden
+    rows += [(f"density: {kind}", count, 0) for kind, count in kinds.items()]
+    names = [name for name, _, _ in rows]
+    present = np.array([number for _, number, _ in rows])
+    hidden = np.array([number for _, _, number in rows])
+    missing = len(dataset) - present - hidden
     figure = Figure(figsize=(9, 0.42 * len(rows) + 1.5), layout="constrained")
     axis = figure.subplots()
     start = np.zeros(len(rows), dtype=int)
     parts = (
-        ("present", have, BLUE, "", "white"),
-        ("masked (cannot be right)", hidden, ORANGE, "////", "black"),
+        ("present", present, BLUE, "", "white"),
+        ("masked (impossible)", hidden, ORANGE, "////", "black"),
         ("missing", missing, "white", "", "black"),
     )
     for label, numbers, colour, hatch, _ in parts:
@@ -224,11 +226,17 @@ def missing_labels(dataset: Dataset) -> Figure:
         )
         start = start + numbers
     for i in range(len(rows)):
-        spare = [f"{n} {word}" for n, word in ((hidden[i], "masked"), (missing[i], "missing")) if n]
+        absent = [
+            f"{n} {word}" for n, word in ((hidden[i], "masked"), (missing[i], "missing")) if n
+        ]
         axis.text(
-            0.01 * len(dataset), i, have[i], color="white" if have[i] else "black", va="center"
+            0.01 * len(dataset),
+            i,
+            str(present[i]),
+            color="white" if present[i] else "black",
+            va="center",
         )
-        axis.text(1.01 * len(dataset), i, ", ".join(spare), va="center", fontsize=9)
+        axis.text(1.01 * len(dataset), i, ", ".join(absent), va="center", fontsize=9)
     axis.set(xlim=(0, 1.28 * len(dataset)), xlabel="materials")
     axis.set_xticks([tick for tick in axis.get_xticks() if tick <= len(dataset)])
     axis.invert_yaxis()
@@ -240,6 +248,6 @@ def _formulas(dataset: Dataset) -> list[str]:
     return dataset.table["formula"].to_list()
 
 
-def _require(dataset: Dataset) -> None:
+def _check_not_empty(dataset: Dataset) -> None:
     if not len(dataset):
-        raise RhosightError("the dataset holds no material to draw")
+        raise RhosightError("the dataset is empty; give one with materials to draw")

@@ -1,4 +1,4 @@
-"""Check labels for physical sense and mask those that cannot be right."""
+"""Check labels for physical plausibility and mask impossible ones."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import pandas as pd
 
 MODULUS = "bulk_modulus_vrh"
 MAX_MODULUS = 600.0
-"""GPa. Diamond, the stiffest crystal at ambient pressure, has about 440."""
+"""Largest plausible bulk modulus, GPa. Diamond, the stiffest crystal, has about 440."""
 MODULUS_TOLERANCE = 0.0005
-"""GPa. Labels are served to 0.001; Voigt and Reuss averages of a cubic tensor are equal."""
+"""GPa. Labels are served with three decimals; Voigt and Reuss averages of a cubic tensor agree."""
 CUBIC = range(195, 231)
 
 
@@ -18,30 +18,30 @@ def mask_labels(
     max_modulus: float = MAX_MODULUS,
     tolerance: float = MODULUS_TOLERANCE,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Set bulk moduli that cannot be right to missing, and say which and why.
+    """Set impossible bulk moduli to missing, and report them with reasons.
 
     Parameters
     ----------
     labels
-        Indexed by material_id. Looks at ``bulk_modulus_vrh`` and, where there,
+        Indexed by material_id. Uses ``bulk_modulus_vrh`` and, if present,
         ``bulk_modulus_voigt``, ``bulk_modulus_reuss`` (GPa) and ``spacegroup_number``.
     max_modulus
-        GPa; a modulus above it, or below zero, is nonsense.
+        GPa; a modulus above it, or below zero, is impossible.
     tolerance
-        GPa; by how much Voigt and Reuss averages of a cubic crystal may differ. For a sound elastic
-        tensor of a cubic crystal they are equal.
+        GPa; largest difference between Voigt and Reuss averages of a cubic crystal. They are equal
+        for a valid elastic tensor of a cubic crystal.
 
     Returns
     -------
     labels
-        A copy with NaN in their place; the averages stay as served.
+        A copy with NaN for impossible moduli; the averages stay as served.
     masked
         Columns material_id, target, value (as served, GPa), reason.
     """
     labels = labels.copy()
     reasons: dict[str, str] = {}
     for material_id, row in labels.iterrows() if MODULUS in labels else ():
-        reason = _modulus_reason(row, max_modulus, tolerance)
+        reason = _explain_modulus(row, max_modulus, tolerance)
         if reason:
             reasons[material_id] = reason
     masked = pd.DataFrame(
@@ -53,7 +53,7 @@ def mask_labels(
     return labels, masked
 
 
-def _modulus_reason(row: pd.Series, max_modulus: float, tolerance: float) -> str:
+def _explain_modulus(row: pd.Series, max_modulus: float, tolerance: float) -> str:
     value = row[MODULUS]
     if pd.isna(value):
         return ""

@@ -1,4 +1,4 @@
-"""Loading a dataset by name or path, and packing a folder of materials into one Parquet file."""
+"""Load a dataset by name or path, and pack a folder of materials into one Parquet file."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ from .dataset import Dataset
 from .sources.folder import LABELS, read_folder
 
 BUNDLED: tuple[str, ...] = ("mp-fcc",)
-"""Datasets that the package brings along."""
+"""Names of the datasets in the package."""
 
-PACKED_LEVEL = 19  # of zstd: seconds once, a third off the size for good
+PACKED_LEVEL = 19
+"""zstd's level for packing: it takes seconds once and saves a third of the size."""
 
 
 def load_dataset(name_or_path: str | os.PathLike) -> Dataset:
-    """Load a bundled dataset by name, or one's own from a Parquet file or a folder.
+    """Load a bundled dataset by name, or your own from a Parquet file or a folder.
 
     Parameters
     ----------
     name_or_path
         ``"mp-fcc"`` (always the bundled one; write ``./mp-fcc`` for a folder of that name), a
-        Parquet file with the columns of :mod:`rhosight.dataset.schema`, a folder of such files, or one
-        with ``materials.csv``, ``structures/*.cif`` and ``densities.h5``. Bad materials of the
-        last are left out with a warning that names them; it has no texts until it is packed.
+        Parquet file with the columns of :mod:`rhosight.dataset.schema`, a folder of such files, or
+        a folder with ``materials.csv``, ``structures/*.cif`` and ``densities.h5``. Bad materials of
+        the last are left out, and a warning names them. It has no texts until it is packed.
 
     Raises
     ------
     RhosightError
-        If there is no such thing, or it is not what it should be.
+        If there is no such dataset, or it is not valid.
     """
     if name_or_path in BUNDLED:
         file = resources.files("rhosight") / "data" / f"{name_or_path}.parquet"
@@ -50,29 +51,30 @@ def load_dataset(name_or_path: str | os.PathLike) -> Dataset:
     path = Path(name_or_path)
     if not path.exists():
         raise RhosightError(
-            f"{path}: no such file or folder, nor a bundled dataset ({', '.join(BUNDLED)})"
+            f"{path}: no such file or folder, and not a bundled dataset ({', '.join(BUNDLED)}); "
+            "check the path"
         )
     if not path.is_dir() or any(path.glob("*.parquet")):
         return Dataset.from_parquet(path)
     content = read_folder(path)
     _warn(path, content.problems)
-    about = _about(content.about, path, content.problems)
+    about = _write_about(content.about, path, content.problems)
     return Dataset.from_densities(content.densities, content.labels, about=about)
 
 
 @dataclass(frozen=True)
 class PackReport:
-    """What :func:`pack` did.
+    """Report what :func:`pack` did.
 
     Attributes
     ----------
     path
-        The file written.
+        The written file.
     materials
-        How many it holds.
+        Number of materials in it.
     problems
         Columns material_id, step ("material" or "text <extent>"), problem. A material with a
-        problem of its own is not in the file; one whose text failed is, without that text.
+        "material" problem is not in the file. One whose text failed is, without that text.
     masked
         Labels set to missing, see :func:`mask_labels`.
     """
@@ -95,38 +97,38 @@ def pack(
     Parameters
     ----------
     folder
-        Holds ``materials.csv``, ``structures/<material_id>.cif``, ``densities.h5``; it may hold
+        Holds ``materials.csv``, ``structures/<material_id>.cif``, ``densities.h5`` and optionally
         ``provenance.json``.
     out
         The file to write, atomically. The same folder gives the same bytes. Texts of an
-        interrupted run are kept beside it in a hidden file and used again.
+        interrupted run are kept beside it in a hidden file and reused.
     describe_texts
         Describe every structure in the three extents (seconds each).
     about
-        Stands in for the folder's ``provenance.json``: its content, or the path of such a file.
+        Replaces the folder's ``provenance.json``: its content, or the path of such a file.
     progress
-        Called with (label, done, all) after each material.
+        Called after each material.
     """
     folder, out = Path(folder), Path(out)
     if not out.parent.is_dir():
-        raise RhosightError(f"{out}: no folder {out.parent} to write to; make it first")
+        raise RhosightError(f"{out}: the folder {out.parent} does not exist; create it first")
     content = read_folder(folder, about)
     _warn(folder, content.problems)
-    about = _about(content.about, folder, content.problems)
-    # labels that do not fit should say so before texts take their time
+    about = _write_about(content.about, folder, content.problems)
+    # labels that do not fit should fail before the texts, which take long
     Dataset.from_densities(content.densities, content.labels, about=about)
     problems = [(i, "material", problem) for i, problem in content.problems.items()]
     texts: dict[str, dict[str, str]] = {}
     notes = out.with_name(f".{out.name}.texts.jsonl")
-    done_before = _read_notes(notes) if describe_texts else {}
+    described = _read_notes(notes) if describe_texts else {}
     for done, density in enumerate(content.densities, start=1):
         if describe_texts:
             key = hashlib.sha256(density.structure.to_json().encode()).hexdigest()
-            if key not in done_before:
-                done_before[key] = _describe(density)
+            if key not in described:
+                described[key] = _describe(density)
                 with notes.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps([key, *done_before[key]]) + "\n")
-            texts[density.name], failed = done_before[key]
+                    file.write(json.dumps([key, *described[key]]) + "\n")
+            texts[density.name], failed = described[key]
             problems += [(density.name, f"text {extent}", why) for extent, why in failed.items()]
         if progress:
             progress("materials", done, len(content.densities))
@@ -138,19 +140,19 @@ def pack(
 
 
 def _read_notes(path: Path) -> dict[str, tuple[dict[str, str], dict[str, str]]]:
-    """Texts of an earlier, interrupted run; a line cut short is left out and made again."""
-    found = {}
+    """Read the texts of an interrupted run; a truncated line is ignored."""
+    described = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
             key, texts, failed = json.loads(line)
         except ValueError:
             continue
-        found[key] = texts, failed
-    return found
+        described[key] = texts, failed
+    return described
 
 
 def _describe(density: ChargeDensity) -> tuple[dict[str, str], dict[str, str]]:
-    """Extent → text, and extent → why there is none."""
+    """Return extent → text, and extent → reason for a missing text."""
     texts, failed = {}, {}
     for extent in EXTENTS:
         try:
@@ -160,8 +162,10 @@ def _describe(density: ChargeDensity) -> tuple[dict[str, str], dict[str, str]]:
     return texts, failed
 
 
-def _about(given: Mapping[str, Any], folder: Path, problems: Mapping[str, str]) -> dict[str, Any]:
-    """File metadata: what is known of the whole, and what was left out of it."""
+def _write_about(
+    given: Mapping[str, Any], folder: Path, problems: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the file's metadata, including the materials left out."""
     about = {key: value for key, value in given.items() if key != "provenance"}
     about.setdefault("name", folder.resolve().name)
     return {**about, "left_out": dict(problems)} if problems else about
@@ -171,7 +175,7 @@ def _warn(folder: Path, problems: Mapping[str, str]) -> None:
     if problems:
         names = ", ".join(problems)
         warnings.warn(
-            f"{folder}: {len(problems)} left out ({names}); the first: "
+            f"{folder}: {len(problems)} material(s) left out ({names}); the first problem: "
             f"{next(iter(problems.values()))}; correct {LABELS} or the files it names",
             stacklevel=3,
         )

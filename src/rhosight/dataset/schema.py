@@ -307,7 +307,9 @@ def _presence_problems(names: list[str]) -> list[Problem]:
     missing = [c.name for c in COLUMNS if c.required and c.name not in names]
     found = [Problem(f"no column {name}", cure, name) for name in missing]
     repeated = sorted({name for name in names if names.count(name) > 1})
-    found += [Problem(f"column {name} is duplicated", "rename one of them", name) for name in repeated]
+    found += [
+        Problem(f"column {name} is duplicated", "rename one of them", name) for name in repeated
+    ]
     if not set(STORED_KINDS) & set(names):
         cure = f"give at least one of {', '.join(STORED_KINDS)}"
         found.append(Problem("no density column", cure))
@@ -355,7 +357,9 @@ def _unit_problems(schema: pa.Schema) -> list[Problem]:
         meant = KNOWN[name].unit if name in KNOWN else ""
         if meant and not is_same_unit(declared, meant):
             what = f"column `{name}` is declared in {declared}, the schema requires {meant}"
-            problems.append(Problem(what, "convert the values and correct the field's `unit`", name))
+            problems.append(
+                Problem(what, "convert the values and correct the field's `unit`", name)
+            )
     return problems
 
 
@@ -374,7 +378,12 @@ def _id_problems(table: pa.Table, ids: list[str]) -> list[Problem]:
         return []
     empty = [i for i, name in enumerate(table["material_id"].to_pylist()) if name == ""]
     return find_duplicate_ids(ids) + [
-        Problem(f"material_id of {ids[i]} is an empty text", "give the material an id", "material_id", ids[i])
+        Problem(
+            f"material_id of {ids[i]} is an empty text",
+            "give the material an id",
+            "material_id",
+            ids[i],
+        )
         for i in empty
     ]
 

@@ -1,7 +1,6 @@
-"""Selection: which materials a dataset keeps. By Bravais lattice, by the paper's filter of
-outlying densities, and one of each crystal.
+"""Select materials by Bravais lattice, by outlying densities (the paper's filter), and once each.
 
-Every function returns the materials that stay and a table of those that do not, each with its
+Every function returns the materials that stay and a table of the removed ones, each with its
 value, the bound and the reason.
 """
 
@@ -10,38 +9,41 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import spglib
 from pymatgen.core import Structure
 
 from ..density.charge_density import Kind
+from ..density.crystals import MP_SYMPREC
 from ..errors import RhosightError
 
 if TYPE_CHECKING:
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+
     from .dataset import Dataset
 
 BRAVAIS: tuple[str, ...] = (
     "cF", "cI", "cP", "hP", "hR", "tP", "tI", "oP", "oS", "oI", "oF", "mP", "mS", "aP",
 )  # fmt: skip
-"""The 14 Bravais lattices by their Pearson symbols: crystal family, then centring."""
+"""Pearson symbols of the 14 Bravais lattices: crystal family, then centring."""
 
 # last space group of each crystal family
 _FAMILIES = ((2, "a"), (15, "m"), (74, "o"), (142, "t"), (194, "h"), (230, "c"))
 
-# spglib may raise where older versions return None; those do not have the exception
-_SPGLIB_ERROR = getattr(spglib, "SpglibError", ())
+# depending on its version, spglib raises this error or returns None
+_SPGLIB_ERROR: Any = getattr(spglib, "SpglibError", ())
 
 
-def bravais_lattice(structure: Structure, symprec: float = 0.1) -> str | None:
-    """Pearson symbol of the Bravais lattice, such as ``"cF"``; None if spglib finds no symmetry.
+def bravais_lattice(structure: Structure, symprec: float = MP_SYMPREC) -> str | None:
+    """Return the Pearson symbol of the Bravais lattice, such as ``"cF"``; None without symmetry.
 
-    ``symprec`` is spglib's tolerance in Å. Occupancies and oxidation states tell sites apart.
+    ``symprec`` is spglib's tolerance in Å. Occupancies and oxidation states distinguish sites.
     """
     kinds = {species: i for i, species in enumerate(dict.fromkeys(structure.species_and_occu))}
     numbers = [kinds[species] for species in structure.species_and_occu]
-    cell = (structure.lattice.matrix, structure.frac_coords, numbers)
+    cell: Any = (structure.lattice.matrix, structure.frac_coords, numbers)
     try:
         symmetry = spglib.get_symmetry_dataset(cell, symprec=symprec)
     except _SPGLIB_ERROR:
@@ -54,14 +56,14 @@ def bravais_lattice(structure: Structure, symprec: float = 0.1) -> str | None:
 
 
 def bravais_filter(
-    dataset: Dataset, bravais: str | Sequence[str] = "cF", symprec: float = 0.1
+    dataset: Dataset, bravais: str | Sequence[str] = "cF", symprec: float = MP_SYMPREC
 ) -> tuple[Dataset, pd.DataFrame]:
     """Keep the materials of one Bravais lattice, or of several.
 
     Parameters
     ----------
     dataset
-        What to select from.
+        The materials to select from.
     bravais
         Pearson symbols, see :data:`BRAVAIS`. The paper's crystals are ``"cF"``.
     symprec
@@ -72,7 +74,12 @@ def bravais_filter(
     kept
         The materials with such a lattice.
     removed
-        Columns material_id, value (the lattice found), bound (those asked for), reason.
+        Columns material_id, value (the lattice), bound (the requested lattices), reason.
+
+    Raises
+    ------
+    RhosightError
+        For an unknown lattice, or a tolerance that is not positive.
     """
     wanted = [bravais] if isinstance(bravais, str) else list(bravais)
     unknown = sorted(set(wanted) - set(BRAVAIS))
@@ -82,23 +89,25 @@ def bravais_filter(
         )
     if not symprec > 0:
         raise RhosightError(f"symprec must be a positive number of Å, not {symprec}")
-    found = {
+    lattices = {
         material_id: bravais_lattice(structure, symprec)
         for material_id, structure in zip(dataset.ids, dataset.structures, strict=True)
     }
     bound = ", ".join(wanted)
     removed = [
-        (i, lattice or "none", bound, _lattice_reason(lattice, bound, symprec))
-        for i, lattice in found.items()
+        (i, lattice or "none", bound, _explain_lattice(lattice, bound, symprec))
+        for i, lattice in lattices.items()
         if lattice not in wanted
     ]
     report = pd.DataFrame(removed, columns=["material_id", "value", "bound", "reason"])
-    return dataset[[lattice in wanted for lattice in found.values()]], report
+    return dataset[[lattice in wanted for lattice in lattices.values()]], report
 
 
-def _lattice_reason(lattice: str | None, wanted: str, symprec: float) -> str:
+def _explain_lattice(lattice: str | None, wanted: str, symprec: float) -> str:
     if lattice is None:
-        return f"spglib finds no symmetry within {symprec:g} Å; are two atoms on one place?"
+        return (
+            f"spglib finds no symmetry within {symprec:g} Å; check for atoms on the same position"
+        )
     return f"Bravais lattice {lattice}, not {wanted}, within {symprec:g} Å"
 
 
@@ -111,39 +120,44 @@ def iqr_filter(
     """Remove materials whose density has an outlying maximum or minimum (paper section 2.1).
 
     A material stays if the maximum of its grid lies within [Q1 − factor·IQR, Q3 + factor·IQR] of
-    the maxima, and its minimum within the same of the minima.
+    all maxima, and its minimum within the same range of all minima.
 
     Parameters
     ----------
     dataset
-        What to filter.
+        The materials to filter.
     kind
-        Kind of density; every material needs it.
+        Kind of density; every material must have it.
     factor
-        In interquartile ranges.
+        Number of interquartile ranges.
     reference
-        Where the quartiles come from, by default ``dataset``. Give the training part, so that
-        nothing of the test part enters.
+        Materials that define the quartiles, by default ``dataset``. Pass the training set to keep
+        information of the test set out.
 
     Returns
     -------
     kept
         The materials within both ranges.
     report
-        One row for each violated bound: material_id, extreme ("maximum" or "minimum"), value and
-        bound (e/Å³), reason. ``report.attrs["bounds"]`` has all four bounds, extreme → (lower,
+        One row per violated bound: material_id, extreme ("maximum" or "minimum"), value and
+        bound (e/Å³), reason. ``report.attrs["bounds"]`` holds all four bounds, extreme → (lower,
         upper).
+
+    Raises
+    ------
+    RhosightError
+        If a material lacks the kind, the reference is empty, or the factor is not positive.
     """
     if not factor > 0:
-        raise RhosightError(f"the IQR factor must be positive, not {factor}")
-    extremes = _extremes(dataset, kind)
-    known = extremes if reference is None else _extremes(reference, kind)
+        raise RhosightError(f"the IQR factor is {factor}; it must be positive")
+    extremes = _compute_extremes(dataset, kind)
+    known = extremes if reference is None else _compute_extremes(reference, kind)
     if known.empty:
-        raise RhosightError("no material to compute quartiles from; the reference is empty")
+        raise RhosightError("the reference for the quartiles is empty; give at least one material")
     first, third = known.quantile(0.25), known.quantile(0.75)
     reach = factor * (third - first)
     lower, upper = first - reach, third + reach
-    found = []
+    rows = []
     for extreme in extremes.columns:
         for i, value in extremes[extreme].items():
             if lower[extreme] <= value <= upper[extreme]:
@@ -151,25 +165,25 @@ def iqr_filter(
             side = "below" if value < lower[extreme] else "above"
             bound = (lower if side == "below" else upper)[extreme]
             reason = f"{extreme} of {kind} {value:.4g} e/Å³ is {side} the bound {bound:.4g}"
-            found.append((i, extreme, value, float(bound), reason))
-    report = pd.DataFrame(found, columns=["material_id", "extreme", "value", "bound", "reason"])
+            rows.append((i, extreme, value, float(bound), reason))
+    report = pd.DataFrame(rows, columns=["material_id", "extreme", "value", "bound", "reason"])
     report.attrs["bounds"] = {e: (float(lower[e]), float(upper[e])) for e in extremes.columns}
     removed = set(report["material_id"])
     return dataset[[i not in removed for i in dataset.ids]], report
 
 
-def _extremes(dataset: Dataset, kind: Kind) -> pd.DataFrame:
-    """Maximum and minimum of each grid, e/Å³, indexed by material_id."""
-    found = []
+def _compute_extremes(dataset: Dataset, kind: Kind) -> pd.DataFrame:
+    """Return the maximum and minimum of each grid, e/Å³, indexed by material_id."""
+    rows = []
     for density in dataset.densities:
         if kind not in density.kinds:
             raise RhosightError(
-                f"{density.name}: has {', '.join(density.kinds)} but no `{kind}`, which the IQR "
-                "filter needs of every material; leave it out, or choose another kind"
+                f"{density.name}: has {', '.join(density.kinds)} but not `{kind}`, which the IQR "
+                "filter needs; remove the material, or choose another kind"
             )
         grid = density.grid(kind)
-        found.append((float(grid.max()), float(grid.min())))
-    return pd.DataFrame(found, index=dataset.ids, columns=["maximum", "minimum"], dtype=float)
+        rows.append((float(grid.max()), float(grid.min())))
+    return pd.DataFrame(rows, index=dataset.ids, columns=["maximum", "minimum"], dtype=float)
 
 
 def duplicate_filter(
@@ -178,24 +192,25 @@ def duplicate_filter(
     site_tolerance: float = 0.1,
     angle_tolerance: float = 2.0,
 ) -> tuple[Dataset, pd.DataFrame]:
-    """Keep one of each crystal that stands under several ids.
+    """Keep one of each crystal that occurs under several ids.
 
     Two materials are one crystal if they share formula and space group and pymatgen's
-    StructureMatcher maps one onto the other (primitive cells, volumes not rescaled, so that a
-    strained copy beyond the tolerance is another crystal). The one with most targets stays; of
-    several, the one whose id comes first (``mp-2`` before ``mp-10``), whatever the order of rows.
+    StructureMatcher maps one onto the other (primitive cells, volumes not rescaled: a copy strained
+    beyond the tolerance is another crystal). The material with most targets stays. Among equals,
+    the first id in natural order stays (``mp-2`` before ``mp-10``). The order of rows has no
+    effect.
 
     Parameters
     ----------
     dataset
-        What to select from.
+        The materials to select from.
     length_tolerance
-        By which fraction lattice lengths may differ.
+        Largest relative difference of lattice lengths.
     site_tolerance
-        Root mean square displacement of the sites, in (volume per atom)^⅓. Also the ``bound`` of
-        the report.
+        Largest root mean square displacement of the sites, in (volume per atom)^⅓. Also the
+        ``bound`` of the report.
     angle_tolerance
-        Degrees, of the lattice angles.
+        Largest difference of lattice angles, degrees.
 
     Returns
     -------
@@ -203,9 +218,9 @@ def duplicate_filter(
         The materials, each crystal once.
     removed
         Columns material_id, value (displacement, in the unit of ``site_tolerance``), bound,
-        reason, kept_id (the material that stands for it).
+        reason, kept_id (the material that represents it).
     """
-    matcher = structure_matcher(length_tolerance, site_tolerance, angle_tolerance)
+    matcher = make_structure_matcher(length_tolerance, site_tolerance, angle_tolerance)
     targets = dataset.targets.notna().sum(axis=1).to_numpy()
     order = sorted(range(len(dataset)), key=lambda i: (-targets[i], natural_key(dataset.ids[i])))
     formulas, groups = dataset.table["formula"], dataset.table["spacegroup_number"]
@@ -219,7 +234,7 @@ def duplicate_filter(
                 distinct.append(i)
                 continue
             mine, its = dataset.ids[i], dataset.ids[other]
-            reason = f"the crystal of {its}: {formulas.iloc[i]}, space group {groups.iloc[i]}"
+            reason = f"the same crystal as {its}: {formulas.iloc[i]}, space group {groups.iloc[i]}"
             removed.append((i, mine, distance, site_tolerance, reason, its))
     columns = ["row", "material_id", "value", "bound", "reason", "kept_id"]
     report = pd.DataFrame(removed, columns=columns).sort_values("row", ignore_index=True)
@@ -227,26 +242,30 @@ def duplicate_filter(
     return dataset[[i not in gone for i in range(len(dataset))]], report.drop(columns="row")
 
 
-def structure_matcher(length_tolerance: float, site_tolerance: float, angle_tolerance: float):
-    """Pymatgen's StructureMatcher as :func:`duplicate_filter` uses it."""
+def make_structure_matcher(
+    length_tolerance: float, site_tolerance: float, angle_tolerance: float
+) -> StructureMatcher:
+    """Create pymatgen's StructureMatcher with the settings of :func:`duplicate_filter`."""
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
     return StructureMatcher(length_tolerance, site_tolerance, angle_tolerance, scale=False)
 
 
-def _match(matcher, structures: Sequence[Structure], candidates: list[int], row: int):
-    """(position of the first candidate that is this crystal, displacement), or (None, NaN)."""
+def _match(
+    matcher: StructureMatcher, structures: Sequence[Structure], candidates: list[int], row: int
+) -> tuple[int | None, float]:
+    """Return the first candidate that is this crystal and its displacement, or (None, NaN)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for other in candidates:
-            found = matcher.get_rms_dist(structures[other], structures[row])
-            if found is not None:
-                return other, float(found[0])
+            distances = matcher.get_rms_dist(structures[other], structures[row])
+            if distances is not None:
+                return other, float(distances[0])
     return None, float("nan")
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
-    """Sorts numbers within ids by value: ``mp-2`` before ``mp-10``."""
+    """Return a sort key that orders numbers by value: ``mp-2`` before ``mp-10``."""
     return [
         (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
     ]

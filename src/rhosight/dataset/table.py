@@ -1,4 +1,4 @@
-"""From densities and labels to the table of :mod:`rhosight.dataset.schema`."""
+"""Convert densities and labels to the table of :mod:`rhosight.dataset.schema`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from pymatgen.core import Composition, Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from ..density.charge_density import STORED_KINDS, ChargeDensity
+from ..density.crystals import MP_SYMPREC
 from ..errors import RhosightError
 from ..inputs.text.description import EXTENTS
 from . import schema
 from .labels import mask_labels
-
-SYMPREC = 0.1
-"""Å, for space groups that the labels leave out."""
 
 
 def build_table(
@@ -28,22 +26,21 @@ def build_table(
     texts: Mapping[str, Mapping[str, str | None]] | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> pa.Table:
-    """The validated table behind a dataset; see :meth:`rhosight.dataset.Dataset.from_densities`."""
+    """Build the table of a dataset; see :meth:`rhosight.dataset.Dataset.from_densities`."""
     about = dict(about or {})
     units = about.pop("units", {})
     densities = list(densities)
     if not densities:
-        raise RhosightError("no densities to build a dataset from; give at least one material")
-    frame, masked = mask_labels(_identify(densities, labels))
+        raise RhosightError("there are no densities to build a dataset from; give at least one")
+    frame, masked = mask_labels(_complete_labels(densities, labels))
     texts = texts or {}
     columns: dict[str, Any] = {"material_id": frame.index}
     columns |= {name: frame[name] for name in frame.columns}
-    columns |= _stored(densities)
+    columns |= _encode_densities(densities)
     columns |= {
-        f"text_{extent}": [texts.get(i, {}).get(extent) for i in frame.index]
-        for extent in EXTENTS
+        f"text_{extent}": [texts.get(i, {}).get(extent) for i in frame.index] for extent in EXTENTS
     }
-    columns["masked"] = _masked_json(masked, frame.index)
+    columns["masked"] = _encode_masked(masked, frame.index)
     arrays = {name: _array(name, values) for name, values in columns.items()}
     fields = [schema.make_field(name, a.type, units.get(name, "")) for name, a in arrays.items()]
     metadata = {
@@ -57,16 +54,17 @@ def build_table(
     return schema.validate(untyped.cast(typed), str(about.get("name", "dataset")))
 
 
-def _identify(densities: list[ChargeDensity], labels: pd.DataFrame | None) -> pd.DataFrame:
-    """Labels in the order of the densities, with formula, space group and sites filled in."""
+def _complete_labels(densities: list[ChargeDensity], labels: pd.DataFrame | None) -> pd.DataFrame:
+    """Return labels in the order of the densities, with formula, space group and sites."""
     index = pd.Index([density.name for density in densities], name="material_id")
     if "" in index:
-        raise RhosightError("a density has no name; its name is the material id: give it one")
+        raise RhosightError("a density has no name; set its name, which becomes the material id")
     if labels is None:
         labels = pd.DataFrame(index=index)
     elif not index.isin(labels.index).any():
         raise RhosightError(
-            f"no label for {index[0]} nor any other material; index the labels by material_id"
+            f"the labels contain neither {index[0]} nor any other material; index them by "
+            "material_id"
         )
     frame = labels.drop(columns="grid", errors="ignore").reindex(index)
     given = {
@@ -74,41 +72,47 @@ def _identify(densities: list[ChargeDensity], labels: pd.DataFrame | None) -> pd
         for name in ("formula", "spacegroup_number")
     }
     frame["formula"] = [
-        _formula(density, declared)
+        _check_formula(density, declared)
         for density, declared in zip(densities, given["formula"], strict=True)
     ]
     frame["spacegroup_number"] = [
         _spacegroup(density.structure) if pd.isna(value) else value
         for value, density in zip(given["spacegroup_number"], densities, strict=True)
     ]
-    # of the cell that the grids fill; a table may count those of another
+    # of the cell of the grids; a table may refer to another cell
     frame["nsites"] = [len(density.structure) for density in densities]
     return frame
 
 
-def _formula(density: ChargeDensity, declared: Any) -> str:
-    """The reduced formula; a row of labels that declares another belongs to another material."""
-    found = density.structure.composition.reduced_formula
+def _check_formula(density: ChargeDensity, declared: Any) -> str:
+    """Return the reduced formula.
+
+    Raises
+    ------
+    RhosightError
+        If the labels declare another formula: they belong to another material.
+    """
+    formula = density.structure.composition.reduced_formula
     if pd.isna(declared):
-        return found
+        return formula
     try:
-        same = Composition(declared).reduced_formula == found
+        is_same = Composition(declared).reduced_formula == formula
     except (ValueError, TypeError):
-        same = False
-    if not same:
+        is_same = False
+    if not is_same:
         raise RhosightError(
-            f"{density.name}: its labels say formula {declared}, its structure is {found}; correct "
-            "the id or the formula, or leave the column out"
+            f"{density.name}: the formula is {declared} in its labels and {formula} in its "
+            "structure; correct the id or the formula, or remove the column"
         )
-    return found
+    return formula
 
 
 def _spacegroup(structure: Structure) -> int:
-    return SpacegroupAnalyzer(structure, symprec=SYMPREC).get_space_group_number()
+    return SpacegroupAnalyzer(structure, symprec=MP_SYMPREC).get_space_group_number()
 
 
-def _stored(densities: list[ChargeDensity]) -> dict[str, list]:
-    """Structure, grids and provenance, one entry a material."""
+def _encode_densities(densities: list[ChargeDensity]) -> dict[str, list]:
+    """Return the columns of structures, grids and provenance."""
     columns: dict[str, list] = {
         "structure": [json.dumps(d.structure.as_dict(verbosity=0)) for d in densities],
         "grid": [list(d.shape) for d in densities],
@@ -128,11 +132,11 @@ def _provenance(density: ChargeDensity) -> dict[str, Any]:
     return {**density.provenance, "integrals": integrals}
 
 
-def _masked_json(masked: pd.DataFrame, ids: pd.Index) -> list[str | None]:
+def _encode_masked(masked: pd.DataFrame, ids: pd.Index) -> list[str | None]:
     records: dict[str, dict] = {}
     for row in masked.itertuples():
         record = {"value": row.value, "reason": row.reason}
-        records.setdefault(row.material_id, {})[row.target] = record
+        records.setdefault(str(row.material_id), {})[str(row.target)] = record
     return [json.dumps(records[i], ensure_ascii=False) if i in records else None for i in ids]
 
 

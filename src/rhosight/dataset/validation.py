@@ -1,4 +1,4 @@
-"""What is wrong with a dataset made elsewhere: all of it, not only the first thing."""
+"""List all problems of a dataset made elsewhere, not only the first one."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from ..density.charge_density import STORED_KINDS, check_grid_fits_cell
 from ..errors import RhosightError
 from ..inputs.text.description import EXTENTS
 from . import schema
-from .dataset import ROWS_IN_GROUP, Dataset, files_of
+from .dataset import Dataset
 from .labels import mask_labels
+from .parquet import ROWS_IN_GROUP, describe_unreadable, require_files
 from .schema import KNOWN, TARGETS, Problem
 from .selection import duplicate_filter
 
@@ -31,56 +32,56 @@ PLAUSIBLE_LABELS: dict[str, tuple[float, float]] = {
     "band_gap": (0.0, 30.0),
     "cubic_lattice_constant": (1.0, 1000.0),
 }
-"""Column → (lowest, highest) in its unit. Wide: what is beyond is in another unit, or per cell."""
+"""Column → (lowest, highest) in its unit. The ranges are wide: a value outside is in another unit,
+or per cell."""
 
 INTEGRAL_TOLERANCE = 1e-3
-"""By which share of itself (or how many electrons, if that is more) an integral may differ from
-the one that its provenance holds: float32 and another way of summing."""
+"""Largest difference between an integral and the one in its provenance, as a fraction of it or in
+electrons, whichever is larger. float32 and another order of summation account for it."""
 
-# the integral of `total` as a share of all electrons; the bundled pseudo-densities have 9 to 58 %
+# integral of `total` as a fraction of all electrons; the bundled pseudo-densities have 9 to 58 %
 _ELECTRON_SHARE = (0.02, 1.01)
-# the integral of `difference` as a share of that of `total`; the bundled ones are below 5 %
+# integral of `difference` as a fraction of that of `total`; the bundled ones are below 5 %
 _DIFFERENCE_SHARE = 0.1
 
 _COLUMNS = ["severity", "material_id", "column", "problem", "cure"]
-_PACK = "make the dataset again, or correct this row"
+_PACK = "build the dataset again, or correct this row"
 
 
 def validate_file(path: str | os.PathLike) -> pd.DataFrame:
-    """All that is wrong with a dataset: a Parquet file, or a folder of them.
+    """List all problems of a dataset: a Parquet file, or a folder of such files.
 
-    Checked are columns, types, units, ids, grids, targets (:func:`rhosight.dataset.schema.inspect`), and
-    what the file holds: whether structures can be read and agree with formula, number of atoms and
-    grid; NaN in grids; integrals against provenance and number of electrons; labels that cannot be
-    right; missing texts; one crystal under two ids. Densities are read a few at a time.
+    The check covers columns, types, units, ids, grids and targets
+    (:func:`rhosight.dataset.schema.inspect`), and the content: structures that cannot be read or
+    contradict formula, number of atoms or grid; NaN in grids; integrals that contradict provenance
+    or the number of electrons; impossible labels; missing texts; one crystal under two ids.
+    Densities are read a few at a time.
 
     Parameters
     ----------
     path
-        The file, whoever wrote it.
+        The dataset, whichever program wrote it.
 
     Returns
     -------
     pd.DataFrame
         Columns severity ("error": the material or the file cannot be used, or its numbers mean
-        something else; "warning": it can, but look), material_id (empty for the whole file),
-        column, problem, cure. Errors come first. Empty if the dataset is sound.
+        something else; "warning": usable, but check it), material_id (empty for the whole file),
+        column, problem, cure. Errors come first. Empty for a valid dataset.
 
     Raises
     ------
     RhosightError
-        If there is no such file, or it is no Parquet file.
+        If there is no such file, or it is not a Parquet file.
     """
     path = Path(path)
-    files = files_of(path)
-    if not files:
-        raise RhosightError(f"{path}: no such Parquet file, nor a folder of them; give the dataset")
-    problems: dict[Problem, None] = {}  # several parts of a file may have one problem in common
+    files = require_files(path)
+    problems: dict[Problem, None] = {}  # parts of a file may share a problem
     parts = []
     rows = 0
     for file in files:
         for table in _parts(file):
-            checked, found = schema.inspect(table, rows)
+            checked, errors = schema.inspect(table, rows)
             ids = schema.ids_of(table, rows)
             rows += len(table)
             light = [
@@ -88,7 +89,7 @@ def validate_file(path: str | os.PathLike) -> pd.DataFrame:
             ]
             parts.append(checked.select(light))
             problems |= dict.fromkeys(
-                [*found, *_undeclared_units(table.schema), *_row_problems(checked, ids)]
+                [*errors, *_undeclared_units(table.schema), *_row_problems(checked, ids)]
             )
     try:
         whole = pa.concat_tables(parts, promote_options="default")
@@ -102,114 +103,117 @@ def validate_file(path: str | os.PathLike) -> pd.DataFrame:
 
 
 def _parts(file: Path) -> Iterator[pa.Table]:
-    """The rows of a file, a few at a time; once without rows if it has none."""
+    """Yield the rows of a file, a few at a time; once without rows if it has none."""
     try:
         with pq.ParquetFile(file) as content:
-            if not content.metadata.num_rows:  # its columns can still be judged
+            if not content.metadata.num_rows:  # its columns can still be checked
                 yield content.schema_arrow.empty_table()
             for batch in content.iter_batches(ROWS_IN_GROUP):
                 yield pa.Table.from_batches([batch], content.schema_arrow)
     except (pa.ArrowException, OSError) as error:
-        raise RhosightError(
-            f"{file}: not a readable Parquet file; copy it again, or make it with `rhosight data "
-            "build`"
-        ) from error
+        raise RhosightError(describe_unreadable(file)) from error
 
 
 def _undeclared_units(file_schema: pa.Schema) -> list[Problem]:
-    """Columns that do not say their unit; the schema's is taken for granted where it has one."""
+    """Warn of columns without a unit; they are read in the schema's unit."""
     declared = schema.declared_units(file_schema)
-    found = []
+    problems = []
     for name in dict.fromkeys(file_schema.names):
         column = KNOWN.get(name)
         if name in declared or column is None or column.role not in ("target", "density"):
             continue
-        what = f"`{name}` does not say its unit; read as {column.unit}"
-        cure = f"check that it is {column.unit}, and set `unit` in the field's metadata"
-        found.append(Problem(what, cure, name, severity="warning"))
-    return found
+        what = f"`{name}` declares no unit; it is read in {column.unit}"
+        cure = f"check that the unit is {column.unit}, and set `unit` in the field's metadata"
+        problems.append(Problem(what, cure, name, severity="warning"))
+    return problems
 
 
 def _row_problems(table: pa.Table, ids: list[str]) -> Iterator[Problem]:
-    """What the schema cannot see: structures, values of the grids, integrals, labels, texts."""
-    have = [kind for kind in STORED_KINDS if kind in table.column_names]
+    """Yield the problems of each row.
+
+    The schema cannot see them: structures, grid values, integrals, labels and texts.
+    """
+    kinds = [kind for kind in STORED_KINDS if kind in table.column_names]
     columns = {name: table[name] for name in table.column_names}
-    light = [name for name in columns if name not in (*have, "image")]
+    light = [name for name in columns if name not in (*kinds, "image")]
     for row, material_id in enumerate(ids):
         values = {name: columns[name][row].as_py() for name in light}
-        structure, found = _structure(values, material_id)
-        yield from found
-        provenance, found = _json_object(values, "provenance", material_id)
-        yield from found
-        yield from _json_object(values, "masked", material_id)[1]
+        structure, problems = _read_structure(values, material_id)
+        yield from problems
+        provenance, problems = _read_json(values, "provenance", material_id)
+        yield from problems
+        yield from _read_json(values, "masked", material_id)[1]
         yield from _label_problems(values, material_id)
         for extent in EXTENTS:
             if f"text_{extent}" in values and not values[f"text_{extent}"]:
                 what = f"no text `{extent}` for {material_id}"
-                cure = "describe it (rhosight.inputs.text.description.describe), if texts are to be used"
+                cure = "add it with rhosight.describe, if models are to read texts"
                 yield Problem(what, cure, f"text_{extent}", material_id, "warning")
-        cells = {kind: columns[kind][row] for kind in have}
+        cells = {kind: columns[kind][row] for kind in kinds}
         grids = {
             kind: cell.values.to_numpy(zero_copy_only=False)
             for kind, cell in cells.items()
             if cell.is_valid
         }
-        drawn = "image" in columns and columns["image"][row].is_valid
-        if have and not grids and not drawn:
-            what, cure = f"{material_id} has no density", "add one, or leave the material out"
+        has_image = "image" in columns and columns["image"][row].is_valid
+        if kinds and not grids and not has_image:
+            what, cure = f"{material_id} has no density", "add one, or remove the material"
             yield Problem(what, cure, "", material_id)
         yield from _density_problems(grids, values, structure, provenance or {}, material_id)
 
 
-def _structure(
+def _read_structure(
     values: Mapping[str, Any], material_id: str
 ) -> tuple[Structure | None, list[Problem]]:
-    """The structure of a row, None if it cannot be read, and where it contradicts the row."""
+    """Return the structure of a row (None if unreadable), and its problems.
+
+    The problems include contradictions to the other columns of the row.
+    """
     text = values.get("structure")
     if not text:
-        return None, []  # the schema says so
+        return None, []  # the schema reports it
     try:
         structure = Structure.from_dict(json.loads(text))
         if not structure.volume > 0 or not np.isfinite(structure.frac_coords).all():
-            raise ValueError("its cell has no volume, or a coordinate is not finite")
-    except Exception as error:  # pymatgen raises whatever it trips over
+            raise ValueError("the cell has no volume, or a coordinate is not finite")
+    except Exception as error:  # pymatgen raises errors of many types
         reason = str(error).strip().splitlines()[0][:100] if str(error).strip() else ""
         reason = f" ({type(error).__name__}: {reason})"
-        what = f"`structure` of {material_id} is no pymatgen Structure{reason}"
+        what = f"`structure` of {material_id} is not a pymatgen Structure{reason}"
         cure = "write json.dumps(structure.as_dict())"
         return None, [Problem(what, cure, "structure", material_id)]
-    found = []
+    problems = []
     formula, nsites = values.get("formula"), values.get("nsites")
-    if formula and _reduced(formula) != structure.composition.reduced_formula:
+    if formula and _reduce_formula(formula) != structure.composition.reduced_formula:
         has = structure.composition.reduced_formula
         what = f"`formula` of {material_id} is {formula}, its structure is {has}"
-        found.append(Problem(what, _PACK, "formula", material_id))
+        problems.append(Problem(what, _PACK, "formula", material_id))
     if nsites is not None and nsites != len(structure):
         what = f"`nsites` of {material_id} is {nsites}, its structure has {len(structure)}"
-        found.append(Problem(what, _PACK, "nsites", material_id))
+        problems.append(Problem(what, _PACK, "nsites", material_id))
     group = values.get("spacegroup_number")
     if group is not None and not 1 <= group <= 230:
-        what = f"`spacegroup_number` of {material_id} is {group}, there are 230"
-        found.append(Problem(what, _PACK, "spacegroup_number", material_id))
+        what = f"`spacegroup_number` of {material_id} is {group}, space groups run from 1 to 230"
+        problems.append(Problem(what, _PACK, "spacegroup_number", material_id))
     shape = values.get("grid")
     if shape and len(shape) == 3 and None not in shape and min(shape) >= 1:
         try:
             check_grid_fits_cell(tuple(shape), structure, material_id)
         except RhosightError as error:
             what, _, cure = str(error).removeprefix(f"{material_id}: ").partition("; ")
-            found.append(Problem(f"{what} of {material_id}", cure, "grid", material_id))
-    return structure, found
+            problems.append(Problem(f"{what} of {material_id}", cure, "grid", material_id))
+    return structure, problems
 
 
-def _reduced(formula: str) -> str:
-    """A formula in pymatgen's order of elements; what is none, as it is."""
+def _reduce_formula(formula: str) -> str:
+    """Return a formula in pymatgen's order of elements; other texts unchanged."""
     try:
         return Composition(formula).reduced_formula
     except ValueError:
         return formula
 
 
-def _json_object(
+def _read_json(
     values: Mapping[str, Any], name: str, material_id: str
 ) -> tuple[dict | None, list[Problem]]:
     text = values.get(name)
@@ -221,7 +225,7 @@ def _json_object(
         content = None
     if isinstance(content, dict):
         return content, []
-    what = f"`{name}` of {material_id} is no JSON object"
+    what = f"`{name}` of {material_id} is not a JSON object"
     return None, [Problem(what, "write it with json.dumps, or leave it empty", name, material_id)]
 
 
@@ -233,12 +237,14 @@ def _label_problems(values: Mapping[str, Any], material_id: str) -> Iterator[Pro
                 f"`{name}` of {material_id} is {value:g} {unit}, outside "
                 f"[{lowest:g}, {highest:g}] {unit}"
             )
-            yield Problem(what, "check its unit and reference", name, material_id, "warning")
+            yield Problem(
+                what, "check its unit and its reference state", name, material_id, "warning"
+            )
     label = pd.DataFrame([values], index=[material_id])
     for row in mask_labels(label)[1].itertuples():
         what = f"`{row.target}` of {material_id} is {row.value:g} GPa: {row.reason}"
         cure = "mask it with `rhosight data clean`, or correct it"
-        yield Problem(what, cure, row.target, material_id, "warning")
+        yield Problem(what, cure, str(row.target), material_id, "warning")
 
 
 def _density_problems(
@@ -269,7 +275,7 @@ def _density_problems(
                     f"`{kind}` of {material_id} integrates to {integral:.4g} electrons, its "
                     f"provenance says {declared:.4g}"
                 )
-                cure = "density, cell and provenance do not belong together: make the row again"
+                cure = "density, cell and provenance do not match: build the row again"
                 yield Problem(what, cure, kind, material_id)
     if structure is not None:
         yield from _electron_problems(integrals, structure, material_id)
@@ -278,7 +284,7 @@ def _density_problems(
 def _electron_problems(
     integrals: Mapping[str, float], structure: Structure, material_id: str
 ) -> Iterator[Problem]:
-    """Integrals that no kind of density of this crystal has."""
+    """Report integrals that are impossible for this crystal."""
     elements = structure.composition.element_composition.items()
     electrons = sum(element.Z * amount for element, amount in elements)
     total = integrals.get("total")
@@ -290,7 +296,7 @@ def _electron_problems(
             f"{electrons:g}"
         )
         yield Problem(what, units, "total", material_id)
-        return  # the others are measured by it
+        return  # the limits of the other kinds depend on it
     scale = electrons if total is None else total
     limits = {"difference": _DIFFERENCE_SHARE * scale, "spin": scale}
     for kind, limit in limits.items():
@@ -304,13 +310,13 @@ def _electron_problems(
 
 
 def _whole_problems(table: pa.Table) -> Iterator[Problem]:
-    """What shows only in all rows together; ``table`` is without densities."""
+    """Yield problems that only all rows show; ``table`` has no densities."""
     yield from schema.find_duplicate_ids(schema.ids_of(table))
     if not len(table):
-        yield Problem("no material", "add some")
+        yield Problem("the dataset holds no material", "add some")
     for name in TARGETS:
         if name not in table.column_names or table[name].null_count == len(table):
-            what, cure = f"no value of `{name}`", "add the label, if it is to be learned"
+            what, cure = f"no value of `{name}`", "add the label, if models are to learn it"
             yield Problem(what, cure, name, severity="warning")
     for field in table.schema:
         unknown = field.name not in KNOWN and schema.role_of(field) == "target"
@@ -319,29 +325,32 @@ def _whole_problems(table: pa.Table) -> Iterator[Problem]:
             yield Problem(what, cure, field.name, severity="warning")
     for extent in EXTENTS:
         if f"text_{extent}" not in table.column_names:
-            what, cure = f"no texts `{extent}`", "describe the structures, if texts are to be used"
+            what, cure = (
+                f"no texts `{extent}`",
+                "add them with rhosight.describe, if models are to read texts",
+            )
             yield Problem(what, cure, f"text_{extent}", severity="warning")
     if "provenance" not in table.column_names or table["provenance"].null_count:
-        what = "materials without provenance: which code and which kind of density is unknown"
+        what = "some materials have no provenance: their code and kind of density are unknown"
         cure = "add the column, see docs/dataset.md"
         yield Problem(what, cure, "provenance", severity="warning")
-    yield from _one_crystal_twice(table)
+    yield from _duplicate_crystals(table)
 
 
-def _one_crystal_twice(table: pa.Table) -> Iterator[Problem]:
-    """Pairs of ids with the same crystal, among the rows whose structures can be read."""
+def _duplicate_crystals(table: pa.Table) -> Iterator[Problem]:
+    """Yield pairs of ids with one crystal, among rows with readable structures."""
     needed = ("material_id", "formula", "spacegroup_number", "structure")
     if not set(needed) <= set(table.column_names):
         return
     rows = table.select(needed).to_pylist()
-    sound = [
+    readable = [
         i
         for i, row in enumerate(rows)
-        if None not in row.values() and _structure(row, row["material_id"])[0] is not None
+        if None not in row.values() and _read_structure(row, row["material_id"])[0] is not None
     ]
-    unique = list({rows[i]["material_id"]: i for i in sound}.values())
+    unique = list({rows[i]["material_id"]: i for i in readable}.values())
     _, pairs = duplicate_filter(Dataset(table, np.array(unique, dtype=int)))
     for pair in pairs.itertuples():
         what = f"{pair.material_id} is {pair.reason}"
-        cure = "keep one of them (`rhosight data clean`)"
-        yield Problem(what, cure, "material_id", pair.material_id, "warning")
+        cure = "keep one of them (`rhosight data clean` does)"
+        yield Problem(what, cure, "material_id", str(pair.material_id), "warning")

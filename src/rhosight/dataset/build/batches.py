@@ -23,7 +23,8 @@ from ...inputs.image import ImageSettings, density_image, turn_margin
 from ...storage import replacing
 from ..sources.source import Entry, Source
 from ...inputs.text.description import describe
-from ..dataset import Dataset, parquet_options
+from ..dataset import Dataset
+from ..parquet import parquet_options
 from .merging import Place, row_reader
 from ..table import build_table
 

@@ -26,7 +26,7 @@ from ...inputs.image import ImageSettings, turn_margin
 from ...inputs.progress import Progress
 from ...inputs.text.description import EXTENTS
 from ...storage import lock_folder, open_run, replacing
-from ..dataset import files_of
+from ..parquet import find_files
 from ..sources.source import Source
 from .batches import Problems, Relabel, State, Task
 from .merging import Place, merge, places_of, restore
@@ -205,7 +205,7 @@ def build(
 def _masked(out: Path) -> dict[str, int]:
     """Label → how many of its values the dataset has masked."""
     texts = chain.from_iterable(
-        pq.read_table(file, columns=["masked"])["masked"].to_pylist() for file in files_of(out)
+        pq.read_table(file, columns=["masked"])["masked"].to_pylist() for file in find_files(out)
     )
     return dict(Counter(name for text in texts for name in json.loads(text or "{}")))
 
@@ -215,7 +215,7 @@ def _notes(out: Path) -> dict[str, list[str]]:
     columns = ["material_id", "provenance"]
     rows = chain.from_iterable(
         zip(*(table[name].to_pylist() for name in columns), strict=True)
-        for table in (pq.read_table(file, columns=columns) for file in files_of(out))
+        for table in (pq.read_table(file, columns=columns) for file in find_files(out))
     )
     found = {name: json.loads(text or "{}").get("notes", []) for name, text in rows}
     return {name: notes for name, notes in found.items() if notes}
@@ -232,7 +232,7 @@ def _check_memory(memory: str) -> None:
 
 def _check(out: Path, digest: str) -> list[Path]:
     """The files of the dataset that an earlier build with these settings has left."""
-    files = files_of(out)
+    files = find_files(out)
     if out.is_dir() and not files and any(out.iterdir()):
         raise RhosightError(f"{out}: not empty and not a dataset; give another name")
     for file in files:

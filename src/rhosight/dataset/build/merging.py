@@ -19,7 +19,7 @@ from ...errors import RhosightError
 from ...inputs.progress import Progress
 from ...storage import replacing
 from .. import schema
-from ..dataset import ROWS_IN_GROUP, parquet_options
+from ..parquet import ROWS_IN_GROUP, parquet_options
 
 SHARD_ROWS = 992
 """Materials in a file, where a dataset is a folder of files; whole row groups."""

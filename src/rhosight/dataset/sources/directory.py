@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import pandas as pd
 
 from ...density.charge_density import ChargeDensity
-from ...density.difference import difference_of, with_difference
+from ...density.difference import add_difference, compute_difference
 from ...density.electrons import Unit
 from ...density.files import read_density, recognise
 from ...errors import RhosightError
@@ -166,10 +166,10 @@ class Directory(Source):
         (companion,) = companions
         if self.difference and self.difference != "aeccar":
             other = self._read(companion, "difference")
-            merged = with_difference(density, other)
+            merged = add_difference(density, other)
         else:
-            other = difference_of(density, self._read(companion))
-            merged = density.merged(other)
+            other = compute_difference(density, self._read(companion))
+            merged = density.merge(other)
         origin = {"difference": other.provenance.get("source", other.name)}
         return replace(merged, provenance={**merged.provenance, **origin})
 
