@@ -163,7 +163,7 @@ def test_slice_is_that_of_the_library(client, dataset):
     block = client.predict(key, "total", api_name="/block")
     assert block["elements"].count("Si") == 18 and np.allclose(block["edges"], 5.444, atol=1e-3)
     assert client.predict(key, api_name="/forget") == "deleted"
-    with pytest.raises(gradio_client.exceptions.AppError, match="no longer here"):
+    with pytest.raises(gradio_client.exceptions.AppError, match="no longer available"):
         client.predict(key, api_name="/slice")
 
 
@@ -172,8 +172,8 @@ def test_cif_gets_the_model_of_structures(client, dataset, tmp_path):
     dataset["mp-22862"].structure.to(filename=str(path))
     found = predict(client, path)
     assert found["model"] == "no-dft" and found["kinds"] == [] and found["trained"]
-    assert "by the model no-dft, from the structure alone" in found["notes"][0]
-    with pytest.raises(gradio_client.exceptions.AppError, match="holds no density"):
+    assert "no-dft predicted from the structure alone" in found["notes"][0]
+    with pytest.raises(gradio_client.exceptions.AppError, match="contains no density"):
         client.predict(found["key"], api_name="/slice")
 
 
@@ -229,7 +229,7 @@ def test_too_large_a_file_is_refused_before_it_is_stored(client, server, tmp_pat
 
     content = b"1 " * (4 * MIB)
     answer = httpx.post(f"{server.url}/gradio_api/upload", files={"files": ("a", content)})
-    assert answer.status_code == 413 and "4 MiB at most" in answer.text
+    assert answer.status_code == 413 and "at most 4 MiB" in answer.text
     assert answer.text.startswith("the file has")
     assert not [name for name in server.files() if name.endswith("/a")]
 
@@ -351,7 +351,7 @@ def test_largest_upload_is_taken(dataset, tmp_path):
     async def run() -> dict:
         worker = Worker(limits)
         try:
-            await worker.ready()
+            await worker.wait_until_ready()
             asked = {"name": "CHGCAR", "kind": "total"}
             return await worker.run("analyse", tmp_path, asked, lambda *_: None)
         finally:
@@ -532,7 +532,7 @@ def test_refused_file_after_a_material(page, tmp_path):
     large, unknown = tmp_path / "large", tmp_path / "a.pkl"
     large.write_bytes(b"1 " * (4 * MIB))
     page.set_input_files("#file input[type=file]", large)
-    page.wait_for_selector("text=the file has 8 MiB; this page takes 4 MiB at most")
+    page.wait_for_selector("text=the file has 8 MiB; this page accepts at most 4 MiB")
     assert page.locator(".rho-name").count() == 1  # it was not even sent
     unknown.write_bytes(b"\x80\x04")
     page.reload()
@@ -553,7 +553,7 @@ def test_a_worker_that_dies(client, server):
     job = client.submit(None, "mp-149", "total", api_name="/predict")
     waits_for(lambda: said(job) == "starting")
     os.kill(pid, signal.SIGKILL)
-    with pytest.raises(gradio_client.exceptions.AppError, match="process that read it died"):
+    with pytest.raises(gradio_client.exceptions.AppError, match="worker process died"):
         job.result(timeout=60)
 
 

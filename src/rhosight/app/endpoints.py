@@ -1,4 +1,4 @@
-"""The API: named endpoints of Gradio, which do what the page does and give numbers."""
+"""The API: named endpoints of Gradio that do what the page does and return numbers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,47 @@ from ..errors import RhosightError
 from .jobs import Jobs
 from .pool import Update
 
-FREE = {"concurrency_limit": None}  # the pool decides whose turn it is
+FREE: dict[str, Any] = {"concurrency_limit": None}
+"""Options of every event: the pool limits how many jobs run, not Gradio."""
 
 
 def add_endpoints(jobs: Jobs, materials: list[dict[str, str]]) -> None:
-    """Add the endpoints to the page that is being built."""
+    """Add the endpoints to the page that is being built.
 
+    Parameters
+    ----------
+    jobs
+        Runs the tasks behind the endpoints.
+    materials
+        ``material`` (id) and ``formula`` of the bundled materials.
+    """
+    _add_predict(jobs)
+    _add_slice(jobs)
+    _add_block(jobs)
+    _add_explain(jobs)
+
+    def list_materials() -> list[dict[str, str]]:
+        return materials
+
+    def forget(key: str) -> str:
+        jobs.forget(key)
+        return "deleted"
+
+    gr.api(
+        list_materials,
+        api_name="materials",
+        api_description="List the bundled materials: id and formula.",
+        **FREE,
+    )
+    gr.api(
+        forget,
+        api_name="forget",
+        api_description="Delete the stored data of a material; closing the page deletes it too.",
+        **FREE,
+    )
+
+
+def _add_predict(jobs: Jobs) -> None:
     async def predict(
         file: dict[str, Any] | None,
         material: str,
@@ -25,38 +60,12 @@ def add_endpoints(jobs: Jobs, materials: list[dict[str, str]]) -> None:
         progress: gr.Progress = gr.Progress(),  # noqa: B008, how Gradio passes it
     ) -> dict[str, Any]:
         if not file and not material:
-            raise gr.Error("give a file, or the id of a bundled material", print_exception=False)
+            raise gr.Error("give a file or the id of a bundled material", print_exception=False)
         if file and not isinstance(file, dict):
             raise gr.Error("file: give one uploaded file", print_exception=False)
         path = file["path"] if file else None
         updates = jobs.analyse(str(request.session_hash), path, material, kind)
-        return await _answer(updates, progress)
-
-    async def slice(
-        request: gr.Request,
-        key: str,
-        h: int = 0,
-        k: int = 0,
-        l: int = 0,  # noqa: E741, the Miller index
-        offset: float = 0.0,
-        window: float = 8.0,
-    ) -> dict[str, Any]:
-        visitor = str(request.session_hash)
-        return await _answer(jobs.slices(visitor, key, (h, k, l), offset, window, "data"))
-
-    async def block(request: gr.Request, key: str, kind: str = "total") -> dict[str, Any]:
-        visitor = str(request.session_hash)
-        return await _answer(jobs.block(visitor, key, kind, "data"))
-
-    async def explain(request: gr.Request, key: str) -> dict[str, Any]:
-        return await _answer(jobs.explain(str(request.session_hash), key))
-
-    def forget(key: str) -> str:
-        jobs.forget(key)
-        return "deleted"
-
-    def list_materials() -> list[dict[str, str]]:
-        return materials
+        return await _await_result(updates, progress)
 
     with gr.Column(visible=False):
         file = gr.File(label="file")
@@ -70,57 +79,74 @@ def add_endpoints(jobs: Jobs, materials: list[dict[str, str]]) -> None:
             api_name="predict",
             api_description=(
                 "Read a density (CHGCAR, cube, XSF) or a CIF, or take a bundled material by its "
-                "id, and predict. kind: what the file holds, total or difference. The answer's "
-                "`key` is for the other endpoints."
+                "id, and predict its properties. kind: the content of the file, total or "
+                "difference. The other endpoints take the `key` of the result."
             ),
             preprocess=False,
             **FREE,
         )
+
+
+def _add_slice(jobs: Jobs) -> None:
+    async def slice(
+        request: gr.Request,
+        key: str,
+        h: int = 0,
+        k: int = 0,
+        l: int = 0,  # noqa: E741, the Miller index
+        offset: float = 0.0,
+        window: float = 8.0,
+    ) -> dict[str, Any]:
+        visitor = str(request.session_hash)
+        return await _await_result(jobs.cut_slices(visitor, key, (h, k, l), offset, window, "data"))
+
     gr.api(
         slice,
         api_name="slice",
         api_description=(
-            "The densities on a lattice plane: x and y in Å, values in e/Å³. Miller indices of "
-            "the conventional cell, all 0 for the densest plane; offset in interplanar spacings; "
-            "window in Å."
+            "Cut the densities along a lattice plane: x and y in Å, values in e/Å³. h, k, l: "
+            "Miller indices of the conventional cell, all 0 for the densest plane; offset: in "
+            "interplanar spacings; window: side in Å."
         ),
         **FREE,
     )
+
+
+def _add_block(jobs: Jobs) -> None:
+    async def block(request: gr.Request, key: str, kind: str = "total") -> dict[str, Any]:
+        visitor = str(request.session_hash)
+        return await _await_result(jobs.make_block(visitor, key, kind, "data"))
+
     gr.api(
         block,
         api_name="block",
         api_description=(
-            "Atoms (Å) in the conventional cell, and one kind of density (e/Å³) on a grid in it."
+            "Return the atoms (Å) in the conventional cell, and one kind of density (e/Å³) on a "
+            "grid in it."
         ),
         **FREE,
     )
+
+
+def _add_explain(jobs: Jobs) -> None:
+    async def explain(request: gr.Request, key: str) -> dict[str, Any]:
+        return await _await_result(jobs.explain(str(request.session_hash), key))
+
     gr.api(
         explain,
         api_name="explain",
         api_description=(
-            "Shapley values of each modality: base (the mean over the training materials) and "
-            "they sum to the prediction."
+            "Return the Shapley value of each modality. The base (the mean prediction for the "
+            "training set) and the Shapley values sum to the prediction."
         ),
         **FREE,
     )
-    gr.api(
-        list_materials,
-        api_name="materials",
-        api_description="The bundled materials: id and formula.",
-        **FREE,
-    )
-    gr.api(
-        forget,
-        api_name="forget",
-        api_description="Delete what is kept of a material; leaving does it as well.",
-        **FREE,
-    )
 
 
-async def _answer(
+async def _await_result(
     updates: AsyncIterator[Update], progress: gr.Progress | None = None
 ) -> dict[str, Any]:
-    """The result of a job, its updates as Gradio's progress."""
+    """Return the result of a job; pass its updates to Gradio's progress."""
     result: dict[str, Any] = {}
     try:
         async for update in updates:

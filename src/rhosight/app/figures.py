@@ -1,6 +1,7 @@
-"""Figures of the web page, as Plotly's JSON; the library that draws them is in the page.
+"""Draw the figures of the web page as JSON for Plotly, which the page contains.
 
-Backgrounds are transparent and the ink is the page's, so that they do in light and dark.
+Backgrounds are transparent and the page sets the colour of texts and lines, so that the figures are
+readable in light and in dark mode.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..inputs.drawing import colour_limits, colour_map_of
+from ..density.charge_density import StoredKind
+from ..density.colours import COLOUR_MAPS, SIGNED_KINDS, compute_colour_limits
 from .views import Block, Slices
 
 _CONFIG = {
@@ -22,26 +24,26 @@ _CONFIG = {
     "toImageButtonOptions": {"scale": 2},
 }
 _CLEAR = "rgba(0,0,0,0)"
-INK = (
-    "#7d8590"  # of texts and lines; readable on white and on near-black, the page's CSS refines it
-)
+INK = "#7d8590"
+"""Colour of texts and lines, readable on white and near-black; the page's CSS refines it."""
 _FONT = {"color": INK, "size": 12, "family": "inherit"}
 
-MORE, LESS = "#2f7fd1", "#d9622b"  # surfaces at the level, and at minus the level
+POSITIVE, NEGATIVE = "#2f7fd1", "#d9622b"
+"""Colours of the isosurfaces at plus and minus the level."""
 
 
-def slice_figure(slices: Slices, kind: str) -> str:
-    """One kind of density on the plane, with the atoms that lie on it."""
+def draw_slice(slices: Slices, kind: StoredKind) -> str:
+    """Draw one kind of density on the plane, with the atoms on the plane."""
     values = slices.values[kind]
-    low, high = colour_limits(values, kind)
+    low, high = compute_colour_limits(values, kind)
     heatmap = {
         "type": "heatmap",
-        "x": _packed(slices.axis),
-        "y": _packed(-slices.axis),
-        "z": _packed(values),
+        "x": _pack(slices.axis),
+        "y": _pack(-slices.axis),
+        "z": _pack(values),
         "zmin": low,
         "zmax": high,
-        "colorscale": _stops(colour_map_of(kind)),
+        "colorscale": _make_colour_scale(COLOUR_MAPS[kind]),
         "colorbar": {
             "title": {"text": "e/Å³", "side": "top"},
             "tickformat": ".2~g",
@@ -72,50 +74,36 @@ def slice_figure(slices: Slices, kind: str) -> str:
         "constrain": "domain",
         "nticks": 5,
     }
-    return _figure(
+    return _make_figure(
         [heatmap, rings],
         {
             "xaxis": {**axis, "title": {"text": "x (Å)", "standoff": 4}},
             "yaxis": {**axis, "title": {"text": "y (Å)", "standoff": 2}, "scaleanchor": "x"},
             "height": 330,
-            "margin": {"l": 44, "r": 8, "t": 34, "b": 40},  # the label stands on top
+            "margin": {"l": 44, "r": 8, "t": 34, "b": 40},  # the label is above
             "showlegend": False,
         },
         "slice",
-        _slice_in_words(slices, kind),
+        _describe_slice(slices, kind),
     )
 
 
-def block_figure(block: Block) -> tuple[str, dict[str, float]]:
-    """Atoms, the edges of the block, and an isosurface; and the range of its level.
+def draw_block(block: Block) -> tuple[str, dict[str, float]]:
+    """Draw the atoms, the edges of the block, and an isosurface.
 
-    The surface is the first trace, so that the page can move its level without the server.
+    The surface is the first trace, so that the page can change its level without the server.
+
+    Returns
+    -------
+    The figure, and ``least``, ``most``, ``value`` and ``step`` of the level of the surface.
     """
     traces: list[dict[str, Any]] = []
     level = {"least": 0.0, "most": 1.0, "value": 0.5, "step": 0.1}
     if block.values is not None and block.kind:
-        surface, level = _surface(block)
+        surface, level = _make_surface(block.edges, block.values, block.kind in SIGNED_KINDS)
         traces.append(surface)
-    traces.append(_edges(block.edges))
-    for element in dict.fromkeys(block.elements):
-        rows = [i for i, symbol in enumerate(block.elements) if symbol == element]
-        places = block.atoms[rows]
-        traces.append(
-            {
-                "type": "scatter3d",
-                "mode": "markers",
-                "name": element,
-                **{name: _packed(places[:, i]) for i, name in enumerate("xyz")},
-                "marker": {
-                    "size": _size(element, float(block.edges.max())),
-                    "color": _colours().get(element, "#909090"),
-                    "line": {"color": "#333", "width": 1},
-                    "opacity": 1,
-                },
-                "hovertemplate": f"{element}<br>%{{x:.2f}}, %{{y:.2f}}, %{{z:.2f}} Å"
-                "<extra></extra>",
-            }
-        )
+    traces.append(_make_edges(block.edges))
+    traces += [_make_atoms(block, element) for element in dict.fromkeys(block.elements)]
     hidden = {"visible": False, "showspikes": False}
     layout = {
         "scene": {
@@ -133,18 +121,38 @@ def block_figure(block: Block) -> tuple[str, dict[str, float]]:
         "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
         "legend": {"orientation": "h", "y": 0.02, "x": 0.02, "itemsizing": "constant"},
     }
-    return _figure(traces, layout, "structure", _block_in_words(block)), level
+    return _make_figure(traces, layout, "structure", _describe_block(block)), level
 
 
-def _surface(block: Block) -> tuple[dict[str, Any], dict[str, float]]:
-    values = block.values
-    ticks = [np.linspace(0, edge, n) for edge, n in zip(block.edges, values.shape, strict=True)]
+def _make_atoms(block: Block, element: str) -> dict[str, Any]:
+    """Return the trace of all atoms of one element."""
+    rows = [i for i, symbol in enumerate(block.elements) if symbol == element]
+    places = block.atoms[rows]
+    return {
+        "type": "scatter3d",
+        "mode": "markers",
+        "name": element,
+        **{name: _pack(places[:, i]) for i, name in enumerate("xyz")},
+        "marker": {
+            "size": _compute_size(element, float(block.edges.max())),
+            "color": _load_colours().get(element, "#909090"),
+            "line": {"color": "#333", "width": 1},
+            "opacity": 1,
+        },
+        "hovertemplate": f"{element}<br>%{{x:.2f}}, %{{y:.2f}}, %{{z:.2f}} Å<extra></extra>",
+    }
+
+
+def _make_surface(
+    edges: np.ndarray, values: np.ndarray, is_signed: bool
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Return the trace of the isosurface and the range of its level."""
+    ticks = [np.linspace(0, edge, n) for edge, n in zip(edges, values.shape, strict=True)]
     places = np.meshgrid(*ticks, indexing="ij")
-    signed = block.kind != "total"
-    size = np.abs(values) if signed else values
+    size = np.abs(values) if is_signed else values
     most = float(np.quantile(size, 0.995)) or 1e-3
-    value = float(np.quantile(size, 0.93 if signed else 0.85))
-    # steps that read well: 1, 2 or 5 times a power of ten, about two hundred of them
+    value = float(np.quantile(size, 0.93 if is_signed else 0.85))
+    # about two hundred round steps: 1, 2 or 5 times a power of ten
     step = most / 200
     power = 10.0 ** np.floor(np.log10(step))
     step = float(power * min(m for m in (1, 2, 5, 10) if m * power >= step))
@@ -153,17 +161,15 @@ def _surface(block: Block) -> tuple[dict[str, Any], dict[str, float]]:
     level = {"least": step, "most": most, "value": value, "step": step}
     trace = {
         "type": "isosurface",
-        **{name: _packed(place.ravel()) for name, place in zip("xyz", places, strict=True)},
-        "value": _packed(values.ravel()),
-        "isomin": -value if signed else value,
+        **{name: _pack(place.ravel()) for name, place in zip("xyz", places, strict=True)},
+        "value": _pack(values.ravel()),
+        "isomin": -value if is_signed else value,
         "isomax": value,
-        "surface": {"count": 2 if signed else 1},
+        "surface": {"count": 2 if is_signed else 1},
         "caps": {axis: {"show": False} for axis in "xyz"},
-        "colorscale": [[0, "#d9622b"], [1, "#2f7fd1"]]
-        if signed
-        else [[0, "#2f7fd1"], [1, "#2f7fd1"]],
-        "cmin": -1e-9 if signed else 0,
-        "cmax": 1e-9 if signed else 1,
+        "colorscale": [[0, NEGATIVE if is_signed else POSITIVE], [1, POSITIVE]],
+        "cmin": -1e-9 if is_signed else 0,
+        "cmax": 1e-9 if is_signed else 1,
         "opacity": 0.45,
         "showscale": False,
         "hoverinfo": "skip",
@@ -172,8 +178,8 @@ def _surface(block: Block) -> tuple[dict[str, Any], dict[str, float]]:
     return trace, {n: round(float(v), 9) for n, v in level.items()}
 
 
-def _edges(edges: np.ndarray) -> dict[str, Any]:
-    """The twelve edges of the block, as one broken line."""
+def _make_edges(edges: np.ndarray) -> dict[str, Any]:
+    """Return the trace of the twelve edges of the block, one line with gaps."""
     corners = [(i, j, k) for i in (0, 1) for j in (0, 1) for k in (0, 1)]
     line: list[tuple[float, ...] | None] = []
     for start in corners:
@@ -191,28 +197,28 @@ def _edges(edges: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _slice_in_words(slices: Slices, kind: str) -> str:
+def _describe_slice(slices: Slices, kind: str) -> str:
     values, side = slices.values[kind], len(slices.axis) * (slices.axis[1] - slices.axis[0])
     atoms = Counter(element for _, _, element in slices.atoms)
-    on_it = ", ".join(f"{n} {element}" for element, n in atoms.items()) or "none"
+    listed = ", ".join(f"{n} {element}" for element, n in atoms.items()) or "none"
     return (
         f"Map of the {kind} density on the plane ({' '.join(map(str, slices.plane.hkl))}), offset "
         f"{slices.offset:g} spacings, {side:.3g} Å wide: {values.min():.3g} to "
-        f"{values.max():.3g} e/Å³. Atoms on it: {on_it}."
+        f"{values.max():.3g} e/Å³. Atoms on the plane: {listed}."
     )
 
 
-def _block_in_words(block: Block) -> str:
+def _describe_block(block: Block) -> str:
     atoms = ", ".join(f"{n} {element}" for element, n in Counter(block.elements).items())
     surface = f", and an isosurface of the {block.kind} density" if block.kind else ""
     size = " × ".join(f"{edge:.3g}" for edge in block.edges)
     return f"Structure in a block of {size} Å: {atoms}{surface}."
 
 
-def _figure(
+def _make_figure(
     traces: list[dict[str, Any]], layout: dict[str, Any], name: str, alternative: str
 ) -> str:
-    """The page names the figure by its alternative, for those who do not see it."""
+    """Return a figure with a description, the ``alternative``, for screen readers."""
     common = {
         "paper_bgcolor": _CLEAR,
         "plot_bgcolor": _CLEAR,
@@ -224,23 +230,26 @@ def _figure(
     return json.dumps(figure, allow_nan=False)
 
 
-def _packed(values: np.ndarray) -> dict[str, Any]:
-    """An array as Plotly reads it without a number being written out."""
+def _pack(values: np.ndarray) -> dict[str, Any]:
+    """Return an array in Plotly's binary format."""
     values = np.ascontiguousarray(values, dtype="<f4")
     packed = {"dtype": "f4", "bdata": base64.b64encode(values.tobytes()).decode()}
     return packed if values.ndim == 1 else {**packed, "shape": ", ".join(map(str, values.shape))}
 
 
 @cache
-def _stops(name: str) -> list[list[Any]]:
+def _make_colour_scale(name: str) -> list[list[Any]]:
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
     return [[i / 32, to_hex(colormaps[name](i / 32))] for i in range(33)]
 
 
-def _size(element: str, longest: float) -> float:
-    """Of a ball in pixels: about half the atomic radius, in a view as wide as the block."""
+def _compute_size(element: str, longest: float) -> float:
+    """Return the size of an atom in pixels.
+
+    It is about half the atomic radius in a view as wide as the longest edge of the block, Å.
+    """
     from pymatgen.core import Element
 
     radius = Element(element).atomic_radius or 1.5
@@ -248,8 +257,8 @@ def _size(element: str, longest: float) -> float:
 
 
 @cache
-def _colours() -> dict[str, str]:
-    """Jmol's colours of the elements, from pymatgen."""
+def _load_colours() -> dict[str, str]:
+    """Load Jmol's colours of the elements from pymatgen."""
     from importlib.resources import files
 
     from monty.serialization import loadfn

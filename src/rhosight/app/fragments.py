@@ -1,4 +1,4 @@
-"""Fragments of the page. Everything that comes from a file is escaped by the templates."""
+"""Render the fragments of the page. The templates escape everything that comes from a file."""
 
 from __future__ import annotations
 
@@ -21,69 +21,82 @@ NAMES = {t: names.full[0].upper() + names.full[1:] for t, names in TARGET_NAMES.
 DIGITS = {"eV/atom": 3, "eV": 2, "GPa": 1}
 
 
-def header() -> str:
+def render_header() -> str:
+    """Render the title of the page."""
     return _render("header")
 
 
-def heading(text: str) -> str:
+def render_heading(text: str) -> str:
+    """Render the heading of a section."""
     return _render("heading", text=text)
 
 
-def status(now: Update | str) -> str:
-    """What happens; empty if nothing does."""
+def render_status(now: Update | str) -> str:
+    """Render the state of a job; an empty text if nothing runs."""
+    text = now
     if isinstance(now, Update):
-        if now.place:
-            ahead = now.place - 1
-            now = now.label or ("next in line" if not ahead else f"waiting: {ahead} before you")
-        else:
-            now = now.label
-    return _render("status", text=now)
+        text = now.label or (_describe_place(now.place) if now.place else "")
+    return _render("status", text=text)
 
 
-def problem(error: RhosightError) -> str:
+def _describe_place(place: int) -> str:
+    ahead = place - 1
+    if not ahead:
+        return "waiting: you are next"
+    return f"waiting: {ahead} {'job' if ahead == 1 else 'jobs'} ahead of you"
+
+
+def render_problem(error: RhosightError) -> str:
+    """Render an error message."""
     return _render("problem", text=str(error))
 
 
-def summary(result: dict[str, Any]) -> str:
-    """Name, facts, the three properties, and what to know of them."""
+def render_summary(result: dict[str, Any]) -> str:
+    """Render the name, facts, properties and notes of a material."""
     return _render(
-        "summary", result=result, properties=_properties(result), csv=_csv(result), percent=_percent
+        "summary",
+        result=result,
+        properties=_list_properties(result),
+        csv=_make_csv(result),
+        percent=_format_percent,
     )
 
 
-def nearest(result: dict[str, Any]) -> str:
-    """The nearest training materials with their values."""
+def render_nearest(result: dict[str, Any]) -> str:
+    """Render the nearest training materials with their values."""
     others = [n for n in result["nearest"] if n["material"] != result["material"]][:5]
     units = {target: p["unit"] for target, p in result["properties"].items()}
     return _render("nearest", nearest=others, units=units, names=NAMES, digits=DIGITS)
 
 
-def plane(found: dict[str, Any]) -> str:
-    return _render("plane", hkl=found["hkl"], spacing=found["spacing"])
+def render_plane(result: dict[str, Any]) -> str:
+    """Render the indices and spacing of the plane of a slice."""
+    return _render("plane", hkl=result["hkl"], spacing=result["spacing"])
 
 
-def downloads(key: str, hkl: list[int], offset: float, window: float) -> str:
+def render_downloads(key: str, hkl: list[int], offset: float, window: float) -> str:
+    """Render the links to a slice as CSV and PNG."""
     query = urlencode({"hkl": ",".join(map(str, hkl)), "offset": offset, "window": window})
     return _render("downloads", key=key, query=query)
 
 
-def explanation(found: dict[str, Any]) -> str:
-    """What each modality adds to each property, from the mean to the prediction."""
+def render_explanation(result: dict[str, Any]) -> str:
+    """Render the contribution of each modality to each property."""
     targets = []
-    for target, unit in found["units"].items():
-        shares = {name: values[target] for name, values in found["modalities"].items()}
+    for target, unit in result["units"].items():
+        shares = {name: values[target] for name, values in result["modalities"].items()}
         longest = max(map(abs, shares.values())) or 1.0
         targets.append(
             {
                 "name": NAMES.get(target, target),
                 "unit": unit,
                 "digits": DIGITS.get(unit, 3),
-                "base": found["base"][target],
-                "prediction": found["prediction"][target],
+                "base": result["base"][target],
+                "prediction": result["prediction"][target],
                 "shares": [
                     {
                         "modality": name,
-                        "about": found["players"][name],
+                        "about": result["players"][name],
                         "value": value,
                         "width": 50 * abs(value) / longest,
                     }
@@ -92,21 +105,21 @@ def explanation(found: dict[str, Any]) -> str:
             }
         )
     rows: list[tuple] = [("property", "unit", "term", "value")]
-    for target, unit in found["units"].items():
-        rows.append((target, unit, "mean", found["base"][target]))
-        rows += [(target, unit, of, v[target]) for of, v in found["modalities"].items()]
-        rows.append((target, unit, "prediction", found["prediction"][target]))
+    for target, unit in result["units"].items():
+        rows.append((target, unit, "mean", result["base"][target]))
+        rows += [(target, unit, of, v[target]) for of, v in result["modalities"].items()]
+        rows.append((target, unit, "prediction", result["prediction"][target]))
     return _render(
         "explanation",
         targets=targets,
-        players=found["players"],
-        csv=_table(rows),
-        json=_base64(json.dumps(found, indent=1, ensure_ascii=False)),
+        players=result["players"],
+        csv=_encode_csv(rows),
+        json=_encode(json.dumps(result, indent=1, ensure_ascii=False)),
     )
 
 
-def _properties(result: dict[str, Any]) -> list[dict[str, Any]]:
-    found = []
+def _list_properties(result: dict[str, Any]) -> list[dict[str, Any]]:
+    properties = []
     for target, p in result["properties"].items():
         low, high = min(p["least"], p["low"]), max(p["most"], p["high"])
         known = (result["known"] or {}).get(target)
@@ -117,43 +130,43 @@ def _properties(result: dict[str, Any]) -> list[dict[str, Any]]:
         if known is not None:
             place["known"] = min(100, max(0, 100 * (known - low) / (high - low)))
         name, digits = NAMES.get(target, target), DIGITS.get(p["unit"], 3)
-        found.append({**p, "name": name, "digits": digits, "place": place, "known": known})
-    return found
+        properties.append({**p, "name": name, "digits": digits, "place": place, "known": known})
+    return properties
 
 
-def _csv(result: dict[str, Any]) -> str:
+def _make_csv(result: dict[str, Any]) -> str:
     rows = [("material", "model", "property", "value", "low", "high", "unit", "outside")]
     for target, p in result["properties"].items():
         numbers = (p[n] for n in ("value", "low", "high", "unit"))
         rows.append((result["name"], result["model"], target, *numbers, result["outside"]))
-    return _table(rows)
+    return _encode_csv(rows)
 
 
-def _table(rows: Iterable[tuple]) -> str:
-    """CSV for a link: a download without a file on the server."""
+def _encode_csv(rows: Iterable[tuple]) -> str:
+    """Return a CSV for a data link, a download without a file on the server."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return _base64(text.getvalue())
+    return _encode(text.getvalue())
 
 
-def _base64(text: str) -> str:
+def _encode(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-def _percent(level: float) -> str:
+def _format_percent(level: float) -> str:
     return f"{100 * level:g} %"
 
 
-def _fixed(value: float | None, digits: int) -> str:
+def _format_fixed(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
-def _signed(value: float, digits: int) -> str:
-    return f"{'+' if value > 0 else ''}{_fixed(value, digits)}"
+def _format_signed(value: float, digits: int) -> str:
+    return f"{'+' if value > 0 else ''}{_format_fixed(value, digits)}"
 
 
 @cache
-def _environment() -> Environment:
+def _load_environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("rhosight.app"),
         autoescape=True,
@@ -161,10 +174,10 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["fixed"] = _fixed
-    environment.filters["signed"] = _signed
+    environment.filters["fixed"] = _format_fixed
+    environment.filters["signed"] = _format_signed
     return environment
 
 
 def _render(name: str, **values: Any) -> str:
-    return _environment().get_template(f"{name}.html.j2").render(**values)
+    return _load_environment().get_template(f"{name}.html.j2").render(**values)

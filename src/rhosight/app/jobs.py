@@ -1,24 +1,27 @@
-"""What the page and its API ask of the worker processes, and whose files are whose."""
+"""Jobs of the page and its API: checked arguments, files of each visitor, worker processes."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
+from typing import Any
 
-from . import checks as arguments
+from .checks import check_kind, check_material_id, check_plane, check_surface
 from .pool import Pool, Update
 from .store import Store
 
 
 class Jobs:
-    """Each method gives updates, the last with the result, and raises RhosightError.
+    """Run jobs for visitors.
+
+    Each job yields updates, the last one with the result, and raises RhosightError for wrong input.
 
     Parameters
     ----------
     pool
-        Where jobs run.
+        Runs the jobs.
     store
-        Where their files are.
+        Keeps their files.
     materials
         Ids of the bundled materials.
     """
@@ -36,64 +39,69 @@ class Jobs:
         Parameters
         ----------
         visitor
-            Whose job it is, and with whom its files go.
+            Owner of the job and its files.
         file
-            An upload's path.
+            Path of an upload.
         material
-            Id of a bundled material, without a file.
+            Id of a bundled material, used without a file.
         kind
-            What a density file holds.
+            Kind of density in the file.
         """
-        key = Path(file).parent.name if file else self._store.new()
-        self._store.own(visitor, key)
-        answered = False
+        key = Path(file).parent.name if file else self._store.create_folder()
+        self._store.assign(visitor, key)
+        is_answered = False
         try:
-            kind = arguments.kind(kind)
+            kind = check_kind(kind)
             if file:
-                asked = {"name": Path(file).name, "kind": kind}
+                arguments = {"name": Path(file).name, "kind": kind}
             else:
-                asked = {"material": arguments.material_id(material, self._materials)}
-            folder = self._store.folder(key)
-            async for update in self._pool.run(visitor, "analyse", folder, asked):
+                arguments = {"material": check_material_id(material, self._materials)}
+            folder = self._store.open_folder(key)
+            async for update in self._pool.run(visitor, "analyse", folder, arguments):
                 if update.result is not None:
-                    answered = True
+                    is_answered = True
                     update.result["key"] = key
                 yield update
         finally:
-            if not answered:
+            if not is_answered:
                 self._store.delete(key)
 
-    async def slices(
+    async def cut_slices(
         self,
         visitor: str,
         key: str,
-        hkl: tuple[int, int, int],
-        offset: float,
-        window: float,
+        hkl: tuple[Any, Any, Any],
+        offset: Any,
+        window: Any,
         form: str,
     ) -> AsyncIterator[Update]:
-        """Densities on a plane, all indices 0 for the densest; see
-        :func:`rhosight.app.tasks.slices`.
+        """Cut the densities along a plane, see :func:`rhosight.app.tasks.cut_slices`.
+
+        The indices are all 0 for the densest plane.
         """
-        asked = {**arguments.plane(*hkl, offset, window), "form": form}
-        async for update in self._pool.run(visitor, "slices", self._store.folder(key), asked):
+        arguments = {**check_plane(*hkl, offset, window), "form": form}
+        folder = self._store.open_folder(key)
+        async for update in self._pool.run(visitor, "slices", folder, arguments):
             yield update
 
-    async def block(self, visitor: str, key: str, kind: str, form: str) -> AsyncIterator[Update]:
-        """Atoms and a density in the cell; see :func:`rhosight.app.tasks.block`."""
-        asked = {"kind": arguments.shown_kind(kind), "form": form}
-        async for update in self._pool.run(visitor, "block", self._store.folder(key), asked):
+    async def make_block(
+        self, visitor: str, key: str, kind: str, form: str
+    ) -> AsyncIterator[Update]:
+        """Return atoms and a density in the cell, see :func:`rhosight.app.tasks.make_block`."""
+        arguments = {"kind": check_surface(kind), "form": form}
+        folder = self._store.open_folder(key)
+        async for update in self._pool.run(visitor, "block", folder, arguments):
             yield update
 
     async def explain(self, visitor: str, key: str) -> AsyncIterator[Update]:
-        """What each modality adds; see :func:`rhosight.app.tasks.explain`."""
-        async for update in self._pool.run(visitor, "explain", self._store.folder(key), {}):
+        """Explain the prediction, see :func:`rhosight.app.tasks.explain`."""
+        async for update in self._pool.run(visitor, "explain", self._store.open_folder(key), {}):
             yield update
 
     def forget(self, key: str) -> None:
-        """Delete what is kept of a material."""
+        """Delete the files of a material."""
         self._store.delete(key)
 
     def leave(self, visitor: str) -> None:
-        """Delete what is kept for a visitor."""
+        """Delete the files of a visitor."""
         self._store.leave(visitor)

@@ -1,4 +1,4 @@
-"""What one upload and one server may take: files come from anybody."""
+"""Limits of an upload and of the server: anybody may send files."""
 
 from __future__ import annotations
 
@@ -7,43 +7,44 @@ from dataclasses import dataclass
 MIB = 2**20
 
 MAX_INDEX = 12
-"""Of a plane that can be chosen: those of larger indices are hardly apart from each other."""
+"""Largest Miller index that can be chosen: planes of larger indices lie hardly apart."""
 
 OFFSETS = (-10.0, 10.0)
-"""Of a plane from the origin, interplanar spacings; beyond one the crystal repeats itself."""
+"""Allowed offsets from the origin, in interplanar spacings; the crystal repeats after one."""
 
 WINDOWS = (1.0, 40.0)
-"""Side of a slice, Å: a larger one has too few points for each atom."""
+"""Allowed sides of a slice, Å; a larger slice has too few points for each atom."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of the web page; each has one sentence that an upload beyond it is answered with.
+    """Limits of the web page. An upload beyond one of them is refused with one sentence.
 
     Attributes
     ----------
     file_bytes
-        Of an uploaded file as it is sent; refused before anything of it is stored.
+        Maximum size of an upload as it is sent. Larger files are refused before they are stored.
     text_bytes
-        Of a density file once decompressed: a small file may decompress without end.
+        Maximum size of a density file after decompression: a small file may decompress without
+        end.
     structure_bytes
-        Of a CIF, which its parser holds in memory several times over.
+        Maximum size of a CIF; its parser needs several times as much memory.
     grid_points
-        Of a density, all kinds of it on one grid.
+        Maximum number of grid points of a density.
     atoms
-        In the cell.
+        Maximum number of atoms in the cell.
     seconds
-        That one job may run; its worker process is then killed and replaced.
+        Maximum time of one job. Its worker process is then killed and replaced.
     memory_bytes
-        Beyond what a worker has when it is ready for its first job.
+        Maximum memory of a job, beyond what a worker uses when it is ready for its first job.
     waiting
-        Jobs of all visitors that wait at a time.
+        Maximum number of waiting jobs, of all visitors together.
     waiting_each
-        Of these, jobs of one visitor.
+        Maximum number of waiting jobs of one visitor.
     disk_bytes
-        Of all uploads and densities that are kept for open pages.
+        Maximum size of all uploads and densities that are kept for open pages.
     keep_seconds
-        After which a density that nobody looked at is deleted, page open or not.
+        Time after which an unused density is deleted, even if its page is open.
     """
 
     file_bytes: int = 256 * MIB

@@ -1,5 +1,7 @@
-"""What stands between the network and Gradio: only the routes that the page needs, no foreign
-files, uploads without a path of the server, and headers that keep the browser at home.
+"""Restrict what reaches Gradio, and what the browser may load.
+
+Only the routes that the page needs are open. A request cannot name a file of the server or an
+address as its upload. Response headers keep the browser from loading anything from elsewhere.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ from .store import Store
 
 API = "/gradio_api"
 
-MOST_BODY = MIB
-"""Bytes of a request that is no upload."""
+NOT_FOUND = "not found"
+
+MAX_BODY = MIB
+"""Maximum size of a request that is not an upload, bytes."""
 
 _READS = re.compile(
     rf"/|/(config|theme\.css|robots\.txt|manifest\.json|favicon\.ico|pwa_icon)|/(assets|static|svelte)/.*"
@@ -29,7 +33,7 @@ _READS = re.compile(
 _WRITES = re.compile(rf"{API}/(upload|queue/join|cancel|reset|call/.*)")
 
 HEADERS = {
-    # what is not listed is not asked for, whatever a page or a file name holds
+    # nothing else is loaded, whatever a page or a file name contains
     "Content-Security-Policy": (
         "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
         "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
@@ -41,7 +45,7 @@ HEADERS = {
 }
 
 
-class Door:
+class RequestFilter:
     """ASGI middleware around the whole application."""
 
     def __init__(self, app: ASGIApp, store: Store) -> None:
@@ -49,6 +53,7 @@ class Door:
         self._store = store
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -58,23 +63,25 @@ class Door:
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        path, reads = scope["path"].rstrip("/") or "/", scope["method"] in ("GET", "HEAD")
-        allowed = (_READS if reads else _WRITES).fullmatch(path)
-        if not allowed or scope["method"] not in ("GET", "HEAD", "POST"):
-            refusal = JSONResponse({"detail": "there is nothing here"}, 404)
-            await refusal(scope, receive, send_with_headers)
+        path, is_read = scope["path"].rstrip("/") or "/", scope["method"] in ("GET", "HEAD")
+        is_open = (_READS if is_read else _WRITES).fullmatch(path)
+        if not is_open or scope["method"] not in ("GET", "HEAD", "POST"):
+            response = JSONResponse({"detail": NOT_FOUND}, 404)
+            await response(scope, receive, send_with_headers)
             return
-        if not reads and path != f"{API}/upload":
+        if not is_read and path != f"{API}/upload":
             try:
-                receive = await self._checked(scope, receive)
+                receive = await self._check_body(scope, receive)
             except RhosightError as error:
                 await JSONResponse({"detail": str(error)}, 400)(scope, receive, send_with_headers)
                 return
         await self._app(scope, receive, send_with_headers)
 
-    async def _checked(self, scope: Scope, receive: Receive) -> Receive:
-        """The request with its files where they are on disk; Gradio would otherwise fetch any
-        address and read any file that a request calls an upload.
+    async def _check_body(self, scope: Scope, receive: Receive) -> Receive:
+        """Return the request with the paths of its uploads.
+
+        Without this, Gradio would fetch any address and read any file that a request names as an
+        upload.
         """
         body = b""
         more = True
@@ -82,37 +89,39 @@ class Door:
             message = await receive()
             body += message.get("body", b"")
             more = message.get("more_body", False)
-            if len(body) > MOST_BODY:
-                raise RhosightError("a request of more than 1 MiB; files go to the upload")
+            if len(body) > MAX_BODY:
+                raise RhosightError(
+                    f"the request is larger than {MAX_BODY / MIB:g} MiB; send files as uploads"
+                )
         try:
             content = json.loads(body or b"{}")
         except (ValueError, RecursionError) as error:
             raise RhosightError("the request is not JSON") from error
-        self._resolve(content)
+        self._resolve_uploads(content)
         body = json.dumps(content).encode()
         headers = [pair for pair in scope["headers"] if pair[0] != b"content-length"]
         scope["headers"] = [*headers, (b"content-length", str(len(body)).encode())]
-        sent = False
+        is_sent = False
 
         async def replay() -> Message:
-            nonlocal sent
-            if sent:
+            nonlocal is_sent
+            if is_sent:
                 return await receive()
-            sent = True
+            is_sent = True
             return {"type": "http.request", "body": body, "more_body": False}
 
         return replay
 
-    def _resolve(self, value: Any) -> None:
+    def _resolve_uploads(self, value: Any) -> None:
         if isinstance(value, list):
             for item in value:
-                self._resolve(item)
+                self._resolve_uploads(item)
         elif isinstance(value, dict):
             if "path" in value or "url" in value:
-                path = self._store.upload(str(value.get("path")))
+                path = self._store.find_upload(str(value.get("path")))
                 value.clear()
                 value.update(path=str(path), orig_name=path.name)
                 value["meta"] = {"_type": "gradio.FileData"}
                 return
             for item in value.values():
-                self._resolve(item)
+                self._resolve_uploads(item)

@@ -1,4 +1,4 @@
-"""The page and its API: what a visitor sees, and which job each control starts."""
+"""Build the page and its API: the controls and the jobs that they start."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import gradio as gr
 from gradio.components.plot import PlotData
 
 from ..errors import RhosightError
-from . import fragments as cards
+from . import fragments
 from .endpoints import FREE, add_endpoints
 from .jobs import Jobs
 from .limits import MAX_INDEX, MIB, Limits
@@ -21,9 +21,9 @@ STYLE = Path(__file__).parent / "page.css"
 KINDS = ("total", "difference", "spin")
 
 DENSEST = (0, 0, 0)
-"""Miller indices that ask for the densest plane."""
+"""Miller indices that stand for the densest plane."""
 
-# Moves the surface in the browser: no request, and the view stays as it was turned
+# Changes the level in the browser, without a request; the view keeps its rotation
 _MOVE_LEVEL = """(level, kind) => {
   const plot = document.querySelector('#solid .js-plotly-plot');
   if (plot && plot.data.length && plot.data[0].type === 'isosurface')
@@ -32,7 +32,7 @@ _MOVE_LEVEL = """(level, kind) => {
   return [];
 }"""
 
-# A figure's layout says in words what it shows; whoever cannot see it is told so
+# Labels each figure with the description in its layout, for screen readers
 _NAME_FIGURES = """<script>
 new MutationObserver(() => {
   for (const plot of document.querySelectorAll('.js-plotly-plot')) {
@@ -47,8 +47,8 @@ new MutationObserver(() => {
 HEAD = f'<meta name="color-scheme" content="light dark">{_NAME_FIGURES}'
 
 
-def theme() -> gr.Theme:
-    """Fonts of the visitor's own system; calm colours."""
+def make_theme() -> gr.Theme:
+    """Return the theme: fonts of the visitor's system and muted colours."""
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
     mono = ["ui-monospace", "SFMono-Regular", "Consolas", "monospace"]
     return gr.themes.Base(
@@ -66,57 +66,57 @@ def theme() -> gr.Theme:
 
 
 def build_page(jobs: Jobs, limits: Limits, materials: list[dict[str, str]]) -> gr.Blocks:
-    """The page and its API.
+    """Build the page and its API.
 
     Parameters
     ----------
     jobs
-        What the controls start.
+        Jobs that the controls start.
     limits
-        For the texts.
+        Limits of an upload, which the texts mention.
     materials
-        ``material`` (id) and ``formula`` of those that a visitor can choose.
+        ``material`` (id) and ``formula`` of the materials that a visitor can choose.
     """
     with gr.Blocks(title="rhosight", analytics_enabled=False, fill_width=True) as blocks:
-        blocks.max_threads = 2 * limits.waiting  # waiting is the pool's business
+        blocks.max_threads = 2 * limits.waiting  # the pool limits the number of jobs
         page = _Page(jobs)
-        page.lay_out(limits, materials)
-        page.connect(blocks)
+        page.add_controls(limits, materials)
+        page.connect_events(blocks)
         add_endpoints(jobs, materials)
     return blocks
 
 
 class _Page:
-    """The controls, from top to bottom, and what they do."""
+    """The controls, from top to bottom, and their events."""
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
 
-    def lay_out(self, limits: Limits, materials: list[dict[str, str]]) -> None:
-        """Make the controls, in the block that is being built."""
-        gr.HTML(cards.header())
+    def add_controls(self, limits: Limits, materials: list[dict[str, str]]) -> None:
+        """Add the controls to the block that is being built."""
+        gr.HTML(fragments.render_header())
         self.key = gr.State("")
-        self._lay_out_choice(limits, materials)
+        self._add_choice(limits, materials)
         with gr.Row(elem_id="progress"):
-            self.status = gr.HTML(cards.status(""), elem_id="status")
+            self.status = gr.HTML(fragments.render_status(""), elem_id="status")
             self.cancel = gr.Button(
                 "Cancel", visible=False, size="sm", elem_id="cancel", min_width=90
             )
         self.summary = gr.HTML("", elem_id="summary")
         with gr.Column(visible=False, elem_id="density") as self.density:
-            self._lay_out_plane()
+            self._add_plane()
         with gr.Column(visible=False, elem_id="crystal") as self.crystal:
-            self._lay_out_crystal()
+            self._add_crystal()
         self.nearest = gr.HTML("", elem_id="nearest")
         with gr.Column(visible=False, elem_id="why") as self.why:
-            gr.HTML(cards.heading("Why this prediction"))
+            gr.HTML(fragments.render_heading("Why this prediction?"))
             self.explain = gr.Button("Explain", size="sm", elem_id="explain")
             self.explanation = gr.HTML("")
 
-    def _lay_out_choice(self, limits: Limits, materials: list[dict[str, str]]) -> None:
+    def _add_choice(self, limits: Limits, materials: list[dict[str, str]]) -> None:
         with gr.Row(elem_id="choose", equal_height=True):
             self.file = gr.File(
-                label=f"CHGCAR, cube, XSF or CIF, {limits.file_bytes / MIB:g} MiB at most",
+                label=f"CHGCAR, cube, XSF or CIF, up to {limits.file_bytes / MIB:g} MiB",
                 elem_id="file",
                 height=150,
                 scale=3,
@@ -126,15 +126,18 @@ class _Page:
                 self.material = gr.Dropdown(
                     [(f"{m['formula']} · {m['material']}", m["material"]) for m in materials],
                     value=None,
-                    label="or a bundled material",
+                    label="Or a bundled material",
                     elem_id="material",
                 )
                 self.kind = gr.Radio(
-                    ["total", "difference"], value="total", label="The file holds", elem_id="kind"
+                    ["total", "difference"],
+                    value="total",
+                    label="The file contains",
+                    elem_id="kind",
                 )
 
-    def _lay_out_plane(self) -> None:
-        gr.HTML(cards.heading("Density on a lattice plane"))
+    def _add_plane(self) -> None:
+        gr.HTML(fragments.render_heading("Density on a lattice plane"))
         with gr.Row(elem_id="plane"):
             self.indices = [
                 gr.Number(
@@ -151,9 +154,11 @@ class _Page:
             self.densest = gr.Button("Densest plane", size="sm", min_width=120, elem_id="densest")
             wide: dict[str, Any] = {"scale": 3, "min_width": 220, "buttons": []}
             self.offset = gr.Slider(
-                -1, 1, 0, step=0.02, label="Offset, spacings d", elem_id="offset", **wide
+                -1, 1, 0, step=0.02, label="Offset (spacings d)", elem_id="offset", **wide
             )
-            self.window = gr.Slider(2, 24, 8, step=0.5, label="Window, Å", elem_id="window", **wide)
+            self.window = gr.Slider(
+                2, 24, 8, step=0.5, label="Window (Å)", elem_id="window", **wide
+            )
         self.plane_line = gr.HTML("")
         with gr.Row():
             self.figures = [
@@ -162,21 +167,21 @@ class _Page:
             ]
         self.downloads = gr.HTML("")
 
-    def _lay_out_crystal(self) -> None:
-        gr.HTML(cards.heading("Structure and isosurface"))
+    def _add_crystal(self) -> None:
+        gr.HTML(fragments.render_heading("Structure and isosurface"))
         with gr.Row():
-            self.surface = gr.Radio(["none"], value="none", label="Surface of", min_width=240)
+            self.surface = gr.Radio(["none"], value="none", label="Isosurface of", min_width=240)
             self.level = gr.Slider(
-                0, 1, 0.5, label="Level, e/Å³", min_width=220, buttons=[], elem_id="level"
+                0, 1, 0.5, label="Level (e/Å³)", min_width=220, buttons=[], elem_id="level"
             )
         self.solid = gr.Plot(show_label=False, elem_id="solid")
 
-    def connect(self, blocks: gr.Blocks) -> None:
-        """Say what each control starts."""
+    def connect_events(self, blocks: gr.Blocks) -> None:
+        """Connect each control to the job that it starts."""
         plane = [*self.indices, self.offset, self.window]
-        # not the indices: an answer would overwrite what is being typed in them
-        cutting = [self.plane_line, *self.figures, self.downloads]
-        drawing = [self.solid, self.level, self.status]
+        # without the indices, or a response would overwrite what the visitor is typing
+        slice_outputs = [self.plane_line, *self.figures, self.downloads]
+        block_outputs = [self.solid, self.level, self.status]
         progress = [self.status, self.cancel]
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         job: dict[str, Any] = {"trigger_mode": "always_last", **FREE, **private}
@@ -186,7 +191,7 @@ class _Page:
             [self.file, self.material, self.kind, self.window, self.key],
             [
                 *(self.key, self.file, self.material, *progress, self.summary, self.nearest),
-                *(self.density, *self.indices, self.offset, *cutting),
+                *(self.density, *self.indices, self.offset, *slice_outputs),
                 *(self.crystal, self.surface, self.level, self.solid),
                 *(self.why, self.explain, self.explanation),
             ],
@@ -194,27 +199,27 @@ class _Page:
             **job,
         )
         explained = self.explain.click(
-            self._tell_why, [self.key], [*progress, self.explain, self.explanation], **job
+            self._explain, [self.key], [*progress, self.explain, self.explanation], **job
         )
         self.cancel.click(
-            self._cancelled,
+            self._cancel,
             [self.key],
             [*progress, self.material, self.explanation],
             cancels=[shown, explained],
             **FREE,
             **private,
         )
-        # by pointer or key: while one cut runs, only the latest of what follows waits
-        moved = [self.offset.change, self.window.change, *(n.input for n in self.indices)]
-        gr.on(moved, self._cut, [self.key, *plane], cutting, preprocess=False, **job)
+        # while one job runs, only the latest change waits
+        changes = [self.offset.change, self.window.change, *(n.input for n in self.indices)]
+        gr.on(changes, self._cut, [self.key, *plane], slice_outputs, preprocess=False, **job)
         self.densest.click(
             self._cut_densest,
             [self.key, self.window],
-            [*self.indices, self.offset, *cutting],
+            [*self.indices, self.offset, *slice_outputs],
             preprocess=False,
             **job,
         )
-        self.surface.input(self._draw, [self.key, self.surface], drawing, **job)
+        self.surface.input(self._draw, [self.key, self.surface], block_outputs, **job)
         self.level.input(None, [self.level, self.surface], None, js=_MOVE_LEVEL)
         blocks.unload(self._leave)
 
@@ -227,49 +232,49 @@ class _Page:
         old: str,
         request: gr.Request,
     ) -> AsyncIterator[dict[Any, Any]]:
-        """Predict, and then draw; each part appears when it is there."""
-        if not file and not material:  # the field was emptied
+        """Predict, then draw; each part appears as soon as it is ready."""
+        if not file and not material:  # the visitor has emptied the field
             return
         visitor = str(request.session_hash)
         self._jobs.forget(old)
         yield {
-            **self._nothing(),
+            **self._clear(),
             **({self.material: None} if file else {}),
-            self.status: cards.status("starting"),
+            self.status: fragments.render_status("starting"),
             self.cancel: gr.Button(visible=True),
         }
-        done = {**self._rest(), self.file: None}
+        done = {**self._stop(), self.file: None}
         try:
             path = file["path"] if file else None
             async for update in self._jobs.analyse(visitor, path, material, kind):
-                yield {self.status: cards.status(update)}
+                yield {self.status: fragments.render_status(update)}
             result = update.result or {}
             key, kinds = result["key"], result["kinds"]
             yield {
                 self.key: key,
                 self.file: None,
-                self.summary: cards.summary(result),
-                self.nearest: cards.nearest(result),
+                self.summary: fragments.render_summary(result),
+                self.nearest: fragments.render_nearest(result),
                 self.density: gr.Column(visible=bool(kinds)),
                 self.crystal: gr.Column(visible=True),
                 self.why: gr.Column(visible=True),
                 self.explain: gr.Button(visible=True),
             }
             if kinds:
-                updates = self._jobs.slices(visitor, key, DENSEST, 0.0, window, "figures")
+                updates = self._jobs.cut_slices(visitor, key, DENSEST, 0.0, window, "figures")
                 async for update in updates:
-                    yield {self.status: cards.status(update)}
-                yield self._densest(key, update.result or {}, window)
+                    yield {self.status: fragments.render_status(update)}
+                yield self._show_densest(key, update.result or {}, window)
             first = kinds[0] if kinds else "none"
-            async for update in self._jobs.block(visitor, key, first, "figure"):
-                yield {self.status: cards.status(update)}
+            async for update in self._jobs.make_block(visitor, key, first, "figure"):
+                yield {self.status: fragments.render_status(update)}
             yield {
                 self.surface: gr.Radio([*kinds, "none"], value=first, visible=bool(kinds)),
-                **self._solid(update.result or {}),
+                **self._show_solid(update.result or {}),
                 **done,
             }
         except RhosightError as error:
-            yield {**done, self.status: cards.problem(error)}
+            yield {**done, self.status: fragments.render_problem(error)}
 
     async def _cut(
         self,
@@ -281,16 +286,16 @@ class _Page:
         window: float | None,
         request: gr.Request,
     ) -> dict[Any, Any]:
-        # a field is empty while a number is typed over
-        if not key or None in (h, k, m, offset, window):
+        # a field is empty while the visitor replaces its number
+        if not key or None in (h, k, m) or offset is None or window is None:
             return {self.plane_line: gr.skip()}
         visitor = str(request.session_hash)
-        updates = self._jobs.slices(visitor, key, (h, k, m), offset, window, "figures")
+        updates = self._jobs.cut_slices(visitor, key, (h, k, m), offset, window, "figures")
         try:
-            found = await _last(updates)
+            result = await _await_last(updates)
         except RhosightError as error:
-            return {self.plane_line: cards.problem(error)}
-        return self._slices(key, found, offset, window)
+            return {self.plane_line: fragments.render_problem(error)}
+        return self._show_slices(key, result, offset, window)
 
     async def _cut_densest(
         self, key: str, window: float | None, request: gr.Request
@@ -299,50 +304,57 @@ class _Page:
             return {self.plane_line: gr.skip()}
         visitor = str(request.session_hash)
         try:
-            found = await _last(self._jobs.slices(visitor, key, DENSEST, 0.0, window, "figures"))
+            result = await _await_last(
+                self._jobs.cut_slices(visitor, key, DENSEST, 0.0, window, "figures")
+            )
         except RhosightError as error:
-            return {self.plane_line: cards.problem(error)}
-        return self._densest(key, found, window)
+            return {self.plane_line: fragments.render_problem(error)}
+        return self._show_densest(key, result, window)
 
     async def _draw(self, key: str, kind: str, request: gr.Request) -> dict[Any, Any]:
         if not key:
             return {self.solid: None}
         try:
-            found = await _last(self._jobs.block(str(request.session_hash), key, kind, "figure"))
+            result = await _await_last(
+                self._jobs.make_block(str(request.session_hash), key, kind, "figure")
+            )
         except RhosightError as error:
-            return {self.status: cards.problem(error)}
-        return self._solid(found)
+            return {self.status: fragments.render_problem(error)}
+        return self._show_solid(result)
 
-    async def _tell_why(self, key: str, request: gr.Request) -> AsyncIterator[dict[Any, Any]]:
+    async def _explain(self, key: str, request: gr.Request) -> AsyncIterator[dict[Any, Any]]:
         yield {self.cancel: gr.Button(visible=True)}
         try:
             async for update in self._jobs.explain(str(request.session_hash), key):
-                yield {self.status: cards.status(update), self.explanation: cards.status(update)}
+                yield {
+                    self.status: fragments.render_status(update),
+                    self.explanation: fragments.render_status(update),
+                }
             yield {
-                **self._rest(),
+                **self._stop(),
                 self.explain: gr.Button(visible=False),
-                self.explanation: cards.explanation(update.result or {}),
+                self.explanation: fragments.render_explanation(update.result or {}),
             }
         except RhosightError as error:
-            yield {**self._rest(), self.explanation: cards.problem(error)}
+            yield {**self._stop(), self.explanation: fragments.render_problem(error)}
 
-    def _cancelled(self, key: str) -> dict[Any, Any]:
+    def _cancel(self, key: str) -> dict[Any, Any]:
         return {
-            **self._rest(),
+            **self._stop(),
             **({} if key else {self.material: None}),
-            self.status: cards.status("cancelled"),
+            self.status: fragments.render_status("cancelled"),
             self.explanation: "",
         }
 
     def _leave(self, request: gr.Request) -> None:
         self._jobs.leave(str(request.session_hash))
 
-    def _rest(self) -> dict[Any, Any]:
-        """Nothing runs."""
-        return {self.status: cards.status(""), self.cancel: gr.Button(visible=False)}
+    def _stop(self) -> dict[Any, Any]:
+        """Return the outputs for the end of a job."""
+        return {self.status: fragments.render_status(""), self.cancel: gr.Button(visible=False)}
 
-    def _nothing(self) -> dict[Any, Any]:
-        """No material: what is shown of one would be taken for the next."""
+    def _clear(self) -> dict[Any, Any]:
+        """Return the outputs without a material, so that no part of the previous one remains."""
         return {
             self.key: "",
             self.summary: "",
@@ -355,39 +367,39 @@ class _Page:
             self.explanation: "",
         }
 
-    def _densest(self, key: str, found: dict[str, Any], window: float) -> dict[Any, Any]:
-        """As :meth:`_slices`, of a plane that was found, so its indices are new to the page."""
-        hkl = dict(zip(self.indices, found["hkl"], strict=True))
-        return {**hkl, self.offset: 0, **self._slices(key, found, 0.0, window)}
+    def _show_densest(self, key: str, result: dict[str, Any], window: float) -> dict[Any, Any]:
+        """Return the outputs of :meth:`_show_slices` and the indices of the densest plane."""
+        hkl = dict(zip(self.indices, result["hkl"], strict=True))
+        return {**hkl, self.offset: 0, **self._show_slices(key, result, 0.0, window)}
 
-    def _slices(self, key: str, found: dict[str, Any], offset: float, window: float) -> dict:
-        made = found["figures"]
+    def _show_slices(self, key: str, result: dict[str, Any], offset: float, window: float) -> dict:
+        figures = result["figures"]
         return {
             **{
-                figure: gr.Plot(_plot(made.get(name)), visible=name in made)
+                figure: gr.Plot(_make_plot(figures.get(name)), visible=name in figures)
                 for name, figure in zip(KINDS, self.figures, strict=True)
             },
-            self.plane_line: cards.plane(found),
-            self.downloads: cards.downloads(key, found["hkl"], offset, window),
+            self.plane_line: fragments.render_plane(result),
+            self.downloads: fragments.render_downloads(key, result["hkl"], offset, window),
         }
 
-    def _solid(self, found: dict[str, Any]) -> dict:
-        span = found["level"]
+    def _show_solid(self, result: dict[str, Any]) -> dict:
+        span = result["level"]
         level = gr.Slider(
             minimum=span["least"],
             maximum=span["most"],
             value=span["value"],
             step=span["step"],
-            visible=found["kind"] is not None,
+            visible=result["kind"] is not None,
         )
-        return {self.solid: _plot(found["figure"]), self.level: level}
+        return {self.solid: _make_plot(result["figure"]), self.level: level}
 
 
-async def _last(updates: AsyncIterator[Update]) -> dict[str, Any]:
+async def _await_last(updates: AsyncIterator[Update]) -> dict[str, Any]:
     async for update in updates:
         last = update
     return last.result or {}
 
 
-def _plot(figure: str | None) -> PlotData | None:
+def _make_plot(figure: str | None) -> PlotData | None:
     return PlotData(type="plotly", plot=figure) if figure else None

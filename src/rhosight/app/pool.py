@@ -1,8 +1,8 @@
-"""Jobs of many visitors on few worker processes: whose turn it is, and what becomes of a job.
+"""Run the jobs of many visitors on a few worker processes.
 
-Visitors take turns, whatever the number of jobs each has waiting. Each waiting job is told its
-place; a running one what it does. A job that is given up and does not end by itself within seconds
-is stopped: its worker is killed and another takes its place.
+Visitors take turns, whatever the number of jobs of each. A waiting job reports its place in the
+queue, a running job its progress. An abandoned job has a few seconds to end; then its worker is
+killed and replaced.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from .worker import Worker, WorkerDied
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
-"""Between two updates at most: by it a job learns that its visitor has left."""
+"""Maximum time between two updates: with an update a job learns that its visitor has left."""
 
-SPARED_SECONDS = 8.0
-"""For a job that was given up to end by itself: another worker takes longer to start, and the next
-visitor would wait for it."""
+GRACE_SECONDS = 8.0
+"""Time for an abandoned job to end. Starting another worker takes longer, and the next visitor
+would wait for it."""
 
 RESTART_SECONDS = 5.0
-"""Between two attempts to start a process that does not."""
+"""Time between two attempts to start a worker."""
 
-DIED = "the worker process that read it died, most likely for lack of memory; try a smaller file"
+DIED = "the worker process died, probably because it ran out of memory; try a smaller file"
 
 
 @dataclass(frozen=True)
 class Update:
-    """What there is to say of a job.
+    """The state of a job.
 
     Attributes
     ----------
     place
-        Jobs that are served before it, itself included; 0 once it runs.
+        Place in the queue, 1 for the next job; 0 once the job runs.
     label, step, steps
-        What it does or waits for, and how far it is.
+        What the job does or waits for, and its progress.
     result
-        The answer, with the last update.
+        The result; only in the last update.
     """
 
     place: int = 0
@@ -61,22 +61,22 @@ class _Job:
     task: str
     folder: Path | None
     arguments: dict[str, Any]
-    runs: bool = False
+    is_running: bool = False
     update: Update = field(default_factory=Update)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    outcome: dict[str, Any] | Exception | None = None
+    outcome: dict[str, Any] | BaseException | None = None
 
-    def tell(self, label: str, step: int, steps: int) -> None:
+    def report(self, label: str, step: int, steps: int) -> None:
         self.update = Update(label=label, step=step, steps=steps)
         self.changed.set()
 
-    def end(self, outcome: dict[str, Any] | Exception) -> None:
+    def finish(self, outcome: dict[str, Any] | BaseException) -> None:
         self.outcome = outcome
         self.changed.set()
 
 
 class Pool:
-    """Worker processes, and the jobs that wait for them. All of it runs in one event loop."""
+    """Worker processes and the jobs that wait for them. All of it runs in one event loop."""
 
     def __init__(self, workers: int, limits: Limits) -> None:
         self._count = workers
@@ -86,11 +86,11 @@ class Pool:
         self._keepers: list[asyncio.Task] = []
         self._workers: dict[int, Worker] = {}
         self._running: dict[_Job, asyncio.Task] = {}
-        self._ready = False  # whether a process has ever been
+        self._has_started = False  # at least one worker has been ready
 
     def start(self) -> None:
-        """Start the processes; jobs wait until they are warm."""
-        self._keepers = [asyncio.create_task(self._keep(i)) for i in range(self._count)]
+        """Start the processes; jobs wait until the models are loaded."""
+        self._keepers = [asyncio.create_task(self._keep_worker(i)) for i in range(self._count)]
 
     async def close(self) -> None:
         """End all processes."""
@@ -104,65 +104,66 @@ class Pool:
     async def run(
         self, visitor: str, task: str, folder: Path | None, arguments: dict[str, Any]
     ) -> AsyncIterator[Update]:
-        """Updates of one job; the last has its result.
+        """Yield updates of one job; the last has its result.
 
-        Closing the iterator, or cancelling who waits for it, gives the job up.
+        Closing the iterator, or cancelling the task that waits for it, abandons the job.
 
         Parameters
         ----------
         visitor
-            Whose job it is.
+            Owner of the job.
         task, folder, arguments
-            As :meth:`Worker.run` takes them.
+            As for :meth:`Worker.run`.
 
         Raises
         ------
         RhosightError
-            What is wrong with the input, or that too many jobs wait.
+            If the input is wrong, or too many jobs are waiting.
         """
         job = _Job(visitor, task, folder, arguments)
-        await self._enter(job)
-        said = None
+        await self._enqueue(job)
+        last = None
         try:
             while job.outcome is None:
-                update = job.update if job.runs else self._waits(job)
-                if update != said or not job.changed.is_set():
+                update = job.update if job.is_running else self._describe_wait(job)
+                if update != last or not job.changed.is_set():
                     yield update
-                said = update
+                last = update
                 job.changed.clear()
                 try:
                     async with asyncio.timeout(HEARTBEAT_SECONDS):
                         await job.changed.wait()
                 except TimeoutError:
                     continue
-            if isinstance(job.outcome, Exception):
+            if isinstance(job.outcome, BaseException):
                 raise job.outcome
             yield Update(result=job.outcome)
         finally:
-            self._give_up(job)
+            self._abandon(job)
 
-    async def _enter(self, job: _Job) -> None:
-        mine = self._waiting.get(job.visitor, ())
-        if len(mine) >= self._limits.waiting_each:
-            raise RhosightError("too many of your jobs are waiting; let some of them finish")
+    async def _enqueue(self, job: _Job) -> None:
+        own = self._waiting.get(job.visitor, ())
+        if len(own) >= self._limits.waiting_each:
+            raise RhosightError("too many of your jobs are waiting; let some of them finish first")
         if sum(map(len, self._waiting.values())) >= self._limits.waiting:
             raise RhosightError("too many jobs are waiting; try again in a minute")
         async with self._arrived:
             self._waiting.setdefault(job.visitor, deque()).append(job)
             self._arrived.notify()
 
-    def _turns(self) -> Iterator[_Job]:
-        """Waiting jobs in the order in which they will be served."""
+    def _iter_queue(self) -> Iterator[_Job]:
+        """Yield the waiting jobs in the order in which they will run."""
         queues = [list(queue) for queue in self._waiting.values()]
         for turn in range(max(map(len, queues), default=0)):
             yield from (queue[turn] for queue in queues if turn < len(queue))
 
-    def _waits(self, job: _Job) -> Update:
-        place = next((i for i, other in enumerate(self._turns(), start=1) if other is job), 1)
-        return Update(place=place, label="" if self._ready else "the server is getting ready")
+    def _describe_wait(self, job: _Job) -> Update:
+        places = enumerate(self._iter_queue(), start=1)
+        place = next((place for place, other in places if other is job), 1)
+        return Update(place=place, label="" if self._has_started else "the server is starting")
 
-    def _take(self) -> _Job:
-        """The next job; its visitor goes to the end of the line."""
+    def _take_next(self) -> _Job:
+        """Return the next job; its visitor goes to the end of the queue."""
         visitor = next(iter(self._waiting))
         queue = self._waiting.pop(visitor)
         job = queue.popleft()
@@ -170,56 +171,61 @@ class Pool:
             self._waiting[visitor] = queue
         return job
 
-    def _give_up(self, job: _Job) -> None:
+    def _abandon(self, job: _Job) -> None:
         queue = self._waiting.get(job.visitor)
         if queue and job in queue:
             queue.remove(job)
             if not queue:
                 del self._waiting[job.visitor]
         if running := self._running.get(job):
-            asyncio.get_running_loop().call_later(SPARED_SECONDS, running.cancel)
+            asyncio.get_running_loop().call_later(GRACE_SECONDS, running.cancel)
 
-    async def _keep(self, number: int) -> None:
-        """Run one job after the other on the worker of this number, and replace it as needed."""
-        worker = await self._start(number)
+    async def _keep_worker(self, number: int) -> None:
+        """Run one job after the other on one worker, and replace the worker as needed."""
+        worker = await self._start_worker(number)
         while True:
             async with self._arrived:
                 await self._arrived.wait_for(lambda: self._waiting)
-                job = self._take()
-            job.runs = True
-            job.tell("starting", 0, 1)
+                job = self._take_next()
+            job.is_running = True
+            job.report("starting", 0, 1)
             self._running[job] = asyncio.create_task(
-                worker.run(job.task, job.folder, job.arguments, job.tell)
+                worker.run(job.task, job.folder, job.arguments, job.report)
             )
-            fine = False
+            is_usable = False
             try:
                 await asyncio.wait([self._running[job]])
-                outcome = self._running[job]
-                if outcome.cancelled():
-                    job.end(RhosightError("cancelled"))
-                elif isinstance(error := outcome.exception(), WorkerDied):
-                    job.end(RhosightError(DIED))
-                elif error:
-                    job.end(error)
-                    # one that answered is as good as before, one that is late is not
-                    fine = isinstance(error, RhosightError) and worker.idle
-                else:
-                    job.end(outcome.result())
-                    fine = True
+                is_usable = self._finish(job, self._running[job], worker)
             finally:
                 self._running.pop(job).cancel()
-            if not fine:
+            if not is_usable:
                 worker.kill()
-                worker = await self._start(number)
+                worker = await self._start_worker(number)
 
-    async def _start(self, number: int) -> Worker:
+    @staticmethod
+    def _finish(job: _Job, run: asyncio.Task, worker: Worker) -> bool:
+        """Set the outcome of a job; return whether its worker can take another."""
+        if run.cancelled():
+            job.finish(RhosightError("cancelled"))
+            return False
+        error = run.exception()
+        if error is None:
+            job.finish(run.result())
+            return True
+        job.finish(RhosightError(DIED) if isinstance(error, WorkerDied) else error)
+        # a worker that has answered is usable; one that was too slow is not
+        return isinstance(error, RhosightError) and worker.is_idle
+
+    async def _start_worker(self, number: int) -> Worker:
         while True:
             worker = self._workers[number] = Worker(self._limits)
             try:
-                await worker.ready()
-                self._ready = True
+                await worker.wait_until_ready()
+                self._has_started = True
                 return worker
             except (WorkerDied, TimeoutError):
                 worker.kill()
-                logger.error("worker %d does not start; the next attempt follows", number)
+                logger.error(
+                    "worker %d did not start; trying again in %g s", number, RESTART_SECONDS
+                )
                 await asyncio.sleep(RESTART_SECONDS)

@@ -1,4 +1,4 @@
-"""An upload becomes a crystal: formats by content, limits, and one sentence for what is wrong."""
+"""Read uploads as crystals, within the limits, and keep them for later jobs."""
 
 from __future__ import annotations
 
@@ -13,88 +13,92 @@ from pymatgen.core import Structure
 
 from ..dataset.dataset import Dataset
 from ..dataset.packing import load_dataset
-from ..density.charge_density import ChargeDensity, StoredKind, check_crystal
-from ..density.files import read_density, recognise
+from ..density.charge_density import ChargeDensity, StoredKind
+from ..density.crystals import as_structure, check_crystal
+from ..density.files import UnknownFormat, read_density, recognise
 from ..density.free_atoms import difference_from_total
 from ..errors import RhosightError, first_line
-from ..inputs.descriptors.blocks import structure_of
 from .limits import MIB, Limits
 
 DATASET = "mp-fcc"
 
 Crystal = ChargeDensity | Structure
 
-SENT = "a CHGCAR, cube or XSF file (plain, .gz, .bz2, .xz), or a CIF"
-"""What the page reads, for messages."""
+ACCEPTED = "a CHGCAR, cube or XSF file (plain, .gz, .bz2, .xz), or a CIF"
+"""Formats that the page reads, for messages."""
 
-_UNKNOWN = "not a density file that is known"
 _CIF = re.compile(rb"^\s*(?:#[^\n]*\n\s*)*data_", re.IGNORECASE)
 _CIF_NAME = re.compile(r"\.(cif|mcif)$", re.IGNORECASE)
 _DENSITY, _STRUCTURE, _MATERIAL = "density.parquet", "structure.json", "material.json"
 
 
 def read_upload(path: Path, kind: StoredKind, limits: Limits) -> Crystal:
-    """A density file, or the structure of a CIF.
+    """Read a density file, or the structure of a CIF.
 
     Parameters
     ----------
     path
-        The upload, under the name that the visitor gave it.
+        The upload, under the visitor's name for it.
     kind
-        What a density file holds.
+        Kind of density in a density file.
     limits
-        Of text, grid and atoms.
+        Limits of text, grid and atoms.
 
     Raises
     ------
     RhosightError
-        If it is neither, damaged, or beyond a limit.
+        If the format is unknown, the file is damaged, or a limit is exceeded.
     """
     with path.open("rb") as file:
         start = file.read(4096)
     if not start:
-        raise RhosightError(f"{path}: is empty; send the file again")
+        raise RhosightError(f"{path}: the file is empty; send it again")
     if _CIF_NAME.search(path.name) or _CIF.match(start):
         crystal: Crystal = _read_cif(path, limits)
-    elif _format(path) == "HDF5":
-        raise RhosightError(f"{path}: this page reads no HDF5; send {SENT}")
+    elif _recognise(path) == "HDF5":
+        raise RhosightError(f"{path}: this page does not read HDF5; send {ACCEPTED}")
     else:
         crystal = read_density(path, kind, max_bytes=limits.text_bytes)
         points = crystal.shape[0] * crystal.shape[1] * crystal.shape[2]
         if points > limits.grid_points:
             raise RhosightError(
-                f"{path}: a grid of {'×'.join(map(str, crystal.shape))} points; this page takes "
-                f"{limits.grid_points:,} at most, so write a coarser one"
+                f"{path}: the grid has {'×'.join(map(str, crystal.shape))} points; this page "
+                f"accepts at most {limits.grid_points:,}, so write a coarser one"
             )
-    atoms = len(structure_of(crystal))
+    atoms = len(as_structure(crystal))
     if atoms > limits.atoms:
-        raise _too_many(path, atoms, limits)
+        raise _make_atoms_error(path, atoms, limits)
     return crystal
 
 
-def with_difference(crystal: Crystal) -> tuple[Crystal, list[str]]:
-    """A density of `total` alone gets its `difference` from the table of free atoms; and notes."""
+def add_difference(crystal: Crystal) -> tuple[Crystal, list[str]]:
+    """Add ``difference`` to a density of ``total`` alone, from the table of free atoms.
+
+    Returns
+    -------
+    The crystal, unchanged if it needs no ``difference`` or cannot get one, and notes on it.
+    """
     if not isinstance(crystal, ChargeDensity) or "difference" in crystal.grids:
         return crystal, []
     if "total" not in crystal.grids:
         return crystal, []
     try:
         return difference_from_total(crystal), [
-            "The difference density is total minus superposed free atoms of rhosight's own table: "
-            "read it outside the cores."
+            "The difference density is the total density minus superposed free atoms from "
+            "rhosight's own table. It is meaningful outside the atomic cores only."
         ]
     except RhosightError as error:
-        return crystal, [_sentence(error)]
+        return crystal, [_make_sentence(error)]
 
 
 @cache
-def materials() -> Dataset:
-    """The bundled materials, which a visitor can choose from."""
+def load_materials() -> Dataset:
+    """Load the bundled materials, which a visitor can choose from."""
     return load_dataset(DATASET)
 
 
-def keep(crystal: Crystal, material_id: str | None, folder: Path) -> None:
-    """Write what :func:`kept` reads."""
+def save_crystal(crystal: Crystal, material_id: str | None, folder: Path) -> None:
+    """Save a crystal for :func:`load_crystal`."""
     if material_id:
         (folder / _MATERIAL).write_text(json.dumps(material_id))
     elif isinstance(crystal, ChargeDensity):
@@ -104,15 +108,15 @@ def keep(crystal: Crystal, material_id: str | None, folder: Path) -> None:
         (folder / _STRUCTURE).write_text(json.dumps(crystal.as_dict()))
 
 
-def kept(folder: Path) -> Crystal:
-    """The crystal of an earlier job in this folder."""
+def load_crystal(folder: Path) -> Crystal:
+    """Load the crystal that an earlier job saved in this folder."""
     if (folder / _MATERIAL).exists():
-        return materials()[json.loads((folder / _MATERIAL).read_text())].density
+        return load_materials()[json.loads((folder / _MATERIAL).read_text())].density
     if (folder / _DENSITY).exists():
         return Dataset.from_parquet(folder / _DENSITY)[0].density
     if (folder / _STRUCTURE).exists():
         return Structure.from_dict(json.loads((folder / _STRUCTURE).read_text()))
-    raise RhosightError("this material is no longer here; send the file again")
+    raise RhosightError("this material is no longer available; send the file again")
 
 
 def _read_cif(path: Path, limits: Limits) -> Structure:
@@ -120,7 +124,7 @@ def _read_cif(path: Path, limits: Limits) -> Structure:
 
     if path.stat().st_size > limits.structure_bytes:
         raise RhosightError(
-            f"{path}: a CIF of more than {limits.structure_bytes / MIB:g} MiB; send one with a "
+            f"{path}: the CIF is larger than {limits.structure_bytes / MIB:g} MiB; send one with a "
             "single crystal structure"
         )
     text = path.read_bytes().decode("utf-8", errors="replace")
@@ -129,15 +133,15 @@ def _read_cif(path: Path, limits: Limits) -> Structure:
             warnings.simplefilter("ignore")
             parser = CifParser.from_str(text)
             sites = [len(block.get("_atom_site_label", ())) for block in parser.as_dict().values()]
-            if max(sites, default=0) > limits.atoms:  # the parser compares each with each
-                raise _too_many(path, max(sites), limits)
+            if max(sites, default=0) > limits.atoms:  # the parser compares all pairs of sites
+                raise _make_atoms_error(path, max(sites), limits)
             structures = parser.parse_structures(primitive=False)
     except RhosightError:
         raise
     except Exception as error:  # the parser raises whatever its dictionaries and regexes raise
         if isinstance(error, MemoryError):
             raise
-        reason = "it has no structure" if isinstance(error, KeyError) else first_line(error)
+        reason = "it contains no structure" if isinstance(error, KeyError) else first_line(error)
         raise RhosightError(
             f"{path}: not a readable CIF ({reason}); write it again, for example with VESTA"
         ) from error
@@ -146,22 +150,21 @@ def _read_cif(path: Path, limits: Limits) -> Structure:
     return structure
 
 
-def _format(path: Path) -> str:
+def _recognise(path: Path) -> str:
+    """Return the format of a density file; the error names the formats of the page."""
     try:
         return recognise(path)
-    except RhosightError as error:
-        if _UNKNOWN not in str(error):
-            raise
-        # the library reads more kinds of density than the page, and the page more than densities
-        raise RhosightError(f"{path}: {_UNKNOWN}; send {SENT}") from error
+    except UnknownFormat as error:
+        raise RhosightError(f"{path}: not a file of a known format; send {ACCEPTED}") from error
 
 
-def _too_many(path: Path, atoms: int, limits: Limits) -> RhosightError:
+def _make_atoms_error(path: Path, atoms: int, limits: Limits) -> RhosightError:
     return RhosightError(
-        f"{path}: {atoms} atoms; this page takes {limits.atoms} at most, so send the primitive cell"
+        f"{path}: {atoms} atoms; this page accepts at most {limits.atoms}, so send the primitive "
+        "cell"
     )
 
 
-def _sentence(error: Exception) -> str:
+def _make_sentence(error: Exception) -> str:
     text = str(error)
     return f"{text[:1].upper()}{text[1:]}."

@@ -1,4 +1,4 @@
-"""The web server: uploads, downloads and Gradio's page, from start to end."""
+"""Run the web server: uploads, downloads and Gradio's page."""
 
 from __future__ import annotations
 
@@ -20,55 +20,53 @@ from ..dataset.packing import load_dataset
 from ..errors import RhosightError
 from .jobs import Jobs
 from .limits import MIB, Limits
-from .middleware import API, Door
+from .middleware import API, NOT_FOUND, RequestFilter
 from .pool import Pool
 from .reading import DATASET
-from .store import Store, safe_name
+from .store import Store, make_safe_name
 
 logger = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 20.0
+"""Time between two searches for unused files."""
+
 STOP_SECONDS = 2
+"""Time that open pages have to close when the server stops."""
+
 _FORM_BYTES = 16 * 2**10
-"""What a form adds to its file."""
+"""Maximum size of a form without its file."""
 
 
 def create_site(limits: Limits, workers: int) -> FastAPI:
-    """The whole application, for any ASGI server; one process of it, since jobs queue in it.
+    """Create the application for an ASGI server.
+
+    Run one process of it, because the queue of jobs is in that process.
 
     Parameters
     ----------
     limits
-        What uploads may take.
+        Limits of an upload and of the server.
     workers
-        Processes that compute.
+        Number of worker processes.
     """
     store = Store(limits)
-    # before Gradio is imported: it asks the network and writes files as it likes otherwise
+    # must be set before Gradio is imported; it would use the network and its own folder otherwise
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = str(store.root)
     os.environ["HF_HUB_OFFLINE"] = "1"
     import gradio
 
-    from .page import HEAD, STYLE, build_page, theme
+    from .page import HEAD, STYLE, build_page, make_theme
 
     pool = Pool(workers, limits)
-    materials = _materials()
+    materials = _list_materials()
     jobs = Jobs(pool, store, {m["material"] for m in materials})
-
     page = build_page(jobs, limits, materials)
 
-    async def sweep() -> None:
-        while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            store.sweep()
-            for names in page.temp_file_sets:  # of every file that Gradio ever saw
-                names.clear()
-
     @contextlib.asynccontextmanager
-    async def lifespan(site: FastAPI) -> AsyncIterator[None]:
+    async def run_pool(site: FastAPI) -> AsyncIterator[None]:
         pool.start()
-        sweeper = asyncio.create_task(sweep())
+        sweeper = asyncio.create_task(_delete_unused_files(store, page.temp_file_sets))
         try:
             yield
         finally:
@@ -76,16 +74,16 @@ def create_site(limits: Limits, workers: int) -> FastAPI:
             await pool.close()
             store.close()
 
-    site = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    site = FastAPI(lifespan=run_pool, docs_url=None, redoc_url=None, openapi_url=None)
     site.state.pool, site.state.store = pool, store
-    site.add_middleware(Door, store=store)
+    site.add_middleware(RequestFilter, store=store)
     _add_uploads(site, store, limits)
     _add_downloads(site, jobs)
     return gradio.mount_gradio_app(
         site,
         page,
         path="/",
-        theme=theme(),
+        theme=make_theme(),
         css_paths=STYLE,
         head=HEAD,
         show_error=False,
@@ -98,25 +96,35 @@ def create_site(limits: Limits, workers: int) -> FastAPI:
     )
 
 
+async def _delete_unused_files(store: Store, temp_file_sets: list[set[str]]) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_SECONDS)
+        store.delete_unused()
+        for names in temp_file_sets:  # Gradio remembers every file otherwise
+            names.clear()
+
+
 def _add_uploads(site: FastAPI, store: Store, limits: Limits) -> None:
     @site.post(f"{API}/upload", response_model=None)
     async def upload(request: Request) -> list[str] | Response:
-        """In place of Gradio's own, which names files by their content: two visitors with one file
-        would share it, and one of them would delete it under the other's hands.
+        """Store an upload under a new key.
+
+        This replaces Gradio's upload, which names files by their content: two visitors with the
+        same file would share it, and one would delete the file of the other.
         """
         try:
             length = int(request.headers.get("content-length", ""))
         except ValueError:
-            raise HTTPException(411, "say how long the file is (Content-Length)") from None
+            raise HTTPException(411, "send the size of the file (Content-Length)") from None
         if length > limits.file_bytes + _FORM_BYTES:
-            # plain text, since Gradio's page shows the answer as it is
+            # plain text, because Gradio's page shows the response as it is
             return PlainTextResponse(
-                f"the file has {length / MIB:.0f} MiB; this page takes "
-                f"{limits.file_bytes / MIB:g} MiB at most: compress it, or write a coarser grid",
+                f"the file has {length / MIB:.0f} MiB; this page accepts at most "
+                f"{limits.file_bytes / MIB:g} MiB, so compress it or write a coarser grid",
                 413,
             )
-        if store.size() + length > limits.disk_bytes:
-            raise HTTPException(503, "too many files are open; try again in some minutes")
+        if store.measure_size() + length > limits.disk_bytes:
+            raise HTTPException(503, "too many files are open; try again in a few minutes")
         try:
             form = await request.form(max_files=1, max_fields=4)
         except HTTPException:
@@ -124,7 +132,7 @@ def _add_uploads(site: FastAPI, store: Store, limits: Limits) -> None:
         file = form.get("files")
         if not isinstance(file, UploadFile):
             raise HTTPException(400, "send one file, as the field `files` of a form")
-        key, name = store.new(), safe_name(file.filename or "")
+        key, name = store.create_folder(), make_safe_name(file.filename or "")
         with (store.root / key / name).open("wb") as copy:
             await asyncio.to_thread(shutil.copyfileobj, file.file, copy)
         await form.close()
@@ -132,7 +140,7 @@ def _add_uploads(site: FastAPI, store: Store, limits: Limits) -> None:
 
     @site.get(f"{API}/upload_progress")
     async def upload_progress() -> Response:
-        """The browser asks while it sends; it need not be told what it knows."""
+        """Answer the browser, which asks for progress during an upload that it can watch itself."""
         return Response('data: {"msg": "done"}\n\n', media_type="text/event-stream")
 
 
@@ -147,11 +155,11 @@ def _add_downloads(site: FastAPI, jobs: Jobs) -> None:
     ) -> Response:
         form = {"slice.csv": "csv", "slice.png": "png"}.get(name)
         if form is None:
-            raise HTTPException(404, "there is nothing here")
+            raise HTTPException(404, NOT_FOUND)
         h, k, l = map(int, hkl.split(","))  # noqa: E741, the Miller index
         result: dict[str, Any] = {}
         try:
-            async for update in jobs.slices(key, key, (h, k, l), offset, window, form):
+            async for update in jobs.cut_slices(key, key, (h, k, l), offset, window, form):
                 result = update.result or {}
         except RhosightError as error:
             return JSONResponse({"detail": str(error)}, 400)
@@ -166,30 +174,30 @@ def _add_downloads(site: FastAPI, jobs: Jobs) -> None:
         )
 
 
-def _materials() -> list[dict[str, str]]:
-    """Id and formula of the bundled materials, by formula."""
+def _list_materials() -> list[dict[str, str]]:
+    """Return id and formula of the bundled materials, sorted by formula."""
     table = load_dataset(DATASET).table
     pairs = sorted(zip(table["formula"], table.index, strict=True))
     return [{"material": material, "formula": formula} for formula, material in pairs]
 
 
 def serve(host: str, port: int, workers: int, limits: Limits) -> None:
-    """Serve the page until interrupted; say where once it listens.
+    """Serve the page until interrupted; print its address once the server listens.
 
     Raises
     ------
     RhosightError
-        If the port is taken.
+        If the server cannot listen on the port.
     """
     import uvicorn
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
-            print(f"rhosight at http://{host}:{port} (stop with Ctrl-C)", flush=True)
+            print(f"rhosight is running at http://{host}:{port} (Ctrl-C stops it)", flush=True)
 
         async def shutdown(self, sockets: Any = None) -> None:
-            # open pages are cut off, and a traceback for each would tell nobody anything
+            # open pages are disconnected; a traceback for each would help nobody
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
             await super().shutdown(sockets)
 
@@ -199,9 +207,11 @@ def serve(host: str, port: int, workers: int, limits: Limits) -> None:
         port=port,
         log_level="warning",
         server_header=False,
-        timeout_graceful_shutdown=STOP_SECONDS,  # open pages listen for ever
+        timeout_graceful_shutdown=STOP_SECONDS,  # open pages listen forever
     )
     try:
         Server(config).run()
-    except SystemExit as error:  # how uvicorn says that it cannot listen
-        raise RhosightError(f"{host}:{port} cannot be used; choose another with --port") from error
+    except SystemExit as error:  # uvicorn exits if it cannot listen
+        raise RhosightError(
+            f"cannot listen on {host}:{port}; choose another port with --port"
+        ) from error

@@ -1,7 +1,7 @@
 """Files of open pages: one folder for each material, deleted when its visitor leaves.
 
-A folder is known by a random name that only its visitor has seen. All lie in one temporary folder,
-which goes when the server does.
+A folder has a random name that only its visitor knows. All folders are in one temporary folder,
+which is deleted when the server stops.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from pathlib import Path
 from ..errors import RhosightError
 from .limits import Limits
 
-GONE = "this material is no longer here; send the file or choose the material again"
+GONE = "this material is no longer available; send the file or choose the material again"
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{22}")
 _UNWANTED = re.compile(r"[^\w.+ -]|^[.\s]+|\s+$")
-_LONGEST_NAME = 80
+_MAX_NAME = 80
 
 
 class Store:
-    """Folders by key. Used from one event loop."""
+    """Keep folders by key. Used from one event loop."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -37,28 +37,28 @@ class Store:
         self._used: dict[str, float] = {}
         self._visitors: dict[str, set[str]] = {}
 
-    def new(self) -> str:
-        """The key of a new, empty folder."""
+    def create_folder(self) -> str:
+        """Make an empty folder and return its key."""
         key = secrets.token_urlsafe(16)
         (self.root / key).mkdir()
         self._used[key] = time.monotonic()
         return key
 
-    def folder(self, key: str) -> Path:
-        """The folder of a key, kept for longer from now on.
+    def open_folder(self, key: str) -> Path:
+        """Return the folder of a key and extend the time for which it is kept.
 
         Raises
         ------
         RhosightError
-            If there is none, or no longer.
+            If the folder does not exist or was deleted.
         """
-        if not isinstance(key, str) or key not in self._used:  # a request may hold anything
+        if not isinstance(key, str) or key not in self._used:  # a request may contain anything
             raise RhosightError(GONE)
         self._used[key] = time.monotonic()
         return self.root / key
 
-    def upload(self, handle: str) -> Path:
-        """The file that ``key/name`` stands for.
+    def find_upload(self, handle: str) -> Path:
+        """Return the path of the upload ``key/name``.
 
         Raises
         ------
@@ -67,16 +67,16 @@ class Store:
         """
         key, _, name = handle.partition("/")
         path = self.root / key / name
-        if not _KEY.fullmatch(key) or key not in self._used or name != safe_name(name):
+        if not _KEY.fullmatch(key) or key not in self._used or name != make_safe_name(name):
             raise RhosightError("no such upload; send the file again")
         return path
 
-    def own(self, visitor: str, key: str) -> None:
-        """Delete this folder when its visitor leaves."""
+    def assign(self, visitor: str, key: str) -> None:
+        """Assign a folder to a visitor; it is deleted when the visitor leaves."""
         self._visitors.setdefault(visitor, set()).add(key)
 
     def delete(self, key: str) -> None:
-        """Delete a folder and what is in it."""
+        """Delete a folder and its content."""
         if isinstance(key, str) and self._used.pop(key, None) is not None:
             shutil.rmtree(self.root / key, ignore_errors=True)
 
@@ -85,8 +85,8 @@ class Store:
         for key in self._visitors.pop(visitor, ()):
             self.delete(key)
 
-    def sweep(self) -> None:
-        """Delete what nobody asked for in a long time."""
+    def delete_unused(self) -> None:
+        """Delete folders that were not used for a long time."""
         oldest = time.monotonic() - self._limits.keep_seconds
         for key in [key for key, used in self._used.items() if used < oldest]:
             self.delete(key)
@@ -95,8 +95,8 @@ class Store:
             if not keys:
                 del self._visitors[visitor]
 
-    def size(self) -> int:
-        """Bytes of all files."""
+    def measure_size(self) -> int:
+        """Return the total size of all files, bytes."""
         total = 0
         for parent, _, names in os.walk(self.root):
             for name in names:
@@ -109,9 +109,10 @@ class Store:
         self._temporary.cleanup()
 
 
-def safe_name(name: str) -> str:
-    """A file name without folders, control characters, or what a shell or a page could read as
-    more than a name; its end, which may tell the format, is kept.
+def make_safe_name(name: str) -> str:
+    """Return a file name without folders, control characters and markup.
+
+    The end of the name is kept, because it may tell the format.
     """
-    cleaned = _UNWANTED.sub("_", name.replace("\\", "/").rpartition("/")[2])[-_LONGEST_NAME:]
+    cleaned = _UNWANTED.sub("_", name.replace("\\", "/").rpartition("/")[2])[-_MAX_NAME:]
     return cleaned if cleaned.strip("._ ") else "upload"

@@ -1,7 +1,7 @@
-"""What a worker process does for a visitor: predict, cut planes, sample the cell.
+"""Tasks of a worker process: predict, cut slices, sample the cell, explain.
 
-Each task takes its arguments and gives its result as JSON, in the current folder, which is the
-visitor's own and empty at first.
+The arguments and the result of each task are JSON. A task reads and writes files in the current
+folder, which belongs to one material of one visitor.
 """
 
 from __future__ import annotations
@@ -18,144 +18,147 @@ from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from ..dataset.schema import TARGETS
 from ..density.charge_density import ChargeDensity
+from ..density.crystals import as_structure
 from ..errors import RhosightError
-from ..inputs.descriptors.blocks import structure_of
-from ..inputs.drawing import density_slices
+from ..inputs.drawing import draw_slices
 from ..inputs.progress import Progress
 from ..models.descriptor_model import DescriptorModel
 from ..models.folder import MODELS
-from ..models.provenance import codes_of, other_codes
-from . import figures as drawing
+from ..models.provenance import describe_other_codes, find_codes
 from . import reading, views
+from .figures import draw_block, draw_slice
 from .limits import Limits
 from .reading import Crystal
 
 Task = Callable[[dict[str, Any], Limits, Progress], dict[str, Any]]
 
 NEAREST = 5
-"""Training materials that are listed beside a prediction."""
+"""Number of training materials that are listed beside a prediction."""
 
-SAME = 0.005
-"""Distance at which an upload is a training material, and shown as 0.00: files round numbers."""
+SAME_DISTANCE = 0.005
+"""Distance below which an upload counts as a training material, because files round numbers. The
+page shows it as 0.00."""
 
 
 def warm_up() -> None:
-    """Load models and data, and use all that the tasks use once."""
-    material = reading.materials()[0]
+    """Load the models and data, and run the code of the tasks once."""
+    material = reading.load_materials()[0]
     for name in ("best", "no-dft"):
         _predict(name, material.density if name == "best" else material.structure)
-    drawing.slice_figure(views.cut(material.density, None, 0.0, 8.0), "total")
-    drawing.block_figure(views.block(material.density, "total"))
+    draw_slice(views.cut_slices(material.density, None, 0.0, 8.0), "total")
+    draw_block(views.make_block(material.density, "total"))
 
 
 def analyse(arguments: dict[str, Any], limits: Limits, progress: Progress) -> dict[str, Any]:
     """Read an upload, or take a bundled material, and predict.
 
-    ``arguments``: ``name`` of the file in the folder and what it holds, ``kind``; or ``material``,
-    an id. The upload is deleted once it is read.
+    The ``arguments`` are ``name`` of the file in the folder and its ``kind`` of density, or the id
+    of a bundled ``material``. The upload is deleted once it is read.
     """
     material_id = arguments.get("material")
     progress("reading", 0, 3)
     if material_id:
-        crystal: Crystal = reading.materials()[material_id].density
+        crystal: Crystal = reading.load_materials()[material_id].density
     else:
         upload = Path(arguments["name"])
         try:
             crystal = reading.read_upload(upload, arguments["kind"], limits)
         finally:
             upload.unlink(missing_ok=True)
-    crystal, notes = reading.with_difference(crystal)
+    crystal, notes = reading.add_difference(crystal)
     if isinstance(crystal, ChargeDensity):
         notes = [*crystal.provenance.get("notes", []), *notes]
     progress("predicting", 1, 3)
-    predicted, more = _prediction(crystal)
-    progress("keeping the density", 2, 3)
-    reading.keep(crystal, material_id, Path())
+    predicted, more = _predict_crystal(crystal)
+    progress("saving the density", 2, 3)
+    reading.save_crystal(crystal, material_id, Path())
     return {
         "name": material_id or arguments["name"],
         "material": material_id,
-        **_facts(crystal),
+        **_collect_facts(crystal),
         **predicted,
-        **_known(material_id, predicted),
+        **_look_up_labels(material_id, predicted),
         "notes": [*notes, *more],
     }
 
 
-def slices(arguments: dict[str, Any], limits: Limits, progress: Progress) -> dict[str, Any]:
-    """The kinds of density on a lattice plane.
+def cut_slices(arguments: dict[str, Any], limits: Limits, progress: Progress) -> dict[str, Any]:
+    """Cut the kinds of density along a lattice plane.
 
-    ``arguments``: ``hkl``, three integers or null; ``offset``, interplanar spacings; ``window``, Å;
-    ``form``: ``figures``, ``data``, ``csv``, or ``png`` in base64.
+    The ``arguments`` are ``hkl`` (three integers or null), ``offset`` (interplanar spacings),
+    ``window`` (Å) and ``form``: ``figures``, ``data``, ``csv``, or ``png`` (in base64).
     """
     hkl = tuple(arguments["hkl"]) if arguments["hkl"] else None
     offset, window = arguments["offset"], arguments["window"]
-    density = _density()
+    density = _load_density()
     if arguments["form"] == "png":
-        figure = density_slices(density, window, hkl, offset, views.kinds_of(density))
+        figure = draw_slices(density, window, hkl, offset, views.list_kinds(density))
         content = io.BytesIO()
         figure.savefig(content, format="png", dpi=150)
         return {"png": base64.b64encode(content.getvalue()).decode()}
-    found = views.cut(density, hkl, offset, window)
+    slices = views.cut_slices(density, hkl, offset, window)
     if arguments["form"] == "csv":
-        return {"csv": found.table().to_csv(index=False, lineterminator="\n", float_format="%.6g")}
+        table = slices.table()
+        return {"csv": table.to_csv(index=False, lineterminator="\n", float_format="%.6g")}
     if arguments["form"] == "data":
-        return found.to_dict()
-    figures = {kind: drawing.slice_figure(found, kind) for kind in found.values}
-    return {"figures": figures, "hkl": list(found.plane.hkl), "spacing": found.plane.spacing}
+        return slices.to_dict()
+    figures = {kind: draw_slice(slices, kind) for kind in slices.values}
+    return {"figures": figures, "hkl": list(slices.plane.hkl), "spacing": slices.plane.spacing}
 
 
-def block(arguments: dict[str, Any], limits: Limits, progress: Progress) -> dict[str, Any]:
-    """Atoms in the conventional cell, and a density in it.
+def make_block(arguments: dict[str, Any], limits: Limits, progress: Progress) -> dict[str, Any]:
+    """Return the atoms in the conventional cell, and a density in it.
 
-    ``arguments``: ``kind``, of which there may be none; ``form``: ``figure`` or ``data``.
+    The ``arguments`` are ``kind``, which the crystal may lack, and ``form``: ``figure`` or
+    ``data``.
     """
-    crystal, kind = reading.kept(Path()), arguments["kind"]
-    have = crystal.grids if isinstance(crystal, ChargeDensity) else ()
-    found = views.block(crystal, kind if kind in have else None)
+    crystal, kind = reading.load_crystal(Path()), arguments["kind"]
+    kinds = crystal.grids if isinstance(crystal, ChargeDensity) else ()
+    block = views.make_block(crystal, kind if kind in kinds else None)
     if arguments["form"] == "data":
-        return found.to_dict()
-    figure, level = drawing.block_figure(found)
-    return {"figure": figure, "kind": found.kind, "level": level}
+        return block.to_dict()
+    figure, level = draw_block(block)
+    return {"figure": figure, "kind": block.kind, "level": level}
 
 
 def explain(arguments: dict[str, Any], limits: Limits, progress: Progress) -> dict[str, Any]:
-    """What each modality adds to the prediction; see :func:`rhosight.explain`."""
-    crystal = reading.kept(Path())
-    progress("explaining: predictions without each kind of knowledge", 0, 1)
-    model = _model("best" if _reads_density(crystal) else "no-dft")
-    one = crystal if model.uses_density else structure_of(crystal)
+    """Return the contribution of each modality to the prediction, see :mod:`rhosight.explain`."""
     from ..explain.explain import explain as explain_predictions
 
-    return explain_predictions(model, one, details=False).to_dict()
+    crystal = reading.load_crystal(Path())
+    progress("explaining: predictions without each modality", 0, 1)
+    model = _load_model("best" if _has_total(crystal) else "no-dft")
+    material = crystal if model.uses_density else as_structure(crystal)
+    return explain_predictions(model, material, details=False).to_dict()
 
 
 TASKS: dict[str, Task] = {
     "analyse": analyse,
-    "slices": slices,
-    "block": block,
+    "slices": cut_slices,
+    "block": make_block,
     "explain": explain,
 }
 
 
-def _density() -> ChargeDensity:
-    crystal = reading.kept(Path())
+def _load_density() -> ChargeDensity:
+    crystal = reading.load_crystal(Path())
     if not isinstance(crystal, ChargeDensity):
-        raise RhosightError("a CIF holds no density to cut; send a CHGCAR, cube or XSF file")
+        raise RhosightError("a CIF contains no density; send a CHGCAR, cube or XSF file")
     return crystal
 
 
 @cache
-def _model(name: str) -> DescriptorModel:
+def _load_model(name: str) -> DescriptorModel:
     return DescriptorModel.from_pretrained(MODELS / name)
 
 
 def _predict(name: str, crystal: Crystal) -> dict[str, Any]:
-    model = _model(name)
+    model = _load_model(name)
     materials: Any = (
-        [crystal] if isinstance(crystal, ChargeDensity) else {"structure": structure_of(crystal)}
+        [crystal] if isinstance(crystal, ChargeDensity) else {"structure": as_structure(crystal)}
     )
     row = model.predict_intervals(materials, nearest=NEAREST + 1).iloc[0]
-    labels = reading.materials().targets.loc[model.about["training_ids"]]
+    labels = reading.load_materials().targets.loc[model.about["training_ids"]]
     properties = {
         target: {
             "value": float(row[target]),
@@ -172,35 +175,37 @@ def _predict(name: str, crystal: Crystal) -> dict[str, Any]:
         "level": model.recipe.level,
         "properties": properties,
         "outside": row["outside"],
-        "nearest": [_neighbour(*pair) for pair in row["nearest"]],
+        "nearest": [_describe_neighbour(*pair) for pair in row["nearest"]],
     }
 
 
-def _prediction(crystal: Crystal) -> tuple[dict[str, Any], list[str]]:
-    """The prediction of the model that reads what is there, and what to know of it."""
-    structure = structure_of(crystal)
+def _predict_crystal(crystal: Crystal) -> tuple[dict[str, Any], list[str]]:
+    """Return the prediction of the model that the crystal has inputs for, and notes on it."""
+    structure = as_structure(crystal)
     if not isinstance(crystal, ChargeDensity):
         return _predict("no-dft", structure), [
-            "Predicted by the model no-dft, from the structure alone: a CIF holds no density."
+            "The model no-dft predicted from the structure alone, because a CIF contains no "
+            "density."
         ]
-    if not _reads_density(crystal):
-        have = ", ".join(crystal.grids)
+    if not _has_total(crystal):
+        kinds = ", ".join(crystal.grids)
         return _predict("no-dft", structure), [
-            f"Predicted by the model no-dft, from the structure alone: the best model reads total, "
-            f"and of this density there is {have}."
+            "The model no-dft predicted from the structure alone: the model best needs the total "
+            f"density, and this file contains {kinds}."
         ]
-    best = _model("best")
-    said = other_codes(codes_of([crystal]), best.about["codes"], best.recipe.core_free)
-    return _predict("best", crystal), [f"{said[0].upper()}{said[1:]}."] if said else []
+    best = _load_model("best")
+    warning = describe_other_codes(find_codes([crystal]), best.about["codes"], best.recipe.core_free)
+    notes = [f"{warning[0].upper()}{warning[1:]}."] if warning else []
+    return _predict("best", crystal), notes
 
 
-def _reads_density(crystal: Crystal) -> bool:
-    """Whether there is all that `best` reads."""
+def _has_total(crystal: Crystal) -> bool:
+    """Return whether the crystal has the total density, which `best` reads."""
     return isinstance(crystal, ChargeDensity) and "total" in crystal.grids
 
 
-def _neighbour(material_id: str, distance: float) -> dict[str, Any]:
-    row = reading.materials().table.loc[material_id]
+def _describe_neighbour(material_id: str, distance: float) -> dict[str, Any]:
+    row = reading.load_materials().table.loc[material_id]
     values = {target: None if row[target] != row[target] else row[target] for target in TARGETS}
     return {
         "material": material_id,
@@ -210,21 +215,24 @@ def _neighbour(material_id: str, distance: float) -> dict[str, Any]:
     }
 
 
-def _known(material_id: str | None, predicted: dict[str, Any]) -> dict[str, Any]:
-    """The labels of a bundled material, and whether the model was trained on this one; of an upload
-    nobody knows that it was not.
+def _look_up_labels(material_id: str | None, predicted: dict[str, Any]) -> dict[str, Any]:
+    """Return the labels of a bundled material, and whether the model was trained on it.
+
+    For an upload, ``trained`` is True or None: the training set may contain the material in another
+    calculation.
     """
     if not material_id:
-        same = any(neighbour["distance"] < SAME for neighbour in predicted["nearest"])
-        return {"known": None, "trained": same or None}
-    trained = material_id in _model("best").about["training_ids"]
-    return {"known": _neighbour(material_id, 0.0)["values"], "trained": trained}
+        is_same = any(neighbour["distance"] < SAME_DISTANCE for neighbour in predicted["nearest"])
+        return {"known": None, "trained": is_same or None}
+    is_trained = material_id in _load_model("best").about["training_ids"]
+    labels = _describe_neighbour(material_id, 0.0)["values"]
+    return {"known": labels, "trained": is_trained}
 
 
-def _facts(crystal: Crystal) -> dict[str, Any]:
-    structure = structure_of(crystal)
+def _collect_facts(crystal: Crystal) -> dict[str, Any]:
+    structure = as_structure(crystal)
     density = crystal if isinstance(crystal, ChargeDensity) else None
-    symbol, number = _space_group(structure)
+    symbol, number = _find_space_group(structure)
     return {
         "formula": structure.composition.reduced_formula,
         "space_group": symbol,
@@ -238,11 +246,11 @@ def _facts(crystal: Crystal) -> dict[str, Any]:
     }
 
 
-def _space_group(structure: Structure) -> tuple[str, int]:
+def _find_space_group(structure: Structure) -> tuple[str, int]:
     try:
         analyser = SpacegroupAnalyzer(structure, symprec=0.01)
         return analyser.get_space_group_symbol(), analyser.get_space_group_number()
     except Exception as error:  # spglib and pymatgen raise several that differ by version
         raise RhosightError(
-            "no symmetry was found for this structure; check for atoms on top of each other"
+            "the symmetry of this structure cannot be determined; check for overlapping atoms"
         ) from error

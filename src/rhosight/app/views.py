@@ -1,6 +1,6 @@
-"""What there is to see of a crystal: densities on a plane, atoms and a density in the cell.
+"""Compute what the page shows of a crystal: densities on a plane, a density in the cell.
 
-Numbers, not pictures: :mod:`rhosight.app.figures` makes figures of them.
+The results are numbers; :mod:`rhosight.app.figures` draws them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import pandas as pd
 import spglib
 from pymatgen.core import Structure
 
-from ..density.charge_density import STORED_KINDS, ChargeDensity
-from ..density.plane import LatticePlane, lattice_plane, sample
+from ..density.charge_density import STORED_KINDS, ChargeDensity, StoredKind
+from ..density.plane import LatticePlane, lattice_plane
+from ..density.sampling import sample
 from ..errors import RhosightError
 from ..inputs.drawing import atoms_on_plane
 from ..inputs.image import Channel, density_slice
@@ -22,51 +23,53 @@ from .limits import MAX_INDEX
 
 SLICE_PIXELS = 160
 
-MOST_POINTS = 32_000
-"""Of the grid that a browser gets for a surface: some hundred kilobytes."""
+MAX_POINTS = 32_000
+"""Maximum number of grid points for an isosurface: some hundred kilobytes for the browser."""
 
-FINEST = 0.08
-"""Å between its points at least."""
+MIN_SPACING = 0.08
+"""Minimum distance of its grid points, Å."""
 
-SMALLEST_BLOCK = 3.0
-"""Å that each edge of the block is long at least."""
+MIN_EDGE = 3.0
+"""Minimum length of each edge of the block, Å."""
 
-MOST_ATOMS = 1500
+MAX_ATOMS = 1500
 
 
 @dataclass(frozen=True, eq=False)
 class Slices:
-    """Kinds of density on one window of a lattice plane.
+    """Kinds of density in one window of a lattice plane.
 
     Attributes
     ----------
     plane
-        Where it lies.
+        The lattice plane.
     offset
-        Interplanar spacings along its normal.
+        Shift of the window along the normal of the plane, interplanar spacings.
     axis
-        Å, shape (n,): x of the columns, and −y of the rows.
+        x of the columns and −y of the rows, Å, shape (n,).
     values
-        Kind → shape (n, n), e/Å³, row 0 at the largest y.
+        Kind → densities, e/Å³, shape (n, n), row 0 at the largest y.
     atoms
-        x and y in Å, and element, of atoms on the plane.
+        x and y (Å) and element of the atoms on the plane.
     """
 
     plane: LatticePlane
     offset: float
     axis: np.ndarray
-    values: dict[str, np.ndarray]
+    values: dict[StoredKind, np.ndarray]
     atoms: list[tuple[float, float, str]]
 
     def table(self) -> pd.DataFrame:
-        """One row for each point: x and y (Å), and the kinds of density (e/Å³)."""
+        """Return a table with one row per point: x and y (Å), and the densities (e/Å³)."""
         x, y = np.meshgrid(self.axis, -self.axis)
         columns = {f"{kind} (e/Å³)": values.ravel() for kind, values in self.values.items()}
         return pd.DataFrame({"x (Å)": x.ravel(), "y (Å)": y.ravel(), **columns})
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: ``hkl``, ``spacing`` (Å), ``offset``, ``x`` and ``y`` (Å) of columns and rows,
-        ``values`` (kind → rows, e/Å³) and ``atoms`` ([x, y, element]).
+        """Return the content for JSON.
+
+        Keys are ``hkl``, ``spacing`` (Å), ``offset`` (spacings), ``x`` and ``y`` (Å) of columns and
+        rows, ``values`` (kind → rows, e/Å³) and ``atoms`` ([x, y, element]).
         """
         return {
             "hkl": list(self.plane.hkl),
@@ -81,28 +84,32 @@ class Slices:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """A rectangular block of a crystal, edges along x, y and z.
+    """A rectangular block of a crystal with edges along x, y and z.
 
     Attributes
     ----------
     edges
-        Å, shape (3,).
+        Lengths of the edges, Å, shape (3,).
     atoms
-        Å, shape (m, 3).
+        Positions of the atoms, Å, shape (m, 3).
     elements
         m symbols.
     kind, values
-        A density, shape (nx, ny, nz), e/Å³, on points from one face to the other; None without.
+        Kind of density and its values, e/Å³, shape (nx, ny, nz), at points from one face to the
+        opposite one; None without a density.
     """
 
     edges: np.ndarray
     atoms: np.ndarray
     elements: list[str]
-    kind: str | None
+    kind: StoredKind | None
     values: np.ndarray | None
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: ``edges``, ``atoms`` (Å), ``elements``, ``kind``, ``values`` (e/Å³)."""
+        """Return the content for JSON.
+
+        Keys are ``edges`` and ``atoms`` (Å), ``elements``, ``kind`` and ``values`` (e/Å³).
+        """
         return {
             "edges": self.edges.tolist(),
             "atoms": np.round(self.atoms, 5).tolist(),
@@ -112,24 +119,28 @@ class Block:
         }
 
 
-def kinds_of(density: ChargeDensity) -> tuple[str, ...]:
-    """The kinds of density that a file has, in the order in which they are shown."""
+def list_kinds(density: ChargeDensity) -> tuple[StoredKind, ...]:
+    """Return the stored kinds of a density in the order of the page."""
     return tuple(kind for kind in STORED_KINDS if kind in density.grids)
 
 
-def cut(
+def cut_slices(
     density: ChargeDensity,
     hkl: tuple[int, int, int] | None,
     offset: float,
     window: float,
     size: int = SLICE_PIXELS,
 ) -> Slices:
-    """All kinds of a density on a lattice plane, the densest if ``hkl`` is None.
+    """Cut all kinds of a density along a lattice plane.
 
     Parameters
     ----------
+    density
+        The density.
+    hkl
+        Miller indices of the plane; None for the densest plane.
     offset
-        Interplanar spacings along the normal.
+        Shift along the normal, interplanar spacings.
     window
         Side of the square, Å.
     size
@@ -138,13 +149,13 @@ def cut(
     Raises
     ------
     RhosightError
-        For Miller indices that are none, or beyond :data:`rhosight.app.limits.MAX_INDEX`.
+        If the Miller indices are invalid, or larger than :data:`rhosight.app.limits.MAX_INDEX`.
     """
     if hkl and max(map(abs, hkl)) > MAX_INDEX:
-        raise RhosightError(f"Miller indices go from -{MAX_INDEX} to {MAX_INDEX} here")
+        raise RhosightError(f"give Miller indices from -{MAX_INDEX} to {MAX_INDEX}")
     plane = lattice_plane(density.structure, hkl)
     values = {}
-    for kind in kinds_of(density):
+    for kind in list_kinds(density):
         channel = Channel(kind=kind, window=window, offset=offset)
         values[kind] = density_slice(density, channel, size, "spline", plane=plane)
     axis = ((np.arange(size) + 0.5) / size - 0.5) * window
@@ -152,26 +163,34 @@ def cut(
     return Slices(plane, offset, axis, values, atoms)
 
 
-def block(crystal: ChargeDensity | Structure, kind: str | None = None) -> Block:
-    """Atoms, and one kind of density if given, in the conventional cell or a block as large.
+def make_block(crystal: ChargeDensity | Structure, kind: StoredKind | None = None) -> Block:
+    """Return the atoms, and one kind of density, in a block like the conventional cell.
 
-    The edges follow the conventional cell's a, the part of b across it, and the part of c across
-    both: the cell itself where its angles are right ones. The heaviest atom is at the corner.
+    The edges of the block are a, the part of b perpendicular to a, and the part of c perpendicular
+    to both, of the conventional cell. The block is the cell itself if the angles of the cell are
+    right angles. The heaviest atom is at the corner.
+
+    Parameters
+    ----------
+    crystal
+        The crystal.
+    kind
+        Kind of density; None for the atoms alone.
     """
     structure = crystal.structure if isinstance(crystal, ChargeDensity) else crystal
-    conventional = _conventional(structure)
-    # Gram-Schmidt: rows are unit vectors, the diagonal of the other factor lengths along them
+    conventional = _find_conventional_cell(structure)
+    # Gram-Schmidt: unit vectors in rows; the diagonal of the other factor has the lengths
     axes, lengths = np.linalg.qr(conventional.T)
     signs = np.sign(np.diag(lengths))
     axes = (axes * signs).T
     edges = np.abs(np.diag(lengths))
-    edges = edges * np.ceil(SMALLEST_BLOCK / edges)
+    edges = edges * np.ceil(MIN_EDGE / edges)
     heaviest = max(range(len(structure)), key=lambda i: structure[i].specie.Z)
     corner = structure[heaviest].coords
-    atoms, elements = _atoms_within(structure, corner, axes, edges)
-    if kind is None:
+    atoms, elements = _find_atoms(structure, corner, axes, edges)
+    if kind is None or not isinstance(crystal, ChargeDensity):
         return Block(edges, atoms, elements, None, None)
-    step = max(FINEST, float((edges.prod() / MOST_POINTS) ** (1 / 3)) * 1.06)
+    step = max(MIN_SPACING, float((edges.prod() / MAX_POINTS) ** (1 / 3)) * 1.06)
     counts = [max(2, int(edge / step) + 1) for edge in edges]
     ticks = [np.linspace(0, edge, count) for edge, count in zip(edges, counts, strict=True)]
     local = np.stack(np.meshgrid(*ticks, indexing="ij"), axis=-1)
@@ -179,27 +198,29 @@ def block(crystal: ChargeDensity | Structure, kind: str | None = None) -> Block:
     return Block(edges, atoms, elements, kind, sample(crystal.grid(kind), places))
 
 
-def _conventional(structure: Structure) -> np.ndarray:
-    """Vectors (rows, Å) of the conventional cell as it lies in this structure."""
+def _find_conventional_cell(structure: Structure) -> np.ndarray:
+    """Return the vectors (rows, Å) of the conventional cell, oriented as this structure."""
     numbers = [site.specie.Z for site in structure]
     matrix = structure.lattice.matrix
+    cell: Any = (matrix, structure.frac_coords, numbers)  # spglib accepts arrays for its lists
     try:
-        found = spglib.get_symmetry_dataset((matrix, structure.frac_coords, numbers), 0.01)
+        symmetry = spglib.get_symmetry_dataset(cell, 0.01)
     except Exception:  # newer versions raise, older ones return None
-        found = None
-    if found is None:
+        symmetry = None
+    if symmetry is None:
         return matrix
-    return np.linalg.inv(found.transformation_matrix).T @ matrix
+    return np.linalg.inv(symmetry.transformation_matrix).T @ matrix
 
 
-def _atoms_within(
+def _find_atoms(
     structure: Structure, corner: np.ndarray, axes: np.ndarray, edges: np.ndarray
 ) -> tuple[np.ndarray, list[str]]:
+    """Return positions (Å, along the axes of the block) and elements of its atoms."""
     centre = corner + (edges / 2) @ axes
     sites = structure.get_sites_in_sphere(centre, float(np.linalg.norm(edges)) / 2 + 0.1)
     if not sites:
         return np.zeros((0, 3)), []
     local = (np.array([site.coords for site in sites]) - corner) @ axes.T
-    inside = ((local > -0.05) & (local < edges + 0.05)).all(axis=1)
-    kept = np.flatnonzero(inside)[:MOST_ATOMS]
-    return local[kept], [sites[i].specie.symbol for i in kept]
+    is_inside = ((local > -0.05) & (local < edges + 0.05)).all(axis=1)
+    rows = np.flatnonzero(is_inside)[:MAX_ATOMS]
+    return local[rows], [sites[i].specie.symbol for i in rows]

@@ -1,8 +1,8 @@
-"""A worker process: warm, with bounded memory and time, and dispensable.
+"""A worker process with loaded models and limited memory and time.
 
-Whatever reads an upload runs here. The process may crash, hang or be killed at any moment: the
-server loses one job and starts another process. Messages in both directions are JSON, so that a
-process that was taken over by a hostile file cannot send the server anything but text.
+All code that reads an upload runs here. The process may crash, hang or be killed at any moment: the
+server loses one job and starts another process. Messages in both directions are JSON. A hostile
+file that takes over the process therefore cannot send the server anything but text.
 """
 
 from __future__ import annotations
@@ -27,21 +27,25 @@ from .limits import MIB, Limits
 logger = logging.getLogger(__name__)
 
 START_SECONDS = 600.0
-"""In which a new process has to be ready: it loads the models and predicts once."""
+"""Maximum time for a new process to load the models and predict once."""
 
 GRACE_SECONDS = 5.0
-"""By which a job outlives its time when the server is no longer there to end it."""
+"""Extra time of a job before its process ends itself, in case the server has died."""
 
 MESSAGE_BYTES = 64 * MIB
-"""Of one answer, at most."""
+"""Maximum size of one response, in bytes."""
+
+OUT_OF_MEMORY = "this needs more memory than the server allows for one job; try a coarser grid"
+
+FAILED = "rhosight failed with an unexpected error; the log of the server has the details"
 
 
 class WorkerDied(Exception):
-    """The process ended, or was ended, without an answer."""
+    """The process ended or was killed without a response."""
 
 
 class Worker:
-    """A process that runs one job at a time; used from one event loop."""
+    """A process that runs one job at a time. Used from one event loop."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -53,46 +57,48 @@ class Worker:
         )
         self._process.start()
         theirs.close()
-        self._ready = False
-        self.idle = True
-        """Whether the last job was answered."""
+        self._is_ready = False
+        self.is_idle = True
+        """Whether the last job has been answered."""
 
-    async def ready(self) -> None:
-        """Wait until models are loaded.
+    async def wait_until_ready(self) -> None:
+        """Wait until the models are loaded.
 
         Raises
         ------
         WorkerDied
-            If the process ends before, or takes more than :data:`START_SECONDS`.
+            If the process ends before it is ready.
+        TimeoutError
+            If it takes more than :data:`START_SECONDS`.
         """
-        if not self._ready:
+        if not self._is_ready:
             await self._receive(time.monotonic() + START_SECONDS)
-            self._ready = True
+            self._is_ready = True
 
     async def run(
         self, task: str, folder: Path | None, arguments: dict[str, Any], progress: Progress
     ) -> dict[str, Any]:
-        """The answer of one task of :data:`rhosight.app.tasks.TASKS`.
+        """Run one task of :data:`rhosight.app.tasks.TASKS` and return its result.
 
         Parameters
         ----------
         task, arguments
-            Its name and its arguments, JSON.
+            Name and arguments (JSON) of the task.
         folder
-            Where it may read and write files.
+            Folder in which the task may read and write files.
         progress
             Called with (label, step, steps).
 
         Raises
         ------
         RhosightError
-            What the task says of its input, and if it takes too long.
+            If the task refuses its input or takes too long.
         WorkerDied
-            If the process is gone.
+            If the process has ended.
         """
         deadline = time.monotonic() + self._limits.seconds
         request = {"task": task, "folder": folder and str(folder), "arguments": arguments}
-        self.idle = False
+        self.is_idle = False
         try:
             self._pipe.send_bytes(json.dumps(request).encode())
         except OSError as error:
@@ -108,7 +114,7 @@ class Worker:
             if "progress" in message:
                 progress(*message["progress"])
                 continue
-            self.idle = True
+            self.is_idle = True
             if "error" in message:
                 raise RhosightError(message["error"])
             return message["result"]
@@ -125,23 +131,23 @@ class Worker:
             raise WorkerDied from error
 
     def kill(self) -> None:
-        """End the process at once, whatever it does, and wait for its end."""
+        """Kill the process and wait for its end."""
         self._process.kill()
         self._process.join()
         self._pipe.close()
 
 
 def _serve(pipe: Connection, limits: Limits) -> None:
-    """What the process does: get warm, then one job after the other until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to handle
+    """Load the models, then run one job after the other until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server handles Ctrl-C
     logging.basicConfig(level=logging.WARNING, format="worker: %(message)s", stream=sys.stderr)
     from threadpoolctl import threadpool_limits
 
     from .tasks import TASKS, warm_up
 
-    threadpool_limits(1)  # there is a process for each core
+    threadpool_limits(1)  # there is one process per core
     warm_up()
-    _bound_memory(limits)
+    _limit_memory(limits)
     _send(pipe, {"ready": True})
     while True:
         try:
@@ -153,24 +159,23 @@ def _serve(pipe: Connection, limits: Limits) -> None:
         def progress(label: str, step: int, steps: int) -> None:
             _send(pipe, {"progress": [label, step, steps]})
 
-        # ends the process in the middle of anything, even if the server died
-        _alarm(limits.seconds + GRACE_SECONDS)
+        # the signal ends the process, even if the server has died
+        _set_alarm(limits.seconds + GRACE_SECONDS)
         try:
             if folder:
-                os.chdir(folder)  # names in messages are then those of the visitor's files
+                os.chdir(folder)  # messages then name files without the path of the server
             result = TASKS[name](request["arguments"], limits, progress)
             _send(pipe, {"result": result})
         except RhosightError as error:
-            _send(pipe, {"error": _one_line(error, folder)})
+            _send(pipe, {"error": _make_line(error, folder)})
         except MemoryError:
-            _send(pipe, {"error": "needs more memory than a visitor gets; try a coarser grid"})
+            _send(pipe, {"error": OUT_OF_MEMORY})
         except Exception:
-            if not folder or Path(folder).exists():  # else it was given up, and nobody waits
+            if not folder or Path(folder).exists():  # otherwise the job was abandoned
                 logger.exception("task %s failed", name)
-            what = "this file" if name == "analyse" else "this"
-            _send(pipe, {"error": f"rhosight failed on {what} for a reason it does not know"})
+            _send(pipe, {"error": FAILED})
         finally:
-            _alarm(0)
+            _set_alarm(0)
             if folder:
                 os.chdir("/")
 
@@ -179,26 +184,26 @@ def _send(pipe: Connection, message: dict[str, Any]) -> None:
     pipe.send_bytes(json.dumps(message, allow_nan=False).encode())
 
 
-def _one_line(error: RhosightError, folder: str | None) -> str:
-    """The sentence, without the path of the server."""
+def _make_line(error: RhosightError, folder: str | None) -> str:
+    """Return the message on one line, without the path of the server."""
     text = " ".join(str(error).split())
     return text.replace(f"{folder}/", "") if folder else text
 
 
-def _alarm(seconds: float) -> None:
+def _set_alarm(seconds: float) -> None:
     if hasattr(signal, "alarm"):  # not on Windows
         signal.alarm(math.ceil(seconds))
 
 
-def _bound_memory(limits: Limits) -> None:
-    """Let this process take so much more than it has; Linux only, as /proc is."""
+def _limit_memory(limits: Limits) -> None:
+    """Limit the additional memory of this process; on Linux only, which has /proc."""
     try:
         import resource
 
         pages = int(Path("/proc/self/statm").read_text().split()[0])
     except (ImportError, OSError):
         return
-    most = pages * resource.getpagesize() + limits.memory_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    maximum = pages * resource.getpagesize() + limits.memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (maximum, maximum))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limits.disk_bytes, limits.disk_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
