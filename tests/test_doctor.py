@@ -67,7 +67,7 @@ def test_what_is_broken_is_named_with_its_cure(tmp_path):
         "pip install 'numpy>=1000'",
         "pip install 'rhosight[mp]'",
         "export MP_API_KEY=...",
-        "3 of these must be repaired",
+        "3 items must be repaired",
     ):
         assert words in done.stdout, words
     assert "scipy" not in done.stdout

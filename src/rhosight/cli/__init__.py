@@ -1,4 +1,4 @@
-"""The command line: parse, call one public function, show."""
+"""The command line: each command parses its arguments, calls one function, prints the result."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .common import errors
 
 app = typer.Typer(
     name="rhosight",
-    help="Structure-property relations from electron charge densities.",
-    epilog="Start with `rhosight doctor` and `rhosight predict best CHGCAR`; COMMAND --help shows "
-    "an example of each. Commands and options complete on the Tab key after "
-    "`rhosight --install-completion`.",
+    help="Predict properties of materials from their electron charge densities.",
+    epilog="Start with `rhosight doctor` and `rhosight predict best CHGCAR`. COMMAND --help shows "
+    "an example of each command. `rhosight --install-completion` enables completion with the Tab "
+    "key.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -27,7 +27,7 @@ app = typer.Typer(
 START, USE, TRAIN, DATA = "Start", "Use a model", "Train and compare", "Data"
 
 COMMANDS = (
-    # panel of the help, in this order; command; example
+    # panel of the help text, command, example
     (START, doctor.doctor, "rhosight doctor"),
     (START, train.demo, "rhosight demo --out demo"),
     (USE, predict.predict, "rhosight predict best relaxed/*/CHGCAR --format csv"),
@@ -50,8 +50,8 @@ app.add_typer(reproduce.runs, name="runs", rich_help_panel=TRAIN)
 app.add_typer(data.app, name="data", rich_help_panel=DATA)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
         print(__version__)
         raise typer.Exit
 
@@ -59,14 +59,17 @@ def _version(asked: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_version)
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", is_eager=True, callback=_print_version
+        ),
     ] = False,
 ) -> None:
-    """Options that stand before a command."""
+    """Accept options before the command."""
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends in one line and exit code 2."""
+    """Run the command line; wrong input ends with one line and exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in (
         "distributed",
@@ -85,7 +88,7 @@ def main() -> None:
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         errors.print(
-            "interrupted; where there is a run folder, the same command goes on from it",
+            "interrupted; run the same command again to resume from the run folder, if it has one",
             markup=False,
         )
         raise SystemExit(130) from None

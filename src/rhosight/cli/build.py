@@ -269,7 +269,8 @@ def _build(source: Any, out: Path, options: dict[str, Any]) -> None:
         report = build(source, out, progress=progress, **options)
     counts = {
         "new": report.added,
-        "read again because their files have changed": report.replaced,
+        f"read again because {'its file has' if report.replaced == 1 else 'their files have'} "
+        "changed": report.replaced,
         "with new labels because the table has changed": report.relabelled,
     }
     changes = ", ".join(f"{count} {change}" for change, count in counts.items() if count)

@@ -1,11 +1,11 @@
-"""What the commands share: where they print, progress bars, arguments."""
+"""Consoles, progress bars and arguments that the commands share."""
 
 from __future__ import annotations
 
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ..dataset.dataset import Dataset
     from ..density.charge_density import ChargeDensity
+    from ..inputs.progress import AnyProgress
     from ..models.base import SavedModel
 
 console = Console()
@@ -28,11 +29,15 @@ errors = Console(stderr=True)
 
 
 class FirstBlock(StrEnum):
+    """Kinds of density that the first block of a file can contain."""
+
     total = "total"
     difference = "difference"
 
 
 class Kind(StrEnum):
+    """Kinds of density."""
+
     total = "total"
     difference = "difference"
     spin = "spin"
@@ -42,34 +47,44 @@ class Kind(StrEnum):
 DatasetArgument = Annotated[
     str,
     typer.Argument(
-        help="A bundled dataset (mp-fcc), a Parquet file, or a folder with materials.csv, "
+        help="Bundled dataset (mp-fcc), Parquet file, or folder with materials.csv, "
         "structures/ and densities.h5."
     ),
 ]
 FilesArgument = Annotated[
     list[str],
-    typer.Argument(help="Density files (CHGCAR, CHG, cube, XSF, compressed or not), or a dataset."),
+    typer.Argument(
+        help="Density files (CHGCAR, CHG, cube, XSF; may be compressed) or one dataset."
+    ),
 ]
 DifferenceOption = Annotated[
     str | None,
     typer.Option(
-        help="File with the difference beside each CHGCAR, for models that read both; {parent}, "
-        "{name} and {stem} stand for parts of the CHGCAR's path."
+        help="File with the difference density of each CHGCAR, for models that need both. "
+        "{parent}, {name} and {stem} are replaced by parts of the path of the CHGCAR."
     ),
 ]
 KindOption = Annotated[
     FirstBlock,
-    typer.Option(help="What the files, or the first block of each CHGCAR, hold."),
+    typer.Option(help="Kind of density in the files (in the first block of each CHGCAR)."),
 ]
 
 
 def shared_options(
     parameter: str, options: dict[str, tuple], make: Callable[..., Any], panel: str
 ) -> Callable[[Callable], Callable]:
-    """A decorator that gives several commands the same options.
+    """Return a decorator that gives several commands the same options.
 
-    The command has one ``parameter`` in their place, which gets what ``make`` makes of them.
-    ``options``: name → (type, default, help), and the smallest value if there is one.
+    Parameters
+    ----------
+    parameter
+        Parameter of the command that receives the result of ``make``.
+    options
+        Name → (type, default, help), and the minimum value if there is one.
+    make
+        Makes the value of the parameter from the options.
+    panel
+        Title of the options in the help text.
     """
 
     def decorate(function: Callable) -> Callable:
@@ -82,29 +97,29 @@ def shared_options(
                 default=default,
                 annotation=Annotated[
                     kind,
-                    typer.Option(help=text, min=next(iter(least), None), rich_help_panel=panel),
+                    typer.Option(help=text, min=next(iter(minimum), None), rich_help_panel=panel),
                 ],
             )
-            for name, (kind, default, text, *least) in options.items()
+            for name, (kind, default, text, *minimum) in options.items()
         ]
 
-        def wrapped(**values: Any) -> Any:
+        def command(**values: Any) -> Any:
             settings = {name: values.pop(name) for name in options}
             return function(**{parameter: make(**settings)}, **values)
 
-        wrapped.__doc__ = function.__doc__
-        wrapped.__name__ = function.__name__
-        wrapped.__signature__ = signature.replace(
-            parameters=[p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + extra
-        )
-        return wrapped
+        command.__doc__ = function.__doc__
+        command.__name__ = function.__name__
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + extra
+        # functions have no such attribute for mypy; inspect.signature, and so Typer, reads it
+        command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return command
 
     return decorate
 
 
 @contextmanager
-def progress_bar():
-    """A bar for whatever reports (label, step, steps, watched loss)."""
+def progress_bar() -> Iterator[AnyProgress]:
+    """Show a progress bar; yield the function that reports (label, step, steps, loss)."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
@@ -116,36 +131,52 @@ def progress_bar():
     with Progress(*columns, console=errors, transient=True) as bar:
         tasks: dict[str, Any] = {}
 
-        def report(label: str, step: int, steps: int, watched: float | None = None) -> None:
+        def report(label: str, step: int, steps: int, loss: float | None = None) -> None:
             if label not in tasks:
                 for old in tasks.values():
                     bar.update(old, visible=False)
                 tasks[label] = bar.add_task(label, total=steps)
-            text = label if watched is None else f"{label}, loss {watched:.3f}"
+            text = label if loss is None else f"{label}, loss {loss:.3f}"
             bar.update(tasks[label], completed=step, description=text)
 
         yield report
 
 
-def default_targets(dataset: Dataset) -> tuple[str, ...]:
-    """What is predicted if no target is asked for: those of the paper, or else all there are."""
+def format_count(count: int, noun: str) -> str:
+    """Return a number and its noun, such as ``1 material`` or ``2 materials``."""
+    return f"{count} {noun if count == 1 else f'{noun}s'}"
+
+
+def print_line(line: str) -> None:
+    """Print a line without wrapping and markup, so that paths and ids can be copied."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def choose_targets(dataset: Dataset) -> tuple[str, ...]:
+    """Return the paper's targets that a dataset has, or all of its targets if it has none."""
     from ..dataset.schema import TARGETS
 
-    have = dataset.targets.count()
-    there = have.index[have > 0].to_list()
-    return tuple(target for target in TARGETS if target in there) or tuple(there)
+    counts = dataset.targets.count()
+    available = counts.index[counts > 0].to_list()
+    return tuple(target for target in TARGETS if target in available) or tuple(available)
 
 
 def read_model(name: str) -> SavedModel:
-    """A model by its name; what can be neither a folder nor a hub id gets the names there are."""
+    """Load a model by its name, folder or hub id.
+
+    Raises
+    ------
+    RhosightError
+        If there is no such model; the message lists the names of the bundled models.
+    """
     from ..models.folder import BUNDLED_MODELS
     from ..models.loading import load_model
 
     path = Path(name)
     if name not in BUNDLED_MODELS and (path.is_file() or (not path.exists() and "/" not in name)):
         raise RhosightError(
-            f"{name}: no such model; {' and '.join(BUNDLED_MODELS)} come with the package, others "
-            "are named by the folder that `rhosight train` wrote, or by a hub id"
+            f"{name}: no such model; give {' or '.join(BUNDLED_MODELS)} (they come with the "
+            "package), the folder of a model that `rhosight train` wrote, or a hub id"
         )
     return load_model(name)
 
@@ -153,13 +184,13 @@ def read_model(name: str) -> SavedModel:
 _STRUCTURE_NAME = re.compile(r"\.m?cif\b|POSCAR|CONTCAR|\.vasp\b", re.IGNORECASE)
 
 
-def named_as_structure(file: str | Path) -> bool:
-    """Whether it is called as files of structures alone are (and, of .vasp, as others are)."""
+def has_structure_name(file: str | Path) -> bool:
+    """Return whether the name is usual for a structure file (.vasp is, but not only)."""
     return bool(_STRUCTURE_NAME.search(Path(file).name))
 
 
 def read_structures(files: list[str]) -> Dataset | dict[str, Structure]:
-    """Structures of CIF, POSCAR or density files by name, or one dataset."""
+    """Return the structures of CIF, POSCAR or density files by name, or one dataset."""
     if _is_dataset(files):
         return _read_dataset(files[0])
     return {file: _read_structure(file) for file in files}
@@ -172,29 +203,29 @@ def _read_structure(file: str) -> Structure:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what stops pymatgen is in its error
+            warnings.simplefilter("ignore")  # the error tells what is wrong
             return Structure.from_file(file)
-    except Exception as error:  # no structure file: pymatgen raises what its parsers raise
+    except Exception as error:  # pymatgen raises whatever its parsers raise
         try:
             recognise(file)
         except RhosightError:
             if not Path(file).is_file():
                 raise
             raise RhosightError(
-                f"{file}: not a readable structure ({first_line(error)}), nor a density; give a "
-                "CIF, a POSCAR, or a density file (CHGCAR, CHG, cube, XSF)"
+                f"{file}: not a readable structure ({first_line(error)}) and not a density; give "
+                "a CIF, a POSCAR, or a density file (CHGCAR, CHG, cube, XSF)"
             ) from error
     return read_density(file).structure
 
 
 def _read_dataset(name: str) -> Dataset:
-    """A dataset; a folder of density files is not taken for one."""
+    """Load a dataset; refuse a folder of density files, which is not one."""
     from ..dataset.packing import BUNDLED, load_dataset
     from ..dataset.sources.folder import densities_instead
 
     if name not in BUNDLED and (pattern := densities_instead(Path(name))):
         raise RhosightError(
-            f"{name}: a folder of density files, not a dataset; give the files: {pattern}"
+            f"{name}: this is a folder of density files, not a dataset; give the files: {pattern}"
         )
     return load_dataset(name)
 
@@ -202,44 +233,59 @@ def _read_dataset(name: str) -> Dataset:
 def read_materials(
     files: list[str], kind: FirstBlock, difference: str | None, structures: str = ""
 ) -> Dataset | Sequence[ChargeDensity]:
-    """Density files, or one dataset, from the arguments of a command.
+    """Return density files, or one dataset, from the arguments of a command.
 
-    A file is read when its density is asked for, so that a thousand take no more memory than a few.
-    What is no density file at all is refused here, before any work is done.
+    A file is read when its density is needed, so that a thousand files take no more memory than a
+    few. A file that is not a density file is refused here, before any work is done.
 
-    ``structures``: the command, with {file}, that takes structures alone; for messages.
+    Parameters
+    ----------
+    files
+        Density files, or one dataset.
+    kind
+        Kind of density in the files.
+    difference
+        Pattern of the files with the difference density.
+    structures
+        Command, with {file}, that reads structures alone; for messages.
     """
     from ..dataset.dataset import Lazy
     from ..dataset.sources.directory import companion
-    from ..density.difference import with_difference
+    from ..density.difference import add_difference
     from ..density.files import read_density, recognise
 
     if _is_dataset(files):
         if kind is not FirstBlock.total or difference:
             option = "--difference" if difference else "--kind"
             raise RhosightError(
-                f"{option} is about density files, and {files[0]} is a dataset, which says itself "
-                "what it holds; leave it out (`rhosight image` draws what --show says)"
+                f"{option} is for density files, and {files[0]} is a dataset, which records the "
+                "kinds of its densities; omit it (in `rhosight image`, choose a kind with --show)"
             )
         return _read_dataset(files[0])
     for file in files:
-        with _command_for_structures(file, structures):
+        with _suggest_command(file, structures):
             recognise(file)
 
     def read(number: int) -> ChargeDensity:
         file = Path(files[number])
-        with _command_for_structures(file, structures):
+        with _suggest_command(file, structures):
             density = read_density(file, kind.value)
         if difference:
             other = read_density(companion(difference, file), "difference")
-            density = with_difference(density, other)
+            density = add_difference(density, other)
         return density
 
     return Lazy(read, len(files))
 
 
 def check_difference(pattern: str | None, files: list[str]) -> None:
-    """That a pattern can name the file with the difference beside each of these files."""
+    """Check that a pattern names a file with the difference density for each of these files.
+
+    Raises
+    ------
+    RhosightError
+        If it does not.
+    """
     from ..dataset.sources.directory import check_pattern
 
     if pattern:
@@ -247,15 +293,15 @@ def check_difference(pattern: str | None, files: list[str]) -> None:
 
 
 @contextmanager
-def _command_for_structures(file: str | Path, command: str):
-    """Add to an error about a file that may be a structure alone which command takes those."""
+def _suggest_command(file: str | Path, command: str) -> Iterator[None]:
+    """Add a command for structures to an error about a file that may be one."""
     try:
         yield
     except RhosightError as error:
-        if not command or not named_as_structure(file) or not Path(file).is_file():
+        if not command or not has_structure_name(file) or not Path(file).is_file():
             raise
         raise RhosightError(
-            f"{error} (a structure without density: `{command.format(file=file)}`)"
+            f"{error} (for a structure without density: `{command.format(file=file)}`)"
         ) from error
 
 

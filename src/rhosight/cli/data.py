@@ -1,25 +1,36 @@
-"""``rhosight data``: look at datasets and make them."""
+"""``rhosight data``: inspect, build, clean and validate datasets."""
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from . import build as building
-from .common import DatasetArgument, Kind, console, progress_bar
+from .common import DatasetArgument, Kind, console, format_count, print_line, progress_bar
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..dataset.dataset import Dataset
+
+MAX_GRIDS, MAX_REASONS = 6, 20
+"""Maximum number of grids and of reasons that are printed."""
 
 
 class FigureFormat(StrEnum):
+    """File formats of figures."""
+
     png = "png"
     svg = "svg"
     pdf = "pdf"
 
 
-app = typer.Typer(help="Look at datasets and make them.", no_args_is_help=True)
+app = typer.Typer(help="Inspect, build, clean and validate datasets.", no_args_is_help=True)
 app.add_typer(building.app, name="build")
 
 
@@ -27,71 +38,98 @@ app.add_typer(building.app, name="build")
 def data_info(
     dataset: DatasetArgument = "mp-fcc",
     iqr: Annotated[
-        Kind | None, typer.Option(help="What the paper's IQR filter on this kind would remove.")
+        Kind | None,
+        typer.Option(help="List what the paper's IQR filter on this kind of density removes."),
     ] = None,
 ) -> None:
-    """Materials, targets, masked labels, grids, provenance of a dataset."""
+    """Show the materials, targets, masked labels, grids and provenance of a dataset."""
     from ..dataset.packing import load_dataset
-    from ..dataset.selection import iqr_filter
 
     loaded = load_dataset(dataset)
-    console.print(f"[bold]{loaded.metadata.get('name') or dataset}[/bold]: {len(loaded)} materials")
-    table = Table("target", "unit", "labels", "missing", "min", "median", "max")
-    for target, unit in loaded.units.items():
-        values = loaded.targets[target].dropna()
-        row = [f"{v:.4g}" for v in (values.min(), values.median(), values.max())]
-        table.add_row(target, unit, str(len(values)), str(len(loaded) - len(values)), *row)
-    console.print(table)
+    name = loaded.metadata.get("name") or dataset
+    console.print(f"[bold]{name}[/bold]: {format_count(len(loaded), 'material')}")
+    console.print(_make_targets_table(loaded))
     if len(loaded.masked):
-        table = Table("material", "target", "as served", "masked because", title="masked labels")
-        for row in loaded.masked.itertuples():
-            table.add_row(row.material_id, row.target, f"{row.value:g}", row.reason)
-        console.print(table)
-    counts: dict[str, int] = {}
-    grids: dict[str, int] = {}
-    for density in loaded.densities:
-        for kind in density.grids:
-            counts[kind] = counts.get(kind, 0) + 1
-        grid = "×".join(map(str, density.shape))
-        grids[grid] = grids.get(grid, 0) + 1
-    console.print("densities: " + ", ".join(f"{kind} {n}" for kind, n in counts.items()))
-    common = sorted(grids.items(), key=lambda item: -item[1])[:6]
-    console.print("grids: " + ", ".join(f"{grid} ({n})" for grid, n in common), "…")
+        console.print(_make_masked_table(loaded.masked))
+    _print_densities(loaded)
     texts = loaded.texts.notna().sum()
     console.print("texts: " + ", ".join(f"{extent} {n}" for extent, n in texts.items()))
     for key in ("attribution", "licence"):
         if loaded.metadata.get(key):
             console.print(f"{key}: {loaded.metadata[key]}")
     if iqr:
-        kept, report = iqr_filter(loaded, iqr.value)
-        title = f"IQR filter on {iqr.value}: {len(loaded) - len(kept)} of {len(loaded)} removed"
-        table = Table("material", "extreme", "e/Å³", "bound", title=title)
-        for row in report.itertuples():
-            table.add_row(row.material_id, row.extreme, f"{row.value:.4g}", f"{row.bound:.4g}")
-        console.print(table)
+        console.print(_make_filter_table(loaded, iqr))
+
+
+def _make_targets_table(dataset: Dataset) -> Table:
+    table = Table("target", "unit", "labels", "missing", "min", "median", "max")
+    for target, unit in dataset.units.items():
+        values = dataset.targets[target].dropna()
+        cells = [f"{v:.4g}" for v in (values.min(), values.median(), values.max())]
+        missing = len(dataset) - len(values)
+        table.add_row(target, unit, str(len(values)), str(missing), *cells)
+    return table
+
+
+def _make_masked_table(masked: pd.DataFrame) -> Table:
+    table = Table("material", "target", "original value", "reason", title="masked labels")
+    for row in masked.to_dict("records"):
+        table.add_row(row["material_id"], row["target"], f"{row['value']:g}", row["reason"])
+    return table
+
+
+def _print_densities(dataset: Dataset) -> None:
+    kinds: Counter[str] = Counter()
+    grids: Counter[str] = Counter()
+    for density in dataset.densities:
+        kinds.update(density.grids)
+        grids["×".join(map(str, density.shape))] += 1
+    console.print("densities: " + ", ".join(f"{kind} {n}" for kind, n in kinds.items()))
+    common = ", ".join(f"{grid} ({n})" for grid, n in grids.most_common(MAX_GRIDS))
+    more = ", ..." if len(grids) > MAX_GRIDS else ""
+    console.print(f"grids: {common}{more}")
+
+
+def _make_filter_table(dataset: Dataset, kind: Kind) -> Table:
+    from ..dataset.selection import iqr_filter
+
+    kept, report = iqr_filter(dataset, kind.value)
+    removed = len(dataset) - len(kept)
+    title = f"IQR filter on {kind.value}: {removed} of {len(dataset)} removed"
+    table = Table("material", "extreme", "e/Å³", "bound", title=title)
+    for row in report.to_dict("records"):
+        table.add_row(
+            row["material_id"], row["extreme"], f"{row['value']:.4g}", f"{row['bound']:.4g}"
+        )
+    return table
 
 
 @app.command("pack", epilog="Example: rhosight data pack mp-fcc/ mp-fcc.parquet")
 def data_pack(
-    folder: Annotated[Path, typer.Argument(help="materials.csv, structures/, densities.h5.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder with materials.csv, structures/ and densities.h5.")
+    ],
     out: Annotated[Path, typer.Argument(help="Parquet file to write.")],
-    texts: Annotated[bool, typer.Option(help="Describe the structures as well.")] = True,
+    texts: Annotated[bool, typer.Option(help="Generate descriptions of the structures.")] = True,
     about: Annotated[
         Path | None,
-        typer.Option(help="JSON with attribution, licence, units; else provenance.json of FOLDER."),
+        typer.Option(
+            help="JSON with attribution, licence, units. Default: FOLDER/provenance.json."
+        ),
     ] = None,
 ) -> None:
-    """Turn a folder of structures, densities and labels into one Parquet dataset."""
+    """Pack a folder of structures, densities and labels into one Parquet dataset."""
     from ..dataset.packing import pack
 
     with progress_bar() as progress:
         report = pack(folder, out, describe_texts=texts, about=about, progress=progress)
-    console.print(f"{report.materials} materials: {report.path}")
-    console.print(f"{len(report.masked)} labels masked; see `rhosight data info {report.path}`")
+    console.print(f"{format_count(report.materials, 'material')}: {report.path}")
+    masked = format_count(len(report.masked), "label")
+    console.print(f"{masked} masked; see `rhosight data info {report.path}`")
     if len(report.problems):
         table = Table("material", "step", "problem", title="problems")
-        for row in report.problems.itertuples():
-            table.add_row(row.material_id, row.step, row.problem)
+        for row in report.problems.to_dict("records"):
+            table.add_row(row["material_id"], row["step"], row["problem"])
         console.print(table)
 
 
@@ -99,15 +137,22 @@ def data_pack(
 def data_clean(
     dataset: DatasetArgument,
     out: Annotated[Path, typer.Argument(help="Parquet file to write.")],
-    bravais: Annotated[str, typer.Option(help="Bravais lattice such as cF, or `any`.")] = "any",
-    symprec: Annotated[float, typer.Option(min=1e-6, help="Symmetry tolerance, Å.")] = 0.1,
-    duplicates: Annotated[bool, typer.Option(help="Remove crystals that stand twice.")] = True,
+    bravais: Annotated[
+        str, typer.Option(help="Bravais lattice to keep, such as cF, or any.")
+    ] = "any",
+    symprec: Annotated[
+        float, typer.Option(min=1e-6, help="Tolerance of the symmetry search, Å.")
+    ] = 0.1,
+    duplicates: Annotated[bool, typer.Option(help="Remove duplicates of crystals.")] = True,
     iqr: Annotated[
-        Kind | None, typer.Option(help="Remove outlying extremes of this kind (the paper).")
+        Kind | None,
+        typer.Option(help="Apply the paper's IQR filter to the extremes of this kind of density."),
     ] = None,
-    iqr_factor: Annotated[float, typer.Option(min=0.1, help="In interquartile ranges.")] = 1.5,
+    iqr_factor: Annotated[
+        float, typer.Option(min=0.1, help="Bound of the IQR filter, interquartile ranges.")
+    ] = 1.5,
 ) -> None:
-    """Remove what should not be trained on. What was removed, and why, goes to OUT.report.csv."""
+    """Remove unsuitable materials and report the reasons in OUT.report.csv."""
     from ..dataset.cleaning import clean
     from ..dataset.packing import load_dataset
 
@@ -124,33 +169,35 @@ def data_clean(
     report.to_csv(notes)
     table = Table("step", "before", "after", "removed", "masked", "noted")
     for step, row in report.counts.iterrows():
-        cells = [row[name] for name in ("before", "after", "removed", "masked", "noted")]
-        table.add_row(str(row.get("step", step)), *(f"{cell:.0f}" for cell in cells))
+        counts = [row[name] for name in ("before", "after", "removed", "masked", "noted")]
+        table.add_row(str(row.get("step", step)), *(f"{count:.0f}" for count in counts))
     console.print(table)
-    for row in report.table.head(20).itertuples():
-        _say(f"{row.action} {row.material_id} ({row.step}): {row.reason}")
-    if len(report.table) > 20:
+    for entry in report.table.head(MAX_REASONS).to_dict("records"):
+        print_line(f"{entry['action']} {entry['material_id']} ({entry['step']}): {entry['reason']}")
+    if len(report.table) > MAX_REASONS:
         console.print("...")
-    _say(f"{len(kept)} materials: {out}; the whole report: {notes}")
+    print_line(f"{format_count(len(kept), 'material')}: {out}; complete report: {notes}")
 
 
 @app.command("validate", epilog="Example: rhosight data validate mine.parquet")
 def data_validate(
-    path: Annotated[Path, typer.Argument(help="Parquet file, or folder of them.")],
+    path: Annotated[Path, typer.Argument(help="Parquet file, or folder of Parquet files.")],
 ) -> None:
-    """All that is wrong with a dataset made elsewhere; exit code 1 if there are errors."""
+    """List the errors in a dataset; the exit code is 1 if there are any."""
     from ..dataset.validation import validate_file
 
     problems = validate_file(path)
-    for row in problems.itertuples():
-        where = ", ".join(part for part in (row.material_id, row.column) if part)
-        _say(f"{row.severity}: {where}: {row.problem}; {row.cure}")
-    failed = int((problems["severity"] == "error").sum())
+    for row in problems.to_dict("records"):
+        where = ", ".join(part for part in (row["material_id"], row["column"]) if part)
+        print_line(f"{row['severity']}: {where}: {row['problem']}; {row['cure']}")
+    errors = int((problems["severity"] == "error").sum())
+    warnings = len(problems) - errors
     if not len(problems):
-        _say(f"{path}: sound")
+        print_line(f"{path}: no errors")
     else:
-        _say(f"{path}: {failed} error(s), {len(problems) - failed} warning(s)")
-    if failed:
+        counts = f"{format_count(errors, 'error')}, {format_count(warnings, 'warning')}"
+        print_line(f"{path}: {counts}")
+    if errors:
         raise typer.Exit(1)
 
 
@@ -159,14 +206,18 @@ def data_show(
     dataset: DatasetArgument = "mp-fcc",
     out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("figures"),
     material: Annotated[
-        str | None, typer.Option("--id", help="Material of the slices; the first if not given.")
+        str | None,
+        typer.Option("--id", help="Material of the slices. Default: the first material."),
     ] = None,
     window: Annotated[float, typer.Option(min=0.1, help="Side of the slices, Å.")] = 8.0,
     file_format: Annotated[
-        FigureFormat, typer.Option("--format", help="File type of the figures.")
+        FigureFormat, typer.Option("--format", help="File format of the figures.")
     ] = FigureFormat.png,
 ) -> None:
-    """Figures of a dataset: targets, elements, grids, missing labels, slices (Figures 3 and 4)."""
+    """Draw figures of a dataset, like Figures 3 and 4 of the paper.
+
+    They show the targets, elements, grids, missing labels and slices of one material.
+    """
     from ..dataset import figures
     from ..dataset.packing import load_dataset
 
@@ -186,9 +237,4 @@ def data_show(
     for name, figure in drawn.items():
         path = out / f"{name.replace('/', '-')}.{file_format.value}"
         figure.savefig(path, dpi=150)
-        _say(str(path))
-
-
-def _say(line: str) -> None:
-    """As it is, on one line: paths and ids are there to be copied."""
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_line(str(path))

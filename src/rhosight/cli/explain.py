@@ -1,4 +1,4 @@
-"""``rhosight explain``: why a model predicts what it does."""
+"""``rhosight explain``: contributions of inputs to a prediction."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .common import (
     KindOption,
     check_difference,
     console,
+    format_count,
     progress_bar,
     read_materials,
     read_model,
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ..explain.explanation import Explanation, Explanations
+    from ..models.base import SavedModel
 
-MOST_SHOWN = 5
-"""Materials, and words or descriptors of each, that are printed; files hold all."""
+MAX_SHOWN = 5
+"""Maximum number of materials, and of words or descriptors, that are printed; files contain all."""
 
 
 def explain(
@@ -37,101 +39,113 @@ def explain(
     model: Annotated[
         str,
         typer.Option(
-            help="best or no-dft (which needs no density: CIF and POSCAR files will do), the "
+            help="best or no-dft (which needs no density: it reads CIF and POSCAR files), the "
             "folder of a saved model, or a hub id."
         ),
     ] = "best",
     out: Annotated[Path, typer.Option(help="Folder for tables and figures.")] = Path("why"),
     material: Annotated[
-        list[str] | None, typer.Option("--id", help="Only these materials of the dataset.")
+        list[str] | None, typer.Option("--id", help="Material of the dataset; repeat for several.")
     ] = None,
     details: Annotated[
         bool | None,
         typer.Option(
             "--details/--no-details",
-            help="Look into each material: maps, words, descriptors. The default, but not for a "
-            "whole dataset, which is summarised.",
+            help="Also explain maps, words and descriptors of each material. Default: yes for "
+            "files and --id, no for a whole dataset, which is summarised.",
             show_default=False,
         ),
     ] = None,
     background: Annotated[
         str | None,
         typer.Option(
-            help="Dataset whose mean prediction is the base; by default the training materials.",
+            help="Dataset whose mean prediction is the base. Default: the training set.",
         ),
     ] = None,
     kind: KindOption = FirstBlock.total,
     difference: DifferenceOption = None,
 ) -> None:
-    """Explain predictions: what each modality adds, where on the density, which words."""
-    from ..dataset.dataset import Dataset
+    """Explain predictions: contributions of modalities, places in the density, and words."""
     from ..dataset.packing import load_dataset
     from ..explain.explain import explain as explain_predictions
     from ..explain.files import save
 
     check_difference(difference, files)
     loaded = read_model(model)
-    if loaded.uses_density:
-        materials: Any = read_materials(
-            files, kind, difference, structures="rhosight explain {file} --model no-dft"
-        )
-    else:
-        materials = read_structures(files)
-    is_dataset = isinstance(materials, Dataset)
-    if material:
-        if not is_dataset:
-            raise RhosightError("--id chooses from a dataset, not from files")
-        materials = materials[material]
+    materials, is_dataset = _read_materials(loaded, files, kind, difference, material)
     if details is None:
         details = not is_dataset or bool(material)
     others = load_dataset(background) if background else None
     with progress_bar() as progress:
-        found = explain_predictions(loaded, materials, details, others, progress)
-    # of a whole dataset the summary is enough
-    for one in found[:MOST_SHOWN] if details or len(found) <= MOST_SHOWN else ():
-        _print(one)
-    if len(found) > 1:
-        _print_summary(found)
-    written = save(found, out, each=details)
-    console.print(f"{len(written)} files: {out}", highlight=False)
+        explanations = explain_predictions(loaded, materials, details, others, progress)
+    if details or len(explanations) <= MAX_SHOWN:  # the summary is enough for a whole dataset
+        for explanation in explanations[:MAX_SHOWN]:
+            _print(explanation)
+    if len(explanations) > 1:
+        _print_summary(explanations)
+    written = save(explanations, out, each=details)
+    console.print(f"{format_count(len(written), 'file')}: {out}", highlight=False)
 
 
-def _print(one: Explanation) -> None:
-    table = Table(title=f"{one.name}: {one.formula}", title_justify="left")
+def _read_materials(
+    model: SavedModel,
+    files: list[str],
+    kind: FirstBlock,
+    difference: str | None,
+    ids: list[str] | None,
+) -> tuple[Any, bool]:
+    """Return what the model reads, and whether it is a dataset."""
+    from ..dataset.dataset import Dataset
+
+    materials: Any
+    if model.uses_density:
+        command = "rhosight explain {file} --model no-dft"
+        materials = read_materials(files, kind, difference, structures=command)
+    else:
+        materials = read_structures(files)
+    is_dataset = isinstance(materials, Dataset)
+    if ids and not is_dataset:
+        raise RhosightError("--id chooses materials of a dataset; omit it for files")
+    return (materials[ids] if ids else materials), is_dataset
+
+
+def _print(explanation: Explanation) -> None:
+    table = Table(title=f"{explanation.name}: {explanation.formula}", title_justify="left")
     table.add_column("")
-    for target in one.targets:
-        table.add_column(f"{target}\n{one.units[target]}", justify="right")
-    rows = one.table()
+    for target in explanation.targets:
+        table.add_column(f"{target}\n{explanation.units[target]}", justify="right")
+    rows = explanation.table()
     for name, values in rows.iterrows():
         form = "{:.3f}" if name in ("base", "prediction") else "{:+.3f}"
         table.add_row(str(name), *(form.format(value) for value in values))
         if name == rows.index[-2]:
             table.add_section()
     console.print(table)
-    console.print(f"base: {one.background}", highlight=False)
-    for what, details in (("words", one.words), ("descriptors", one.descriptors)):
-        if details is not None:
-            console.print(f"{what} that add most:", highlight=False)
-            for target in one.targets:
-                console.print(f"  {target}: {_most(details[target])}", highlight=False)
-    for note in one.notes:
+    console.print(f"base: {explanation.background}", highlight=False)
+    parts = {"words": explanation.words, "descriptors": explanation.descriptors}
+    for name, shares in parts.items():
+        if shares is not None:
+            console.print(f"{name} with the largest contributions:", highlight=False)
+            for target in explanation.targets:
+                console.print(f"  {target}: {_format_largest(shares[target])}", highlight=False)
+    for note in explanation.notes:
         console.print(note, style="yellow", highlight=False)
 
 
-def _most(values: pd.Series) -> str:
-    largest = values.abs().sort_values(ascending=False).index[:MOST_SHOWN]
+def _format_largest(values: pd.Series) -> str:
+    largest = values.abs().sort_values(ascending=False).index[:MAX_SHOWN]
     return ", ".join(f"{name} {values[name]:+.3g}" for name in largest)
 
 
-def _print_summary(found: Explanations) -> None:
-    summary = found.summary()
+def _print_summary(explanations: Explanations) -> None:
+    summary = explanations.summary()
     for target in summary.index.unique("target"):
         part = summary.loc[target]
         parts = part["part"].unstack("modality")
         counts = part["materials"].groupby("class", observed=True).first()
-        # no lines between columns, and names over two: six modalities fit into 80 characters
+        # no lines between columns, and names on two lines: six modalities fit into 80 characters
         table = Table(
-            title=f"part of each modality in {target}",
+            title=f"share of each modality in {target}",
             title_justify="left",
             box=SIMPLE_HEAD,
             padding=(0, 1 if len(parts.columns) <= 4 else 0),

@@ -1,11 +1,12 @@
-"""``rhosight image``: slices of densities as pictures."""
+"""``rhosight image``: slices of densities as PNG files."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,18 +17,27 @@ from .common import (
     Kind,
     KindOption,
     console,
+    format_count,
     progress_bar,
     read_materials,
 )
 
+if TYPE_CHECKING:
+    from ..density.charge_density import ChargeDensity
+    from ..inputs.image import ImageSettings
+
 
 class Normalisation(StrEnum):
+    """Maps from density values to pixels."""
+
     physical = "physical"
     paper = "paper"
     zero = "zero"
 
 
 class Colour(StrEnum):
+    """Colours of the images."""
+
     grey = "grey"
     viridis = "viridis"
 
@@ -36,19 +46,18 @@ def image(
     files: FilesArgument,
     out: Annotated[Path, typer.Option(help="Folder for the PNG files.")] = Path("slices"),
     show: Annotated[
-        Kind | None, typer.Option(help="Density to draw; that of the first block if not given.")
+        Kind | None,
+        typer.Option(help="Kind of density to draw. Default: the kind in the first block."),
     ] = None,
     kind: KindOption = FirstBlock.total,
-    size: Annotated[int, typer.Option(min=8, max=4096, help="Pixels along a side.")] = 299,
-    window: Annotated[
-        float, typer.Option(min=0.1, help="Side of the square that is drawn, Å.")
-    ] = 8.0,
+    size: Annotated[int, typer.Option(min=8, max=4096, help="Pixels along each side.")] = 299,
+    window: Annotated[float, typer.Option(min=0.1, help="Side of the square window, Å.")] = 8.0,
     lattice_units: Annotated[
-        bool, typer.Option("--lattice-units", help="The window is in lattice scales, not Å.")
+        bool, typer.Option("--lattice-units", help="Give the window in lattice scales, not Å.")
     ] = False,
     hkl: Annotated[
         tuple[int, int, int] | None,
-        typer.Option(help="Lattice plane, three Miller indices; the densest if not given."),
+        typer.Option(help="Miller indices of the lattice plane. Default: the densest plane."),
     ] = None,
     offset: Annotated[
         float,
@@ -57,12 +66,13 @@ def image(
     normalisation: Annotated[
         Normalisation,
         typer.Option(
-            help="What values become: paper, by the mean and spread of each image; zero, by its "
-            "largest value, so that zero stays zero; physical, by one map for all materials."
+            help="Map from values to pixels: paper, by mean and spread of each image; zero, by the "
+            "largest value of each image, so that zero stays zero; physical, one map for all "
+            "materials."
         ),
     ] = Normalisation.paper,
     colour: Annotated[
-        Colour, typer.Option(help="Colours of the pictures: shades of grey, or viridis.")
+        Colour, typer.Option(help="Colours of the images: shades of grey or viridis.")
     ] = Colour.viridis,
     fourier: Annotated[
         bool, typer.Option("--fourier", help="Draw the Fourier transform of the slice.")
@@ -71,16 +81,15 @@ def image(
         bool,
         typer.Option(
             "--free-atoms",
-            help="Take difference and promolecule from the table of free atoms: total is enough.",
+            help="Compute difference and promolecule from total and the table of free atoms.",
         ),
     ] = False,
     material: Annotated[
-        list[str] | None, typer.Option("--id", help="Only these materials of the dataset.")
+        list[str] | None, typer.Option("--id", help="Material of the dataset; repeat for several.")
     ] = None,
 ) -> None:
-    """Cut slices along a lattice plane and write them as PNG files."""
-    from ..dataset.dataset import Dataset
-    from ..inputs.image import Channel, ImageSettings, density_image, to_pil
+    """Cut slices of densities along a lattice plane and write them as PNG files."""
+    from ..inputs.image import Channel, ImageSettings
 
     channel = Channel(
         kind=(show or kind).value,
@@ -97,25 +106,44 @@ def image(
         fourier=fourier,
         reference="free-atoms" if free_atoms else "code",
     )
-    materials = read_materials(files, kind, None)
-    is_dataset = isinstance(materials, Dataset)
-    if material:
-        if not is_dataset:
-            raise RhosightError("--id chooses from a dataset, not from CHGCAR files")
-        materials = materials[material]
-    stems = [i.replace("/", "-") for i in materials.ids] if is_dataset else _stems(files)
+    names, densities = _read_densities(files, kind, material)
     out.mkdir(parents=True, exist_ok=True)
-    densities = materials.densities if is_dataset else materials
+    _write_images(names, densities, settings, out)
+    slices = format_count(len(densities), "slice")
+    console.print(f"{slices} of the {channel.kind} density: {out}")
+
+
+def _read_densities(
+    files: list[str], kind: FirstBlock, ids: list[str] | None
+) -> tuple[list[str], Sequence[ChargeDensity]]:
+    """Return the names of the images and their densities."""
+    from ..dataset.dataset import Dataset
+
+    materials = read_materials(files, kind, None)
+    if isinstance(materials, Dataset):
+        chosen = materials[ids] if ids else materials
+        return [material_id.replace("/", "-") for material_id in chosen.ids], chosen.densities
+    if ids:
+        raise RhosightError("--id chooses materials of a dataset; omit it for density files")
+    return _name_images(files), materials
+
+
+def _write_images(
+    names: list[str], densities: Sequence[ChargeDensity], settings: ImageSettings, out: Path
+) -> None:
+    from ..inputs.image import density_image, to_pil
+
+    kind = settings.channels[0].kind
     with progress_bar() as progress:
-        for done, (stem, density) in enumerate(zip(stems, densities, strict=True), start=1):
-            to_pil(density_image(density, settings)).save(out / f"{stem}-{channel.kind}.png")
+        for done, (name, density) in enumerate(zip(names, densities, strict=True), start=1):
+            to_pil(density_image(density, settings)).save(out / f"{name}-{kind}.png")
             progress("slices", done, len(densities))
-    console.print(f"{len(densities)} slices of {channel.kind}: {out}")
 
 
-def _stems(files: list[str]) -> list[str]:
-    """What the picture of each file is called: as its material is, or by the whole path where two
-    would be called alike.
+def _name_images(files: list[str]) -> list[str]:
+    """Return the name of the image of each file.
+
+    It is the name of the material, or the whole path where two materials have the same name.
 
     Raises
     ------
@@ -125,13 +153,13 @@ def _stems(files: list[str]) -> list[str]:
     from ..dataset.sources.directory import material_of
 
     names = [material_of(Path(file)) for file in files]
-    twice = {name for name, count in Counter(names).items() if count > 1}
-    whole = ["-".join(part for part in Path(file).parts if part.strip("./")) for file in files]
-    stems = [long if short in twice else short for short, long in zip(names, whole, strict=True)]
-    for stem, count in Counter(stems).items():
+    shared = {name for name, count in Counter(names).items() if count > 1}
+    paths = ["-".join(part for part in Path(file).parts if part.strip("./")) for file in files]
+    images = [long if short in shared else short for short, long in zip(names, paths, strict=True)]
+    for name, count in Counter(images).items():
         if count > 1:
             raise RhosightError(
-                f"{files[stems.index(stem)]}: two of the files would have one picture, {stem}; "
+                f"{files[images.index(name)]}: two files would write the same image, {name}; "
                 "give each file once"
             )
-    return stems
+    return images

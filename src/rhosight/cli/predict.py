@@ -1,4 +1,4 @@
-"""Commands that use a trained model."""
+"""``rhosight predict``: properties from density files, structures or a dataset."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .common import (
     check_difference,
     console,
     errors,
-    named_as_structure,
+    has_structure_name,
     progress_bar,
     read_materials,
     read_model,
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
+    """Formats of the predictions."""
+
     table = "table"
     csv = "csv"
     json = "json"
@@ -48,15 +50,15 @@ def predict(
     model: Annotated[
         str,
         typer.Argument(
-            help="best or no-dft (these come with the package), the folder of a saved model, or a "
-            "hub id. no-dft needs no density: CIF and POSCAR files will do."
+            help="best or no-dft (both come with the package), the folder of a saved model, or a "
+            "hub id. no-dft needs no density: it reads CIF and POSCAR files."
         ),
     ],
     files: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="FILES...",
-            help="Density files (CHGCAR, CHG, cube, XSF, compressed or not), or a dataset.",
+            help="Density files (CHGCAR, CHG, cube, XSF; may be compressed) or one dataset.",
             show_default=False,
         ),
     ] = None,
@@ -66,26 +68,26 @@ def predict(
         Format | None,
         typer.Option(
             "--format",
-            help="How to print or write. Default: a table on the terminal; of a file, what its "
-            "suffix says.",
+            help="Format of the output. Default: a table on the terminal; in a file, the format "
+            "of its suffix.",
         ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Write to this file instead of printing: JSON if it is called x.json, else CSV."
+            help="Write to this file instead of printing: JSON if its suffix is .json, CSV "
+            "otherwise."
         ),
     ] = None,
 ) -> None:
-    """Predict properties, with intervals, from density files or a dataset.
+    """Predict properties, with prediction intervals, from density files or a dataset.
 
-    Files that cannot be read are listed at the end, with exit code 1; the others are predicted.
+    Files that cannot be read are listed at the end, and the exit code is 1.
     """
     if not files or Path(model).is_file():
-        raise RhosightError(_what_is_missing(model))
-    if out and (out.is_dir() or not os.access(out.parent, os.W_OK)):
-        reason = "is a folder" if out.is_dir() else f"no writable folder {out.parent}"
-        raise RhosightError(f"{out}: cannot be written ({reason}); choose another")
+        raise RhosightError(_describe_missing_argument(model))
+    if out:
+        _check_writable(out)
     check_difference(difference, files)
     loaded = read_model(model)
     read: Callable[[list[str]], Any] = read_structures
@@ -93,8 +95,8 @@ def predict(
         command = "rhosight predict no-dft {file}"
         read = partial(read_materials, kind=kind, difference=difference, structures=command)
     with progress_bar() as progress:
-        found, bad = _predicted(loaded, read, files, progress)
-    _show(found, loaded.targets, loaded.units, output or _format_of(out), out)
+        predictions, bad = _predict_files(loaded, read, files, progress)
+    _show(predictions, loaded.targets, loaded.units, output or _choose_format(out), out)
     for file, reason in bad.items():
         line = reason if file in reason else f"{file}: {reason}"
         errors.print(f"not predicted: {line}", markup=False, highlight=False, soft_wrap=True)
@@ -102,14 +104,29 @@ def predict(
         raise typer.Exit(1)
 
 
-def _predicted(
+def _check_writable(out: Path) -> None:
+    if out.is_dir():
+        raise RhosightError(f"{out}: is a folder; give the name of a file")
+    if not os.access(out.parent, os.W_OK):
+        raise RhosightError(f"{out}: {out.parent} is not a writable folder; choose another")
+
+
+def _predict_files(
     model: SavedModel,
     read: Callable[[list[str]], Any],
     files: list[str],
     progress: Progress,
 ) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Predictions for all files, or if one of them is bad for each by itself; and why there is none
-    for some: file → reason. One error if there is none for any.
+    """Predict for all files together, or for each file individually if one of them is bad.
+
+    Returns
+    -------
+    The predictions, and the reason why there is none for some files, file → reason.
+
+    Raises
+    ------
+    RhosightError
+        If no file can be predicted.
     """
     try:
         return model.predict_intervals(read(files), progress=progress), {}
@@ -119,28 +136,30 @@ def _predicted(
         first = error
     import pandas as pd
 
-    found, bad = [], {}
-    with _said_once(logging.getLogger("rhosight.models.provenance")):
+    from ..models.provenance import logger
+
+    predictions, bad = [], {}
+    with _log_once(logger):
         for done, file in enumerate(files, start=1):
             try:
-                found.append(model.predict_intervals(read([file])))
+                predictions.append(model.predict_intervals(read([file])))
             except RhosightError as error:
                 bad[file] = str(error)
-            progress("one by one, for a file is bad", done, len(files))
-    if not found:
+            progress("retrying files individually because one of them is bad", done, len(files))
+    if not predictions:
         raise first
-    return pd.concat(found), bad
+    return pd.concat(predictions), bad
 
 
 @contextmanager
-def _said_once(logger: logging.Logger) -> Iterator[None]:
-    """Of what is logged about one file after the other, let each line through once."""
-    said: set[str] = set()
+def _log_once(logger: logging.Logger) -> Iterator[None]:
+    """Log each message once, not again for each file."""
+    seen: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:
-        line, count = record.getMessage(), len(said)
-        said.add(line)
-        return len(said) > count
+        message, count = record.getMessage(), len(seen)
+        seen.add(message)
+        return len(seen) > count
 
     logger.addFilter(is_new)
     try:
@@ -149,71 +168,73 @@ def _said_once(logger: logging.Logger) -> Iterator[None]:
         logger.removeFilter(is_new)
 
 
-def _format_of(out: Path | None) -> Format:
-    """How to print, or what the suffix of a file says."""
+def _choose_format(out: Path | None) -> Format:
+    """Return the default format, from the suffix of the file if there is one."""
     if out is None:
         return Format.table
     return Format.json if out.suffix.lower() == ".json" else Format.csv
 
 
-def _what_is_missing(first: str) -> str:
-    """Of a command whose only argument is this one, or whose model is a file."""
+def _describe_missing_argument(first: str) -> str:
+    """Return the message for a command with this argument alone, or with a file as its model."""
     from ..models.folder import BUNDLED_MODELS
 
     if first in BUNDLED_MODELS or Path(first).is_dir():
-        return f"files are missing: give density files or a dataset after the model {first}"
-    model = "no-dft" if named_as_structure(first) else "best"
+        return f"no files are given; give density files or a dataset after the model {first}"
+    model = "no-dft" if has_structure_name(first) else "best"
     return (
-        f"{first} stands where the model goes: `rhosight predict {model} {first}`; best reads "
-        "densities, no-dft reads structures (CIF, POSCAR) too"
+        f"{first}: the first argument must be a model: `rhosight predict {model} {first}`; best "
+        "reads densities, no-dft also reads structures (CIF, POSCAR)"
     )
 
 
 def _show(
-    found: pd.DataFrame,
+    predictions: pd.DataFrame,
     targets: tuple[str, ...],
     units: dict[str, str],
     output: Format,
     out: Path | None,
 ) -> None:
     if output is Format.table and out is None:
-        _print_table(found, targets, units)
+        _print_table(predictions, targets, units)
         return
     if output is Format.json:
         rows = [
-            {"material": str(name), **{k: _plain(v) for k, v in row.items()}}
-            for name, row in zip(found.index, found.to_dict("records"), strict=True)
+            {"material": str(name), **{k: _replace_infinite(v) for k, v in row.items()}}
+            for name, row in zip(predictions.index, predictions.to_dict("records"), strict=True)
         ]
         content = {"units": units, "predictions": rows}
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     else:
         ends = ("", "_low", "_high", "_std")
         names = {f"{t}{end}": f"{t}{end} ({units[t]})" for t in targets for end in ends}
-        text = found.rename(columns=names).to_csv(lineterminator="\n").rstrip()
+        text = predictions.rename(columns=names).to_csv(lineterminator="\n").rstrip()
     if out:
         out.write_text(text + "\n")
     else:
         print(text)
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no number for what is missing, or for the ends of an interval without end."""
+def _replace_infinite(value: Any) -> Any:
+    """Return None for NaN and infinity, which JSON lacks."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _print_table(found: pd.DataFrame, targets: tuple[str, ...], units: dict[str, str]) -> None:
-    has_intervals = f"{targets[0]}_low" in found
+def _print_table(
+    predictions: pd.DataFrame, targets: tuple[str, ...], units: dict[str, str]
+) -> None:
+    has_intervals = f"{targets[0]}_low" in predictions
     table = Table()
     table.add_column("material", overflow="fold")
     for target in targets:
         table.add_column(f"{target}\n{units[target]}")
-    for name, row in found.iterrows():
+    for name, row in predictions.iterrows():
         cells = [f"{row[t]:.4f}" for t in targets]
         if has_intervals:
             cells = [f"{row[t]:.3f} ± {row[t + '_high'] - row[t]:.3f}" for t in targets]
         table.add_row(str(name), *cells)
     console.print(table)
-    for name, reason in found.get("outside", {}).items():
+    for name, reason in predictions.get("outside", {}).items():
         if reason:
             console.print(
                 f"{name}: outside the training domain: {reason}", style="yellow", highlight=False

@@ -18,26 +18,27 @@ BOUNDS = Limits()
 
 def serve(
     host: Annotated[
-        str, typer.Option(help="Address to listen at; 0.0.0.0 for all of this machine's.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for all addresses of this machine.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 7860,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     workers: Annotated[
         int | None,
-        typer.Option(
-            min=1, max=64, help="Jobs at a time; as many as there are cores if not given."
-        ),
+        typer.Option(min=1, max=64, help="Jobs at a time. Default: one per core."),
     ] = None,
-    max_file: Annotated[int, typer.Option(min=1, help="Largest upload, MiB.")] = BOUNDS.file_bytes
-    // MIB,
+    max_file: Annotated[
+        int, typer.Option(min=1, help="Maximum size of an upload, MiB.")
+    ] = BOUNDS.file_bytes // MIB,
     max_points: Annotated[
-        int, typer.Option(min=1, help="Largest grid, points.")
+        int, typer.Option(min=1, help="Maximum number of grid points.")
     ] = BOUNDS.grid_points,
-    seconds: Annotated[float, typer.Option(min=1, help="Longest time of a job.")] = BOUNDS.seconds,
+    seconds: Annotated[
+        float, typer.Option(min=1, help="Maximum time of a job, s.")
+    ] = BOUNDS.seconds,
     memory: Annotated[
-        int, typer.Option(min=256, help="Most memory of a job, MiB.")
+        int, typer.Option(min=256, help="Maximum memory of a job, MiB.")
     ] = BOUNDS.memory_bytes // MIB,
 ) -> None:
-    """Open a web page: drop a density, see its planes, get the prediction."""
+    """Serve a web page that draws a density and predicts its properties."""
     if find_spec("gradio") is None:
         raise RhosightError("the web page needs Gradio: pip install 'rhosight[app]'")
     from ..app.site import serve as run
@@ -49,17 +50,19 @@ def serve(
         memory_bytes=memory * MIB,
     )
     _check_host(host)
-    console.print("starting …")
+    console.print("starting ...")
     run(host, port, workers or os.cpu_count() or 1, limits)
 
 
 def _check_host(host: str) -> None:
-    """That this machine has the address, whatever the port: a wrong one is told from a taken one.
+    """Check that this machine has an address.
+
+    The port is left out, so that the error tells a wrong address from a port in use.
 
     Raises
     ------
     RhosightError
-        If it has not.
+        If the address does not belong to this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -69,6 +72,6 @@ def _check_host(host: str) -> None:
             probe.bind(address)
     except (OSError, UnicodeError) as error:
         raise RhosightError(
-            f"{host}: not an address of this machine; give one of its own with --host: 127.0.0.1 "
-            "for this machine alone, 0.0.0.0 for all that reach it"
+            f"{host}: not an address of this machine; use --host 127.0.0.1 for access from this "
+            "machine alone, or --host 0.0.0.0 for access from other machines"
         ) from error

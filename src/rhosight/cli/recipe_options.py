@@ -1,0 +1,264 @@
+"""Options of the commands that train networks, and the recipe that they make."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import RhosightError
+from .common import choose_targets, console, shared_options
+
+if TYPE_CHECKING:
+    from ..dataset.dataset import Dataset
+
+
+class Modality(StrEnum):
+    """Inputs of a network."""
+
+    image = "image"
+    text = "text"
+    both = "image+text"
+    clip = "clip"
+
+
+class Extent(StrEnum):
+    """Extents of the text."""
+
+    formula = "formula"
+    keywords = "keywords"
+    all = "all"
+
+
+class BatchStatistics(StrEnum):
+    """Statistics of batch normalisation in fine-tuning."""
+
+    learned = "learned"
+    kept = "kept"
+
+
+class Tuned(StrEnum):
+    """Parts of the backbones that are fine-tuned."""
+
+    all = "all"
+    last = "last"
+    lora = "lora"
+
+
+class Precision(StrEnum):
+    """Precision of the numbers in training."""
+
+    auto = "auto"
+    single = "32-true"
+    bfloat16 = "bf16-mixed"
+    float16 = "16-mixed"
+
+
+RECIPE_OPTIONS: dict[str, tuple] = {
+    "preset": (
+        str | None,
+        None,
+        "best or no-dft (descriptors); default, quick, clip-offline (networks); paper-image, "
+        "paper-text, paper-stacked, paper-clip; or a trial of a table or figure of the paper, such "
+        "as paper-table2-T3.",
+    ),
+    "recipe_file": (
+        Path | None,
+        None,
+        "JSON file with fields of the recipe, which override the preset.",
+    ),
+    "modality": (Modality | None, None, "Inputs of the networks."),
+    "extent": (Extent | None, None, "Extent of the text that describes each material."),
+    "descriptors": (
+        list[str] | None,
+        None,
+        "Block of descriptors to add to the networks, such as magpie, total or outside; repeat for "
+        "several.",
+    ),
+    "target": (
+        list[str] | None,
+        None,
+        "Column to predict; repeat for several. Default: the paper's targets, or all targets if "
+        "the dataset has none of them.",
+    ),
+    "image_backbone": (str | None, None, "Name of a timm model, or a folder."),
+    "text_backbone": (str | None, None, "Name of a Hugging Face encoder, or a folder."),
+    "clip": (
+        str | None,
+        None,
+        "Name of a CLIP model on Hugging Face, or a folder; for modality clip.",
+    ),
+    "size": (int | None, None, "Pixels along each side of the image."),
+    "epochs": (
+        tuple[int, int] | None,
+        None,
+        "Two numbers: epochs of the head stage and of the fine-tuning stage.",
+    ),
+    "element_steps": (
+        int | None,
+        None,
+        "Batches of the stage in which the text backbone learns the elements; 0 for none.",
+    ),
+    "pretraining_epochs": (
+        int | None,
+        None,
+        "Epochs of the contrastive pre-training of a dual encoder (modality clip); 0 for none.",
+    ),
+    "tuned": (Tuned | None, None, "Part of the backbones that is fine-tuned."),
+    "learning_rate": (
+        tuple[float, float] | None,
+        None,
+        "Two numbers: peak learning rates of readouts and fusion in the two stages.",
+    ),
+    "image_rate": (
+        float | None,
+        None,
+        "Peak learning rate of the image backbone in the fine-tuning stage.",
+    ),
+    "text_rate": (
+        float | None,
+        None,
+        "Peak learning rate of the text backbone in the fine-tuning stage.",
+    ),
+    "batch_statistics": (
+        BatchStatistics | None,
+        None,
+        "Statistics of batch normalisation in the fine-tuning stage; kept is better for few "
+        "epochs.",
+    ),
+    "tuned_blocks": (
+        int | None,
+        None,
+        "Number of backbone blocks that are fine-tuned with --tuned last.",
+    ),
+    "lora_rank": (int | None, None, "Rank of the weight updates with --tuned lora."),
+    "precision": (
+        Precision | None,
+        None,
+        "Precision of the numbers in training; auto chooses what is fast on the hardware.",
+    ),
+    "compiled": (
+        bool | None,
+        None,
+        "Fine-tune with torch.compile, which needs a C++ compiler.",
+    ),
+    "devices": (int | None, None, "Number of processes for fine-tuning, one per GPU."),
+    "seed": (int | None, None, "Random seed of the training."),
+}
+"""Option → type, default and help text, for commands that train property models."""
+
+PRETRAINING_OPTIONS: dict[str, tuple] = {
+    "preset": (
+        str | None,
+        None,
+        "default, quick, clip-offline, or a preset of the paper such as paper-clip: source of "
+        "backbones, images and texts.",
+    ),
+    **{
+        name: RECIPE_OPTIONS[name]
+        for name in ("recipe_file", "extent", "image_backbone", "text_backbone")
+    },
+    "clip": (
+        str | None,
+        None,
+        "Name of a CLIP model on Hugging Face, or a folder, instead of both backbones.",
+    ),
+    "size": RECIPE_OPTIONS["size"],
+    "pretraining_epochs": (int | None, None, "Epochs of the contrastive pre-training.", 1),
+    **{name: RECIPE_OPTIONS[name] for name in ("precision", "seed")},
+}
+"""Option → type, default and help text, for pre-training without labels."""
+
+
+def add_recipe_options(
+    fallback: str, options: dict[str, tuple] = RECIPE_OPTIONS
+) -> Callable[[Callable], Callable]:
+    """Return a decorator that adds the options of a recipe to a command.
+
+    Parameters
+    ----------
+    fallback
+        Preset of the command if no option asks for a network.
+    options
+        The options; without ``target`` among them, the command trains networks only.
+    """
+    make = partial(_make_recipe, fallback, "target" not in options)
+    return shared_options("recipe", options, make, "Recipe")
+
+
+def complete_targets(recipe: Any, dataset: Dataset) -> Any:
+    """Return the recipe with targets of the dataset, unless the recipe names its targets."""
+    if "targets" in recipe.model_fields_set or not (targets := choose_targets(dataset)):
+        return recipe
+    console.print(f"targets: {', '.join(targets)}")
+    return recipe.model_copy(update={"targets": targets})
+
+
+def _make_recipe(
+    fallback: str,
+    networks_only: bool,
+    preset: str | None,
+    recipe_file: Path | None,
+    size: int | None,
+    pretraining_epochs: int | None,
+    target: list[str] | None = None,
+    **options: Any,
+) -> Any:
+    """Return the recipe of a command; its ``targets`` are set only if an option names them."""
+    from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, descriptor_recipe
+    from ..networks.flat import nest_fields
+    from ..networks.presets import network_recipe
+    from ..networks.settings import merge_settings
+
+    given = {name: value for name, value in options.items() if value not in (None, [])}
+    targets = {"targets": tuple(target)} if target else {}
+    fields = _read_fields(recipe_file) if recipe_file else {}
+    is_descriptor_file = "kernels" in fields  # a sweep writes such a file
+    for_networks = [name for name in given if name != "seed"]
+    for_networks += ["size"] * (size is not None)
+    for_networks += ["recipe-file"] * (recipe_file is not None and not is_descriptor_file)
+    for_networks += ["pretraining-epochs"] * (pretraining_epochs is not None)
+    if is_descriptor_file:
+        preset = preset or "best"
+    preset = preset or ("default" if for_networks else fallback)
+    _check_preset(preset, for_networks, networks_only)
+    if preset in DESCRIPTOR_RECIPES:
+        return descriptor_recipe(preset, **(fields | targets | given))
+    if size:
+        given["image"] = {"size": size}
+    if pretraining_epochs is not None:
+        given["pretraining"] = {"epochs": pretraining_epochs}
+    changes = merge_settings(fields, nest_fields(given | targets))
+    return network_recipe(preset).replace(**changes)
+
+
+def _check_preset(preset: str, for_networks: list[str], networks_only: bool) -> None:
+    """Check that a preset exists and accepts the given options for networks."""
+    from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES
+    from ..networks.presets import recipe_names
+    from ..networks.recipe import suggest_names
+
+    names = [*recipe_names(), *([] if networks_only else DESCRIPTOR_RECIPES)]
+    if preset not in (*names, *DESCRIPTOR_RECIPES):
+        general = [name for name in names if not name.startswith("paper-")]
+        close = suggest_names(preset, names) or general
+        raise RhosightError(f"unknown preset {preset!r}; similar presets are {', '.join(close)}")
+    if preset not in DESCRIPTOR_RECIPES:
+        return
+    if networks_only:
+        raise RhosightError(f"{preset} trains no network; use default, quick or clip-offline")
+    if for_networks:
+        option = for_networks[0].replace("_", "-")
+        raise RhosightError(
+            f"{preset} trains no network and has no option --{option}; omit one of them"
+        )
+
+
+def _read_fields(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise RhosightError(f"{file}: not a readable JSON recipe ({error})") from error
