@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from rhosight.experiments import EXPERIMENTS, JobFolder
-from rhosight.experiments.published import SETTINGS, take_up
+from rhosight.experiments.published import SETTINGS, import_jobs
 
 BOUND = 15.0
 
@@ -32,7 +32,7 @@ def main() -> int:
     repeats = json.loads((given.results / SETTINGS).read_text(encoding="utf-8"))["repeats"]
     longest = 0.0
     with tempfile.TemporaryDirectory() as out:
-        print(f"{take_up(given.results, JobFolder(out))} jobs, {repeats} repeats", flush=True)
+        print(f"{import_jobs(given.results, JobFolder(out))} jobs, {repeats} repeats", flush=True)
         for name in given.names:
             command = [sys.executable, "-m", "rhosight", "reproduce", name, "--preset", "offline"]
             started = time.perf_counter()

@@ -27,7 +27,7 @@ from rhosight.experiments.exhibits import figure1, figure3, figure4, figure5, fi
 from rhosight.experiments.report import write_experiments_report
 from rhosight.inputs.image import ImageSettings, density_image
 from rhosight.metrics import r2_score
-from rhosight.models.baselines.baselines import baseline_features, make_baseline
+from rhosight.models.baselines.baselines import compute_baseline_features, make_baseline
 from rhosight.networks.modules import build_model
 from rhosight.networks.recipe import Recipe
 
@@ -56,7 +56,7 @@ def make_predictions(dataset: Dataset, seed: int) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     train, test = split(dataset, seed=seed)
     features = {
-        name: baseline_features(name, dataset.densities) for name in ("mean", "composition")
+        name: compute_baseline_features(name, dataset.densities) for name in ("mean", "composition")
     }
     ids = np.array(dataset.ids)
     found = []
@@ -117,7 +117,8 @@ def test_what_is_uncertain_says_so(answered):
     for found in answered.values():
         text = named(found, "image helps text").text
         said = re.search(
-            r"No significant difference in 10 folds: with keywords \((.*?)\); interval (.*?)\.", text
+            r"No significant difference in 10 folds: with keywords \((.*?)\); interval (.*?)\.",
+            text,
         )
         change, low, high = re.findall(r"[+−]?\d+(?=\N{NO-BREAK SPACE}%)", " ".join(said.groups()))
         values = [int(v.replace("−", "-")) for v in (low, change, high)]
@@ -198,7 +199,9 @@ def test_one_fold_answers_nothing(predictions: pd.DataFrame, dataset: Dataset):
 @pytest.fixture(scope="module")
 def table(predictions: pd.DataFrame) -> pd.DataFrame:
     tuned = predictions[predictions["stage"] != "head"]
-    ours = pd.concat([scores.summarise(tuned, resamples=200), scores.average_targets(tuned, resamples=200)])
+    ours = pd.concat(
+        [scores.summarise(tuned, resamples=200), scores.average_targets(tuned, resamples=200)]
+    )
     return scores.add_paper_scores(ours, "figure2")
 
 
@@ -346,7 +349,9 @@ def test_exhibits_are_saved_in_all_formats(table: pd.DataFrame, tmp_path: Path):
 def page(
     predictions: pd.DataFrame, table: pd.DataFrame, dataset: Dataset, tmp_path_factory
 ) -> Path:
-    pictures = Exhibit("figure4", "Slices", figure4.make_exhibit().table, figure4.draw(), "a <note>")
+    pictures = Exhibit(
+        "figure4", "Slices", figure4.make_exhibit().table, figure4.draw(), "a <note>"
+    )
     settings = {
         "preset": "offline",
         "weights": "EfficientNet-Lite0 and all-MiniLM-L6-v2",
@@ -376,10 +381,10 @@ def test_report_says_what_a_reader_asks(page: Path, answered):
     assert "preset offline" in text and "EfficientNet-Lite0 and all-MiniLM-L6-v2" in text
     assert "Image model: trained once" in text
     assert "Each first trains its readout of four dense layers" in text
-    assert "CLIP: a dual encoder of tf_efficientnet_lite0 and all-MiniLM-L6-v2, which" in text
-    counts = re.search(r"In each of 2 repeats a test part of ([\d to]+) materials", text)
+    assert "CLIP: a dual encoder of tf_efficientnet_lite0 and all-MiniLM-L6-v2, pre-trained" in text
+    counts = re.search(r"In each of 2 repeats a test set of ([\d to]+) materials", text)
     assert {int(n) for n in counts.group(1).split(" to ")} <= {60, 61, 62}
-    assert "were divided into 10 folds, of which 5 were run; each repeat has seeds" in text
+    assert "were divided into 10 folds, of which 5 were run. Each repeat has its own seeds" in text
     assert "composition (Magpie statistics of the elements, volume per atom" in text
     assert "{'" not in text and "pretraining epochs: " in text and "a fast one" in text
     assert re.search(r"\d\.\d\d to \d\.\d\d runs ± \d\.\d\d", text)
@@ -411,7 +416,7 @@ def test_report_without_answers(dataset: Dataset, tmp_path: Path):
     exhibits = [Exhibit("figure3", "Violins", figure3.make_exhibit(dataset).table)]
     empty = pd.DataFrame(columns=list(scores.COLUMNS))
     path = write_experiments_report(tmp_path / "r.html", exhibits, empty, {}, dataset)
-    assert "so there are none" in path.read_text(encoding="utf-8")
+    assert "There are no answers" in path.read_text(encoding="utf-8")
     with pytest.raises(RhosightError, match="is not a writable folder"):
         write_experiments_report(tmp_path / "no" / "r.html", exhibits, empty, {}, dataset)
 

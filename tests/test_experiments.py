@@ -16,7 +16,14 @@ import pytest
 from rhosight import RhosightError, load_recipe
 from rhosight.dataset import Dataset, load_dataset
 from rhosight.experiments import EXPERIMENTS, JobFolder, Plan, Preset, get_preset, reproduce
-from rhosight.experiments.published import BEGIN, END, insert, markdown, publish, import_jobs
+from rhosight.experiments.published import (
+    BEGIN,
+    END,
+    import_jobs,
+    insert_tables,
+    publish,
+    render_markdown,
+)
 from rhosight.experiments.records import compare_runs, list_jobs, show_job
 from rhosight.inputs.image import ImageSettings
 from rhosight.networks.recipe import Recipe
@@ -303,7 +310,7 @@ def test_a_page_gets_its_table_from_published_results(finished, tmp_path) -> Non
     published_settings(tmp_path)
     page = tmp_path / "results.md"
     page.write_text(f"# a\n{BEGIN}\nbefore\n{END}\nb\n")
-    assert insert(page, tmp_path)
+    assert insert_tables(page, tmp_path)
     text = page.read_text()
     assert text.startswith("# a\n") and text.endswith(f"{END}\nb\n") and "before" not in text
     row = "| image+text (`all`) | 0.91 ± 0.02, 0.91 ± 0.02 (*paper* 0.80, 0.80) |"
@@ -311,19 +318,19 @@ def test_a_page_gets_its_table_from_published_results(finished, tmp_path) -> Non
     assert "over 10 folds (2 repeats)" in text
     assert any(line.startswith("| clip (`all`), 15 folds | 0.91") for line in text.splitlines())
     assert "| Does it help? | partly |" in text.splitlines()
-    assert not insert(page, tmp_path)
+    assert not insert_tables(page, tmp_path)
     page.write_text("no markers")
     with pytest.raises(RhosightError, match="no <!-- results: begin -->"):
-        insert(page, tmp_path)
+        insert_tables(page, tmp_path)
     with pytest.raises(RhosightError, match=r"figure2\.csv: not there"):
-        markdown(finished)
+        render_markdown(finished)
 
 
 def test_the_page_and_the_committed_results_agree() -> None:
     root = Path(__file__).parents[1]
     text = (root / "docs" / "results.md").read_text(encoding="utf-8")
     table = text.split(BEGIN)[1].split(END)[0].strip()
-    assert table == markdown(root / "docs" / "results")
+    assert table == render_markdown(root / "docs" / "results")
 
 
 def test_no_exhibit_of_another_run_stays_beside_new_ones(finished, tmp_path) -> None:

@@ -4,11 +4,11 @@ A model is any estimator with scikit-learn's ``fit`` and ``predict`` and a table
 model that is trained in another way supplies a table of predictions with the same columns; the same
 functions score and compare it.
 
->>> features = {name: baseline_features(name, dataset.densities) for name in names}
+>>> features = {name: compute_baseline_features(name, dataset.densities) for name in names}
 >>> candidates = {n: Candidate(features[n], partial(make_baseline, n)) for n in names}
 >>> predictions = cross_validate_models(candidates, dataset, repeats=3, indices=train)
 >>> score_table(predictions)
->>> compare(predictions, "best", strongest(fold_scores(predictions)))
+>>> compare(predictions, "best", find_strongest(fold_scores(predictions)))
 """
 
 from __future__ import annotations
@@ -288,7 +288,7 @@ def compare(
         Name of the model.
     baseline
         Name of the baseline, or target → name, for example from
-        :func:`rhosight.models.baselines.baselines.strongest`.
+        :func:`rhosight.models.baselines.baselines.find_strongest`.
     alpha
         Level of significance; intervals have a confidence of 1 − alpha.
     ratio
@@ -364,6 +364,11 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected
 
 
+def draw_materials(materials: int, resamples: int, seed: int = 0) -> np.ndarray:
+    """Draw bootstrap samples with replacement: positions, shape (resamples, materials)."""
+    return np.random.default_rng(seed).integers(materials, size=(resamples, materials))
+
+
 def _errors(predictions: pd.DataFrame) -> pd.DataFrame:
     """Add columns of squared and absolute errors."""
     missing = [name for name in PREDICTION_COLUMNS if name not in predictions]
@@ -383,7 +388,7 @@ def _pooled(
         mse, spread = squared[rows].mean(axis=-1), true[rows].var(axis=-1)
         return 1 - mse / np.where(spread > 0, spread, np.nan), np.sqrt(mse)
 
-    drawn = np.random.default_rng(seed).integers(len(true), size=(resamples, len(true)))
+    drawn = draw_materials(len(true), resamples, seed)
     tails = 50 * (1 - confidence) * np.array([1, -1]) + [0, 100]
     result: dict[str, float] = {}
     exact, resampled = scores(np.arange(len(true))), scores(drawn)

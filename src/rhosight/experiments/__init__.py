@@ -1,14 +1,15 @@
-"""The paper's tables and figures as experiments: run, repeated, compared with what it printed.
+"""Run the paper's experiments, repeat them, and compare them with its printed scores.
 
->>> plan = Plan.of(rhosight.load_dataset("mp-fcc"), preset_named("offline"), repeats=5)
+>>> plan = Plan.of(rhosight.load_dataset("mp-fcc"), get_preset("offline"), repeats=5)
 >>> exhibits = reproduce(["figure2", "table1"], plan, "runs/reproduce")
 """
 
 from .exhibit import Exhibit
+from .exhibits.catalogue import EXPERIMENTS
 from .jobs import Job, JobFolder, Split
 from .plan import Entry, Frames, Plan
-from .presets import Preset, preset_named
-from .reproduction import EXPERIMENTS, Reproduction, reproduce
+from .presets import Preset, get_preset
+from .reproduction import Reproduction, reproduce
 
 __all__ = [
     "EXPERIMENTS",
@@ -21,6 +22,6 @@ __all__ = [
     "Preset",
     "Reproduction",
     "Split",
-    "preset_named",
+    "get_preset",
     "reproduce",
 ]

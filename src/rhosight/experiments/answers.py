@@ -1,9 +1,10 @@
-"""The questions that the paper leaves open, answered from the scores of many runs.
+"""Answer the questions that the paper leaves open, from the predictions of many runs.
 
-Does text help the image, does the image help the text, does either help a model of the
-composition? And what do fine-tuning and more text bring? Each is a set of pairs of models on the
-same folds; each pair is tested (:func:`rhosight.evaluation.statistics.compare`), p values are corrected over
-all pairs and targets of a question, and what the test does not show is called uncertain.
+Does the text help the image, does the image help the text, does either help a model of the
+composition? And how much do fine-tuning and more text help? Each question is a set of pairs of
+models on the same folds. Each pair is tested (:func:`rhosight.evaluation.statistics.compare`), and
+p values are corrected over all pairs and targets of a question. A difference that the test does not
+show is called uncertain.
 """
 
 from __future__ import annotations
@@ -18,37 +19,41 @@ from scipy.stats import t as student
 from ..errors import RhosightError
 from ..evaluation.html import NBSP, format_percent, format_significant
 from ..evaluation.statistics import PREDICTION_COLUMNS, compare, holm
-from .scores import EXTENTS, checked, row_name
+from ..inputs.text.description import EXTENTS
+from .scores import require_columns, row_name
 
 ALPHA = 0.05
+"""Default level of significance."""
 
 SMALL = 0.05
-"""A gain of a smaller share of the RMSE is none that matters."""
+"""Share of the RMSE below which a gain does not matter."""
 
-COMPOSITION = "composition"  # the baseline that knows elements and cell, not the density
+COMPOSITION = "composition"
+"""Baseline that reads elements and cell, but not the density."""
 
 Verdict = Literal[
     "yes", "partly", "it depends", "partly worse", "worse", "no", "uncertain", "not run"
 ]
-Pair = tuple[str, str, str]  # short name; keys of the model with what may help, and without
+Pair = tuple[str, str, str]
+"""Short name, key of the model with the addition, key of the model without it."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of each target.
+    """Question that is answered for each target.
 
     Attributes
     ----------
     name, words
-        Short, and as a question.
+        Short name, and the question in words.
     better, worse
-        How it is said that pairs differ; their names follow.
+        Beginning of the sentences on pairs that differ; their names follow.
     """
 
     name: str
     words: str
     better: str = "Yes"
-    worse: str = "It does harm"
+    worse: str = "It is harmful"
 
 
 QUESTIONS: tuple[Question, ...] = (
@@ -57,13 +62,13 @@ QUESTIONS: tuple[Question, ...] = (
     Question("either helps composition", "Does either help a composition model?"),
     Question(
         "better than composition",
-        "Is any better than a composition model by itself?",
+        "Is any better than a composition model on its own?",
         worse="Worse",
     ),
     Question("fine-tuning helps", "Does fine-tuning help?"),
     Question(
         "joint fine-tuning helps",
-        "Does fine-tuning both together help further?",  # each was fine-tuned by itself before
+        "Does fine-tuning both together help further?",  # each was fine-tuned on its own before
     ),
     Question("more text helps", "Does more text help?"),
 )
@@ -71,24 +76,24 @@ QUESTIONS: tuple[Question, ...] = (
 
 @dataclass(frozen=True)
 class Answer:
-    """One question, answered for one target.
+    """Answer to one question for one target.
 
     Attributes
     ----------
     target, question
-        Which.
+        Target and question.
     verdict
-        "yes" or "worse" if all pairs survive the test that way; "partly" or "partly worse" if some
-        do and the others show nothing; "it depends" if some do each way; if none does, "no" where
-        the intervals of all leave room for gains below :data:`SMALL` only, and "uncertain"
-        elsewhere; "not run" if there is no pair.
+        "yes" or "worse" if all pairs differ significantly in that direction; "partly" or "partly
+        worse" if some do and the others do not differ; "it depends" if there are some in each
+        direction. If none differs: "no" where the intervals of all pairs allow only gains below
+        :data:`SMALL`, "uncertain" otherwise. "not run" if there is no pair.
     text
-        The answer in a sentence or two, numbers included.
+        The answer in a sentence or two, with numbers.
     comparisons
-        One row a pair: ``case``, its short name, and the columns of
-        :func:`rhosight.evaluation.statistics.compare`, where ``model`` is the one with what may help;
-        ``worse``; ``p_holm`` is corrected over all pairs and targets of the question, and so are
-        the intervals (Bonferroni).
+        One row per pair: ``case``, its short name, and the columns of
+        :func:`rhosight.evaluation.statistics.compare`, where ``model`` is the one with the
+        addition; ``worse``. ``p_holm`` is corrected over all pairs and targets of the question, and
+        so are the intervals (Bonferroni).
     """
 
     target: str
@@ -101,14 +106,15 @@ class Answer:
 def answer(
     predictions: pd.DataFrame, units: dict[str, str], alpha: float = ALPHA
 ) -> dict[str, list[Answer]]:
-    """Answers for each target, from out-of-fold predictions.
+    """Answer all questions for each target, from out-of-fold predictions.
 
     Parameters
     ----------
     predictions
-        With :data:`rhosight.experiments.scores.COLUMNS`; the validation part counts, in which every
-        material is predicted once in each repeat by a model that has not learned from it. If the
-        training part is there, too, tests know its size though not all folds were run.
+        Table with :data:`rhosight.experiments.scores.COLUMNS`. Only the validation sets are
+        compared: each repeat predicts every material once, with a model that was not trained on
+        it. If the training sets are included too, tests use their size even if not all folds
+        were run.
     units
         Target → unit.
     alpha
@@ -122,31 +128,31 @@ def answer(
     Raises
     ------
     RhosightError
-        If a column is missing, or there is no validation part.
+        If a column is missing, or there is no validation set.
     """
-    held_out = checked(predictions)
+    require_columns(predictions)
+    held_out = predictions
     ratio = _validation_over_training(predictions)
     held_out = held_out[held_out["part"] == "validation"]
     if held_out.empty:
-        raise RhosightError("predictions: no validation part; run the cross-validation first")
-    # numbers are sorted and compared faster than names
+        raise RhosightError("predictions: no validation set; run the cross-validation first")
+    # numbers are faster to sort and compare than names
     numbered = pd.factorize(held_out["material_id"])[0]
-    held_out = held_out.assign(model=_keys(held_out), material_id=numbered)
+    held_out = held_out.assign(model=_model_keys(held_out), material_id=numbered)
     held_out = held_out[list(PREDICTION_COLUMNS)]
     targets = list(held_out["target"].unique())
-    found: dict[str, list[Answer]] = {target: [] for target in targets}
+    answers: dict[str, list[Answer]] = {target: [] for target in targets}
     for question, pairs in zip(QUESTIONS, _PAIRS, strict=True):
-        table = _compared(
-            held_out, pairs, question.name == "either helps composition", alpha, ratio
-        )
+        is_blended = question.name == "either helps composition"
+        table = _compare_pairs(held_out, pairs, is_blended, alpha, ratio)
         for target in targets:
             mine = table[table["target"] == target] if len(table) else table
-            found[target].append(_said(target, question, mine, units.get(target, "")))
-    return found
+            answers[target].append(_phrase(target, question, mine, units.get(target, "")))
+    return answers
 
 
 def _validation_over_training(predictions: pd.DataFrame) -> float | None:
-    """Materials of a validation part over those that its models learned from, if they are there."""
+    """Return the size of a validation set over that of its training set, if both are there."""
     keys = ["model", "extent", "stage", "target", "repeat", "fold"]
     counts = predictions.groupby([*keys, "part"]).size().unstack("part")
     if not {"train", "validation"} <= set(counts):
@@ -154,8 +160,8 @@ def _validation_over_training(predictions: pd.DataFrame) -> float | None:
     return float((counts["validation"] / counts["train"]).mean())
 
 
-def _keys(table: pd.DataFrame) -> pd.Series:
-    """model|extent|stage: the name of a model in tests."""
+def _model_keys(table: pd.DataFrame) -> pd.Series:
+    """Return model|extent|stage, the name of a model in tests."""
     return table["model"] + "|" + table["extent"] + "|" + table["stage"]
 
 
@@ -163,8 +169,8 @@ def _key(model: str, extent: str = "", stage: str = "fine-tuning") -> str:
     return f"{model}|{extent}|{stage}"
 
 
-def _image(there: set[str], extent: str) -> str:
-    """The image model beside a text's extent: trained anew for it, or once for all."""
+def _image_key(there: set[str], extent: str) -> str:
+    """Return the image model for an extent of the text: trained for it, or once for all."""
     own = _key("image", extent)
     return own if own in there else _key("image")
 
@@ -173,12 +179,12 @@ _WITH = {
     "formula": "with the formula",
     "keywords": "with keywords",
     "all": "with the whole text",
-}  # extent → how a case of it is called
+}  # extent → name of its case
 
 
 def _text_helps_image(there: set[str]) -> Iterator[Pair]:
     for extent in EXTENTS:
-        yield _WITH[extent], _key("image+text", extent), _image(there, extent)
+        yield _WITH[extent], _key("image+text", extent), _image_key(there, extent)
 
 
 def _image_helps_text(there: set[str]) -> Iterator[Pair]:
@@ -190,7 +196,7 @@ def _against_composition(there: set[str]) -> Iterator[Pair]:
     networks = [_key("image")] if _key("image") in there else [_key("image", e) for e in EXTENTS]
     networks += [_key(model, extent) for model in ("text", "image+text") for extent in EXTENTS]
     for network in networks:
-        yield row_name(*network.split("|")), network, _key(COMPOSITION, stage="")
+        yield _name_row(network), network, _key(COMPOSITION, stage="")
 
 
 def _fine_tuning_helps(there: set[str]) -> Iterator[Pair]:
@@ -220,20 +226,20 @@ _PAIRS: tuple[Callable[[set[str]], Iterator[Pair]], ...] = (
     _fine_tuning_helps,
     _joint_fine_tuning_helps,
     _more_text_helps,
-)  # of QUESTIONS
+)  # in the order of QUESTIONS
 
 
-def _compared(
+def _compare_pairs(
     predictions: pd.DataFrame,
     pairs: Callable[[set[str]], Iterator[Pair]],
-    blended: bool,
+    is_blended: bool,
     alpha: float,
     ratio: float | None,
 ) -> pd.DataFrame:
-    """All pairs that were run, tested on all targets, corrected together."""
+    """Test all pairs that were run on all targets, and correct them together."""
     there = set(predictions["model"].unique())
     models = dict(tuple(predictions.groupby("model", sort=False)))
-    found = []
+    tables = []
     for case, a, b in pairs(there):
         if a not in there or b not in there:
             continue
@@ -242,17 +248,17 @@ def _compared(
         mine, other = (table[table["target"].isin(common)] for table in (mine, other))
         if not common or mine.groupby("target")["fold"].nunique().min() < 2:
             continue
-        if blended:
+        if is_blended:
             mine = blend(mine, other)
         table = compare(pd.concat([mine, other]), a, b, alpha, ratio).reset_index()
-        names = {"model": row_name(*a.split("|")), "baseline": row_name(*b.split("|"))}
-        if blended:
+        names = {"model": _name_row(a), "baseline": _name_row(b)}
+        if is_blended:
             names["model"] = f"{names['baseline']} blended with {names['model']}"
-        found.append(table.assign(case=case, **names))
-    if not found:
+        tables.append(table.assign(case=case, **names))
+    if not tables:
         return pd.DataFrame()
-    table = pd.concat(found, ignore_index=True)
-    # intervals that hold together (Bonferroni): no pair that is uncertain has one without zero
+    table = pd.concat(tables, ignore_index=True)
+    # simultaneous intervals (Bonferroni): those of all uncertain pairs contain zero
     freedom = table["folds"] - 1
     wider = student.ppf(1 - alpha / 2 / len(table), freedom) / student.ppf(1 - alpha / 2, freedom)
     half = wider * (table["high"] - table["low"]) / 2
@@ -263,12 +269,17 @@ def _compared(
     return table.assign(p_holm=corrected, better=better, worse=worse)
 
 
-def blend(network: pd.DataFrame, composition: pd.DataFrame) -> pd.DataFrame:
-    """Predictions of w · network + (1 − w) · composition, w between 0 and 1.
+def _name_row(key: str) -> str:
+    model, extent, stage = key.split("|")
+    return row_name(model, extent, stage)
 
-    Whether a model knows what another does not: stacking (Breiman, Mach. Learn. 24, 49 (1996),
-    doi:10.1007/BF00117832). The w of a fold has the least squared error on the other folds of its
-    repeat, so a fold's labels do not choose its own w; it may still be 0.
+
+def blend(network: pd.DataFrame, composition: pd.DataFrame) -> pd.DataFrame:
+    """Return the predictions of w · network + (1 − w) · composition, w between 0 and 1.
+
+    The blend shows whether a model has information that the other lacks: stacking (Breiman, Mach.
+    Learn. 24, 49 (1996), doi:10.1007/BF00117832). The w of a fold minimises the squared error on
+    the other folds of its repeat, so the labels of a fold do not choose its own w. It may be 0.
     """
     keys = ["target", "repeat", "fold", "material_id"]
     other = composition[[*keys, "predicted"]].rename(columns={"predicted": "other"})
@@ -286,9 +297,10 @@ def blend(network: pd.DataFrame, composition: pd.DataFrame) -> pd.DataFrame:
     return network.assign(predicted=(table["other"] + weights * step).to_numpy())
 
 
-def _said(target: str, question: Question, table: pd.DataFrame, unit: str) -> Answer:
+def _phrase(target: str, question: Question, table: pd.DataFrame, unit: str) -> Answer:
+    """Write the answer to a question in words."""
     if table.empty:
-        return Answer(target, question, "not run", "Not run, or in one fold only.", table)
+        return Answer(target, question, "not run", "Not run, or run in one fold only.", table)
     table = table.reset_index(drop=True)
     better, worse = table[table["better"]], table[table["worse"]]
     rest = table[~(table["better"] | table["worse"])]
@@ -296,7 +308,7 @@ def _said(target: str, question: Question, table: pd.DataFrame, unit: str) -> An
     sentences = [f"{start}: {_cases(rows, unit)}." for start, rows in parts if len(rows)]
     verdict = _verdict(better, worse, rest)
     if len(rest):
-        start = f"No difference that {int(table['folds'].min())} folds can show"
+        start = f"No significant difference in {int(table['folds'].min())} folds"
         if verdict == "no":
             start = f"No gain of {100 * SMALL:.0f}{NBSP}% or more"
         low, high = (rest[end] / rest["baseline_rmse"] for end in ("low", "high"))
@@ -317,15 +329,16 @@ def _verdict(better: pd.DataFrame, worse: pd.DataFrame, rest: pd.DataFrame) -> V
 
 
 def _cases(rows: pd.DataFrame, unit: str = "") -> str:
-    """The pairs by their short names, the largest difference first; of that one, if there is a
-    unit, the errors.
+    """List the pairs by their short names, the largest difference first.
+
+    With a unit, add the errors of that first one.
     """
     rows = rows.reindex(rows["relative"].abs().sort_values(ascending=False).index)
-    said = []
-    for row in rows.itertuples():
-        numbers = format_percent(row.relative)
-        if unit and not said:
-            errors = f"RMSE {format_significant(row.baseline_rmse)} → {format_significant(row.rmse)} {unit}"
-            numbers = f"{errors}, {numbers}"
-        said.append(f"{row.case} ({numbers})")
-    return "; ".join(said)
+    cases: list[str] = []
+    for row in rows.to_dict("records"):
+        numbers = format_percent(row["relative"])
+        if unit and not cases:
+            before, after = (format_significant(row[name]) for name in ("baseline_rmse", "rmse"))
+            numbers = f"RMSE {before} → {after} {unit}, {numbers}"
+        cases.append(f"{row['case']} ({numbers})")
+    return "; ".join(cases)

@@ -1,9 +1,9 @@
-"""Finished jobs as one file a repeat: to keep with the code, and to go on from elsewhere.
+"""Pack finished jobs into one file per repeat, and unpack them on another machine.
 
     FOLDER/jobs/repeat-0.parquet    predictions and histories of all jobs of a repeat
 
-Each row belongs to one job; what decided about the jobs and what they took stands in the file's
-metadata. Weights are not kept: nothing that is finished needs them.
+Each row belongs to one job. The settings of the jobs and their run times are in the metadata of the
+file. Weights are not kept, because no finished job needs them.
 """
 
 from __future__ import annotations
@@ -28,56 +28,58 @@ _PARTS = ("predictions", "history")
 
 
 def pack_jobs(folder: JobFolder, out: Path) -> list[Path]:
-    """Write all finished jobs of a run folder into ``out``, one file a repeat.
+    """Write all finished jobs of a run folder into ``out``, one file per repeat.
 
-    Predictions are rounded to single precision (7 digits), which is more than networks have.
+    Predictions are rounded to single precision (7 digits), more than the precision of networks.
 
     Returns
     -------
-    The files. One that would say the same again is left as it is.
+    The files. A file with the same content is not written again.
     """
     repeats: dict[int, list[Path]] = {}
     for path in job_folders(folder.folder, RESULT):
-        repeat = _json(path / "job.json")["split"]["repeat"]
+        repeat = _read_json(path / "job.json")["split"]["repeat"]
         repeats.setdefault(repeat, []).append(path)
-    found = []
+    files = []
     for repeat, paths in sorted(repeats.items()):
         file = out / f"repeat-{repeat}.parquet"
-        about = {p.name: {"job": _json(p / "job.json"), "result": _result(p)} for p in paths}
-        if not file.exists() or _about(file) != about:
+        about = {
+            p.name: {"job": _read_json(p / "job.json"), "result": _read_result(p)} for p in paths
+        }
+        if not file.exists() or _read_about(file) != about:
             out.mkdir(parents=True, exist_ok=True)
             with replacing(file) as draft:
-                pq.write_table(_table(paths, about), draft, compression="zstd")
-        found.append(file)
-    return found
+                pq.write_table(_make_table(paths, about), draft, compression="zstd")
+        files.append(file)
+    return files
 
 
 def unpack_jobs(out: Path, folder: JobFolder) -> int:
-    """Put the jobs of all files of ``out`` into a run folder that has not heard of them.
+    """Unpack the jobs of all files of ``out`` that a run folder does not have.
 
     Returns
     -------
-    How many came.
+    Number of unpacked jobs.
 
     Raises
     ------
     RhosightError
-        If a file is none that :func:`pack_jobs` wrote.
+        If :func:`pack_jobs` did not write a file.
     """
     count = 0
     for file in sorted(out.glob("repeat-*.parquet")):
-        about = _about(file)
+        about = _read_about(file)
         new = [name for name in about if not (folder.folder / name).exists()]
         if not new:
             continue
         rows = dict(tuple(pd.read_parquet(file).groupby("job", sort=False, observed=True)))
         for name in new:
-            _put(folder.folder / name, about[name], rows.get(name, pd.DataFrame()))
+            _write_job(folder.folder / name, about[name], rows.get(name, pd.DataFrame()))
         count += len(new)
     return count
 
 
-def _table(paths: Sequence[Path], about: Mapping[str, Any]) -> pa.Table:
+def _make_table(paths: Sequence[Path], about: Mapping[str, Any]) -> pa.Table:
     frames = []
     for path in paths:
         for kind in _PARTS:
@@ -85,7 +87,9 @@ def _table(paths: Sequence[Path], about: Mapping[str, Any]) -> pa.Table:
             frames.append(frame.assign(job=path.name, kind=kind))
     frame = pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
     for name in frame:
-        if frame[name].dtype.kind == "f" and name != "true":  # labels stay as the dataset has them
+        if (
+            frame[name].dtype.kind == "f" and name != "true"
+        ):  # labels keep the precision of the dataset
             frame[name] = frame[name].astype("float32")
     table = pa.Table.from_pandas(frame, preserve_index=False)
     return table.replace_schema_metadata(
@@ -93,11 +97,11 @@ def _table(paths: Sequence[Path], about: Mapping[str, Any]) -> pa.Table:
     )
 
 
-def _put(path: Path, about: Mapping[str, Any], rows: pd.DataFrame) -> None:
-    """The folder of a job, all at once."""
-    draft = path.with_name(f".{path.name}.{uuid4().hex}.part")  # others may unpack it, too
+def _write_job(path: Path, about: Mapping[str, Any], rows: pd.DataFrame) -> None:
+    """Write the folder of a job in one step."""
+    draft = path.with_name(f".{path.name}.{uuid4().hex}.part")  # other processes may unpack it too
     draft.mkdir()
-    for kind, frame in _parts(rows):
+    for kind, frame in _split_rows(rows):
         frame.to_parquet(draft / f"{kind}.parquet")
     for name, content in (("job.json", about["job"]), (RESULT, about["result"])):
         (draft / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -107,7 +111,7 @@ def _put(path: Path, about: Mapping[str, Any], rows: pd.DataFrame) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _parts(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+def _split_rows(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     for kind in _PARTS:
         mine = rows[rows["kind"] == kind] if len(rows) else rows
         mine = mine.dropna(axis="columns", how="all").drop(columns=["job", "kind"], errors="ignore")
@@ -117,22 +121,22 @@ def _parts(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield kind, mine.astype(single).reset_index(drop=True)
 
 
-def _about(file: Path) -> dict[str, Any]:
+def _read_about(file: Path) -> dict[str, Any]:
     try:
         return json.loads(pq.read_schema(file).metadata[_ABOUT])
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise RhosightError(
-            f"{file}: not readable as results of `rhosight reproduce`; remove it, and its jobs run "
-            "again"
+            f"{file}: cannot be read as results of `rhosight reproduce`; remove it, and its jobs "
+            "run again"
         ) from error
 
 
-def _result(path: Path) -> dict[str, Any]:
-    """What a job took; whose machine it was is not for others to know."""
-    result = _json(path / RESULT)
+def _read_result(path: Path) -> dict[str, Any]:
+    """Return the run time and versions of a job, without the name of the machine."""
+    result = _read_json(path / RESULT)
     result["hardware"].pop("host", None)
     return result
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))

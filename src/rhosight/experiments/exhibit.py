@@ -1,4 +1,4 @@
-"""Exhibit: a table or figure of the paper, made anew, and the files that it is saved as."""
+"""Hold a reproduced table or figure of the paper, and save it in several formats."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
 from ..errors import RhosightError
-from ..evaluation.html import NBSP, describe_target, format_number, format_significant
+from ..evaluation.html import NBSP, describe_target
 from ..storage import replacing
-from .paper import as_printed
-from .scores import row_name
+from .scores import format_cell, row_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,27 +22,28 @@ if TYPE_CHECKING:
 TABLE_FORMATS: tuple[str, ...] = ("csv", "tex")
 FIGURE_FORMATS: tuple[str, ...] = ("png", "svg", "pdf")
 
-_DPI = 200  # of PNG
+_BOTH: tuple[Literal["ours"], Literal["paper"]] = ("ours", "paper")
+_DPI = 200  # resolution of PNG files
 _DATELESS = {"svg": {"Date": None}, "pdf": {"CreationDate": None, "ModDate": None}, "png": None}
 
 
 @dataclass(frozen=True, eq=False)
 class Exhibit:
-    """A table or figure of the paper, made anew.
+    """Reproduced table or figure of the paper.
 
     Attributes
     ----------
     name
-        Which: ``"table1"``, ``"figure2"``.
+        Name such as ``"table1"`` or ``"figure2"``.
     title
-        What it shows, in one line.
+        Content in one line.
     table
-        What is printed and saved; behind a figure, its data. The paper's values stand in columns
-        of their own.
+        Printed and saved table, or the data of a figure. The paper's values are in columns of
+        their own.
     figure
-        The picture, if there is one.
+        Picture, if there is one.
     note
-        How it differs from the paper's, and with which preset it was made.
+        Differences from the paper's exhibit, and the preset.
     """
 
     name: str
@@ -54,38 +54,38 @@ class Exhibit:
 
     @property
     def heading(self) -> str:
-        """The name as the paper writes it, such as "Figure 2"."""
-        word, number = re.fullmatch(r"([a-z]+)(\d+)", self.name).groups()
-        return f"{word.capitalize()} {number}"
+        """Name as the paper writes it, such as "Figure 2"."""
+        kind = self.name.rstrip("0123456789")
+        return f"{kind.capitalize()} {self.name.removeprefix(kind)}"
 
     @property
     def has_scores(self) -> bool:
-        """Whether its table has ours and the paper's scores by part."""
+        """Whether the table has our and the paper's scores of each set."""
         return {"target", "part", "r2", "rmse", "paper_r2"} <= set(self.table)
 
     def score_tables(self) -> dict[str, pd.DataFrame]:
-        """Its scores as one would print them: what a table shows → its cells as text.
+        """Return the scores as printable tables: title → cells as text.
 
-        Rows are models; columns ``model`` and, of the validation and the test part, ours (R² ±
+        Rows are models. Columns are ``model`` and, for the validation and the test set, ours (R² ±
         standard deviation / RMSE) and the paper's.
         """
-        table, found = self.table, {}
+        table = self.table
+        tables: dict[str, pd.DataFrame] = {}
         keys = [key for key in ("trial", "model", "extent", "stage") if key in table]
         parts = [part for part in ("validation", "test") if part in set(table["part"])]
         for target, cells in table.groupby("target", sort=False):
             rows = []
-            for values, shown in cells.groupby(keys, sort=False):
-                # the mean of all runs goes without saying
-                names = [v for v in values[:-3] if v not in ("", "mean")] + [row_name(*values[-3:])]
-                by_part = shown.set_index("part")
-                there = [by_part.loc[p] if p in by_part.index else None for p in parts]
-                texts = [text for row in there for text in (_ours(row), _printed(row))]
-                rows.append([", ".join(names), *texts])
+            for values, group in cells.groupby(keys, sort=False):
+                names = [str(value) for value in values]
+                trials = [name for name in names[:-3] if name not in ("", "mean")]
+                by_part = {row["part"]: row for _, row in group.iterrows()}
+                texts = [_write_cell(by_part.get(part), whose) for part in parts for whose in _BOTH]
+                rows.append([", ".join([*trials, row_name(*names[-3:])]), *texts])
             unit = next(iter(cells["rmse_unit"].dropna()), "")
-            title = f"{describe_target(target)}, R²{f' / RMSE ({unit})' if unit else ''}"
+            title = f"{describe_target(str(target))}, R²{f' / RMSE ({unit})' if unit else ''}"
             columns = ["model", *(name for part in parts for name in (part, "paper"))]
-            found[title] = pd.DataFrame(rows, columns=columns)
-        return found
+            tables[title] = pd.DataFrame(rows, columns=columns)
+        return tables
 
     def save(
         self,
@@ -94,12 +94,12 @@ class Exhibit:
     ) -> list[Path]:
         """Write ``name.csv``, ``name.tex`` and, if there is a figure, PNG, SVG and PDF.
 
-        The same exhibit gives the same bytes. Returns the paths.
+        The same exhibit always gives the same bytes. Returns the paths.
 
         Raises
         ------
         RhosightError
-            For an unknown format, or a folder that cannot be written to.
+            For an unknown format, or a folder that is not writable.
         """
         unknown = set(formats) - {*TABLE_FORMATS, *FIGURE_FORMATS}
         if unknown:
@@ -108,7 +108,7 @@ class Exhibit:
         folder = Path(folder)
         paths = []
         if self.figure is not None and set(formats) & set(FIGURE_FORMATS):
-            # once for all files: laying it out takes longer than drawing it
+            # once for all files: layout takes longer than drawing
             self.figure.draw_without_rendering()
             self.figure.set_layout_engine(None)
         try:
@@ -118,43 +118,44 @@ class Exhibit:
                     continue
                 path = folder / f"{self.name}.{kind}"
                 with replacing(path) as draft:
-                    self._write(draft, kind)
+                    self._write_file(draft, kind)
                 paths.append(path)
         except OSError as error:
-            raise RhosightError(f"{folder}: cannot be written to; give another folder") from error
+            raise RhosightError(f"{folder}: cannot write to the folder; give another") from error
         return paths
 
-    def _write(self, path: Path, kind: str) -> None:
+    def _write_file(self, path: Path, kind: str) -> None:
         if kind == "csv":
-            # more digits than any machine agrees on with another would be no result
+            # further digits differ between machines
             self.table.to_csv(path, index=False, float_format="%.6g")
         elif kind == "tex":
-            path.write_text(self._latex(), encoding="utf-8")
+            path.write_text(self._render_latex(), encoding="utf-8")
         else:
             import matplotlib
 
+            assert self.figure is not None
             with matplotlib.rc_context({"svg.hashsalt": self.name, "svg.fonttype": "none"}):
                 self.figure.savefig(path, format=kind, dpi=_DPI, metadata=_DATELESS[kind])
-            if kind == "svg":  # matplotlib names clip paths by where they lie in memory
+            if kind == "svg":  # matplotlib names clip paths by their memory address
                 text = path.read_text(encoding="utf-8")
                 for i, name in enumerate(re.findall(r'<clipPath id="(\w+)"', text)):
                     text = text.replace(name, f"clip{i}")
                 path.write_text(text, encoding="utf-8")
 
-    def _latex(self) -> str:
-        """For a document with the packages booktabs and longtable."""
-        title = f"{self.heading} of arXiv:2401.09301, made anew"
+    def _render_latex(self) -> str:
+        """Return tables for a document with the packages booktabs and longtable."""
+        title = f"{self.heading} of arXiv:2401.09301, reproduced"
         if not self.has_scores:
-            return self._longtable(self.table, f"{title}.", self.name)
+            return self._render_longtable(self.table, f"{title}.", self.name)
         tables = self.score_tables().items()
         return "\n".join(
-            self._longtable(
+            self._render_longtable(
                 table, f"{title}: {what}. {self.note}".rstrip(), f"{self.name}-{number}"
             )
             for number, (what, table) in enumerate(tables, start=1)
         )
 
-    def _longtable(self, table: pd.DataFrame, caption: str, label: str) -> str:
+    def _render_longtable(self, table: pd.DataFrame, caption: str, label: str) -> str:
         return table.to_latex(
             index=False,
             escape=True,
@@ -166,15 +167,6 @@ class Exhibit:
         )
 
 
-def _ours(row: pd.Series | None) -> str:
-    if row is None or pd.isna(row["r2"]):
-        return ""
-    r2 = format_number(row["r2"], 2, row["r2_std"]).replace(NBSP, "")
-    return r2 if pd.isna(row["rmse"]) else f"{r2} /{format_significant(row['rmse'])}"
-
-
-def _printed(row: pd.Series | None) -> str:
-    if row is None or pd.isna(row["paper_r2"]):
-        return ""
-    r2 = format_number(row["paper_r2"], 2)
-    return r2 if pd.isna(row["paper_rmse"]) else f"{r2} /{as_printed(row['paper_rmse'])}"
+def _write_cell(row: pd.Series | None, whose: Literal["ours", "paper"]) -> str:
+    """Return a cell of a narrow table."""
+    return "" if row is None else " /".join(format_cell(row, whose)).replace(NBSP, "")

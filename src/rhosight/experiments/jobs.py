@@ -1,16 +1,16 @@
-"""Jobs: the units of the paper's experiments, and the folder that holds their results.
+"""Run the jobs of the paper's experiments and keep their results in a folder.
 
-A job is one model, or one chain of models, trained on one fold. Its name is derived from all that
-decides about its result, so that figures that share a model share the job, and a finished job is
-never run again. Any number of processes may work on one folder: each job is locked while it runs,
-and the system lifts the lock of a process that dies.
+A job is one model, or one chain of models, trained on one fold. Its name is derived from everything
+that determines its result. Figures that share a model therefore share the job, and a finished job
+is never run again. Any number of processes may work on one folder: each job is locked while it
+runs, and the operating system releases the lock of a process that dies.
 
-    FOLDER/jobs/NAME/job.json             what decides about the result
-                     result.json          seconds, hardware, versions; it marks the end
-                     predictions.parquet  one row a prediction
-                     history.parquet      one row an epoch (networks)
-                     stages/              weights and checkpoints, as long as something needs them
-                     trained              marks that the stages are whole
+    FOLDER/jobs/NAME/job.json             everything that determines the result
+                     result.json          seconds, hardware, versions; marks a finished job
+                     predictions.parquet  one row per prediction
+                     history.parquet      one row per epoch (networks)
+                     stages/              weights and checkpoints, while another job needs them
+                     trained              marks complete stages
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..errors import RhosightError
 from ..inputs.progress import AnyProgress
-from ..models.baselines.chgnet import chgnet_version
+from ..models.baselines.chgnet import find_chgnet_version
 from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, descriptor_recipe
-from ..models.provenance import versions
+from ..models.provenance import collect_versions
 from ..storage import hold_lock, replacing, share_lock
 
 if TYPE_CHECKING:
@@ -45,26 +45,27 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RESULT = "result.json"
-"""Its presence says that a job is finished."""
+"""File that marks a finished job."""
 
 TRAINED = "trained"
+"""File that marks complete stages."""
 
 POLL_SECONDS = 1.0
-"""Between two looks at jobs that another process is running."""
+"""Interval at which jobs of another process are checked."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Which materials are held out: 15 % for a test part, the rest in five folds (paper section 3).
+    """Held-out materials: a test set of 15 %, the rest in five folds (paper section 3).
 
     Attributes
     ----------
     repeat
-        Seed of test part and folds; another repeat draws both anew.
+        Seed of the test set and the folds; another repeat draws both again.
     fold
-        Which of the folds validates.
+        Number of the fold that is the validation set.
     n_splits, test_fraction
-        Number of folds, and share of the test part.
+        Number of folds, and share of the test set.
     """
 
     repeat: int = 0
@@ -80,19 +81,19 @@ class Job:
     Attributes
     ----------
     kind
-        ``"network"`` trains the recipe's models in their order; ``"baseline"`` fits one.
+        ``"network"`` trains the models of the recipe in their order; ``"baseline"`` fits one.
     dataset
         Fingerprint of the materials.
     split
-        Which fold it is about.
+        Fold to train on.
     recipe
-        Of a network.
+        Recipe of a network.
     baseline
         Name of a baseline or of a descriptor recipe.
     seed
-        Of a baseline; a network's stands in its recipe.
+        Seed of a baseline; that of a network is in its recipe.
     needs
-        Jobs whose trained stages it begins with.
+        Jobs whose trained stages this job starts from.
     """
 
     kind: Literal["network", "baseline"]
@@ -105,8 +106,10 @@ class Job:
 
     @cached_property
     def basis(self) -> dict[str, Any]:
-        """All that decides about the result, as JSON. Versions of libraries are no part of it:
-        repeats accumulate over months, and each result says with which it was made.
+        """Everything that determines the result, as JSON.
+
+        Versions of libraries are left out: repeats accumulate over months, and each result
+        records the versions it was made with.
         """
         recipe = self.recipe.flat(exclude_none=True) if self.recipe else None
         return {
@@ -128,11 +131,17 @@ class Job:
 
     @cached_property
     def name(self) -> str:
-        """Readable in front, derived from the content behind."""
-        return _name(self.basis)
+        """Readable prefix with a hash of :attr:`basis`."""
+        return _make_name(self.basis)
+
+    @property
+    def network(self) -> Recipe:
+        """Recipe of a job that trains a network."""
+        assert self.recipe is not None, f"{self.name} is a baseline"
+        return self.recipe
 
 
-def _name(basis: dict[str, Any]) -> str:
+def _make_name(basis: dict[str, Any]) -> str:
     what = basis["baseline"] or basis["recipe"]["modality"].replace("+", "-")
     if basis["kind"] == "network" and not any(basis["recipe"]["epochs"]):
         what += "-pretraining"
@@ -141,89 +150,96 @@ def _name(basis: dict[str, Any]) -> str:
 
 
 class Worker(Protocol):
-    """What does the work; see :class:`rhosight.experiments.work.Workbench`."""
+    """Interface of what runs a job; see :class:`rhosight.experiments.work.Workbench`."""
 
     def run(
         self, job: Job, stages: Path, given: Sequence[Path], progress: AnyProgress | None
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Predictions and history of a job. ``stages`` is its folder for weights and checkpoints,
-        ``given`` are those of the jobs it needs.
+        """Run a job and return its predictions and history.
+
+        ``stages`` is its folder for weights and checkpoints; ``given`` are the folders of the jobs
+        that it needs.
         """
         ...
 
 
 class JobFolder:
-    """The results of many jobs in one folder.
+    """Folder with the results of many jobs.
 
     Parameters
     ----------
     folder
-        Is made if it is not there.
+        Run folder; created if it does not exist.
     """
 
     def __init__(self, folder: str | os.PathLike):
-        # as workers elsewhere, in folders of their own, will find it
+        # absolute: workers on other machines start in other folders
         self.folder = Path(folder).resolve() / "jobs"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RhosightError(
-                f"{folder}: no folder can be made there ({error.strerror}); give another with --out"
+                f"{folder}: cannot create the folder ({error.strerror}); give another with --out"
             ) from error
 
     def path(self, job: Job) -> Path:
-        """Where a job's results are, or will be."""
+        """Return the folder of a job's results."""
         return self.folder / self._earlier.get(job.name, job.name)
 
     @cached_property
     def _earlier(self) -> dict[str, str]:
-        """Today's name of a job → the name under which an earlier version of rhosight ran it.
+        """Current name of a job → its name in an earlier version of rhosight.
 
-        A recipe may have grown fields since; their defaults are what was done before.
+        Recipes gain fields over time. Their defaults describe what earlier versions did.
         """
         from ..networks.recipe import Recipe
 
-        found: dict[str, str] = {}
+        names: dict[str, str] = {}
 
-        def name_today(name: str) -> str:
+        def current_name(name: str) -> str:
             basis = json.loads((self.folder / name / "job.json").read_text(encoding="utf-8"))
             if basis["recipe"]:
                 recipe = Recipe.from_flat(basis["recipe"])
                 basis["recipe"] = recipe.flat(exclude_none=True)
-            basis["needs"] = [name_today(need) for need in basis["needs"]]
+            basis["needs"] = [current_name(need) for need in basis["needs"]]
             basis.setdefault("descriptors", None)
-            return _name(basis)
+            return _make_name(basis)
 
         for path in job_folders(self.folder, RESULT):
             try:
-                found[name_today(path.name)] = path.name
-            except (OSError, ValueError, KeyError, TypeError):  # of another recipe: another job
+                names[current_name(path.name)] = path.name
+            except (OSError, ValueError, KeyError, TypeError):  # another recipe: another job
                 continue
-        return found
+        return names
 
-    def finished(self, job: Job) -> bool:
+    def is_finished(self, job: Job) -> bool:
+        """Return whether the result of a job exists."""
         return (self.path(job) / RESULT).exists()
 
     def result(self, job: Job) -> dict[str, Any]:
-        """Seconds, time, hardware and versions of a finished job."""
+        """Return seconds, time, hardware and versions of a finished job."""
         return json.loads((self.path(job) / RESULT).read_text(encoding="utf-8"))
 
     def predictions(self, job: Job) -> pd.DataFrame:
-        return self._frame(job, "predictions")
+        """Return the predictions of a finished job, one row each."""
+        return self._read_frame(job, "predictions")
 
     def history(self, job: Job) -> pd.DataFrame:
-        return self._frame(job, "history")
+        """Return the training history of a finished job, one row per epoch."""
+        return self._read_frame(job, "history")
 
-    def _frame(self, job: Job, name: str) -> pd.DataFrame:
+    def _read_frame(self, job: Job, name: str) -> pd.DataFrame:
         import pyarrow.parquet as pq
 
         path = self.path(job) / f"{name}.parquet"
         try:
-            return pq.ParquetFile(path).read().to_pandas()  # of hundreds: pandas' own takes longer
+            return (
+                pq.ParquetFile(path).read().to_pandas()
+            )  # faster than pandas for hundreds of files
         except (OSError, ValueError) as error:
             raise RhosightError(
-                f"{path}: not readable; remove the folder {path.parent}, and the same command runs "
-                "this job again"
+                f"{path}: cannot be read; remove the folder {path.parent}, and the same command "
+                "runs this job again"
             ) from error
 
     def run(
@@ -233,81 +249,83 @@ class JobFolder:
         progress: AnyProgress | None = None,
         on_finish: Callable[[Job], None] | None = None,
     ) -> None:
-        """Run all jobs that are not finished, and what they need; several processes may do so.
+        """Run all unfinished jobs and the jobs they need; several processes may take part.
 
         Parameters
         ----------
         jobs
-            In any order, without those that they need.
+            Jobs in any order; the jobs that they need are added.
         worker
-            Does the work.
+            Runs a single job.
         progress
             Called with (label, step, steps, ...).
         on_finish
-            Called with each job that this call has run.
+            Called with each job that this call ran.
         """
-        ordered = in_order(jobs)
+        ordered = order_jobs(jobs)
         needed = {need.name for job in ordered for need in job.needs}
-        waiting = [job for job in ordered if not self.finished(job)]
+        waiting = [job for job in ordered if not self.is_finished(job)]
         while waiting:
             idle = True
             for job in list(waiting):
                 place = f"job {len(ordered) - len(waiting) + 1} of {len(ordered)}"
-                if self.finished(job):  # by another process
+                if self.is_finished(job):  # another process ran it
                     waiting.remove(job)
-                elif self._try(job, worker, progress, place):
+                elif self._try_job(job, worker, progress, place):
                     waiting.remove(job)
                     idle = False
                     if on_finish:
                         on_finish(job)
                     if job.name not in needed:
-                        self._forget_stages(job)
+                        self._remove_stages(job)
             if waiting and idle:
                 time.sleep(POLL_SECONDS)
         for job in ordered:
-            self._forget_stages(job)
+            self._remove_stages(job)
 
-    def _try(self, job: Job, worker: Worker, progress: AnyProgress | None, place: str) -> bool:
-        """Run a job, unless another process holds it or one that it needs; whether it is finished
-        now.
+    def _try_job(self, job: Job, worker: Worker, progress: AnyProgress | None, place: str) -> bool:
+        """Run a job unless another process holds it or a job that it needs.
+
+        Returns whether the job is finished now.
         """
-        if not all(self.finished(need) for need in job.needs):
+        if not all(self.is_finished(need) for need in job.needs):
             return False
         with ExitStack() as stack:
             if not stack.enter_context(self._lock(job)):
                 return False
-            if self.finished(job):
+            if self.is_finished(job):
                 return True
             for need in job.needs:
-                if not self._trained(need):  # forgotten after an earlier run
+                if not self._has_stages(need):  # removed after an earlier run
                     with self._lock(need) as mine:
                         if not mine:
                             return False
-                        self._train(need, worker, progress, place)  # its result stays as it is
+                        self._train(need, worker, progress, place)  # keeps its result
                 shared = stack.enter_context(self._lock(need, shared=True))
-                if not shared or not self._trained(need):  # another process has forgotten it again
+                if not shared or not self._has_stages(need):  # another process removed them again
                     return False
-            seconds = self._work(job, worker, progress, place)
+            seconds = self._run_job(job, worker, progress, place)
             logger.info("%s: %s, %.0f s", place, job.name, seconds)
             return True
 
     def _train(
         self, job: Job, worker: Worker, progress: AnyProgress | None, place: str
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Leave a job's stages whole, going on from what is there of them."""
+        """Train the stages of a job, resuming from existing checkpoints."""
 
         def report(text: str, *values: Any) -> None:
+            assert progress is not None
             fold = f"repeat {job.split.repeat + 1}, fold {job.split.fold + 1}"
             progress(f"{place} ({fold}): {text}", *values)
 
         stages = self._stages(job)
         stages.mkdir(exist_ok=True)
         given = [self._stages(need) for need in job.needs]
-        found = worker.run(job, stages, given, report if progress else None)
+        frames = worker.run(job, stages, given, report if progress else None)
         (self.path(job) / TRAINED).touch()
-        return found
+        return frames
 
-    def _work(self, job: Job, worker: Worker, progress: AnyProgress | None, place: str) -> float:
+    def _run_job(self, job: Job, worker: Worker, progress: AnyProgress | None, place: str) -> float:
         folder = self.path(job)
         with replacing(folder / "job.json") as draft:
             draft.write_text(json.dumps(job.basis, indent=1), encoding="utf-8")
@@ -322,17 +340,18 @@ class JobFolder:
             "seconds": round(seconds, 2),
             "cpu_seconds": round(used, 2),
             "finished": _now(),
-            "hardware": hardware(),
-            "versions": software(),
+            "hardware": describe_hardware(),
+            "versions": list_versions(),
         }
-        with replacing(folder / RESULT) as draft:  # last: it marks the end
+        with replacing(folder / RESULT) as draft:  # last: it marks the job as finished
             draft.write_text(json.dumps(about, indent=1), encoding="utf-8")
         return seconds
 
     @contextmanager
     def _lock(self, job: Job, shared: bool = False) -> Iterator[bool]:
-        """Whether this process holds the job now, alone or with others that only read its
-        stages.
+        """Lock a job, alone or shared with others that only read its stages.
+
+        Yields whether this process holds the lock.
         """
         folder = self.path(job)
         folder.mkdir(exist_ok=True)
@@ -342,54 +361,54 @@ class JobFolder:
                 mine = stack.enter_context(lock(folder / "lock"))
             except OSError as error:
                 raise RhosightError(
-                    f"{folder}: no file can be locked there ({error.strerror}), so that two "
-                    "processes would run the same job; give a folder on another file system"
+                    f"{folder}: files cannot be locked there ({error.strerror}), so two processes "
+                    "would run the same job; give a folder on another file system"
                 ) from error
             yield mine
 
     def _stages(self, job: Job) -> Path:
         return self.path(job) / "stages"
 
-    def _trained(self, job: Job) -> bool:
-        """Whether its stages are there and whole: training them anew may have been interrupted."""
+    def _has_stages(self, job: Job) -> bool:
+        """Return whether the stages are complete: training them may have been interrupted."""
         return (self.path(job) / TRAINED).exists() and self._stages(job).is_dir()
 
-    def _forget_stages(self, job: Job) -> None:
+    def _remove_stages(self, job: Job) -> None:
         """Remove the weights of a finished job, unless another process reads them."""
         if self._stages(job).is_dir():
             with self._lock(job) as mine:
                 if mine:
                     gone = self.path(job) / "forgotten"
                     shutil.rmtree(gone, ignore_errors=True)
-                    with suppress(OSError):  # all at once: a part would be gone on from
+                    with suppress(OSError):  # in one step: a run would resume from a remainder
                         (self.path(job) / TRAINED).unlink(missing_ok=True)
                         self._stages(job).rename(gone)
                     shutil.rmtree(gone, ignore_errors=True)
 
 
 def job_folders(jobs: Path, having: str) -> list[Path]:
-    """Folders of jobs that have a file of this name, sorted. A dot: one is being unpacked."""
+    """Return the sorted folders of jobs with this file, without those being unpacked."""
     return sorted(p.parent for p in jobs.glob(f"*/{having}") if not p.parent.name.startswith("."))
 
 
-def software() -> dict[str, str]:
-    """Versions of what decides about the numbers of a job."""
-    chgnet = chgnet_version()
-    return versions() | ({"chgnet": chgnet} if chgnet else {})
+def list_versions() -> dict[str, str]:
+    """Return the versions of the libraries that determine the numbers of a job."""
+    chgnet = find_chgnet_version()
+    return collect_versions() | ({"chgnet": chgnet} if chgnet else {})
 
 
-def hardware() -> dict[str, Any]:
-    """What a job ran on."""
+def describe_hardware() -> dict[str, Any]:
+    """Describe the machine that a job runs on."""
     return {
         "host": socket.gethostname(),
         "machine": platform.machine(),
-        "processor": _processor(),
+        "processor": _read_processor(),
         "cores": os.cpu_count(),
         "threads": os.environ.get("OMP_NUM_THREADS", ""),
     }
 
 
-def _processor() -> str:
+def _read_processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -402,15 +421,15 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def in_order(jobs: Sequence[Job]) -> list[Job]:
-    """Each job once, after those that it needs."""
-    found: dict[str, Job] = {}
+def order_jobs(jobs: Sequence[Job]) -> list[Job]:
+    """Return each job once, after the jobs that it needs."""
+    ordered: dict[str, Job] = {}
 
     def add(job: Job) -> None:
         for need in job.needs:
             add(need)
-        found.setdefault(job.name, job)
+        ordered.setdefault(job.name, job)
 
     for job in jobs:
         add(job)
-    return list(found.values())
+    return list(ordered.values())

@@ -1,4 +1,4 @@
-"""Which jobs the paper's experiments are made of, and what their results are called in tables."""
+"""Plan the jobs of the paper's experiments, and read their results as long tables."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from ..dataset.dataset import Dataset
 from ..errors import RhosightError
 from ..inputs.text.description import EXTENTS
 from ..models.baselines.baselines import BASELINES, PRETRAINED
-from ..models.baselines.chgnet import chgnet_version
+from ..models.baselines.chgnet import find_chgnet_version
 from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES
 from ..networks.recipe import Recipe
 from .jobs import Job, JobFolder, Split
 from .presets import CHOSEN, TRIALS, Preset
 
 TABLE1_RUNS = 3
-"""Runs of Table 1: at least so many repeats of the chosen trial, as the paper has."""
+"""Smallest number of runs in Table 1, the number of the paper."""
 
 KEYS: tuple[str, ...] = ("repeat", "fold", "extent", "trial")
-"""Columns that tell where a row of a job's result belongs; the others are the job's own."""
+"""Columns that are added to the rows of a job's result."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A job, and what an experiment calls it: one job may serve several.
+    """Job with its labels in an experiment; several experiments may share a job.
 
     Attributes
     ----------
     job
-        What is run.
+        Job to run.
     extent
-        Of the text, where the experiment varies it.
+        Extent of the text, where the experiment varies it.
     trial
         ``"T1"`` to ``"T5"`` in Tables 2 and 3.
     """
@@ -47,9 +47,9 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The jobs of a preset on a dataset.
+    """Jobs of a preset on a dataset.
 
-    Repeat r draws test part and folds with seed r and trains with seed r; the first is the split
+    Repeat r draws test set and folds with seed r and trains with seed r. The first split is that
     of :func:`rhosight.cross_validate`.
 
     Parameters
@@ -57,11 +57,11 @@ class Plan:
     dataset
         Materials that have at least one of the targets.
     preset
-        With which networks.
+        Networks and budget.
     repeats
-        How many; a repeat does not depend on how many there are, so they accumulate.
+        Number of repeats. A repeat does not depend on this number, so repeats accumulate.
     only_folds
-        Run only the first so many folds of each repeat.
+        Run only the first folds of each repeat, this many.
     """
 
     dataset: Dataset
@@ -73,38 +73,38 @@ class Plan:
     def of(
         cls, dataset: Dataset, preset: Preset, repeats: int = 1, only_folds: int | None = None
     ) -> Plan:
-        """The plan for a dataset, without the materials that have none of the targets.
+        """Plan the jobs for a dataset, without materials that have none of the targets.
 
         Raises
         ------
         RhosightError
-            For a target that the dataset does not have, or fewer than one repeat.
+            If the dataset lacks a target, or for fewer than one repeat.
         """
         if repeats < 1:
-            raise RhosightError(f"repeats is at least 1, not {repeats}")
+            raise RhosightError(f"repeats must be at least 1, not {repeats}")
         have = dataset.with_targets(preset.targets).targets.count()
         if lacking := [name for name in preset.targets if not have.get(name, 0)]:
             raise RhosightError(
                 f"{dataset.metadata.get('name', 'dataset')}: has no {' and no '.join(lacking)}, "
-                f"and the paper's experiments are about {', '.join(preset.targets)}; `rhosight "
-                "crossval` takes any target"
+                f"but the paper's experiments need {', '.join(preset.targets)}; use `rhosight "
+                "crossval` for other targets"
             )
         return cls(dataset.require_targets(preset.targets, how="any"), preset, repeats, only_folds)
 
     def stacked(self) -> list[Entry]:
-        """Image, text and stacked models for each extent of the text (Figures 2 and 9).
+        """Return image, text and stacked models for each extent (Figures 2 and 9).
 
-        The image model is one job, whatever the extent; the stacked models begin with it.
+        The image model is one job for all extents; the stacked models start from it.
         """
-        found = []
+        entries = []
         for split in self._splits(self.repeats):
             for extent in EXTENTS:
                 for recipe in self.preset.stacked(extent):
                     image = self._image_of(self._network(recipe, split))
-                    found.append(Entry(image))
-                    found.append(Entry(self._network(recipe, split, (image,)), extent))
-        # once each: the image model is the same for all extents
-        return list({(entry.job.name, entry.extent): entry for entry in found}.values())
+                    entries.append(Entry(image))
+                    entries.append(Entry(self._network(recipe, split, (image,)), extent))
+        # without duplicates: the image model is the same for all extents
+        return list({(entry.job.name, entry.extent): entry for entry in entries}.values())
 
     def clip(
         self,
@@ -113,41 +113,41 @@ class Plan:
         targets: Sequence[str] = (),
         repeats: int | None = None,
     ) -> list[Entry]:
-        """CLIP with the hyper-parameters of some trials (Tables 1 to 3).
+        """Return CLIP with the hyperparameters of some trials (Tables 1 to 3).
 
         Parameters
         ----------
         trials
             Some of ``T1`` to ``T5``.
         fourier
-            On Fourier transforms in grey, not on slices in viridis.
+            Use Fourier transforms in grey instead of slices in viridis.
         targets
-            What the experiment shows; all by default.
+            Targets of the experiment; all by default.
         repeats
-            Those of the plan by default.
+            Number of repeats; that of the plan by default.
         """
-        found = []
+        entries = []
         wanted = tuple(targets) or self.preset.targets
         for split in self._splits(repeats or self.repeats):
-            needs = ()
+            needs: tuple[Job, ...] = ()
             if self.preset.pretraining:
                 needs = (self._network(self.preset.pretraining, split),)
             for trial in trials:
                 for recipe in self.preset.clip(trial, fourier, wanted):
                     job = self._network(recipe, split, needs)
-                    found.append(Entry(job, recipe.text.extent, trial))
-        return found
+                    entries.append(Entry(job, recipe.text.extent, trial))
+        return entries
 
     def chosen_clip(self) -> list[Entry]:
-        """The runs of Table 1: every run has a split of its own.
+        """Return the runs of Table 1; every run has a split of its own.
 
-        The paper's runs have test parts of their own: R² and RMSE of one target imply labels of
-        another spread in each.
+        So have the paper's runs: R² and RMSE of one target imply labels with a different standard
+        deviation in each test set.
         """
         return self.clip((CHOSEN,), repeats=max(self.repeats, TABLE1_RUNS))
 
     def baselines(self, repeats: int | None = None) -> list[Entry]:
-        """The simple models, on the same folds."""
+        """Return the simple models, on the same folds."""
         return [
             Entry(Job("baseline", self.fingerprint, split, baseline=name, seed=split.repeat))
             for split in self._splits(repeats or self.repeats)
@@ -156,25 +156,26 @@ class Plan:
 
     @cached_property
     def baseline_names(self) -> tuple[str, ...]:
-        """Those that the dataset's densities and the installed packages allow."""
-        there = PRETRAINED if chgnet_version() else ()
+        """Baselines that the dataset's densities and the installed packages allow."""
+        there = PRETRAINED if find_chgnet_version() else ()
         names = (*BASELINES, *there, *DESCRIPTOR_RECIPES)
         return names if self._has_difference else tuple(n for n in names if n != "promolecule")
 
     @cached_property
     def fingerprint(self) -> str:
+        """Hash of the dataset."""
         return self.dataset.fingerprint()
 
     @property
     def deviations(self) -> dict[str, str]:
-        """What is done otherwise than in the paper → how."""
-        found = dict(self.preset.deviations)
+        """Differences from the paper: subject → description."""
+        deviations = dict(self.preset.deviations)
         if not self._has_difference:
-            found["density"] = (
-                "the dataset holds total densities only: the difference is to free atoms of the "
-                "table in the package, and there is no promolecule baseline"
+            deviations["density"] = (
+                "the dataset has total densities only: the difference is taken to the bundled free "
+                "atoms, and there is no promolecule baseline"
             )
-        return found
+        return deviations
 
     @cached_property
     def _has_difference(self) -> bool:
@@ -199,24 +200,25 @@ class Plan:
         )
 
     def _image_of(self, both: Job) -> Job:
-        """The image model of a stacked one: without what only the text model reads, so that all
-        extents have the same.
+        """Return the image model of a stacked one.
+
+        Fields that only the text model uses are reset, so that all extents share the job.
         """
         plain = Recipe()
         stacked = plain.stacked.model_dump(include={"head_epochs", "fine_tuning_epochs"})
-        recipe = both.recipe.replace(modality="image", text=plain.text, stacked=stacked)
+        recipe = both.network.replace(modality="image", text=plain.text, stacked=stacked)
         return Job("network", both.dataset, both.split, recipe=recipe)
 
 
 class Frames:
-    """Results of some finished jobs as long tables, read when they are asked for.
+    """Results of finished jobs as long tables, read when they are needed.
 
     Parameters
     ----------
     entries
-        The jobs, and what they are called.
+        Jobs with their labels.
     folder
-        Where their results are.
+        Folder with their results.
     """
 
     def __init__(self, entries: Sequence[Entry], folder: JobFolder):
@@ -224,22 +226,26 @@ class Frames:
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """One row a prediction: repeat, fold, extent, trial, model, stage, part, target,
-        material_id, true, predicted (in the target's unit).
+        """Predictions, one per row.
+
+        Columns are repeat, fold, extent, trial, model, stage, part, target, material_id, true and
+        predicted (in the unit of the target).
         """
-        return _joined(self._entries, self._folder.predictions)
+        return _join_results(self._entries, self._folder.predictions)
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """One row an epoch: repeat, fold, extent, trial, model, stage, epoch, train, watched (Huber
-        losses of standardised targets), and r2_TARGET, rmse_TARGET of the standardised target on
-        the validation fold.
+        """Training history, one epoch per row.
+
+        Columns are repeat, fold, extent, trial, model, stage, epoch, train, watched (Huber losses
+        of standardised targets), and r2_TARGET, rmse_TARGET of the standardised target on the
+        validation fold.
         """
         networks = [entry for entry in self._entries if entry.job.kind == "network"]
-        return _joined(networks, self._folder.history)
+        return _join_results(networks, self._folder.history)
 
 
-def _joined(entries: Sequence[Entry], read: Callable[[Job], pd.DataFrame]) -> pd.DataFrame:
+def _join_results(entries: Sequence[Entry], read: Callable[[Job], pd.DataFrame]) -> pd.DataFrame:
     frames, rows = [], []
     for entry in entries:
         frames.append(read(entry.job))

@@ -1,15 +1,16 @@
-"""Figures of results, ours beside the paper's, from the tables of :mod:`.scores`.
+"""Draw results beside the paper's, from the tables of :mod:`.scores`.
 
-Nothing is told by colour alone; colours are Okabe and Ito's, and cividis, which look alike to every
-eye. A figure belongs to no window: ``figure.savefig("a.png")``.
+No information depends on colour alone. The colours are those of Okabe and Ito, and cividis, which
+readers with colour vision deficiency can tell apart. Save a figure with
+``figure.savefig("a.png")``; it has no window.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import product
 from string import ascii_lowercase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,47 +21,41 @@ from matplotlib.ticker import MaxNLocator
 
 from ..dataset.schema import TARGET_NAMES
 from ..errors import RhosightError
-from ..evaluation.html import (
-    FIRST,
-    NBSP,
-    SECOND,
-    SOFT,
-    format_number,
-    page_style,
-)
+from ..evaluation.html import FIRST, NBSP, SECOND, SOFT, page_style
 from ..networks.recipe import PARTS
-from . import paper
-from .scores import row_name
+from .scores import format_cell, row_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _SHORT = {"train": "train", "validation": "val", "test": "test"}
-_MOST_CURVES = 9  # panels of learning curves
+_MAX_PANELS = 9  # of learning curves
 
 
-def heat_map(table: pd.DataFrame, title: str = "") -> Figure:
-    """Scores as the paper's Figures 2 and 9 show them, the paper's in columns of their own.
+def draw_heat_map(table: pd.DataFrame, title: str = "") -> Figure:
+    """Draw scores as in the paper's Figures 2 and 9, with its own in columns beside ours.
 
     Parameters
     ----------
     table
-        From :func:`rhosight.experiments.scores.beside_paper`; one panel a target, one row a model,
-        extent and stage. Each cell says R² (± its standard deviation) and RMSE; the shade is R².
+        From :func:`rhosight.experiments.scores.add_paper_scores`. Each target is a panel; each
+        model, extent and stage is a row. Each cell gives R² (± its standard deviation) and RMSE;
+        the shade is R².
     title
-        Above all panels.
+        Title above all panels.
 
     Raises
     ------
     RhosightError
         If the table is empty.
     """
-    _require(table)
+    _require_rows(table)
     keys = ["extent", "model", "stage"]
     rows = list(table[keys].drop_duplicates().itertuples(index=False, name=None))
     targets = list(table["target"].unique())
     parts = [part for part in PARTS if part in set(table["part"])]
-    columns = list(product(parts, ("ours", "paper")))
+    both: tuple[Literal["ours"], Literal["paper"]] = ("ours", "paper")
+    columns = list(product(parts, both))
     cells = table.set_index(["target", *keys, "part"])
     with page_style(title):
         size = 1.15 * len(columns) + 2.4, 0.36 * len(rows) + 0.75
@@ -70,10 +65,10 @@ def heat_map(table: pd.DataFrame, title: str = "") -> Figure:
             for (y, row), (x, (part, whose)) in product(enumerate(rows), enumerate(columns)):
                 key = (target, *row, part)
                 if key in cells.index:
-                    _cell(axes, x, y, *_texts(cells.loc[key], whose))
+                    _draw_cell(axes, x, y, cells.loc[key], whose)
             unit = next(filter(None, cells.loc[target]["rmse_unit"].dropna()), "")
             unit = f" / RMSE ({unit})" if unit else ""
-            axes.set_title(f"{letter}) {_name(target)}: R²{unit}", loc="left", weight="bold")
+            axes.set_title(f"{letter}) {_name_target(target)}: R²{unit}", loc="left", weight="bold")
             axes.set_xticks(
                 range(len(columns)), [f"{_SHORT[part]}\n{whose}" for part, whose in columns]
             )
@@ -86,47 +81,38 @@ def heat_map(table: pd.DataFrame, title: str = "") -> Figure:
     return figure
 
 
-def _texts(cell: pd.Series, whose: str) -> tuple[float, str]:
-    """Its R², and what stands in it."""
-    if whose == "paper":
-        r2, text, error = cell["paper_r2"], format_number(cell["paper_r2"], 2), cell["paper_rmse"]
-    else:
-        r2, text, error = cell["r2"], format_number(cell["r2"], 2, cell["r2_std"]), cell["rmse"]
-    if np.isnan(r2):
-        return r2, ""
-    text = text.replace(NBSP, "")
-    said = paper.as_printed if whose == "paper" else significant
-    return r2, text if np.isnan(error) else f"{text}\n{said(error)}"
-
-
-def _cell(axes: Axes, x: int, y: int, r2: float, text: str) -> None:
+def _draw_cell(
+    axes: Axes, x: int, y: int, cell: pd.Series, whose: Literal["ours", "paper"]
+) -> None:
     from matplotlib import colormaps
 
+    text = "\n".join(format_cell(cell, whose)).replace(NBSP, "")
     if not text:
         return
+    r2 = float(cell["paper_r2" if whose == "paper" else "r2"])
     colour = colormaps["cividis"](0.15 + 0.85 * float(np.clip(r2, 0, 1)))
-    left, width = (x - 0.46, 0.96) if x % 2 == 0 else (x - 0.5, 0.96)  # ours and paper's touch
+    left, width = (x - 0.46, 0.96) if x % 2 == 0 else (x - 0.5, 0.96)  # ours touches the paper's
     axes.add_patch(Rectangle((left, y - 0.48), width, 0.96, facecolor=colour, linewidth=0))
     ink = "black" if 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 0.45 else "white"
     axes.text(x, y, text, ha="center", va="center", color=ink, fontsize=6.5, linespacing=1.1)
 
 
-def dots(table: pd.DataFrame, score: str = "r2", title: str = "") -> Figure:
-    """One row a model or trial: ours with its standard deviation, the paper's beside it.
+def draw_dots(table: pd.DataFrame, score: str = "r2", title: str = "") -> Figure:
+    """Draw our score of each model or trial with its standard deviation, and the paper's.
 
     Parameters
     ----------
     table
-        From :func:`rhosight.experiments.scores.beside_paper`; one panel a target and part. Rows are
-        named by trial, if there are trials, else by model, extent and stage.
+        From :func:`rhosight.experiments.scores.add_paper_scores`. Each target and set is a
+        panel. Rows are named by trial, if there are trials, else by model, extent and stage.
     score
         ``"r2"`` or ``"rmse"``.
     title
-        Above all panels.
+        Title above all panels.
     """
-    _require(table)
+    _require_rows(table)
     if score not in ("r2", "rmse"):
-        raise RhosightError(f"no score {score!r}; draw r2 or rmse")
+        raise RhosightError(f"unknown score {score!r}; choose r2 or rmse")
     keys = [key for key in ("trial", "extent", "model", "stage") if key in table]
     rows = list(table[keys].drop_duplicates().itertuples(index=False, name=None))
     targets = list(table["target"].unique())
@@ -156,8 +142,8 @@ def dots(table: pd.DataFrame, score: str = "r2", title: str = "") -> Figure:
             unit = mine["rmse_unit"].dropna()
             unit = f" ({unit.iloc[0]})" if score == "rmse" and len(unit) else ""
             axes.set_xlabel(f"{'R²' if score == 'r2' else 'RMSE'}{unit}")
-            axes.set_title(f"{_name(target)}, {part}", loc="left", weight="bold")
-            axes.set_yticks(range(len(rows)), [_row(keys, row) for row in rows])
+            axes.set_title(f"{_name_target(target)}, {part}", loc="left", weight="bold")
+            axes.set_yticks(range(len(rows)), [_name_panel(keys, row) for row in rows])
             axes.set_ylim(len(rows) - 0.5, -0.5)
             axes.grid(axis="y", color=SOFT, alpha=0.25, linewidth=0.5)
             axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -168,38 +154,38 @@ def dots(table: pd.DataFrame, score: str = "r2", title: str = "") -> Figure:
     return figure
 
 
-def _row(keys: Sequence[str], values: Sequence[str]) -> str:
-    found = dict(zip(keys, values, strict=True))
-    name = row_name(found["model"], found["extent"], found["stage"])
-    return f"{found['trial']}, {name}" if found.get("trial") else name
+def _name_panel(keys: Sequence[str], values: Sequence[Hashable]) -> str:
+    names = {key: str(value) for key, value in zip(keys, values, strict=True)}
+    name = row_name(names["model"], names["extent"], names["stage"])
+    return f"{names['trial']}, {name}" if names.get("trial") else name
 
 
 _METRICS = {"r2": "R²", "rmse": "RMSE (standard deviations)"}
 
 
-def learning_curves(history: pd.DataFrame, metric: str, title: str = "") -> Figure:
-    """How a score of the validation folds goes with the epochs (paper Figures 6 and 7).
+def draw_learning_curves(history: pd.DataFrame, metric: str, title: str = "") -> Figure:
+    """Draw a score of the validation folds over the epochs (paper Figures 6 and 7).
 
     Parameters
     ----------
     history
-        One row an epoch: repeat, fold, extent, model, stage, epoch (from 0), and the metric; one
-        panel a model, extent and stage (and trial), one thin line a fold, and their mean, as long
-        as all of them train.
+        One row per epoch: repeat, fold, extent, model, stage, epoch (from 0), and the metric. Each
+        model, extent and stage (and trial) is a panel. Each fold is a thin line; the mean ends
+        where the first fold stops training.
     metric
-        Column: ``"r2"`` or ``"rmse"`` (of standardised labels).
+        Column ``"r2"`` or ``"rmse"`` (of standardised labels).
     title
-        Above all panels.
+        Title above all panels.
     """
-    _require(history)
+    _require_rows(history)
     if metric not in _METRICS or metric not in history:
-        raise RhosightError(f"the history has no {metric!r}; draw one of {', '.join(_METRICS)}")
+        raise RhosightError(f"the history has no {metric!r}; choose from {', '.join(_METRICS)}")
     keys = [key for key in ("trial", "extent", "model", "stage") if key in history]
-    groups = list(history.groupby(keys, sort=False))[:_MOST_CURVES]
+    groups = list(history.groupby(keys, sort=False))[:_MAX_PANELS]
     wide = min(3, len(groups))
     high = -(-len(groups) // wide)
     with page_style(title):
-        # one panel alone is as wide as its title
+        # a single panel is as wide as its title
         size = max(3.2 * wide, 5.2), 2.5 * high + 0.6
         figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(high, wide, squeeze=False, sharey=True).ravel()
@@ -211,7 +197,7 @@ def learning_curves(history: pd.DataFrame, metric: str, title: str = "") -> Figu
                 axes.plot(epoch, curve[metric], linewidth=0.7, alpha=0.45, color=SECOND)
             epochs = frame.groupby("epoch")[metric].agg(["mean", "size"])
             mean = epochs.loc[epochs["size"] == epochs["size"].max(), "mean"]
-            name = "mean" if len(mean) == len(epochs) else "mean, as long as all train"
+            name = "mean" if len(mean) == len(epochs) else "mean, while all folds train"
             axes.plot(mean.index.to_numpy() + 1, mean, linewidth=2, label=name, color=SECOND)
             axes.set(xlabel="epoch", ylabel=_METRICS[metric])
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -219,7 +205,7 @@ def learning_curves(history: pd.DataFrame, metric: str, title: str = "") -> Figu
                 axes.set_ylim(bottom=max(-0.5, min(0, axes.get_ylim()[0])), top=1)
             else:
                 axes.set_ylim(bottom=0)
-            axes.set_title(_row(keys, values), loc="left", weight="bold")
+            axes.set_title(_name_panel(keys, values), loc="left", weight="bold")
         handles, labels = panels[0].get_legend_handles_labels()
         thin = Line2D([], [], color=SECOND, linewidth=0.7, alpha=0.7)
         folds = int(
@@ -236,11 +222,11 @@ def learning_curves(history: pd.DataFrame, metric: str, title: str = "") -> Figu
     return figure
 
 
-def _name(target: str) -> str:
+def _name_target(target: str) -> str:
     name = TARGET_NAMES[target].short if target in TARGET_NAMES else target
     return f"{name[0].upper()}{name[1:]}"
 
 
-def _require(table: pd.DataFrame) -> None:
+def _require_rows(table: pd.DataFrame) -> None:
     if table.empty:
         raise RhosightError("no results to draw; run the experiment first")

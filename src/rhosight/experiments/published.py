@@ -18,12 +18,13 @@ import pandas as pd
 
 from ..dataset.schema import TARGET_NAMES
 from ..errors import RhosightError
-from ..models.baselines.chgnet import CHGNET_NOTE
+from ..evaluation.html import NBSP
 from ..storage import replacing
 from .answers import SMALL, answer
 from .archive import pack_jobs, unpack_jobs
+from .exhibits.catalogue import EXPERIMENTS
 from .jobs import JobFolder
-from .reproduction import EXPERIMENTS
+from .scores import chgnet_caveat, format_cell
 
 if TYPE_CHECKING:
     from .reproduction import Reproduction
@@ -32,25 +33,23 @@ BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 """Markers around the generated tables."""
 
 SETTINGS, JOBS, ANSWERS, REPORT = "settings.json", "jobs", "answers.csv", "report.html"
-"""What stands beside the tables."""
-
-_TARGETS = {target: names.short for target, names in TARGET_NAMES.items()}
+"""Files and folder beside the tables."""
 
 
 def publish(reproduction: Reproduction, folder: str | os.PathLike) -> list[Path]:
-    """Write the tables of all experiments as CSV, how they came about as JSON, and the jobs.
+    """Write the tables of all experiments as CSV, the settings as JSON, and the jobs.
 
     Returns
     -------
-    The paths: ``NAME.csv`` of each exhibit that has scores or curves, ``report.html``, if Figure 2
-    or 9 is among them ``answers.csv`` (target, question, verdict, text), ``settings.json`` with
+    The paths: ``NAME.csv`` of each exhibit with scores or curves, ``report.html``, ``answers.csv``
+    (target, question, verdict, text) if Figure 2 or 9 is among the exhibits, ``settings.json`` with
     command, preset, weights, deviations, versions, hardware, seconds, and the jobs of the run
-    folder, from which another machine goes on (:mod:`rhosight.experiments.archive`).
+    folder, from which another machine continues (:mod:`rhosight.experiments.archive`).
 
     Raises
     ------
     RhosightError
-        If the folder cannot be written to, or holds other exhibits (:func:`require_all`).
+        If the folder is not writable, or contains other exhibits (:func:`require_all`).
     """
     folder = Path(folder)
     require_all(folder, reproduction.exhibits)
@@ -59,9 +58,11 @@ def publish(reproduction: Reproduction, folder: str | os.PathLike) -> list[Path]
         folder.mkdir(parents=True, exist_ok=True)
         for name in reproduction.frames:
             paths.extend(reproduction.exhibits[name].save(folder, ("csv",)))
-        if (predictions := reproduction.answered) is not None:
+        if (predictions := reproduction.answer_predictions) is not None:
             with replacing(folder / ANSWERS) as draft:
-                _answers(predictions, reproduction.settings["units"]).to_csv(draft, index=False)
+                _tabulate_answers(predictions, reproduction.settings["units"]).to_csv(
+                    draft, index=False
+                )
             paths.append(folder / ANSWERS)
         with replacing(folder / REPORT) as draft:
             shutil.copyfile(reproduction.folder / REPORT, draft)
@@ -69,102 +70,104 @@ def publish(reproduction: Reproduction, folder: str | os.PathLike) -> list[Path]
             text = json.dumps(reproduction.settings, indent=1, ensure_ascii=False)
             draft.write_text(text + "\n", encoding="utf-8")
         jobs = JobFolder(reproduction.folder)
-        take_up(folder, jobs)  # what is kept there stays, whatever this run folder has
+        import_jobs(folder, jobs)  # also keep the jobs that this run folder lacks
         paths.extend(pack_jobs(jobs, folder / JOBS))
     except OSError as error:
-        raise RhosightError(f"{folder}: cannot be written to; give another folder") from error
+        raise RhosightError(f"{folder}: cannot write to the folder; give another") from error
     return [*paths, folder / REPORT, folder / SETTINGS]
 
 
 def require_all(folder: str | os.PathLike, names: Iterable[str]) -> None:
-    """See that no exhibit would stay of another run: one file of settings speaks of all.
+    """Check that no exhibit of another run remains: one file of settings describes all.
 
     Raises
     ------
     RhosightError
-        If the folder holds an exhibit that is not among the names.
+        If the folder contains an exhibit that is not among the names.
     """
     there = {path.stem for path in Path(folder).glob("*.csv")} & set(EXPERIMENTS)
     if left := sorted(there - set(names)):
         raise RhosightError(
-            f"{folder}: holds {', '.join(left)} of another run, which would no longer be what "
-            f"{SETTINGS} says; make them again, too (what is finished takes seconds), or give "
-            "another folder with --write"
+            f"{folder}: contains {', '.join(left)} of another run, which {SETTINGS} would no "
+            "longer describe; reproduce them too (finished jobs take seconds), or give another "
+            "folder with --write"
         )
 
 
-def take_up(folder: str | os.PathLike, jobs: JobFolder) -> int:
-    """Put the jobs that :func:`publish` kept into a run folder; how many it had not heard of.
+def import_jobs(folder: str | os.PathLike, jobs: JobFolder) -> int:
+    """Unpack the jobs that :func:`publish` kept into a run folder.
+
+    Returns the number of jobs that the run folder did not have.
 
     Raises
     ------
     RhosightError
-        If a file of them is damaged.
+        If a file of packed jobs is damaged.
     """
     return unpack_jobs(Path(folder) / JOBS, jobs)
 
 
-def markdown(folder: str | os.PathLike) -> str:
-    """The README's table: R² of Figure 2's models, CLIP and the baselines, and the paper's.
+def render_markdown(folder: str | os.PathLike) -> str:
+    """Render R² of the models of Figure 2, CLIP, the baselines and the paper, and the answers.
 
     Parameters
     ----------
     folder
-        Where :func:`publish` wrote ``figure2.csv``; ``table1.csv`` adds CLIP.
+        Folder that :func:`publish` wrote ``figure2.csv`` to; ``table1.csv`` adds CLIP.
 
     Raises
     ------
     RhosightError
-        If there are no such results.
+        If the results are missing.
     """
     folder = Path(folder)
-    settings = _settings(folder)
-    figure2 = _table(folder / "figure2.csv")
+    settings = _read_settings(folder)
+    figure2 = _read_table(folder / "figure2.csv")
     rows = [figure2]
     if (folder / "table1.csv").exists():
-        table1 = _table(folder / "table1.csv")
+        table1 = _read_table(folder / "table1.csv")
         rows.append(table1[(table1["trial"] == "mean") & (table1["model"] == "clip")])
     table = pd.concat(rows, ignore_index=True)
-    targets = [target for target in _TARGETS if target in set(table["target"])]
+    targets = [target for target in TARGET_NAMES if target in set(table["target"])]
     folds, repeats = int(figure2["folds"].max()), int(figure2["repeats"].max())
     lines = [
-        f"R², validation folds and test part, mean ± standard deviation over {folds} folds "
-        f"({repeats} {'repeats' if repeats > 1 else 'repeat'}); *paper*: what it prints. "
+        f"R² on validation folds and test set, mean ± standard deviation over {folds} folds "
+        f"({repeats} {'repeats' if repeats > 1 else 'repeat'}); *paper*: its printed score. "
         f"Preset `{settings['preset']}`, `{settings['command']}`.",
         "",
-        "| model | " + " | ".join(_TARGETS[target] for target in targets) + " |",
+        "| model | " + " | ".join(TARGET_NAMES[target].short for target in targets) + " |",
         "| --- " * (len(targets) + 1) + "|",
     ]
     for (model, extent), group in table.groupby(["model", "extent"], sort=False):
-        name = f"{model} (`{extent}`)" if extent else model
+        name = f"{model} (`{extent}`)" if extent else str(model)
         count = int(group["folds"].max())
         name += f", {count} folds" if count != folds else ""
-        cells = [_cell(group[group["target"] == target]) for target in targets]
+        cells = [_format_scores(group[group["target"] == target]) for target in targets]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    if table["model"].str.startswith("chgnet").any():
-        lines += ["", f"{CHGNET_NOTE}."]
+    if caveat := chgnet_caveat(table):
+        lines += ["", caveat]
     if (folder / ANSWERS).exists():
-        lines += ["", *_verdicts(pd.read_csv(folder / ANSWERS), targets)]
+        lines += ["", *_list_verdicts(pd.read_csv(folder / ANSWERS), targets)]
     return "\n".join(lines)
 
 
-def _answers(predictions: pd.DataFrame, units: dict[str, str]) -> pd.DataFrame:
+def _tabulate_answers(predictions: pd.DataFrame, units: dict[str, str]) -> pd.DataFrame:
     rows = [
-        (target, found.question.words, found.verdict, found.text)
+        (target, item.question.words, item.verdict, item.text)
         for target, answers in answer(predictions, units).items()
-        for found in answers
+        for item in answers
     ]
     return pd.DataFrame(rows, columns=["target", "question", "verdict", "text"])
 
 
-def _verdicts(answers: pd.DataFrame, targets: list[str]) -> list[str]:
-    """Lines of a table: one row a question."""
+def _list_verdicts(answers: pd.DataFrame, targets: list[str]) -> list[str]:
+    """Return the lines of a table with one row per question."""
     table = answers.pivot_table("verdict", "question", "target", aggfunc="first", sort=False)
     lines = [
-        f"Which differences survive a paired test over all folds (`{REPORT}` says by how much; "
+        f"Significant differences in a paired test over all folds (`{REPORT}` gives their sizes; "
         f"“no”: no gain of {100 * SMALL:.0f} % or more, “uncertain”: these runs cannot tell):",
         "",
-        "| | " + " | ".join(_TARGETS[target] for target in targets) + " |",
+        "| | " + " | ".join(TARGET_NAMES[target].short for target in targets) + " |",
         "| --- " * (len(targets) + 1) + "|",
     ]
     for question, verdicts in table.iterrows():
@@ -172,57 +175,56 @@ def _verdicts(answers: pd.DataFrame, targets: list[str]) -> list[str]:
     return lines
 
 
-def insert(readme: str | os.PathLike, folder: str | os.PathLike) -> bool:
-    """Put the table between the README's markers; whether that changed anything.
+def insert_tables(page: str | os.PathLike, folder: str | os.PathLike) -> bool:
+    """Write the tables between the markers of a page.
+
+    Returns whether the page changed.
 
     Raises
     ------
     RhosightError
-        If the README has no markers, or the folder no results.
+        If the page has no markers, or the folder no results.
     """
-    path = Path(readme)
+    path = Path(page)
     text = path.read_text(encoding="utf-8")
     if BEGIN not in text or END not in text:
-        raise RhosightError(f"{path}: no {BEGIN} and {END}; put both where the table is to stand")
+        raise RhosightError(
+            f"{path}: no {BEGIN} and {END}; add both around the place of the tables"
+        )
     before, rest = text.split(BEGIN, 1)
     after = rest.split(END, 1)[1]
-    new = f"{before}{BEGIN}\n{markdown(folder)}\n{END}{after}"
+    new = f"{before}{BEGIN}\n{render_markdown(folder)}\n{END}{after}"
     with replacing(path) as draft:
         draft.write_text(new, encoding="utf-8")
     return new != text
 
 
-def _cell(rows: pd.DataFrame) -> str:
-    """Such as "0.85 ± 0.04, 0.80 ± 0.03 (*paper* 0.62, 0.72)"."""
-    parts = rows.set_index("part")
-    ours, printed = [], []
-    for part in ("validation", "test"):
-        if part in parts.index:
-            row = parts.loc[part]
-            spread = "" if pd.isna(row["r2_std"]) else f" ± {row['r2_std']:.2f}"
-            ours.append(f"{round(row['r2'], 2) + 0:.2f}{spread}")  # no minus before zero
-            if pd.notna(row["paper_r2"]):
-                printed.append(f"{row['paper_r2']:.2f}")
+def _format_scores(rows: pd.DataFrame) -> str:
+    """Return a text such as "0.85 ± 0.04, 0.80 ± 0.03 (*paper* 0.62, 0.72)"."""
+    by_part = {row["part"]: row for _, row in rows.iterrows()}
+    cells = [by_part[part] for part in ("validation", "test") if part in by_part]
+    ours = [text for cell in cells for text in format_cell(cell)[:1]]
+    printed = [text for cell in cells for text in format_cell(cell, "paper")[:1]]
     paper = f" (*paper* {', '.join(printed)})" if printed else ""
-    return ", ".join(ours) + paper
+    return ", ".join(ours).replace(NBSP, " ") + paper
 
 
-def _settings(folder: Path) -> dict:
+def _read_settings(folder: Path) -> dict:
     path = folder / SETTINGS
     if not path.exists():
         raise RhosightError(f"{folder}: no results; `rhosight reproduce` writes them with --write")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _table(path: Path) -> pd.DataFrame:
+def _read_table(path: Path) -> pd.DataFrame:
     if not path.exists():
-        raise RhosightError(f"{path}: not there; run `rhosight reproduce figure2` with --write")
+        raise RhosightError(f"{path}: no such file; run `rhosight reproduce figure2` with --write")
     names = dict.fromkeys(("trial", "target", "extent", "model", "stage", "part"), str)
     return pd.read_csv(path, dtype=names).fillna({name: "" for name in names})
 
 
 if __name__ == "__main__":
     try:
-        insert(*sys.argv[1:3])
+        insert_tables(*sys.argv[1:3])
     except RhosightError as error:
         sys.exit(f"error: {error}")

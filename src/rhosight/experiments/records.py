@@ -1,4 +1,4 @@
-"""What a run folder holds: its jobs, one of them, and two folders side by side."""
+"""List the jobs of a run folder, show one of them, and compare two folders."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ COLUMNS = ["name", "state", "kind", "models", "targets", "repeat", "fold", "seco
 
 
 def list_jobs(folder: str | os.PathLike) -> pd.DataFrame:
-    """The jobs of a run folder, one row each.
+    """List the jobs of a run folder, one row each.
 
     Returns
     -------
-    DataFrame with columns name, state ("finished", "running" or "interrupted"), kind, models (what
-    is trained), targets (how many; empty for a baseline, which predicts all), repeat and fold
-    (from 0, as in the name), seconds, finished (UTC).
+    DataFrame with columns name, state ("finished", "running" or "interrupted"), kind, models (those
+    that are trained), targets (their number; empty for a baseline, which predicts all), repeat and
+    fold (from 0, as in the name), seconds, finished (UTC).
 
     Raises
     ------
     RhosightError
-        If the folder is no run folder.
+        If the folder is not a run folder.
     """
     rows = []
     for path in _job_folders(Path(folder)):
         about = _read(path / "job.json")
         result = _read(path / RESULT) if (path / RESULT).exists() else {}
-        state = "finished" if result else "running" if _held(path) else "interrupted"
+        state = "finished" if result else "running" if _is_held(path) else "interrupted"
         recipe = about["recipe"] or {}
         models = about["baseline"] or " ".join(
             filter(None, [recipe["modality"], recipe["extent"] if _reads_text(recipe) else ""])
@@ -47,24 +47,24 @@ def list_jobs(folder: str | os.PathLike) -> pd.DataFrame:
 
 
 def show_job(folder: str | os.PathLike, name: str) -> tuple[dict[str, Any], pd.DataFrame]:
-    """What decided about a job's result, and how it scored.
+    """Return the settings of a job and its scores.
 
     Parameters
     ----------
     folder
-        A run folder.
+        Run folder.
     name
-        Of the job, or as much of its beginning or end as tells it from the others.
+        Name of the job, or a beginning or end of it that is unique.
 
     Returns
     -------
-    The settings with what it took, and R², RMSE and MAE of each model, stage, target and part
-    (target's unit; empty if it predicts nothing or is not finished).
+    The settings with run time and versions, and R², RMSE and MAE of each model, stage, target and
+    part (unit of the target; empty if the job predicts nothing or is not finished).
 
     Raises
     ------
     RhosightError
-        If no job, or more than one, is called so.
+        If no job, or more than one, matches the name.
     """
     found = [p for p in _job_folders(Path(folder)) if p.name.startswith(name)]
     found = found or [p for p in _job_folders(Path(folder)) if p.name.endswith(name)]
@@ -78,14 +78,14 @@ def show_job(folder: str | os.PathLike, name: str) -> tuple[dict[str, Any], pd.D
     if not result.exists():
         return about, pd.DataFrame()
     predictions = pd.read_parquet(found[0] / "predictions.parquet")
-    scores = _job_scores(predictions, about) if len(predictions) else pd.DataFrame()
+    scores = _score_job(predictions, about) if len(predictions) else pd.DataFrame()
     return about | _read(result), scores
 
 
 def compare_runs(
     one: str | os.PathLike, other: str | os.PathLike
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Two runs side by side: in what they differ, and how each exhibit of both scored.
+    """Compare two runs: settings that differ, and scores of the exhibits of both.
 
     Parameters
     ----------
@@ -94,16 +94,17 @@ def compare_runs(
 
     Returns
     -------
-    Settings that differ (setting, one, other), and the cells of the validation and test part that
-    the tables of both have: exhibit, what names the cell, ``r2`` and ``rmse`` of both as ``…_one``
-    and ``…_other``, and by how much they change, ``r2_change`` and ``rmse_change`` (other − one).
+    Settings that differ (setting, one, other), and the cells of the validation and test set that
+    the tables of both have: exhibit, the columns that identify the cell, ``r2`` and ``rmse`` of
+    both as ``…_one`` and ``…_other``, and their change, ``r2_change`` and ``rmse_change``
+    (other − one).
 
     Raises
     ------
     RhosightError
         If a folder has no finished experiment.
     """
-    settings = [_flat(_settings(Path(folder))) for folder in (one, other)]
+    settings = [_flatten(_read_settings(Path(folder))) for folder in (one, other)]
     names = [name for name in {**settings[0], **settings[1]}]
     rows = [[n, settings[0].get(n, ""), settings[1].get(n, "")] for n in names]
     differ = pd.DataFrame([r for r in rows if r[1] != r[2]], columns=["setting", "one", "other"])
@@ -111,7 +112,7 @@ def compare_runs(
     for path in sorted(Path(one).glob("*.csv")):
         if not (Path(other) / path.name).exists():
             continue
-        blank = {"r2": [""], "rmse": [""]}  # in other columns it is a name
+        blank = {"r2": [""], "rmse": [""]}  # in other columns an empty text is a name
         pair = [
             pd.read_csv(Path(f) / path.name, keep_default_na=False, na_values=blank)
             for f in (one, other)
@@ -122,7 +123,7 @@ def compare_runs(
             continue
         left, right = (table.loc[table["part"] != "train", [*keys, "r2", "rmse"]] for table in pair)
         both = left.merge(right, on=keys, suffixes=("_one", "_other"))
-        if "trial" not in both:  # as the tables have that are put together with it
+        if "trial" not in both:  # tables of trials are concatenated with it
             both["trial"] = ""
         for score in ("r2", "rmse"):
             both[f"{score}_change"] = both[f"{score}_other"] - both[f"{score}_one"]
@@ -134,17 +135,19 @@ def compare_runs(
 def _job_folders(folder: Path) -> list[Path]:
     jobs = folder / "jobs"
     if not jobs.is_dir():
-        raise RhosightError(f"{folder}: no run folder of `rhosight reproduce`; give one with --out")
+        raise RhosightError(
+            f"{folder}: not a run folder of `rhosight reproduce`; give one with --out"
+        )
     found = job_folders(jobs, "job.json")
     if not found and list(jobs.glob("*.parquet")):
         raise RhosightError(
-            f"{folder}: jobs are packed here; `rhosight reproduce all --write {folder}` unpacks "
+            f"{folder}: contains packed jobs; `rhosight reproduce all --write {folder}` unpacks "
             "them into its run folder, which can be listed"
         )
     return found
 
 
-def _settings(folder: Path) -> dict[str, Any]:
+def _read_settings(folder: Path) -> dict[str, Any]:
     path = folder / "settings.json"
     if not path.exists() or not (folder / "jobs").is_dir():
         raise RhosightError(
@@ -158,12 +161,12 @@ def _read(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RhosightError(
-            f"{path}: not readable ({error}); remove its folder, and the job runs again"
+            f"{path}: cannot be read ({error}); remove its folder, and the job runs again"
         ) from error
 
 
-def _held(path: Path) -> bool:
-    """Whether a process is running the job."""
+def _is_held(path: Path) -> bool:
+    """Return whether a process is running the job."""
     with hold_lock(path / "lock") as mine:
         return not mine
 
@@ -172,22 +175,22 @@ def _reads_text(recipe: dict[str, Any]) -> bool:
     return recipe["modality"] != "image"
 
 
-def _job_scores(predictions: pd.DataFrame, about: dict[str, Any]) -> pd.DataFrame:
+def _score_job(predictions: pd.DataFrame, about: dict[str, Any]) -> pd.DataFrame:
     split = {name: about["split"][name] for name in ("repeat", "fold")}
-    found = []
+    tables = []
     for (part, stage), rows in predictions.groupby(["part", "stage"], sort=False):
-        scores = fold_scores(rows.assign(**split)).assign(stage=stage, part=part)
-        found.append(scores)
-    table = pd.concat(found, ignore_index=True)
+        scores = fold_scores(rows.assign(**split))
+        tables.append(scores.assign(stage=str(stage), part=str(part)))
+    table = pd.concat(tables, ignore_index=True)
     first = [name for name in FOLD_KEYS if name not in split]
     return table[[*first, "stage", "part", "n", "r2", "rmse", "mae"]]
 
 
-def _flat(value: Any, name: str = "") -> dict[str, str]:
-    """Nested settings as ``a.b.c`` → text."""
+def _flatten(value: Any, name: str = "") -> dict[str, str]:
+    """Flatten nested settings to ``a.b.c`` → text."""
     if not isinstance(value, dict):
         return {name: json.dumps(value, ensure_ascii=False)}
-    found = {}
+    texts: dict[str, str] = {}
     for key, item in value.items():
-        found |= _flat(item, f"{name}.{key}" if name else key)
-    return found
+        texts |= _flatten(item, f"{name}.{key}" if name else key)
+    return texts

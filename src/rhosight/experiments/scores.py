@@ -1,22 +1,25 @@
-"""From predictions of many runs to scores: one row a cell, with the paper's beside ours.
+"""Score the predictions of many runs, one row per cell, with the paper's scores beside ours.
 
 All functions read one long table of predictions, with columns :data:`COLUMNS`. ``extent`` is
 empty for models that read no text, ``stage`` for baselines and descriptor models. Further columns,
-such as ``trial``, keep apart what the paper does.
+such as ``trial``, separate cells as the paper does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from ..dataset.schema import TARGETS
 from ..errors import RhosightError
-from ..evaluation.statistics import fold_scores, repeat_deviations, score_table
+from ..evaluation.html import format_number, format_significant
+from ..evaluation.statistics import draw_materials, fold_scores, repeat_deviations, score_table
 from ..inputs.text.description import EXTENTS
 from ..models.baselines.baselines import ALL_BASELINES
+from ..models.baselines.chgnet import CHGNET_NOTE
 from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES
 from ..networks.recipe import MODALITIES, PARTS, STAGES
 from . import paper
@@ -33,42 +36,41 @@ COLUMNS: tuple[str, ...] = (
     "true",
     "predicted",
 )
-"""Of predictions, in the target's unit."""
+"""Columns of predictions; values are in the unit of the target."""
 
 CELL: tuple[str, ...] = ("target", "extent", "model", "stage", "part")
-"""What names a cell of the paper's tables and figures."""
+"""Columns that identify a cell of the paper's tables and figures."""
 
 
-
-def summary(
+def summarise(
     predictions: pd.DataFrame, by: Sequence[str] = (), resamples: int = 1000
 ) -> pd.DataFrame:
-    """Mean, standard deviation and bootstrap interval of each cell.
+    """Compute mean, standard deviation and bootstrap interval of each cell.
 
     Parameters
     ----------
     predictions
-        With :data:`COLUMNS`.
+        Table with :data:`COLUMNS`.
     by
-        Further columns that keep cells apart, such as ``trial``.
+        Further columns that separate cells, such as ``trial``.
     resamples
-        Of the bootstrap, see :func:`rhosight.evaluation.statistics.score_table`.
+        Number of bootstrap samples, see :func:`rhosight.evaluation.statistics.score_table`.
 
     Returns
     -------
     DataFrame with columns ``by``, :data:`CELL`, then ``r2``, ``r2_std``, ``r2_run_std``,
-    ``r2_low``, ``r2_high`` and the same of ``rmse`` (target's unit): mean and standard deviation
-    over all folds of all repeats; standard deviation of the repeats' means, which is how much a run
-    of the whole protocol varies (NaN for one repeat); and the 95 % interval of the pooled score
-    when materials are drawn with replacement. ``folds`` and ``repeats``, how many were scored, and
-    ``n`` materials. In the order of appearance.
+    ``r2_low``, ``r2_high`` and the same for ``rmse`` (unit of the target): mean and standard
+    deviation over all folds of all repeats; standard deviation of the means of the repeats, which
+    tells how much a run of the whole protocol varies (NaN for one repeat); and the 95 % interval
+    of the pooled score when materials are drawn with replacement. ``folds``, ``repeats`` and ``n``
+    are the numbers of scored folds, repeats and materials. Rows are in the order of appearance.
 
     Raises
     ------
     RhosightError
         If a column is missing.
     """
-    predictions = checked(predictions, by)
+    require_columns(predictions, by)
     groups = predictions.groupby([*by, *CELL], sort=False)
     cells = groups.size().index.to_frame(index=False)
     keyed = predictions.assign(model=groups.ngroup())
@@ -88,13 +90,13 @@ _ORDER = [
 ]
 
 
-def average(predictions: pd.DataFrame, resamples: int = 1000) -> pd.DataFrame:
-    """R² averaged over targets (Figure 2 d), of the models that predict all of them.
+def average_targets(predictions: pd.DataFrame, resamples: int = 1000) -> pd.DataFrame:
+    """Average R² over targets (Figure 2 d) for the models that predict all of them.
 
-    Parameters and columns are those of :func:`summary`; ``target`` is "average", and there is no
-    RMSE: targets have units of their own.
+    Parameters and columns are those of :func:`summarise`; ``target`` is "average". There is no
+    RMSE because targets differ in unit.
     """
-    predictions = checked(predictions)
+    require_columns(predictions)
     keys = [name for name in CELL if name != "target"]
     targets = predictions.groupby(keys)["target"].transform("nunique")
     predictions = predictions[targets == predictions["target"].nunique()]
@@ -112,20 +114,22 @@ def average(predictions: pd.DataFrame, resamples: int = 1000) -> pd.DataFrame:
         wide = group.assign(squared=squared).pivot_table(
             index="material_id", columns="target", values=["true", "squared"]
         )
-        table.loc[number, ["r2_low", "r2_high"]] = _interval(
+        table.loc[number, ["r2_low", "r2_high"]] = _bootstrap_interval(
             wide["true"].to_numpy(), wide["squared"].to_numpy(), resamples
         )
         table.loc[number, "n"] = len(wide)
     return cells.assign(target="average").join(table.reindex(columns=_ORDER))
 
 
-def _interval(true: np.ndarray, squared: np.ndarray, resamples: int) -> np.ndarray:
-    """95 % interval of the mean R² of several targets; both of shape (materials, targets), NaN
-    where a label is missing. Materials are drawn as :func:`rhosight.evaluation.statistics.score_table` does.
+def _bootstrap_interval(true: np.ndarray, squared: np.ndarray, resamples: int) -> np.ndarray:
+    """Return the 95 % interval of the mean R² of several targets.
+
+    ``true`` and ``squared`` (errors) have shape (materials, targets), with NaN for a missing label.
+    Materials are drawn as in :func:`rhosight.evaluation.statistics.score_table`.
     """
     count = len(true)
-    drawn = np.random.default_rng(0).integers(count, size=(resamples, count))
-    # how often each material was drawn: sums over all draws are one product of matrices
+    drawn = draw_materials(count, resamples)
+    # counts of each material turn the sums over all draws into one product of matrices
     places = drawn + count * np.arange(resamples)[:, None]
     times = np.bincount(places.ravel(), minlength=resamples * count).reshape(resamples, count)
     known = ~np.isnan(true)
@@ -136,24 +140,24 @@ def _interval(true: np.ndarray, squared: np.ndarray, resamples: int) -> np.ndarr
     return np.nanpercentile(r2.mean(axis=1), [2.5, 97.5])
 
 
-def beside_paper(table: pd.DataFrame, exhibit: str) -> pd.DataFrame:
-    """Ours with the paper's figures in columns of their own.
+def add_paper_scores(table: pd.DataFrame, exhibit: str) -> pd.DataFrame:
+    """Add the paper's scores to ours, in columns of their own.
 
     Parameters
     ----------
     table
-        From :func:`summary`. If it has a column ``trial``, each row stands beside that trial of the
-        paper, else Table 1's mean is taken.
+        From :func:`summarise`. If it has a column ``trial``, each row is matched with that trial
+        of the paper, else with the mean of Table 1.
     exhibit
-        Whose figures: one of :data:`rhosight.experiments.paper.EXHIBITS`.
+        Exhibit of the paper with the scores: one of :data:`rhosight.experiments.paper.EXHIBITS`.
 
     Returns
     -------
-    ``table`` with ``paper_r2``, ``paper_rmse`` and ``rmse_unit``; NaN where the paper has nothing,
-    such as baselines. A model of ours that reads no text stands once for each extent of the paper,
-    which trained it anew each time.
+    ``table`` with ``paper_r2``, ``paper_rmse`` and ``rmse_unit``; NaN where the paper has no score,
+    such as for baselines. A model of ours that reads no text is repeated for each extent of the
+    paper, which trained it again each time.
     """
-    printed = paper.cells(exhibit).rename(columns={"r2": "paper_r2", "rmse": "paper_rmse"})
+    printed = paper.read_scores(exhibit).rename(columns={"r2": "paper_r2", "rmse": "paper_rmse"})
     on = [name for name in CELL if name != "extent" or exhibit not in ("table2", "table3")]
     if "trial" in table:
         on = ["trial", *on]
@@ -166,12 +170,12 @@ def beside_paper(table: pd.DataFrame, exhibit: str) -> pd.DataFrame:
         copies = [table[textless].assign(extent=name) for name in extents]
         table = pd.concat([table[~textless], *copies])
     units = printed.drop_duplicates("target").set_index("target")["rmse_unit"]
-    found = table.merge(values, on=on, how="left", validate="many_to_one")
-    return in_order(found.assign(rmse_unit=found["target"].map(units)))
+    matched = table.merge(values, on=on, how="left", validate="many_to_one")
+    return sort_rows(matched.assign(rmse_unit=matched["target"].map(units)))
 
 
-def in_order(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows as the paper has them: target, extent (none first), model, stage, part."""
+def sort_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Sort rows as in the paper: by target, extent (none first), model, stage, part."""
     orders = {
         "target": list(TARGETS),
         "extent": ["", *EXTENTS],
@@ -181,18 +185,19 @@ def in_order(table: pd.DataFrame) -> pd.DataFrame:
     }
 
     def rank(column: pd.Series) -> pd.Series:
-        order = orders[column.name]
-        # what has no place of its own, such as chgnet, follows the baselines
+        order = orders[str(column.name)]
+        # models without a place of their own, such as chgnet, follow the baselines
         middle = len(ALL_BASELINES) - 0.5 if column.name == "model" else len(order)
         return column.map({name: i for i, name in enumerate(order)}).fillna(middle)
 
     return table.sort_values(list(orders), key=rank, kind="stable", ignore_index=True)
 
 
-def standardised(predictions: pd.DataFrame) -> pd.DataFrame:
-    """True and predicted values in standard deviations of the fold's training labels.
+def standardise(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Express true and predicted values in standard deviations of the training labels.
 
-    The unit of the errors in Tables 2 and 3 and Figures 6 and 7. Needs the training part.
+    The labels are those of each fold's training set, which must be among the predictions. Tables 2
+    and 3 and Figures 6 and 7 give errors in this unit.
     """
     keys = ["repeat", "fold", "target"]
     labels = predictions[predictions["part"] == "train"].drop_duplicates([*keys, "material_id"])
@@ -200,22 +205,60 @@ def standardised(predictions: pd.DataFrame) -> pd.DataFrame:
     scale = pd.DataFrame({"mean": groups.mean(), "std": groups.std(ddof=0)})
     scale = predictions[keys].join(scale, on=keys)
     if scale["std"].isna().any():
-        raise RhosightError("predictions: a fold lacks its training part; score that too")
+        raise RhosightError("predictions: a fold lacks its training set; score that too")
     values = {
         name: (predictions[name] - scale["mean"]) / scale["std"] for name in ("true", "predicted")
     }
     return predictions.assign(**values)
 
 
-def checked(predictions: pd.DataFrame, more: Sequence[str] = ()) -> pd.DataFrame:
-    """The same, if all columns are there."""
+def require_columns(predictions: pd.DataFrame, more: Sequence[str] = ()) -> None:
+    """Raise :class:`RhosightError` if a column of predictions is missing."""
     missing = [name for name in (*COLUMNS, *more) if name not in predictions]
     if missing:
         raise RhosightError(f"predictions lack the column(s) {', '.join(missing)}")
-    return predictions
 
 
 def row_name(model: str, extent: str, stage: str) -> str:
-    """Such as "image+text (keywords), head stage"; fine-tuning goes without saying."""
+    """Return a name such as "image+text (keywords), head stage"; fine-tuning is not named."""
     name = f"{model} ({extent})" if extent else model
     return f"{name}, head stage" if stage == "head" else name
+
+
+def format_cell(
+    cell: pd.Series, whose: Literal["ours", "paper"] = "ours", rmse_spread: bool = False
+) -> list[str]:
+    """Return the texts of a cell: R², and RMSE if there is one.
+
+    Parameters
+    ----------
+    cell
+        Row of a table from :func:`add_paper_scores`.
+    whose
+        Our scores, R² with its standard deviation, or the scores that the paper prints.
+    rmse_spread
+        Add the standard deviation to our RMSE.
+
+    Returns
+    -------
+    No text if there is no R².
+    """
+    if whose == "paper":
+        r2, rmse = cell["paper_r2"], cell.get("paper_rmse", np.nan)
+    else:
+        r2, rmse = cell["r2"], cell.get("rmse", np.nan)
+    if pd.isna(r2):
+        return []
+    if whose == "paper":
+        texts = [format_number(r2, 2)]
+        return texts if pd.isna(rmse) else [*texts, paper.format_error(rmse)]
+    texts = [format_number(r2, 2, cell["r2_std"])]
+    spread = cell["rmse_std"] if rmse_spread else np.nan
+    return texts if pd.isna(rmse) else [*texts, format_significant(rmse, spread=spread)]
+
+
+def chgnet_caveat(table: pd.DataFrame) -> str:
+    """Return the caveat on CHGNet if a table of scores has a row of it, else no text."""
+    if "model" in table and table["model"].str.startswith("chgnet").any():
+        return f"{CHGNET_NOTE}."
+    return ""

@@ -1,4 +1,4 @@
-"""What a job does: train networks on a fold, or fit a baseline, and predict all parts."""
+"""Run a job: train networks on a fold, or fit a baseline, and predict all materials."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ import pandas as pd
 
 from ..dataset.dataset import Dataset
 from ..dataset.splits import folds, split
-from ..evaluation.cross_validation import fitted_baseline, fitted_descriptors
+from ..evaluation.cross_validation import fit_baseline, fit_descriptors
 from ..inputs.progress import AnyProgress
 from ..inputs.tensors import Inputs
-from ..models.baselines.baselines import baseline_features
-from ..models.descriptor_model import descriptor_table
+from ..models.baselines.baselines import compute_baseline_features
+from ..models.descriptor_model import compute_descriptors
 from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecipe, descriptor_recipe
-from ..models.inputs import inputs_key, known_prototypes, make_inputs
+from ..models.inputs import inputs_key, find_prototypes, make_inputs
 from ..networks.recipe import Recipe
-from ..training.folds import inner_split, scaler_of
-from ..training.stages import StageResult, train
+from ..training.folds import prepare_fold
+from ..training.stages import EncoderCache, StageResult, train
 from .jobs import Job, Split
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
 class Workbench:
-    """Does jobs on one dataset; what several jobs share is made once.
+    """Run jobs on one dataset; inputs that several jobs share are computed once.
 
     Parameters
     ----------
     dataset
         All materials of the experiment.
     targets
-        The columns that are predicted.
+        Columns to predict.
     """
 
     def __init__(self, dataset: Dataset, targets: Sequence[str]):
@@ -52,17 +52,20 @@ class Workbench:
     def run(
         self, job: Job, stages: Path, given: Sequence[Path], progress: AnyProgress | None
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Predictions and history of a job, see :class:`rhosight.experiments.jobs.Worker`."""
+        """Return predictions and history of a job.
+
+        See :class:`rhosight.experiments.jobs.Worker`.
+        """
         rows = self.parts(job.split)
         try:
             if job.kind == "baseline":
                 return self._baseline(job, rows, progress)
             return self._network(job, rows, stages, given, progress)
         finally:
-            _give_memory_back()
+            _release_memory()
 
     def parts(self, where: Split) -> dict[str, np.ndarray]:
-        """Positions of the training, validation and test part."""
+        """Return the positions of the training, validation and test set."""
         train_part, test = split(self.dataset, where.test_fraction, where.repeat)
         parts = folds(self.dataset, where.n_splits, where.repeat, indices=train_part)
         train_rows, validation = parts[where.fold]
@@ -76,18 +79,14 @@ class Workbench:
         given: Sequence[Path],
         progress: AnyProgress | None,
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
-        recipe = job.recipe
+        recipe = job.network
         for folder in given:
             for stage in folder.iterdir():
                 if not (stages / stage.name).is_dir():
-                    _hand_over(stage, stages / stage.name)
+                    _copy_stage(stage, stages / stage.name)
         trained_before = {stage.name for folder in given for stage in folder.iterdir()}
-        if recipe.training.early_stopping == "inner":
-            fit, stop = inner_split(self.dataset[rows["train"]], recipe)
-            fit_rows, stop_rows = rows["train"][fit], rows["train"][stop]
-        else:  # the paper's way: optimistic on the validation part
-            fit_rows, stop_rows = rows["train"], rows["validation"]
-        labels = self._labels(recipe.targets)
+        inputs, validation = self._inputs_of(recipe, progress), rows["validation"]
+        data = prepare_fold(recipe, self.dataset, inputs, rows["train"], validation, validation)
         predictions, history = [], []
 
         def on_stage(result: StageResult) -> None:
@@ -97,20 +96,7 @@ class Workbench:
             predictions.append(self._predictions(keys, rows, recipe.targets, result.predict))
             history.append(pd.DataFrame(keys | pd.DataFrame(result.history).to_dict("series")))
 
-        train(
-            recipe,
-            self._inputs_of(recipe, progress),
-            labels,
-            fit_rows,
-            stop_rows,
-            scaler_of(labels[rows["train"]]),
-            run_dir=stages,
-            on_stage=on_stage,
-            frozen=self._frozen_of(recipe),
-            progress=progress,
-            formulas=self.dataset.table["formula"].to_list(),
-            scored_rows=rows["validation"],
-        )
+        train(recipe, data, self._cache_of(recipe), stages, on_stage, progress)
         nothing = pd.DataFrame()
         return (
             pd.concat(predictions, ignore_index=True) if predictions else nothing,
@@ -124,13 +110,13 @@ class Workbench:
         if name in DESCRIPTOR_RECIPES:
             table = self._descriptors
             recipe = descriptor_recipe(name, seed=job.seed)
-            predict = fitted_descriptors(recipe, table, labels, rows["train"])
+            predict = fit_descriptors(recipe, table, labels, rows["train"])
         else:
             if name not in self._features:
                 if progress:
                     progress(f"features of baseline {name}", 0, 1)
-                self._features[name] = baseline_features(name, self.dataset.densities)
-            predict = fitted_baseline(name, self._features[name], labels, rows["train"], job.seed)
+                self._features[name] = compute_baseline_features(name, self.dataset.densities)
+            predict = fit_baseline(name, self._features[name], labels, rows["train"], job.seed)
         keys = {"model": name, "stage": ""}
         return self._predictions(keys, rows, self.targets, predict), pd.DataFrame()
 
@@ -142,7 +128,7 @@ class Workbench:
         predict: Predict,
     ) -> pd.DataFrame:
         labels, ids = self._labels(targets), np.array(self.dataset.ids)
-        found = []
+        frames = []
         for part, where in rows.items():
             values = np.asarray(predict(where), dtype=float)
             for column, target in enumerate(targets):
@@ -153,8 +139,8 @@ class Workbench:
                     "true": labels[where, column],
                     "predicted": values[:, column],
                 }
-                found.append(pd.DataFrame(frame))
-        table = pd.concat(found, ignore_index=True)
+                frames.append(pd.DataFrame(frame))
+        table = pd.concat(frames, ignore_index=True)
         return table[table["true"].notna()].reset_index(drop=True)
 
     def _labels(self, targets: Sequence[str]) -> np.ndarray:
@@ -162,20 +148,22 @@ class Workbench:
 
     @cached_property
     def _descriptors(self) -> pd.DataFrame:
-        return descriptor_table(self.dataset.densities, DescriptorRecipe())
+        return compute_descriptors(self.dataset.densities, DescriptorRecipe())
 
     def _inputs_of(self, recipe: Recipe, progress: AnyProgress | None) -> Inputs:
         key = inputs_key(recipe)
         if key not in self._inputs:
-            prototypes = known_prototypes(self.dataset, recipe)
+            prototypes = find_prototypes(self.dataset, recipe)
             self._inputs[key] = make_inputs(
                 self.dataset, recipe, progress=progress, prototypes=prototypes
             )
         return self._inputs[key]
 
     def _frozen_of(self, recipe: Recipe) -> dict[str, Any]:
-        """What depends on no label may serve all folds; a pre-trained dual encoder knows a fold's
-        training part, and serves none but it.
+        """Return the cache of frozen features for a recipe.
+
+        Features that depend on no label may serve all folds. A pre-trained dual encoder has seen
+        the training set of a fold, and serves only that fold.
         """
         if recipe.modality == "clip":
             return {}
@@ -184,15 +172,18 @@ class Workbench:
         return self._frozen.setdefault(key, {})
 
 
-def _give_memory_back() -> None:
-    """Glibc keeps what a job has freed: gigabytes after some jobs with texts of all lengths."""
+def _release_memory() -> None:
+    """Return freed memory to the system.
+
+    Glibc keeps it: gigabytes after some jobs with texts of all lengths.
+    """
     gc.collect()
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def _hand_over(source: Path, target: Path) -> None:
-    """A finished stage for another job: hard links where the file system has them."""
+def _copy_stage(source: Path, target: Path) -> None:
+    """Copy a finished stage for another job, as hard links where the file system has them."""
 
     def place(one: str, other: str) -> None:
         try:

@@ -1,1 +1,1 @@
-"""One module for each figure and table of the paper."""
+"""Figures and tables of the paper, one module each; :mod:`.catalogue` looks them up."""

@@ -1,4 +1,4 @@
-"""Figure 1: the road from a crystal and its charge density to an image and a text."""
+"""Make Figure 1: the steps from a crystal and its charge density to an image and a text."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from pymatgen.core import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from ...dataset.schema import KNOWN
-from ...density.plane import LatticePlane, lattice_plane, sample
-from ...evaluation.html import INK, SECOND, SOFT, format_significant, page_style
+from ...density.plane import LatticePlane, lattice_plane
+from ...density.sampling import sample
+from ...evaluation.html import INK, SECOND, SOFT, describe_target, format_significant, page_style
 from ...inputs.image import density_image, density_slice, window_side
 from ...inputs.text.description import EXTENTS
 from ..exhibit import Exhibit
-from .pictures import chosen, paper_image
+from .pictures import choose_image_settings, choose_materials
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,18 +31,18 @@ if TYPE_CHECKING:
     from ...dataset.dataset import Dataset, Material
 
 TITLE = "From a crystal and its charge density to an image and a text, drawn from the data"
-REPEATS = 8  # unit cells along a side of the slice that the square is taken from (section 2.1)
+REPEATS = 8  # unit cells along a side of the slice around the square (section 2.1)
 
 _COLOURS = "RdBu_r"
 _MARKERS = (("o", "white"), ("s", SOFT), ("^", SECOND), ("D", INK), ("v", "white"))
-_LINES = {"formula": 1, "keywords": 4, "all": 8}  # of text that are shown
+_LINES = {"formula": 1, "keywords": 4, "all": 8}  # shown lines of text
 _COLUMNS = 118
 
 
-def exhibit(dataset: Dataset, material_id: str | None = None) -> Exhibit:
-    """The picture, with the texts and targets that it shows as its table."""
-    material = _material(dataset, material_id)
-    density, settings = material.density, paper_image(material.density)
+def make_exhibit(dataset: Dataset, material_id: str | None = None) -> Exhibit:
+    """Draw the picture, with its texts and targets as the table."""
+    material = _choose_material(dataset, material_id)
+    density, settings = material.density, choose_image_settings(material.density)
     plane = lattice_plane(density.structure)
     rows = {
         "material": f"{material.formula}, {material.material_id}",
@@ -54,29 +55,33 @@ def exhibit(dataset: Dataset, material_id: str | None = None) -> Exhibit:
     table = pd.DataFrame({"what": list(rows), "value": list(rows.values())})
     note = (
         f"One material of the dataset, {material.formula}. The slice is sampled from the periodic "
-        f"density; the {REPEATS}×{REPEATS}×{REPEATS} supercell of the paper is never built."
+        f"density, without the paper's {REPEATS}×{REPEATS}×{REPEATS} supercell."
     )
     return Exhibit("figure1", TITLE, table, draw(dataset, material_id), note)
 
 
 def draw(dataset: Dataset, material_id: str | None = None) -> Figure:
-    """The four steps of one material (paper Figure 1).
+    """Draw the four steps for one material (paper Figure 1).
 
     Parameters
     ----------
     dataset
-        Where it is from; it needs the difference, or a total from which it is derived.
+        Dataset with the material; it needs the difference, or a total to derive it from.
     material_id
-        One with all texts reads best; chosen if not given.
+        Id of a material, preferably with all texts; one is chosen by default.
     """
-    material = _material(dataset, material_id)
-    density, settings = material.density, paper_image(material.density)
+    material = _choose_material(dataset, material_id)
+    density, settings = material.density, choose_image_settings(material.density)
     channel = settings.channels[0]
     plane = lattice_plane(density.structure)
     kind = channel.kind if channel.kind in density.kinds else "total"
     side = window_side(channel, plane)
     wide = channel.model_copy(
-        update={"window": REPEATS * _shortest(density.structure), "unit": "angstrom", "kind": kind}
+        update={
+            "window": REPEATS * _shortest_vector(density.structure),
+            "unit": "angstrom",
+            "kind": kind,
+        }
     )
     with page_style("figure1"):
         figure = Figure(figsize=(10.5, 5.9), layout="constrained")
@@ -105,22 +110,22 @@ def draw(dataset: Dataset, material_id: str | None = None) -> Figure:
     return figure
 
 
-def _material(dataset: Dataset, material_id: str | None) -> Material:
-    return dataset[material_id or chosen(dataset, 1)[0]]
+def _choose_material(dataset: Dataset, material_id: str | None) -> Material:
+    return dataset[material_id or choose_materials(dataset, 1)[0]]
 
 
-def _shortest(structure: Structure) -> float:
+def _shortest_vector(structure: Structure) -> float:
     return min(structure.lattice.get_niggli_reduced_lattice().abc)
 
 
 def _draw_crystal(axes: Axes3D, material: Material, plane: LatticePlane, kind: str) -> None:
-    """The conventional cell with its atoms, and the density on the plane within it."""
+    """Draw the conventional cell with its atoms, and the density on the plane within it."""
     structure = material.structure
     to_cartesian = structure.lattice.get_cartesian_coords
     centre = to_cartesian(plane.origin)
-    cell = _conventional(structure)
+    cell = _conventional_cell(structure)
     corners = np.array(list(product((0.0, 1.0), repeat=3)))
-    # the plane's origin is the corner from which the plane halves the others best
+    # origin of the plane: the corner from which it divides the others most evenly
     heights = (corners[:, None] - corners) @ np.array(plane.hkl)
     corner = corners[np.argmin(np.abs(np.sign(heights).sum(0)))]
 
@@ -155,15 +160,15 @@ def _draw_crystal(axes: Axes3D, material: Material, plane: LatticePlane, kind: s
     low, high = middle - half, middle + half
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zlim=(low[2], high[2]))
     axes.set_box_aspect((1, 1, 1), zoom=0.95)
-    normal = to_cartesian(plane.normal)  # of one Å: seen at an angle, from its side
+    normal = to_cartesian(plane.normal)  # 1 Å long; the view is at an angle to it
     azimuth, elevation = np.arctan2(normal[1], normal[0]), np.arcsin(np.clip(normal[2], -1, 1))
     axes.view_init(elev=np.degrees(elevation) - 15, azim=np.degrees(azimuth) + 28)
     axes.legend(loc="upper left", ncols=len(species), handletextpad=0.1, borderpad=0)
     axes.set_title(f"a) {material.formula}: conventional cell, {kind}", loc="left")
 
 
-def _conventional(structure: Structure) -> np.ndarray:
-    """Vectors of the conventional cell, as rows, in the structure's own frame, Å."""
+def _conventional_cell(structure: Structure) -> np.ndarray:
+    """Return the vectors of the conventional cell, as rows, in the structure's frame, Å."""
     symmetry = SpacegroupAnalyzer(structure).get_symmetry_dataset()
     # spglib: (a b c) = (a_s b_s c_s) P, vectors as columns
     return np.linalg.solve(symmetry.transformation_matrix.T, structure.lattice.matrix)
@@ -171,7 +176,7 @@ def _conventional(structure: Structure) -> np.ndarray:
 
 def _write_texts(axes: Axes, material: Material) -> None:
     axes.set_axis_off()
-    axes.set_title("d) text in three extents, and what is to be predicted", loc="left")
+    axes.set_title("d) text in three extents, and the targets", loc="left")
     axes.set(xlim=(0, 1), ylim=(0, 1))
     y = 0.97
     step = 0.085
@@ -184,7 +189,7 @@ def _write_texts(axes: Axes, material: Material) -> None:
         axes.text(0.1, y, "\n".join(lines), va="top", linespacing=1.25)
         y -= step * len(lines) + 0.03
     values = [
-        f"{KNOWN[name].description.split(',')[0] if name in KNOWN else name} {format_significant(value)}"
+        f"{describe_target(name)} {format_significant(value)}"
         f" {KNOWN[name].unit if name in KNOWN else ''}".strip()
         for name, value in material.targets.items()
         if value == value

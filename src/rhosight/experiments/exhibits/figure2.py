@@ -1,4 +1,4 @@
-"""Figure 2: image, text and stacked model after fine-tuning, for each extent of the text."""
+"""Make Figure 2: image, text and stacked model, fine-tuned, for each extent of the text."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import pandas as pd
 
 from ..exhibit import Exhibit
 from ..plan import Entry, Frames, Plan
-from ..plots import heat_map
-from ..scores import average, beside_paper, summary
+from ..plots import draw_heat_map
+from ..scores import add_paper_scores, average_targets, summarise
 
 TITLE = "Image, text and image+text models for each target and extent of the text, fine-tuned"
 NOTE = (
-    "The paper's RMSE of 0.17 (formation energy, formula, image, test) seems to be a misprint of "
+    "The paper's RMSE of 0.17 (formation energy, formula, image, test) is probably a misprint of "
     "0.26."
 )
 
 
-def entries(plan: Plan) -> list[Entry]:
+def list_entries(plan: Plan) -> list[Entry]:
+    """Return the jobs of the exhibit."""
     return [*plan.stacked(), *plan.baselines()]
 
 
-def exhibit(plan: Plan, frames: Frames) -> Exhibit:
+def make_exhibit(plan: Plan, frames: Frames) -> Exhibit:
+    """Make the exhibit from the results of its jobs."""
     shown = frames.predictions.query("stage != 'head'")
-    table = beside_paper(pd.concat([summary(shown), average(shown)]), "figure2")
-    return Exhibit("figure2", TITLE, table, heat_map(table, TITLE), NOTE)
+    table = add_paper_scores(pd.concat([summarise(shown), average_targets(shown)]), "figure2")
+    return Exhibit("figure2", TITLE, table, draw_heat_map(table, TITLE), NOTE)

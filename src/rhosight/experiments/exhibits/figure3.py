@@ -1,4 +1,4 @@
-"""Figure 3: how the targets and the numbers of elements are distributed."""
+"""Make Figure 3: distributions of the targets and of the number of elements."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ TITLE = "Distributions of the targets and of the number of elements"
 
 
 def draw(dataset: Dataset) -> Figure:
-    """Violins of all targets, as in the paper's Figure 3."""
+    """Draw violins of all targets, as in the paper's Figure 3."""
     return targets_violin(dataset)
 
 
-def exhibit(dataset: Dataset) -> Exhibit:
-    """The violins, with their quartiles, and how many materials have how many elements."""
+def make_exhibit(dataset: Dataset) -> Exhibit:
+    """Draw the violins, with quartiles of the targets and the number of elements as the table."""
     elements = [
         len(Composition(formula).element_composition) for formula in dataset.table["formula"]
     ]
@@ -36,9 +36,9 @@ def exhibit(dataset: Dataset) -> Exhibit:
     rows = []
     for (name, unit), values in columns.items():
         low, median, high = values.quantile([0.25, 0.5, 0.75])
-        found = {"property": name, "unit": unit, "n": len(values), "minimum": values.min()}
-        found |= {"lower_quartile": low, "median": median, "upper_quartile": high}
-        rows.append(found | {"maximum": values.max()})
+        row = {"property": name, "unit": unit, "n": len(values), "minimum": values.min()}
+        row |= {"lower_quartile": low, "median": median, "upper_quartile": high}
+        rows.append(row | {"maximum": values.max()})
     note = f"{len(dataset)} materials; the paper's figure shows {SAMPLES['cleaned']} after cleaning"
     note += f" ({SAMPLES['collected']} before), most of them of three elements."
     return Exhibit("figure3", TITLE, pd.DataFrame(rows), draw(dataset), note)

@@ -1,6 +1,6 @@
-"""Figure 4: total and difference density of hexagonal titanium (mp-72) in slices along z.
+"""Make Figure 4: total and difference density of hexagonal titanium (mp-72) along z.
 
-The density comes with the package, computed with GPAW; :func:`calculate` computes it again.
+The package includes the density, computed with GPAW; :func:`calculate` computes it again.
 """
 
 from __future__ import annotations
@@ -25,59 +25,59 @@ from ..exhibit import Exhibit
 TITLE = "Slices along z of total and difference density, mp-72 (Ti, hexagonal)"
 MATERIAL = "mp-72"
 A, C = 4.58, 2.83
-"""Lattice constants of ω-Ti, Å, close to what PBE gives; the Materials Project's own were not at
-hand. P6/mmm fixes the atoms, at 1a and 2d."""
+"""Lattice constants of ω-Ti, Å, close to those of PBE; the Materials Project's own were not
+available. P6/mmm fixes the atoms, at 1a and 2d."""
 
 HEIGHTS = (0.0, 0.25, 0.5)  # of the slices, in units of c
 _WINDOW, _SIZE = 9.0, 220  # Å and pixels along a side
 _MAPS = {"total": "viridis", "difference": "RdBu_r"}
 
 
-def structure() -> Structure:
-    """ω-Ti: P6/mmm, atoms at 1a (0, 0, 0) and 2d (1/3, 2/3, 1/2)."""
+def make_structure() -> Structure:
+    """Return ω-Ti: P6/mmm, atoms at 1a (0, 0, 0) and 2d (1/3, 2/3, 1/2)."""
     return Structure.from_spacegroup(
         "P6/mmm", Lattice.hexagonal(A, C), ["Ti", "Ti"], [[0, 0, 0], [1 / 3, 2 / 3, 1 / 2]]
     )
 
 
-def bundled() -> Dataset:
-    """The density that comes with the package."""
+def load_bundled() -> Dataset:
+    """Load the density that comes with the package."""
     file = resources.files("rhosight") / "data" / "paper" / f"{MATERIAL}.parquet"
     with resources.as_file(file) as path:
         return Dataset.from_parquet(path)
 
 
 def calculate() -> Dataset:
-    """The density computed anew with GPAW, in a minute on one core.
+    """Compute the density with GPAW, in a minute on one core.
 
     Raises
     ------
     RhosightError
-        If there is no GPAW, or the calculation fails.
+        If GPAW is not installed, or the calculation fails.
     """
     from ...dataset.sources.gpaw import Gpaw
 
     with tempfile.TemporaryDirectory(prefix="rhosight-") as folder:
         path = Path(folder) / f"{MATERIAL}.cif"
-        structure().to(filename=str(path))
+        make_structure().to(filename=str(path))
         source = Gpaw(path)
         density = source.read(MATERIAL).density
         about = source.about() | {"name": MATERIAL, "licence": "CC BY 4.0"}
     return Dataset.from_densities([density], about=about)
 
 
-def exhibit(dataset: Dataset | None = None, gpaw: bool = False) -> Exhibit:
-    """The slices, with the range of each as its table.
+def make_exhibit(dataset: Dataset | None = None, gpaw: bool = False) -> Exhibit:
+    """Draw the slices, with the range of each as the table.
 
     Parameters
     ----------
     dataset
-        Where the crystal is from if it holds mp-72; else it is the bundled one.
+        Source of the crystal if it contains mp-72; otherwise the bundled one is used.
     gpaw
-        Compute the density anew.
+        Compute the density again.
     """
-    density, origin = _density(dataset, gpaw)
-    slices = _slices(density)
+    density, origin = _choose_density(dataset, gpaw)
+    slices = _cut_slices(density)
     rows = [
         {"density": kind, "z_over_c": z, "unit": "e/Å³", "minimum": v.min(), "mean": v.mean()}
         | {"maximum": v.max()}
@@ -85,32 +85,32 @@ def exhibit(dataset: Dataset | None = None, gpaw: bool = False) -> Exhibit:
     ]
     a, _, c = density.structure.lattice.abc
     note = f"ω-Ti, P6/mmm, a = {a:.2f} Å, c = {c:.2f} Å; {origin}. The paper shows VASP's density "
-    note += "of the Materials Project, and does not say at which heights."
+    note += "of the Materials Project and does not give the heights."
     return Exhibit("figure4", TITLE, pd.DataFrame(rows), _draw(slices), note)
 
 
 def draw(dataset: Dataset | None = None, gpaw: bool = False) -> Figure:
-    """The slices (paper Figure 4), one row a kind of density, one column a height."""
-    return _draw(_slices(_density(dataset, gpaw)[0]))
+    """Draw the slices (paper Figure 4): a row for each kind of density, a column a height."""
+    return _draw(_cut_slices(_choose_density(dataset, gpaw)[0]))
 
 
-def _density(dataset: Dataset | None, gpaw: bool) -> tuple[ChargeDensity, str]:
-    """The density, and where it is from."""
+def _choose_density(dataset: Dataset | None, gpaw: bool) -> tuple[ChargeDensity, str]:
+    """Return the density and its origin."""
     if gpaw:
         return calculate()[MATERIAL].density, "GPAW's PAW pseudo-density, computed now"
     if dataset is not None and MATERIAL in dataset:
-        found = dataset[MATERIAL].density
-        if set(_MAPS) <= set(found.kinds):
-            return found, "from the dataset"
-    return bundled()[MATERIAL].density, "GPAW's PAW pseudo-density, bundled"
+        density = dataset[MATERIAL].density
+        if set(_MAPS) <= set(density.kinds):
+            return density, "from the dataset"
+    return load_bundled()[MATERIAL].density, "GPAW's PAW pseudo-density, bundled"
 
 
-def _slices(density: ChargeDensity) -> dict[tuple[str, float], np.ndarray]:
+def _cut_slices(density: ChargeDensity) -> dict[tuple[str, float], np.ndarray]:
     plane = lattice_plane(density.structure, (0, 0, 1))
     return {
         (kind, z): density_slice(
             density,
-            # the plane may pass through an atom at height ½; heights count from the atom at 1a
+            # heights are from the atom at 1a, but the plane may start at an atom at height ½
             Channel(kind=kind, window=_WINDOW, hkl=(0, 0, 1), offset=z - float(plane.origin[2])),
             _SIZE,
             plane=plane,

@@ -1,4 +1,4 @@
-"""Figure 5: the architecture, drawn from the live model."""
+"""Make Figure 5: the architecture, drawn from the model itself."""
 
 from __future__ import annotations
 
@@ -22,43 +22,44 @@ _COLOURS = {"image": FIRST, "text": SECOND, "both": SOFT}
 
 
 def make_exhibit(recipe: Recipe | None = None, pretrained: bool = False) -> Exhibit:
-    """The diagram, with its layers as the table; see :func:`draw`."""
+    """Draw the diagram, with its layers as the table; see :func:`draw`."""
     recipe = recipe or Recipe()
     network = build_model(recipe, pretrained)
-    table = layers(network)
+    table = list_layers(network)
     total = sum(parameter.numel() for parameter in network.parameters())
-    note = f"{total:,} parameters, of which {_new(table):,} are in layers that start untrained."
+    untrained = int(table.loc[~table["pretrained"], "parameters"].sum())
+    note = f"{total:,} parameters, {untrained:,} of them in layers that start untrained."
     return Exhibit("figure5", TITLE, table, _draw(table, recipe), note)
 
 
 def draw(recipe: Recipe | None = None, pretrained: bool = False) -> Figure:
-    """The diagram of a recipe's network (paper Figure 5).
+    """Draw the network of a recipe (paper Figure 5).
 
     Parameters
     ----------
     recipe
-        The default recipe if not given.
+        Recipe; the default recipe by default.
     pretrained
-        Load weights; the picture is the same without.
+        Load weights; the picture does not depend on them.
     """
     recipe = recipe or Recipe()
-    return _draw(layers(build_model(recipe, pretrained)), recipe)
+    return _draw(list_layers(build_model(recipe, pretrained)), recipe)
 
 
-def layers(network: nn.Module) -> pd.DataFrame:
-    """What a network is made of, in the order in which data pass.
+def list_layers(network: nn.Module) -> pd.DataFrame:
+    """List the layers of a network in the order of the data flow.
 
     Returns
     -------
-    DataFrame, one row a block: ``branch`` (image, text or both), ``block`` (its name in the
+    DataFrame, one row per block: ``branch`` (image, text or both), ``block`` (its name in the
     network), ``what``, ``width_in``, ``width_out``, ``parameters``, ``pretrained``, and ``role``:
-    ``backbone``, ``dense``, ``last`` (a branch's own output, which the stacked model does not use),
+    ``backbone``, ``dense``, ``last`` (output of a branch, which the stacked model does not use),
     ``output``.
     """
-    return pd.DataFrame(list(_walk(network)))
+    return pd.DataFrame(list(_walk_blocks(network)))
 
 
-def _walk(network: nn.Module) -> Iterator[dict]:
+def _walk_blocks(network: nn.Module) -> Iterator[dict]:
     if isinstance(network, StackedModel):
         yield from _branch("image", network.image, used=False)
         yield from _branch("text", network.text, used=False)
@@ -67,17 +68,19 @@ def _walk(network: nn.Module) -> Iterator[dict]:
         encoder = network.backbone
         for branch in ("image", "text"):
             found = [parameter for part in encoder.parts[branch] for parameter in part.parameters()]
-            yield _block(branch, "backbone", _name(encoder), 0, encoder.width, found, "backbone")
+            yield _block(
+                branch, "backbone", _name_backbone(encoder), 0, encoder.width, found, "backbone"
+            )
         yield from _head("both", "head", nn.Sequential(network.head))
     else:
         yield from _branch("image" if isinstance(network, ImageModel) else "text", network)
 
 
 def _branch(branch: str, model: ImageModel | TextModel, used: bool = True) -> Iterator[dict]:
-    """Backbone, readout and last layer; ``used`` is whether the last layer's output is."""
+    """Yield backbone, readout and last layer; ``used`` tells if the last output is used."""
     backbone = model.backbone
     found = list(backbone.parameters())
-    yield _block(branch, "backbone", _name(backbone), 0, backbone.width, found, "backbone")
+    yield _block(branch, "backbone", _name_backbone(backbone), 0, backbone.width, found, "backbone")
     for i, block in enumerate(model.head.hidden):
         yield _dense(branch, f"head.hidden.{i}", block)
     last = model.head.last
@@ -118,25 +121,21 @@ def _block(
     }
 
 
-def _name(backbone: nn.Module) -> str:
-    """Its own name; a folder goes by its last part."""
+def _name_backbone(backbone: nn.Module) -> str:
+    """Return the name of a backbone; of a folder, the last part of its path."""
     name = getattr(backbone, "name", "") or type(backbone).__name__
     return str(name).rstrip("/").rsplit("/", 1)[-1]
 
 
-def _new(table: pd.DataFrame) -> int:
-    return int(table.loc[~table["pretrained"], "parameters"].sum())
-
-
-_WIDE, _HIGH, _GAP = 2.6, 0.62, 0.34  # of a box, and between boxes
+_WIDE, _HIGH, _GAP = 2.6, 0.62, 0.34  # size of a box, and the gap between boxes
 
 
 def _draw(table: pd.DataFrame, recipe: Recipe) -> Figure:
-    """Branches side by side, from the input below to the output above."""
+    """Draw the branches side by side, from the input below to the output above."""
     branches = [name for name in ("image", "text") if name in set(table["branch"])]
     fused = table[table["branch"] == "both"]
     used = table[table["role"] != "last"]
-    # boxes above each other: the input and its branch, then concatenation and fusion
+    # stacked boxes: the input and its branch, then concatenation and fusion
     tallest = max(int((used["branch"] == name).sum()) for name in branches) + 1
     tallest += len(fused) + 1 if len(fused) else 0
     columns = len(branches) + bool(len(fused))
@@ -152,27 +151,29 @@ def _draw(table: pd.DataFrame, recipe: Recipe) -> Figure:
                 "image": f"image\n3 × {recipe.image.settings.size} × {recipe.image.settings.size}",
                 "text": f"text\n“{recipe.text.extent}”, tokens",
             }[branch]
-            places = [_box(axes, x, 0, entry, INK, dashed=False)]
+            places = [_draw_box(axes, x, 0, entry, INK, dashed=False)]
             for j, row in enumerate(rows.itertuples(), start=1):
                 y = j * (_HIGH + _GAP)
                 dashed = row.role == "last"
-                places.append(_box(axes, x, y, _label(row), _COLOURS[branch], dashed))
+                places.append(_draw_box(axes, x, y, _label(row), _COLOURS[branch], dashed))
             for start, end in pairwise(places):
-                _arrow(axes, start, end)
+                _draw_arrow(axes, start, end)
             tops[branch] = (x, int((used["branch"] == branch).sum()) * (_HIGH + _GAP))
         if len(fused):
             x = len(branches) * 3.1
             level = max(y for _, y in tops.values())
             below = level + _HIGH + _GAP
             width = int(fused["width_in"].iloc[0])
-            places = [_box(axes, x, below, f"concatenation\n{width}", INK, dashed=False)]
+            places = [_draw_box(axes, x, below, f"concatenation\n{width}", INK, dashed=False)]
             for j, row in enumerate(fused.itertuples(), start=1):
                 y = below + j * (_HIGH + _GAP)
-                places.append(_box(axes, x, y, _label(row), _COLOURS["both"], dashed=False))
+                places.append(_draw_box(axes, x, y, _label(row), _COLOURS["both"], dashed=False))
             for start, end in pairwise(places):
-                _arrow(axes, start, end)
+                _draw_arrow(axes, start, end)
             for i, (branch, top) in enumerate(tops.items()):
-                _around(axes, top, (x + 0.6 * (i - 0.5), below), 0.1 * (0.5 - i), _COLOURS[branch])
+                _draw_connection(
+                    axes, top, (x + 0.6 * (i - 0.5), below), 0.1 * (0.5 - i), _COLOURS[branch]
+                )
         axes.set(xlim=(-1.45, (columns - 1) * 3.1 + 1.45))
         axes.set_ylim(-0.5, (tallest - 1) * (_HIGH + _GAP) + 0.5)
         axes.set_axis_off()
@@ -183,11 +184,11 @@ def _label(row) -> str:
     count = f"{row.parameters / 1e6:.2f} M" if row.parameters >= 1e5 else f"{row.parameters:,}"
     if row.role == "backbone":
         return f"{row.what} (pre-trained)\n→ {row.width_out}; {count} parameters"
-    apart = "; left out when stacked" if row.role == "last" else ""
+    apart = "; not used when stacked" if row.role == "last" else ""
     return f"{row.what}\n{row.width_in} → {row.width_out}; {count}{apart}"
 
 
-def _box(
+def _draw_box(
     axes: Axes, x: float, y: float, text: str, colour: str, dashed: bool
 ) -> tuple[float, float]:
     axes.add_patch(
@@ -206,16 +207,16 @@ def _box(
     return x, y
 
 
-def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+def _draw_arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
     look = {"arrowstyle": "-|>", "color": INK, "linewidth": 0.8}
     tail, head = (start[0], start[1] + _HIGH / 2), (end[0], end[1] - _HIGH / 2)
     axes.annotate("", head, tail, arrowprops=look)
 
 
-def _around(
+def _draw_connection(
     axes: Axes, start: tuple[float, float], end: tuple[float, float], lift: float, colour: str
 ) -> None:
-    """From the side of a branch's last used box, above the other branch, to the concatenation."""
+    """Draw the connection from the last used box of a branch to the concatenation."""
     side = start[0] + _WIDE / 2
     lane = start[1] + (_HIGH + _GAP) / 2 + lift
     xs = [side, side + 0.15, side + 0.15, end[0]]

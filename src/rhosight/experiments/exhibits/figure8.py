@@ -1,4 +1,4 @@
-"""Figure 8: images of the difference density, and their Fourier transforms."""
+"""Make Figure 8: images of the difference density, and their Fourier transforms."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ...density.charge_density import ChargeDensity
 from ...density.plane import lattice_plane
 from ...evaluation.html import page_style
 from ...inputs.image import density_image, window_side
 from ..exhibit import Exhibit
-from .pictures import chosen, paper_image
+from .pictures import choose_image_settings, choose_materials
 
 if TYPE_CHECKING:
     from ...dataset.dataset import Dataset
@@ -23,26 +24,28 @@ COUNT = 3
 
 
 def draw(dataset: Dataset, material_ids: Sequence[str] | None = None) -> Figure:
-    """Images above, their Fourier transforms below (paper Figure 8).
+    """Draw images above and their Fourier transforms below (paper Figure 8).
 
-    Both are what the networks of Tables 2 and 3 read; the transform is the logarithm of its
-    modulus, origin in the centre.
+    The networks of Tables 2 and 3 read these images. The transform is the logarithm of its
+    modulus, with the origin in the centre.
     """
-    ids = list(material_ids or chosen(dataset, COUNT))
+    ids = list(material_ids or choose_materials(dataset, COUNT))
     with page_style("figure8"):
         figure = Figure(figsize=(2.9 * len(ids), 6.2), layout="constrained")
         panels = figure.subplots(2, len(ids), squeeze=False)
         letters = iter("abcdefghijklmnopqrstuvwxyz")
         for i, name in enumerate(ids):
             axes, material = panels[0, i], dataset[name]
-            image = density_image(material.density, paper_image(material.density, colour="viridis"))
+            image = density_image(
+                material.density, choose_image_settings(material.density, colour="viridis")
+            )
             half = _side(material.density) / 2
             axes.imshow((np.moveaxis(image, 0, -1) + 1) / 2, extent=(-half, half, -half, half))
             axes.set_title(f"{next(letters)}) {material.formula}", loc="left")
             axes.set(xlabel="x (Å)", ylabel="y (Å)" if i == 0 else "")
         for i, name in enumerate(ids):
             axes, material = panels[1, i], dataset[name]
-            settings = paper_image(material.density, fourier=True)
+            settings = choose_image_settings(material.density, fourier=True)
             image = density_image(material.density, settings)
             highest = settings.size / _side(material.density) / 2
             extent = (-highest, highest, -highest, highest)
@@ -52,20 +55,21 @@ def draw(dataset: Dataset, material_ids: Sequence[str] | None = None) -> Figure:
     return figure
 
 
-def exhibit(dataset: Dataset, material_ids: Sequence[str] | None = None) -> Exhibit:
-    """The pictures, with plane and window of each as its table."""
-    ids = list(material_ids or chosen(dataset, COUNT))
+def make_exhibit(dataset: Dataset, material_ids: Sequence[str] | None = None) -> Exhibit:
+    """Draw the pictures, with plane and window of each as the table."""
+    ids = list(material_ids or choose_materials(dataset, COUNT))
     rows = []
     for name in ids:
         material = dataset[name]
         plane = lattice_plane(material.structure)
-        found = {"material_id": name, "formula": material.formula}
-        found |= {"plane": "({} {} {})".format(*plane.hkl), "d_angstrom": plane.spacing}
-        rows.append(found | {"window_angstrom": _side(material.density)})
+        row = {"material_id": name, "formula": material.formula}
+        row |= {"plane": "({} {} {})".format(*plane.hkl), "d_angstrom": plane.spacing}
+        rows.append(row | {"window_angstrom": _side(material.density)})
     note = "Materials of the dataset; the paper does not name its three."
     return Exhibit("figure8", TITLE, pd.DataFrame(rows), draw(dataset, ids), note)
 
 
-def _side(density) -> float:
-    channel = paper_image(density).channels[0]
+def _side(density: ChargeDensity) -> float:
+    """Return the side of the image, Å."""
+    channel = choose_image_settings(density).channels[0]
     return window_side(channel, lattice_plane(density.structure))

@@ -1,4 +1,4 @@
-"""What the paper's pictures (Figures 1 and 8) have in common: which crystals, which images."""
+"""Choose the crystals and images of the paper's pictures (Figures 1 and 8)."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ PREFERRED: tuple[str, ...] = ("mp-1265", "mp-2534", "mp-1002124")
 """MgO, GaAs and HfC of the bundled dataset: ionic, covalent, metallic."""
 
 
-def chosen(dataset: Dataset, count: int) -> list[str]:
-    """Ids of :data:`PREFERRED` or, in another dataset, of materials evenly spread over it."""
+def choose_materials(dataset: Dataset, count: int) -> list[str]:
+    """Return the ids of :data:`PREFERRED` or, in another dataset, of evenly spaced materials."""
     preferred = [name for name in PREFERRED if name in dataset][:count]
     if len(preferred) == count:
         return preferred
     if len(dataset) < count:
-        raise RhosightError(f"the figure shows {count} materials, the dataset has {len(dataset)}")
+        raise RhosightError(f"the figure needs {count} materials; the dataset has {len(dataset)}")
     return [dataset.ids[i * (len(dataset) - 1) // max(1, count - 1)] for i in range(count)]
 
 
-def paper_image(density: ChargeDensity, **options: Any) -> ImageSettings:
-    """The paper's image; where only `total` is there, the difference is from the bundled free
-    atoms.
+def choose_image_settings(density: ChargeDensity, **options: Any) -> ImageSettings:
+    """Return the settings of the paper's image.
+
+    If a density has only ``total``, the difference is taken to the bundled free atoms.
     """
     settings = ImageSettings.paper(**options)
     if DERIVED & {channel.kind for channel in settings.channels} - set(density.kinds):

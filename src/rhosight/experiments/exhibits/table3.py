@@ -1,17 +1,19 @@
-"""Table 3: CLIP's hyper-parameters, on Fourier transforms in grey."""
+"""Make Table 3: hyperparameters of CLIP, on Fourier transforms in grey."""
 
 from __future__ import annotations
 
 from ..exhibit import Exhibit
 from ..plan import Entry, Frames, Plan
-from .trials import trial_entries, trial_exhibit
+from .trials import list_trial_entries, make_trial_exhibit
 
-TITLE = "CLIP's hyper-parameters for the formation energy, on Fourier transforms of the slices"
-
-
-def entries(plan: Plan) -> list[Entry]:
-    return trial_entries(plan, fourier=True)
+TITLE = "Hyperparameters of CLIP for the formation energy, on Fourier transforms of the slices"
 
 
-def exhibit(plan: Plan, frames: Frames) -> Exhibit:
-    return trial_exhibit("table3", TITLE, frames)
+def list_entries(plan: Plan) -> list[Entry]:
+    """Return the jobs of the exhibit."""
+    return list_trial_entries(plan, fourier=True)
+
+
+def make_exhibit(plan: Plan, frames: Frames) -> Exhibit:
+    """Make the exhibit from the results of its jobs."""
+    return make_trial_exhibit("table3", TITLE, frames)
