@@ -120,7 +120,7 @@ def test_a_folder_without_aeccars_is_a_problem_and_no_other_file_stands_in(vasp,
     for lacking in ("AECCAR1", "AECCAR2"):
         assert f"no {lacking} beside" in problems[f"no-{lacking}"]
         assert "LAECHG" in problems[f"no-{lacking}"]
-    assert "1 materials (1 new)" in said and "2 problem(s)" in said
+    assert "1 material (1 new)" in said and "2 problems" in said
 
 
 def blocks_of(material: Material, path: Path) -> tuple[str, list[str]]:
@@ -437,7 +437,7 @@ def test_every_hostile_file_is_listed_and_the_good_ones_are_built(few, tmp_path,
         about = problems.get(name) or problems[stems[name]]
         assert message in about and name in about, about
         assert "\n" not in about and len(about) < 500
-    assert "5 materials (5 new)" in said and f"{len(problems)} problem(s)" in said
+    assert "5 materials (5 new)" in said and f"{len(problems)} problems" in said
 
 
 # what changes after a build
@@ -465,7 +465,7 @@ def test_a_density_that_changed_is_read_again_and_alone(runs, few, tmp_path, bui
             os.utime(file, ns=(kept[file][1].st_atime_ns, kept[file][1].st_mtime_ns))
     mine, problems, said = build_of(runs)
     assert mine.ids == before.ids and problems == {}
-    assert "6 materials (1 read again, since their files have changed)" in said
+    assert "6 materials (1 read again because its file has changed)" in said
     new = mine[changed].density.grid("total")
     np.testing.assert_allclose(new, 1.25 * before[changed].density.grid("total"), rtol=1e-4)
     for other in others:
@@ -473,7 +473,7 @@ def test_a_density_that_changed_is_read_again_and_alone(runs, few, tmp_path, bui
         np.testing.assert_array_equal(mine[other].density.grid("total"), density)
 
     _, _, said = build_of(runs)
-    assert "6 materials (nothing new)" in said and "time of the workers" not in said
+    assert "6 materials (nothing new)" in said and "computing time" not in said
 
     # one that changed into something unreadable does not leave its old row behind
     path.write_text("nonsense")
@@ -526,7 +526,7 @@ def test_a_changed_table_gives_new_labels_without_reading(
     frame.loc[2, "spacegroup_number"] = 1
     frame.drop(index=4).to_csv(table, index=False)
     mine, problems, said = build_of(runs, *options)
-    assert "6 materials (6 with new labels, since the table has changed)" in said
+    assert "6 materials (6 with new labels because the table has changed)" in said
     assert problems == {}
     ids = [i if n < 3 else f"deep/{i}" for n, i in enumerate(few.ids)]
     assert mine[ids[0]].targets["efermi"] == pytest.approx(few[0].targets["efermi"] + 1)
