@@ -197,7 +197,8 @@ def load(folder: Path) -> tuple:
     """Density, structure and rhosight's functions: everything that the baseline holds."""
     from pymatgen.core import Structure
 
-    from rhosight.density.plane import lattice_plane, sample_window
+    from rhosight.density.plane import lattice_plane
+    from rhosight.density.sampling import sample_window
 
     grid = np.load(folder / "grid.npy")
     return grid, Structure.from_file(folder / "structure.json"), lattice_plane, sample_window

@@ -59,7 +59,7 @@ def main() -> int:
     os.environ.update(dict.fromkeys(THREADS, "1"))  # before NumPy loads
     warnings.simplefilter("ignore")  # the libraries': deprecations, missing radii
     from rhosight import load_dataset
-    from rhosight.inputs.text.description import canonical_cell, settled
+    from rhosight.inputs.text.description import canonical_cell, normalise_text
 
     dataset = load_dataset("mp-fcc")
     sample = dataset[:: max(1, len(dataset) // arguments.count)]
@@ -80,9 +80,9 @@ def main() -> int:
         print(f"{done} of {len(cells)}: {so_far}", file=sys.stderr, flush=True)
 
     different = {
-        material.material_id: {"plain": settled(plain), "rhosight": ours}
+        material.material_id: {"plain": normalise_text(plain), "rhosight": ours}
         for material, plain, ours in zip(sample, *texts.values(), strict=True)
-        if settled(plain) != ours
+        if normalise_text(plain) != ours
     }
     report = {
         "materials": len(structures),

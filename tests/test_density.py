@@ -14,7 +14,7 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.io.vasp.outputs import Chgcar
 
 from rhosight import ChargeDensity, RhosightError
-from rhosight.density.plane import sample
+from rhosight.density.sampling import sample
 from rhosight.density.vasp import read_chgcar
 
 SIDE = 4.0

@@ -9,7 +9,7 @@ from pymatgen.core import Lattice, Structure
 
 from rhosight import ChargeDensity
 from rhosight.dataset import Dataset
-from rhosight.density.free_atoms import elements, promolecule
+from rhosight.density.free_atoms import list_elements, promolecule
 from rhosight.errors import RhosightError
 from rhosight.inputs.descriptors.frame import (
     BLOCKS,
@@ -137,7 +137,7 @@ def test_pair_energy_has_the_right_derivative(few: Dataset) -> None:
 
 
 def test_every_element_is_finite() -> None:
-    for symbol in elements():
+    for symbol in list_elements():
         crystal = Structure(Lattice.cubic(4.4).matrix, [symbol, "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
         assert np.isfinite(list(structure_descriptors(crystal).values())).all(), symbol
 

@@ -8,7 +8,7 @@ from pymatgen.core import Lattice, Structure
 
 from rhosight.dataset import Dataset
 from rhosight.density import ChargeDensity
-from rhosight.density.free_atoms import difference_from_total, elements, promolecule
+from rhosight.density.free_atoms import difference_from_total, list_elements, promolecule
 from rhosight.errors import RhosightError
 
 CUTOFF = 400.0
@@ -37,8 +37,8 @@ def silicon(dataset: Dataset) -> ChargeDensity:
 
 def test_table_covers_the_bundled_elements(dataset: Dataset):
     found = set().union(*(d.structure.symbol_set for d in dataset.densities))
-    assert found <= set(elements())
-    assert len(elements()) == 69
+    assert found <= set(list_elements())
+    assert len(list_elements()) == 69
 
 
 def test_gpaws_starting_guess_is_reproduced(sample: list[ChargeDensity]):

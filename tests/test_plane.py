@@ -10,7 +10,8 @@ from pymatgen.core import Lattice, Structure
 from scipy.interpolate import RegularGridInterpolator
 
 from rhosight import ChargeDensity, ImageSettings, RhosightError, density_image, lattice_plane
-from rhosight.density.plane import LatticePlane, sample, sample_window
+from rhosight.density.plane import LatticePlane
+from rhosight.density.sampling import sample, sample_window
 from rhosight.density.vasp import read_chgcar
 from rhosight.inputs.image import Channel
 
@@ -199,7 +200,7 @@ def test_fourier_keeps_the_symmetry_of_what_the_grid_cuts_off():
 
 
 def test_unknown_interpolation():
-    with pytest.raises(RhosightError, match="known are spline, fourier"):
+    with pytest.raises(RhosightError, match="choose one of spline, fourier"):
         sample(np.zeros((4, 4, 4)), np.zeros(3), "nearest")
 
 

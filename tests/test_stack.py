@@ -18,7 +18,7 @@ from rhosight.density.free_atoms import promolecule
 from rhosight.density.plane import lattice_plane
 from rhosight.inputs.descriptors.blocks import block_table, to_blocks
 from rhosight.inputs.image import Channel, ImageSettings, core_pixels, density_image
-from rhosight.inputs.tensors import Inputs, draw_images, middle, turn
+from rhosight.inputs.tensors import Inputs, crop_middle, draw_images, turn
 from rhosight.models.inputs import make_inputs
 from rhosight.networks.modules import build_model
 from rhosight.training.stages import train
@@ -237,7 +237,7 @@ def test_without_shift_and_planes_augmentation_is_the_turn_alone(few: Dataset):
     angle, mirror = 2 * np.pi * torch.rand(len(few)), torch.rand(len(few)) < 0.5
     assert torch.equal(found, turn(inputs.canvas.float(), 32, angle, mirror))
     torch.testing.assert_close(
-        inputs.batch(["image"], rows)[0], middle(inputs.canvas.float(), 32), rtol=0, atol=0
+        inputs.batch(["image"], rows)[0], crop_middle(inputs.canvas.float(), 32), rtol=0, atol=0
     )
 
 

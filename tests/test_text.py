@@ -22,7 +22,7 @@ from rhosight.inputs.text.description import (
     canonical_cell,
     describe,
     describe_many,
-    settled,
+    normalise_text,
     token_counts,
     truncated_fraction,
 )
@@ -207,7 +207,7 @@ def test_all_is_plain_robocrystallographer(structure, monkeypatch):
     monkeypatch.setattr(MoleculeNamer, "get_name_from_molecule_graph", lambda *_: None)
     facts = StructureCondenser(symprec=SYMPREC).condense_structure(canonical_cell(structure))
     plain = StructureDescriber(describe_symmetry_labels=False).describe(facts)
-    assert describe(structure) == settled(plain)
+    assert describe(structure) == normalise_text(plain)
 
 
 def test_all_is_what_robocrystallographer_said_of_bundled_materials(dataset):

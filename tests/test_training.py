@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from rhosight import PropertyModel, Recipe, RhosightError, load_dataset, split
 from rhosight.inputs.image import ImageSettings
-from rhosight.inputs.tensors import Inputs, draw_images, middle, turn
+from rhosight.inputs.tensors import Inputs, crop_middle, draw_images, turn
 from rhosight.models.inputs import make_inputs
 from rhosight.networks.backbones import ImageBackbone, TextBackbone
 from rhosight.networks.modules import ImageModel, StackedModel, TextModel, build_model
@@ -226,7 +226,7 @@ def test_training_learns():
 def test_turning_leaves_the_centre_and_the_values(dataset):
     canvas = draw_images(dataset.densities[:3], SMALL["image"]["settings"], margin=True).float()
     plain = draw_images(dataset.densities[:3], SMALL["image"]["settings"]).float()
-    torch.testing.assert_close(middle(canvas, 48), plain, atol=2e-3, rtol=0)
+    torch.testing.assert_close(crop_middle(canvas, 48), plain, atol=2e-3, rtol=0)
     turned = turn(canvas, 48, torch.rand(3) * 6, torch.tensor([True, False, True]))
     assert turned.shape == plain.shape
     ring = slice(22, 26)

@@ -1,4 +1,4 @@
-"""Charge densities on grids: one object, and the files that it is read from."""
+"""Charge densities on grids, the files they are read from, and their lattice planes."""
 
 from .charge_density import (
     KINDS,
@@ -9,12 +9,13 @@ from .charge_density import (
     StoredKind,
     check_grid_fits_cell,
 )
+from .crystals import as_structure
 from .cube import read_cube
-from .difference import difference_of
-from .electrons import UNITS, Unit, electron_count_check, expected_electrons
+from .difference import compute_difference
+from .electrons import UNITS, Unit, check_electron_count, expected_electrons
 from .files import read_density, recognise
 from .stream import MAX_BYTES
-from .vasp import ALL_ELECTRON, read_chgcar
+from .vasp import ALL_ELECTRON, from_pymatgen, read_chgcar
 from .xsf import read_xsf
 
 __all__ = [
@@ -28,10 +29,12 @@ __all__ = [
     "Kind",
     "StoredKind",
     "Unit",
+    "as_structure",
+    "check_electron_count",
     "check_grid_fits_cell",
-    "difference_of",
-    "electron_count_check",
+    "compute_difference",
     "expected_electrons",
+    "from_pymatgen",
     "read_chgcar",
     "read_cube",
     "read_density",

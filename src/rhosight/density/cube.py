@@ -2,14 +2,15 @@
 
 Two lines of comment; the number of atoms and the origin of the grid; for each direction the number
 of points and the step; the atoms; the values, z fastest. Lengths are in Bohr, or in Å where the
-numbers of points are negative. The format knows no periodicity: the cell is taken to be the steps
-times the numbers of points, as all plane-wave codes write it.
+numbers of points are negative. The format does not define a period: the cell is the steps times the
+numbers of points, as all plane-wave codes write it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ import numpy as np
 from pymatgen.core import Element
 
 from ..errors import RhosightError
-from .charge_density import ChargeDensity, StoredKind, make_structure
+from .charge_density import ChargeDensity, StoredKind
+from .crystals import make_structure
 from .electrons import BOHR, Unit, per_cubic_angstrom
 from .stream import MAX_BYTES, TextStream
 
-# What programs write into the comment
+# Words that programs write into the comment
 _CODES: Mapping[str, str] = {
     "pwscf": "Quantum ESPRESSO",
     "quickstep": "CP2K",
@@ -42,86 +44,109 @@ def read_cube(
 ) -> ChargeDensity:
     """Read a cube file, plain or compressed (gzip, bzip2, xz).
 
-    A grid that does not start at the origin is the same periodic grid of a crystal moved the other
-    way: the atoms are moved, the values stay. castep2cube repeats the end points; they are
-    dropped.
+    If the grid does not start at the origin, the atoms are shifted instead: the periodic grid and
+    its values stay the same. castep2cube repeats the end points; they are dropped.
 
     Parameters
     ----------
     path
         The file.
     kind
-        What it holds.
+        Kind of density in the file.
     unit
-        Of the values. The format says e/Bohr³; not all programs do as it says.
+        Unit of the values. The format specifies e/Bohr³; not all programs comply.
     max_bytes
-        Text to read at most.
+        Maximum size of the text, in bytes after decompression.
 
     Raises
     ------
     RhosightError
-        If the file is missing, truncated or not numeric, holds several orbitals, or no cell or
-        atoms. The message names the file and the cure.
+        If the file is missing, truncated or not numeric, contains several orbitals, or lacks a cell
+        or atoms. The message names the file and the cure.
     """
     path = Path(path)
+    where = str(path)
     with TextStream(path, max_bytes) as stream:
-        comment = b" ".join(_comment(stream) for _ in range(2))
-        atoms, origin, values_per_point = _first_row(stream)
-        shape, steps, length = _axes(stream)
-        species, positions = _atoms(stream, abs(atoms))
-        if atoms < 0:
-            _check_one_orbital(stream)
-        elif values_per_point != 1:
-            raise stream.error(
-                f"{values_per_point} values at each point; write a file of the density alone"
-            )
-        size = shape[0] * shape[1] * shape[2]
-        stream.allow(size * _VALUE_BYTES)
-        values = stream.numbers(size, f"the grid {'×'.join(map(str, shape))}")
-        stream.check_nothing_follows(size, "the grid")
-        stream.check_last_number()
-    grid = values.reshape(shape)
-    text = comment.decode("utf-8", errors="replace").strip()
+        content = _read_content(stream)
     provenance: dict[str, Any] = {"source": path.name, "format": "cube", "unit": unit}
-    if text:
-        provenance["comment"] = text[:160]
-    code = next((code for word, code in _CODES.items() if word in text.lower()), None)
+    if content.comment:
+        provenance["comment"] = content.comment[:160]
+    comment = content.comment.lower()
+    code = next((code for word, code in _CODES.items() if word in comment), None)
     if code:
         provenance["code"] = code
+    grid = content.grid
     if code == "CASTEP":
-        grid = _without_end_points(grid, str(path))
-    matrix = steps * np.array(grid.shape)[:, None] * length
-    structure = make_structure(matrix, species, (positions - origin) * length, str(path))
+        grid = _drop_end_points(grid, where)
+    matrix = content.steps * np.array(grid.shape)[:, None] * content.length
+    structure = make_structure(matrix, content.species, content.positions, where)
     grid = grid * per_cubic_angstrom(unit, structure.volume)
-    notes = _notes(grid, code)
-    if notes:
+    if code != "CASTEP" and (notes := _note_end_points(grid)):
         provenance["notes"] = notes
-    return ChargeDensity(structure, {kind: grid}, name=str(path), provenance=provenance)
+    return ChargeDensity(structure, {kind: grid}, name=where, provenance=provenance)
 
 
-def _comment(stream: TextStream) -> bytes:
-    return (stream.line() or b"").strip()
+@dataclass(frozen=True, eq=False)
+class _Content:
+    """The content of a cube file, values as written.
+
+    ``steps`` (rows) are in the file's unit of length, which is ``length`` Å. ``positions`` are in Å
+    relative to the origin of the grid.
+    """
+
+    comment: str
+    steps: np.ndarray
+    length: float
+    species: list[Element]
+    positions: np.ndarray
+    grid: np.ndarray
 
 
-def _whole(stream: TextStream, number: float) -> int:
+def _read_content(stream: TextStream) -> _Content:
+    comment = b" ".join((stream.line() or b"").strip() for _ in range(2))
+    atoms, origin, values_per_point = _read_first_row(stream)
+    shape, steps, length = _read_axes(stream)
+    species, positions = _read_atoms(stream, abs(atoms))
+    if atoms < 0:
+        _check_one_orbital(stream)
+    elif values_per_point != 1:
+        raise stream.error(
+            f"{values_per_point} values at each point; write a file of the density alone"
+        )
+    size = shape[0] * shape[1] * shape[2]
+    stream.allow(size * _VALUE_BYTES)
+    values = stream.numbers(size, f"the grid {'×'.join(map(str, shape))}")
+    stream.check_nothing_follows(size, "the grid")
+    stream.check_last_number()
+    return _Content(
+        comment=comment.decode("utf-8", errors="replace").strip(),
+        steps=steps,
+        length=length,
+        species=species,
+        positions=(positions - origin) * length,
+        grid=values.reshape(shape),
+    )
+
+
+def _read_integer(stream: TextStream, number: float) -> int:
     if abs(number) > 1e9 or number != int(number):
         raise stream.error(f"line {stream.line_number} begins with {number:g}, not a whole number")
     return int(number)
 
 
-def _first_row(stream: TextStream) -> tuple[int, np.ndarray, int]:
-    """Number of atoms (negative before orbitals), origin, values at each point."""
+def _read_first_row(stream: TextStream) -> tuple[int, np.ndarray, int]:
+    """Return the number of atoms (negative before orbitals), origin, values at each point."""
     row = stream.row(4, "the number of atoms and the origin of the grid of a cube file")
-    atoms = _whole(stream, row[0])
+    atoms = _read_integer(stream, row[0])
     if atoms == 0:
-        raise stream.error("holds no atoms; write the structure with the density")
-    return atoms, np.array(row[1:4]), _whole(stream, row[4]) if len(row) > 4 else 1
+        raise stream.error("contains no atoms; write the structure with the density")
+    return atoms, np.array(row[1:4]), _read_integer(stream, row[4]) if len(row) > 4 else 1
 
 
-def _axes(stream: TextStream) -> tuple[tuple[int, int, int], np.ndarray, float]:
-    """Number of points, step vectors, and what their unit of length is in Å."""
+def _read_axes(stream: TextStream) -> tuple[tuple[int, int, int], np.ndarray, float]:
+    """Return the numbers of points, the step vectors, and the unit of length in Å."""
     rows = [stream.row(4, "a number of points and a step of the grid") for _ in range(3)]
-    counts = [_whole(stream, row[0]) for row in rows]
+    counts = [_read_integer(stream, row[0]) for row in rows]
     if 0 in counts or len({count > 0 for count in counts}) > 1:
         raise stream.error(
             f"line {stream.line_number}: numbers of points {counts} must all be positive (lengths "
@@ -131,12 +156,12 @@ def _axes(stream: TextStream) -> tuple[tuple[int, int, int], np.ndarray, float]:
     return shape, np.array([row[1:4] for row in rows]), BOHR if counts[0] > 0 else 1.0
 
 
-def _atoms(stream: TextStream, count: int) -> tuple[list[Element], np.ndarray]:
-    """Elements and positions, in the file's unit of length."""
+def _read_atoms(stream: TextStream, count: int) -> tuple[list[Element], np.ndarray]:
+    """Return elements and positions, in the file's unit of length."""
     species, positions = [], []
     for _ in range(count):
         row = stream.row(5, "an atom: number, charge, position")
-        number = _whole(stream, row[0])
+        number = _read_integer(stream, row[0])
         if not 1 <= number <= 118:
             raise stream.error(
                 f"line {stream.line_number}: no element has the atomic number {number}; a crystal "
@@ -149,23 +174,27 @@ def _atoms(stream: TextStream, count: int) -> tuple[list[Element], np.ndarray]:
 
 def _check_one_orbital(stream: TextStream) -> None:
     row = stream.row(1, "the number of orbitals")
-    orbitals = _whole(stream, row[0])
+    orbitals = _read_integer(stream, row[0])
     if orbitals != 1 or len(row) != 2:
-        raise stream.error(f"holds {orbitals} orbitals; write a file of the density alone")
+        raise stream.error(f"contains {orbitals} orbitals; write a file of the density alone")
 
 
-def _without_end_points(grid: np.ndarray, where: str) -> np.ndarray:
-    """The grid without its last planes, which repeat the first."""
+def _has_end_points(grid: np.ndarray) -> bool:
+    """Return whether the last plane repeats the first in all directions."""
     ends = [(grid.take(0, axis), grid.take(-1, axis)) for axis in range(3)]
-    if min(grid.shape) < 2 or not all(np.array_equal(a, b) for a, b in ends):
+    return min(grid.shape) >= 2 and all(np.array_equal(a, b) for a, b in ends)
+
+
+def _drop_end_points(grid: np.ndarray, where: str) -> np.ndarray:
+    """Return the grid without its last planes, which repeat the first."""
+    if not _has_end_points(grid):
         raise RhosightError(
             f"{where}: the last planes of this CASTEP file do not repeat the first; write it again"
         )
     return np.ascontiguousarray(grid[:-1, :-1, :-1])
 
 
-def _notes(grid: np.ndarray, code: str | None) -> list[str]:
-    ends = [(grid.take(0, axis), grid.take(-1, axis)) for axis in range(3)]
-    if code == "CASTEP" or min(grid.shape) < 2 or not all(np.array_equal(a, b) for a, b in ends):
+def _note_end_points(grid: np.ndarray) -> list[str]:
+    if not _has_end_points(grid):
         return []
     return ["first and last planes are equal in all directions: does the file repeat end points?"]

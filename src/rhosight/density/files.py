@@ -1,19 +1,16 @@
-"""One door for density files: the format is told from the content, and the name where that is not
-enough.
-"""
+"""Read density files: the content, and if necessary the name, tells the format."""
 
 from __future__ import annotations
 
 import os
 import re
-from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from ..errors import RhosightError
-from .charge_density import STORED_KINDS, ChargeDensity, StoredKind
+from .charge_density import STORED_KINDS, ChargeDensity, StoredKind, add_notes
 from .cube import read_cube
-from .electrons import UNITS, Unit, electron_count_check
+from .electrons import UNITS, Unit, check_electron_count
 from .hdf5 import read_hdf5
 from .stream import MAX_BYTES, TextStream, is_number
 from .vasp import ALL_ELECTRON, read_chgcar
@@ -27,7 +24,7 @@ DEFAULT_UNITS: dict[Format, Unit] = {
     "XSF": "e/bohr3",
     "HDF5": "e",
 }
-"""What the values of a format are unless said otherwise."""
+"""Default unit of the values in each format."""
 
 COMPRESSIONS = (".gz", ".bz2", ".xz")
 
@@ -37,7 +34,7 @@ _NAMES: dict[Format, re.Pattern[str]] = {
     "HDF5": re.compile(r"\.(h5|hdf5)$", re.IGNORECASE),
     "CHGCAR": re.compile(r"CHGCAR|AECCAR[012]|(^|[._-])CHG([._-]|$)|\.vasp$", re.IGNORECASE),
 }
-# In the format of a CHGCAR, and no density of all electrons
+# Files in the format of a CHGCAR that do not contain the charge density
 _OTHERS = {
     "LOCPOT": "a potential",
     "ELFCAR": "a localisation function",
@@ -45,8 +42,26 @@ _OTHERS = {
     "TAUCAR": "a kinetic-energy density",
 }
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_SNIFFED_LINES = 100  # by which an XSF file has said that it is one
+_SNIFFED_LINES = 100  # within which an XSF file names its sections
 _SNIFFED_BYTES = 2**14
+
+
+class UnknownFormat(RhosightError):
+    """The file is not a density file of a known format."""
+
+
+class _Reader(Protocol):
+    def __call__(
+        self, path: str | os.PathLike, kind: StoredKind, unit: Unit, max_bytes: int, /
+    ) -> ChargeDensity: ...
+
+
+_READERS: dict[Format, _Reader] = {
+    "CHGCAR": read_chgcar,
+    "cube": read_cube,
+    "XSF": read_xsf,
+    "HDF5": read_hdf5,
+}
 
 
 def read_density(
@@ -58,90 +73,85 @@ def read_density(
 ) -> ChargeDensity:
     """Read a density file of any known format.
 
-    These are VASP's CHGCAR, CHG and AECCAR0-2, Gaussian cube, XCrySDen XSF (each plain or
-    compressed with gzip, bzip2 or xz), and the HDF5 files of pymatgen's ``VolumetricData``. ASE
-    reads no further format that holds a density grid, pymatgen none of a crystal in plain text.
+    Formats are VASP's CHGCAR, CHG and AECCAR0-2, Gaussian cube, XCrySDen XSF (each plain or
+    compressed with gzip, bzip2 or xz), and the HDF5 files of pymatgen's ``VolumetricData``.
 
     Parameters
     ----------
     path
-        The file. Its content says which format it has; its name decides where the content does not
-        (and what the error message is about).
+        The file. Its content determines the format; its name decides where the content does not.
     kind
-        What the file holds: ``total``, ``difference``, or (cube and XSF) ``spin``.
+        Kind of density in the file: ``total``, ``difference``, or (cube and XSF) ``spin``.
     unit
-        Of the values: ``e/bohr3``, ``e/angstrom3``, or ``e`` for electrons per cell. By default
-        that of the format. Whatever is given here is believed.
+        Unit of the values: ``e/bohr3``, ``e/angstrom3``, or ``e`` for electrons per cell. By
+        default that of the format. A unit given here is not questioned.
     expected
-        Electrons in the cell, where they are known, to hold the integral against.
+        Electrons in the cell, if known, to compare with the integral.
     max_bytes
-        Text to read at most, decompressed.
+        Maximum size of the text, in bytes after decompression.
 
     Returns
     -------
     ChargeDensity
-        Grids in e/Å³. Its provenance holds ``source`` (file name), ``format``, ``unit`` (cube, XSF,
-        HDF5), ``code`` and ``comment`` as far as the file tells, and ``notes``: what was left out,
-        and what is odd about the number of electrons.
+        Grids in e/Å³. Its provenance contains ``source`` (file name), ``format``, ``unit`` (cube,
+        XSF, HDF5), ``code`` and ``comment`` if the file tells them, and ``notes``: what was left
+        out, and what is unusual about the number of electrons.
 
     Raises
     ------
     RhosightError
-        If the file is of no known format, damaged, or holds a number of electrons that another unit
-        would explain (see :func:`electron_count_check`). One line, with the file and the cure.
+        If the format is unknown, the file is damaged, or its number of electrons suggests another
+        unit (see :func:`check_electron_count`). One line that names the file and the cure.
     """
     path = Path(path)
     if kind not in STORED_KINDS:
-        raise RhosightError(f"{path}: no kind `{kind}`; known are {', '.join(STORED_KINDS)}")
+        raise RhosightError(f"{path}: no kind `{kind}`; choose one of {', '.join(STORED_KINDS)}")
     if unit is not None and unit not in UNITS:
-        raise RhosightError(f"{path}: no unit {unit!r}; known are {', '.join(UNITS)}")
+        raise RhosightError(f"{path}: no unit {unit!r}; choose one of {', '.join(UNITS)}")
     format_ = recognise(path)
-    read = {"CHGCAR": read_chgcar, "cube": read_cube, "XSF": read_xsf, "HDF5": read_hdf5}[format_]
     assumed = unit or DEFAULT_UNITS[format_]
-    density = read(path, kind, assumed, max_bytes)
+    density = _READERS[format_](path, kind, assumed, max_bytes)
     if density.provenance.get("density") == ALL_ELECTRON["AECCAR0"]:
-        return density  # the other electrons
+        return density  # core electrons alone; the bounds are for valence electrons
     # VASP never writes another unit
     sure = unit is not None or density.provenance.get("code") == "VASP"
-    notes = electron_count_check(density, assumed, expected, sure)
-    if not notes:
-        return density
-    notes = [*density.provenance.get("notes", []), *notes]
-    return replace(density, provenance={**density.provenance, "notes": notes})
+    return add_notes(density, check_electron_count(density, assumed, expected, sure))
 
 
 def recognise(path: str | os.PathLike) -> Format:
-    """The format of a density file.
+    """Return the format of a density file.
 
     Raises
     ------
+    UnknownFormat
+        If the format is unknown.
     RhosightError
-        If it is none that is known, or one that holds no density.
+        If the file contains no charge density.
     """
     path = Path(path)
     name = path.name
     for word, content in _OTHERS.items():
         if word in name.upper():
             raise RhosightError(
-                f"{path}: a {word} holds {content}, not the charge density; give the CHGCAR"
+                f"{path}: a {word} contains {content}, not the charge density; give the CHGCAR"
             )
     with TextStream(path, piece=_SNIFFED_BYTES) as stream:
-        found = _by_content(stream)
-    if found:
-        return found
+        format_by_content = _recognise_content(stream)
+    if format_by_content:
+        return format_by_content
     while name.lower().endswith(COMPRESSIONS):
         name = name.rpartition(".")[0]
     named = next((format_ for format_, known in _NAMES.items() if known.search(name)), None)
     if named is None:
-        raise RhosightError(
-            f"{path}: not a density file that is known; give a CHGCAR, CHG, AECCAR, cube or XSF "
-            "file (plain, .gz, .bz2, .xz), or pymatgen's HDF5"
+        raise UnknownFormat(
+            f"{path}: not a density file of a known format; give a CHGCAR, CHG, AECCAR, cube or "
+            "XSF file (plain, .gz, .bz2, .xz), or pymatgen's HDF5"
         )
     return named
 
 
-def _by_content(stream: TextStream) -> Format | None:
-    """The format, if the first lines leave no doubt."""
+def _recognise_content(stream: TextStream) -> Format | None:
+    """Return the format if the first lines leave no doubt."""
     if stream.start.startswith(_HDF5):
         return "HDF5"
     lines: list[list[bytes]] = []
@@ -149,7 +159,7 @@ def _by_content(stream: TextStream) -> Format | None:
         while len(lines) < _SNIFFED_LINES and (line := stream.line()) is not None:
             lines.append(line.split())
     except RhosightError:
-        return None  # the reader that the name calls for says what is wrong
+        return None  # the reader chosen by the name reports what is wrong
     numbers = [[is_number(word) for word in words] for words in lines[:6]]
     if len(lines) >= 6 and all(len(row) > 3 and all(row[:4]) for row in numbers[2:6]):
         return "cube"

@@ -1,17 +1,18 @@
-"""HDF5 files of pymatgen's ``VolumetricData.to_hdf5``, which is what ``Chgcar`` inherits."""
+"""HDF5 files of pymatgen's ``VolumetricData.to_hdf5``, which ``Chgcar`` inherits."""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pymatgen.core import Structure
 
 from ..errors import RhosightError, first_line
-from .charge_density import ChargeDensity, check_crystal
+from .charge_density import ChargeDensity, StoredKind
+from .crystals import check_crystal
 from .electrons import Unit, per_cubic_angstrom
 from .stream import MAX_BYTES
 
@@ -21,28 +22,30 @@ if TYPE_CHECKING:
 
 def read_hdf5(
     path: str | os.PathLike,
-    kind: Literal["total", "difference"] = "total",
+    kind: StoredKind = "total",
     unit: Unit = "e",
     max_bytes: int = MAX_BYTES,
 ) -> ChargeDensity:
-    """Read ``total`` as ``kind``, and ``diff`` as ``spin``, as :func:`read_chgcar` does.
+    """Read an HDF5 file: ``total`` becomes ``kind``, ``diff`` becomes ``spin``.
+
+    This corresponds to :func:`read_chgcar`.
 
     Parameters
     ----------
     path
         The file.
     kind
-        What its ``total`` is.
+        Kind of its ``total``: ``total`` or ``difference``.
     unit
-        Of the values; pymatgen keeps those of the file that it read, a CHGCAR as a rule.
+        Unit of the values; pymatgen keeps that of the file it read, usually a CHGCAR.
     max_bytes
-        Size of a grid at most, in memory.
+        Maximum size of a grid, in bytes of memory.
 
     Raises
     ------
     RhosightError
-        If the file is no such file, its grids are not three-dimensional or too large, or its cell
-        has no volume. The message names the file and the cure.
+        If the file is not an HDF5 file of pymatgen, its grids are not three-dimensional or too
+        large, or its cell has no volume. The message names the file and the cure.
     """
     import h5py
 
@@ -53,9 +56,10 @@ def read_hdf5(
         with h5py.File(path, "r") as file:
             structure = Structure.from_dict(json.loads(file.attrs["structure_json"]))
             data = file["vdata"]
-            grids = {kind: _grid(data["total"], str(path), max_bytes)}
+            grids: dict[str, np.ndarray]
+            grids = {kind: _read_grid(data["total"], str(path), max_bytes)}
             if "diff" in data and "diff_x" not in data:
-                grids["spin"] = _grid(data["diff"], str(path), max_bytes)
+                grids["spin"] = _read_grid(data["diff"], str(path), max_bytes)
     except (
         ArithmeticError,
         AttributeError,
@@ -77,10 +81,10 @@ def read_hdf5(
     return ChargeDensity(structure, grids, name=str(path), provenance=provenance)
 
 
-def _grid(data: h5py.Dataset, where: str, max_bytes: int) -> np.ndarray:
+def _read_grid(data: h5py.Dataset, where: str, max_bytes: int) -> np.ndarray:
     if len(data.shape) != 3 or data.size * 8 > max_bytes:
         raise RhosightError(
-            f"{where}: a grid of shape {data.shape}; a density has three dimensions, and "
-            f"{max_bytes / 2**30:.3g} GiB at most (max_bytes)"
+            f"{where}: a grid of shape {data.shape}; a density has three dimensions and at most "
+            f"{max_bytes / 2**30:.3g} GiB (max_bytes)"
         )
     return np.asarray(data, dtype=float)

@@ -1,7 +1,7 @@
-"""A text file read once, in pieces: lines of a header, then millions of numbers.
+"""Read a text file once, in pieces: the lines of a header, then millions of numbers.
 
-Plain or compressed, told apart by the first bytes. Memory is bounded by one piece and the numbers
-asked for, whatever the file holds or says that it holds.
+The first bytes tell whether the file is compressed. Memory is bounded by one piece and the
+requested numbers, whatever the file contains or declares.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,19 +24,19 @@ import pyarrow.compute as pc
 from ..errors import RhosightError, first_line
 
 MAX_BYTES = 4 * 2**30
-"""Text that is read from one file at most, decompressed. 800³ values of a CHGCAR need twice that,
-all that one worker of a build should ever meet need far less."""
+"""Maximum size of the text of one file, in bytes after decompression. 800³ values of a CHGCAR need
+twice that; files that one worker of a build meets need far less."""
 
 HEADER_BYTES = 16 * 2**20
-"""Text that may stand above the numbers: two hundred thousand atoms."""
+"""Maximum size of the text above the numbers, in bytes: two hundred thousand atoms."""
 
 PIECE = 2**20
-"""Text that is held at once."""
+"""Text held in memory at once, in bytes."""
 
 _LONGEST_LINE = 2**16
 _SHORTEST_VALUE = 2  # bytes: a digit and a blank
 
-_MAGIC: dict[bytes, Callable[..., BinaryIO]] = {
+_MAGIC: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ\x00": lzma.open,
@@ -45,7 +45,7 @@ _CUT_NUMBER = "truncated within its last number; copy or write the file again"
 _BLANKS = b" \t\r\n"
 _BLANK_RUN = re.compile(rb"[ \t\r\n]+")
 _WORD = re.compile(rb"[^ \t\r\n]+")
-_KEYWORDS = (b"augmentation", b"END_", b"BEGIN_")  # what stands where numbers are missing
+_KEYWORDS = (b"augmentation", b"END_", b"BEGIN_")  # found in place of missing numbers
 _NUMBER = re.compile(
     rb"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+|[+-]\d{3})?|nan|inf(?:inity)?)", re.IGNORECASE
 )
@@ -54,22 +54,22 @@ _BARE_EXPONENT = re.compile(rb"(?<=[\d.])([+-]\d{3})(?=\s|$)")
 
 
 class TextStream:
-    """The lines and numbers of a text file, in their order.
+    """The lines and numbers of a text file, in order.
 
     Parameters
     ----------
     path
         A file, plain or compressed with gzip, bzip2 or xz.
     max_bytes
-        Decompressed bytes after which reading stops with an error. :meth:`allow` narrows this as
-        soon as a header says what is still to come.
+        Decompressed bytes after which reading stops with an error. :meth:`allow` lowers the limit
+        once a header tells the size of the rest.
     piece
         Bytes to decompress and hold at once.
 
     Raises
     ------
     RhosightError
-        If there is no such file, or it is a folder. All methods raise it for what cannot be read.
+        If there is no such file, or it is a folder. All methods raise it for unreadable content.
     """
 
     def __init__(
@@ -78,9 +78,9 @@ class TextStream:
         self.path = Path(path)
         self.max_bytes = max_bytes
         self.line_number = 0
-        """Number of the line that was read last, from 1."""
+        """Number of the last line read, from 1."""
         self.open_end = False
-        """Once the file has been read: whether it stops without a line end or blank."""
+        """Whether the file, once read, ends without a line end or blank."""
         self._piece = piece
         self._limit = min(HEADER_BYTES, max_bytes)
         self._read = 0
@@ -98,13 +98,13 @@ class TextStream:
             raise RhosightError(f"{path}: cannot be read ({first_line(error)})") from error
         self._size = os.fstat(self._raw.fileno()).st_size
         self.start = self._raw.read(8)
-        """The first bytes as they are stored."""
+        """The first bytes of the file, before decompression."""
         self._raw.seek(0)
         opened = next(
             (make for magic, make in _MAGIC.items() if self.start.startswith(magic)), None
         )
         self.compressed = opened is not None
-        self._file = opened(self._raw) if opened else self._raw
+        self._file: Any = opened(self._raw) if opened else self._raw
 
     def __enter__(self) -> TextStream:
         return self
@@ -119,22 +119,22 @@ class TextStream:
         self._raw.close()
 
     def error(self, message: str) -> RhosightError:
-        """An error that names the file."""
+        """Return an error that names the file."""
         return RhosightError(f"{self.path}: {message}")
 
     def allow(self, further: int) -> None:
-        """Permit so many bytes beyond those taken so far, within ``max_bytes``."""
+        """Permit this many bytes beyond those consumed so far, within ``max_bytes``."""
         taken = self._read - (len(self._buffer) - self._at)
         self._limit = min(taken + further, self.max_bytes)
 
     def line(self) -> bytes | None:
-        """The next line without its end; None after the last."""
+        """Return the next line without its end; None after the last."""
         while (end := self._buffer.find(b"\n", self._at)) < 0:
             if len(self._buffer) - self._at > _LONGEST_LINE or not self._fill():
                 end = len(self._buffer)
                 break
         if end - self._at > _LONGEST_LINE:
-            raise self.error("is not a text file of a density; give a CHGCAR, cube or XSF file")
+            raise self.error("not a text file of a density; give a CHGCAR, cube or XSF file")
         if self._at == len(self._buffer):
             return None
         line = self._buffer[self._at : end]
@@ -143,7 +143,7 @@ class TextStream:
         return line.removesuffix(b"\r")
 
     def next_text(self) -> bytes | None:
-        """The next line that is not empty, without blanks around it; None after the last."""
+        """Return the next line that is not empty, stripped; None after the last."""
         while True:
             if blanks := _BLANK_RUN.match(self._buffer, self._at):
                 self._take(blanks.end() - self._at)
@@ -153,69 +153,70 @@ class TextStream:
                 return None
 
     def row(self, count: int, what: str) -> list[float]:
-        """The numbers with which the next line begins, all finite, at least ``count`` of them.
+        """Return the numbers at the beginning of the next line, all finite.
 
         Raises
         ------
         RhosightError
-            If they are fewer, naming the line and ``what`` should stand there.
+            If there are fewer than ``count``; the message names the line and ``what`` it should
+            contain.
         """
         words = (self.line() or b"").split()
         end = next((i for i, word in enumerate(words) if not is_number(word)), len(words))
         numbers = [float(_BARE_EXPONENT.sub(rb"E\1", word)) for word in words[:end]]
         if len(numbers) < count or not np.isfinite(numbers).all():
-            shown = quoted(b" ".join(words))
+            shown = quote(b" ".join(words))
             raise self.error(f"line {self.line_number} should hold {what}, found {shown}")
         return numbers
 
     def check_nothing_follows(self, count: int, what: str) -> None:
-        """Raise if more follows the ``count`` numbers that were read last."""
+        """Raise if anything follows the ``count`` numbers read last."""
         further = self.rest_of_line() or self.next_text()
         if further is None:
             return
-        shown = quoted(further)
+        shown = quote(further)
         raise self.error(
             f"line {self.line_number}: {what} declares {count} values, {shown} follows them; the "
             "header contradicts the data"
         )
 
     def numbers(self, count: int, what: str, stop: re.Pattern[bytes] | None = None) -> np.ndarray:
-        """The next ``count`` numbers, shape (count,), float64, across lines.
+        """Return the next ``count`` numbers, across lines, shape (count,), float64.
 
         Parameters
         ----------
         count
-            How many; refused before any memory is taken if the file cannot hold them.
+            Number of values; checked against the size of the file before memory is allocated.
         what
-            What needs them, for messages: "the grid 10×12×9".
+            The object that needs them, for messages: "the grid 10×12×9".
         stop
             A line of whole numbers that begins something else: values before it are too few.
 
         Raises
         ------
         RhosightError
-            If they are too few, or one is not a number; the message names its line.
+            If there are too few, or one is not a number; the message names its line.
         """
         self._check_possible(count, what)
         try:
-            values = np.empty(count)  # its pages are taken as they are filled
+            values = np.empty(count)  # the system allocates its pages as they are filled
         except (MemoryError, ValueError) as error:
             raise self.error(f"{what} needs {count} values: more than memory holds") from error
         filled = 0
         while filled < count:
-            text = self._whole_tokens()
+            text = self._read_whole_words()
             if not text:
                 raise self._too_few(what, count, filled)
-            starts, ends = _tokens(text)
+            starts, ends = _split_words(text)
             n = min(len(starts), count - filled)
             if n == 0:
                 self._take(len(text))
                 continue
             if n < len(starts):
                 text = text[: ends[n - 1]]
-            # looked for only where there are whole numbers at all
-            if stop and text.count(b".") < n and (found := stop.search(text)):
-                raise self._too_few(what, count, filled + len(text[: found.start()].split()))
+            # search only where there are whole numbers at all
+            if stop and text.count(b".") < n and (end := stop.search(text)):
+                raise self._too_few(what, count, filled + len(text[: end.start()].split()))
             values[filled : filled + n] = self._parse(
                 text, starts[:n], ends[:n], what, count, filled
             )
@@ -227,25 +228,25 @@ class TextStream:
         return values
 
     def rest_of_line(self) -> bytes:
-        """What follows on the line on which the numbers ended, without blanks."""
+        """Return the rest of the line on which the numbers ended, stripped."""
         return (self.line() or b"").strip()
 
     @property
     def last_number(self) -> bytes:
-        """The last number as it is written."""
+        """The last number as written in the file."""
         return self._last
 
     def check_last_number(self) -> None:
-        """Raise if the file stops within its last number.
+        """Raise if the file ends within its last number.
 
-        A program ends its last line; where that end is missing, the last number must at least look
-        like the first: as many digits before the point, after it, and in the exponent.
+        Programs end their last line. If that end is missing, the last number must have the format
+        of the first: as many digits before the point, after it, and in the exponent.
         """
         if self.open_end and number_format(self._first) != number_format(self._last):
             raise self.error(_CUT_NUMBER)
 
     def _fill(self) -> bool:
-        """Read one more piece; False at the end of the file."""
+        """Read one more piece; return False at the end of the file."""
         if self._ended:
             return False
         try:
@@ -263,7 +264,7 @@ class TextStream:
         self._at = 0
         if self._read > self._limit + 2 * self._piece:
             raise self.error(
-                f"goes on after the {self._limit / 2**20:.0f} MiB that its header accounts for; "
+                f"longer than the {self._limit / 2**20:.0f} MiB that its header accounts for; "
                 "damaged, or not a density file"
             )
         return True
@@ -272,8 +273,8 @@ class TextStream:
         self.line_number += self._buffer.count(b"\n", self._at, self._at + length)
         self._at += length
 
-    def _whole_tokens(self) -> bytes:
-        """The text at hand up to its last line end or, failing that, its last blank."""
+    def _read_whole_words(self) -> bytes:
+        """Return the buffered text up to its last line end or, without one, its last blank."""
         while True:
             if len(self._buffer) - self._at < _LONGEST_LINE and self._fill():
                 continue
@@ -285,7 +286,7 @@ class TextStream:
             if end >= 0:
                 return self._buffer[self._at : end + 1]
             if len(self._buffer) - self._at > _LONGEST_LINE:
-                shown = quoted(self._buffer[self._at : self._at + 40])
+                shown = quote(self._buffer[self._at : self._at + 40])
                 raise self.error(f"line {self.line_number + 1}: {shown}... is not a number")
             self._fill()
 
@@ -302,12 +303,12 @@ class TextStream:
         if need > self.max_bytes:
             raise self.error(
                 f"{what} needs {count} values, more than a file of {self.max_bytes / 2**30:.3g} "
-                "GiB can hold; if it is meant, raise max_bytes"
+                "GiB can hold; if that is intended, raise max_bytes"
             )
 
-    def _too_few(self, what: str, count: int, found: int) -> RhosightError:
+    def _too_few(self, what: str, count: int, present: int) -> RhosightError:
         return self.error(
-            f"truncated: {what} needs {count} values, the block holds {found}; copy or write the "
+            f"truncated: {what} needs {count} values, the block holds {present}; copy or write the "
             "file again"
         )
 
@@ -320,7 +321,7 @@ class TextStream:
         count: int,
         before: int,
     ) -> np.ndarray:
-        """The tokens of ``text`` as numbers; ``what``, ``count``, ``before`` are for messages."""
+        """Return the words of ``text`` as numbers; the other arguments are for messages."""
         try:
             return _to_float(text, starts, ends)
         except pa.ArrowInvalid:
@@ -328,7 +329,7 @@ class TextStream:
             wrong = next(((i, w) for i, w in words if not is_number(w[0])), None)
         if wrong is None:
             text = _BARE_EXPONENT.sub(rb"E\1", text)
-            return _to_float(text, *_tokens(text))
+            return _to_float(text, *_split_words(text))
         i, word = wrong
         last = self._ended and self.open_end and self._at + word.end() == len(self._buffer)
         if word[0].startswith(_KEYWORDS) or (last and before + i + 1 < count):
@@ -336,32 +337,33 @@ class TextStream:
         if last:
             raise self.error(_CUT_NUMBER)
         line = self.line_number + text.count(b"\n", 0, word.start()) + 1
-        shown = quoted(word[0])
+        shown = quote(word[0])
         raise self.error(f"line {line}: {shown} is not a number; write the file again")
 
 
 def is_number(word: bytes) -> bool:
-    """Whether this is a number as programs write it, with Fortran's exponents of three digits."""
+    """Return whether this is a number as programs write it, bare Fortran exponents included."""
     return _NUMBER.fullmatch(word) is not None
 
 
 def number_format(token: bytes) -> tuple[int, int, int]:
-    """Digits of a number: before its point (none is told from zero, nor counted where there is an
-    exponent), after it, and of its exponent.
+    """Return the numbers of digits before the point, after it, and in the exponent.
+
+    Leading zeros do not count, nor do any digits before the point if there is an exponent.
     """
     mantissa, _, exponent = token.upper().lstrip(b"+-").partition(b"E")
     whole, _, decimals = mantissa.partition(b".")
     return 0 if exponent else len(whole.lstrip(b"0")), len(decimals), len(exponent.lstrip(b"+-"))
 
 
-def quoted(content: bytes) -> str:
-    """The beginning of what a file holds, for a message about it; noise is not repeated."""
+def quote(content: bytes) -> str:
+    """Return the beginning of some content of a file for an error message, without noise."""
     text = content[:40].decode(errors="replace")
     return repr(text) if text.isprintable() and "\ufffd" not in text else "binary data"
 
 
-def _tokens(text: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Where the words of a text start and end."""
+def _split_words(text: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions where the words of a text start and end."""
     solid = np.empty(len(text) + 2, dtype=bool)
     solid[0] = solid[-1] = False
     np.greater(np.frombuffer(text, dtype=np.uint8), 32, out=solid[1:-1])
@@ -370,9 +372,9 @@ def _tokens(text: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _to_float(text: bytes, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """The words of a text as float64, by Arrow's parser: three times as fast as NumPy's, as exact.
+    """Return the words of a text as float64, by Arrow's parser.
 
-    Raises pa.ArrowInvalid for what is not a number.
+    It is three times as fast as NumPy's and as exact. Raises pa.ArrowInvalid for other words.
     """
     characters = text.translate(None, _BLANKS)
     offsets = np.zeros(len(starts) + 1, dtype=np.int32)

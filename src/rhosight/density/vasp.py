@@ -1,8 +1,8 @@
-"""VASP's CHGCAR, and what else is written in its format: CHG, AECCAR0, AECCAR1, AECCAR2.
+"""VASP's CHGCAR and the files in its format: CHG, AECCAR0, AECCAR1, AECCAR2.
 
 A structure as in a POSCAR, an empty line, then blocks. A block is the grid (three integers) and its
-values times the cell volume, x fastest; in a CHGCAR followed by one entry of augmentation
-occupancies for each atom, and between blocks one line of magnetic moments, a number per atom. One
+values times the cell volume, x fastest. In a CHGCAR, one entry of augmentation occupancies per atom
+follows each block, and a line of magnetic moments, a number per atom, stands between blocks. One
 block is a density, two are a density and its magnetisation, four a density and the vector of its
 magnetisation (https://vasp.at/wiki/CHGCAR).
 """
@@ -14,15 +14,16 @@ import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pymatgen.core import Structure
 
 from ..errors import RhosightError, first_line
-from .charge_density import ChargeDensity, check_crystal
-from .electrons import Unit, per_cubic_angstrom
-from .stream import MAX_BYTES, TextStream, is_number, number_format, quoted
+from .charge_density import ChargeDensity, StoredKind, add_notes
+from .crystals import check_crystal
+from .electrons import Unit, check_electron_count, per_cubic_angstrom
+from .stream import MAX_BYTES, TextStream, is_number, number_format, quote
 
 if TYPE_CHECKING:
     from pymatgen.io.vasp.outputs import VolumetricData
@@ -32,96 +33,122 @@ ALL_ELECTRON: dict[str, str] = {
     "AECCAR1": "all-electron valence density of superposed atoms",
     "AECCAR2": "all-electron valence density, self-consistent",
 }
-"""What VASP's files of ``LAECHG`` hold (https://vasp.at/wiki/LAECHG)."""
+"""Contents of the files that VASP writes with ``LAECHG`` (https://vasp.at/wiki/LAECHG)."""
 
 _AECCAR = re.compile(r"AECCAR[012]", re.IGNORECASE)
 _AUGMENTATION = re.compile(rb"augmentation occupancies(?: \(imaginary part\))?\s*(\d+)\s+(\d+)\s*")
 
 _NO_DENSITY = "no density after the structure; is it a CHGCAR, and written to the end?"
-# Of a POSCAR without its positions: VASP breaks a list of more than 20 groups of atoms into lines
+# Lines of a POSCAR without its positions: VASP breaks a list of more than 20 groups into lines
 _HEAD_LINES = 50
-# Further numbers after a block are counted up to this one, to say how many there are
+# Surplus numbers after a block are counted up to this many, for the error message
 _COUNTED = 10_000
 
-# What a header lets expect of the rest, generously: bytes of a value, and per atom of a block
+# Generous bounds on the rest of the file: bytes per value, and per atom of a block
 _VALUE_BYTES = 64
 _ATOM_BYTES = 2**16
 
 
 def read_chgcar(
     path: str | os.PathLike,
-    kind: Literal["total", "difference"] = "total",
+    kind: StoredKind = "total",
     unit: Unit = "e",
     max_bytes: int = MAX_BYTES,
 ) -> ChargeDensity:
     """Read a VASP CHGCAR or a file in its format, plain or compressed (gzip, bzip2, xz).
 
-    The file's values are divided by the cell volume. The first block becomes ``kind``: say
-    ``"difference"`` for a file made by a charge-density-difference tool. The second block of a
+    The file's values are divided by the cell volume. The first block becomes ``kind``; give
+    ``"difference"`` for a file from a tool that subtracts densities. The second block of a
     spin-polarised calculation, which VASP and pymatgen call ``diff``, becomes ``spin``: it is the
-    magnetisation density, never ``difference``. Of a non-collinear file's four blocks only the
-    first is kept; ``provenance["notes"]`` says so.
+    magnetisation density, never ``difference``. Only the first of the four blocks of a
+    non-collinear file is kept, and ``provenance["notes"]`` says so.
 
-    A file that was cut is refused wherever the cut leaves a trace: within a number, a block or the
-    augmentation occupancies, after a line of magnetic moments, behind the values of a second block
-    whose first has occupancies, after the third of four blocks. Only a cut precisely where a
-    complete file could stop leaves none: behind the first block's last value (as in a CHG, which
-    has no occupancies) or its last augmentation occupancy, and behind the second block of four.
-    There the bytes are those of a calculation without spin (or with collinear spin).
+    A truncated file raises an error wherever the cut leaves a trace: within a number, a block or
+    the augmentation occupancies, after a line of magnetic moments, after the values of a second
+    block whose first has occupancies, after the third of four blocks. A cut leaves no trace only
+    where a complete file could end: after the first block's last value (as in a CHG, which has no
+    occupancies) or its last augmentation occupancy, and after the second block of four. Such a file
+    equals that of a calculation without spin (or with collinear spin).
 
     Parameters
     ----------
     path
         The file.
     kind
-        What its first block is.
+        Kind of density in its first block: ``total`` or ``difference``.
     unit
-        Of its values, if not VASP's electrons per cell.
+        Unit of its values, if not VASP's electrons per cell.
     max_bytes
-        Text to read at most. The grid in the header narrows it, so that a small file that
-        decompresses without end stops soon.
+        Maximum size of the text, in bytes after decompression. The grid in the header lowers it, so
+        that a small file that decompresses without end stops early.
 
     Raises
     ------
     RhosightError
-        If the file is missing, truncated, not numeric, holds NaN, or declares a grid that its
-        data or its cell contradict. The message names the file and the cure.
+        If the file is missing, truncated, not numeric, contains NaN, or declares a grid that
+        contradicts its data or its cell. The message names the file and the cure.
     """
     path = Path(path)
-    if kind not in ("total", "difference"):
-        raise RhosightError(f"{path}: the first block can be `total` or `difference`, not `{kind}`")
+    _check_kind(kind, str(path))
     with TextStream(path, max_bytes) as stream:
         structure = _read_structure(stream)
         shape = _read_shape(stream, structure)
         blocks = _read_blocks(stream, shape, atoms=len(structure))
     factor = per_cubic_angstrom(unit, structure.volume)
-    grids = {kind: _grid(blocks.values[0], shape, factor)}
     provenance: dict[str, Any] = {"source": path.name, "format": "CHGCAR"}
     if unit != "e":
         provenance["unit"] = unit
     if blocks.augmented:
-        provenance["code"] = "VASP"  # nothing else writes them
+        provenance["code"] = "VASP"  # no other code writes augmentation occupancies
     if aeccar := _AECCAR.search(path.name):
         provenance |= {"code": "VASP", "density": ALL_ELECTRON[aeccar[0].upper()]}
-    if blocks.count == 2 and kind == "difference":
+    grids = [_make_grid(values, shape, factor) for values in blocks.values]
+    return _make_density(structure, grids, blocks.count, kind, provenance, str(path))
+
+
+def _check_kind(kind: str, where: str) -> None:
+    if kind not in ("total", "difference"):
+        raise RhosightError(
+            f"{where}: the first block can be `total` or `difference`, not `{kind}`"
+        )
+
+
+def _make_density(
+    structure: Structure,
+    grids: list[np.ndarray],
+    count: int,
+    kind: StoredKind,
+    provenance: dict[str, Any],
+    name: str,
+) -> ChargeDensity:
+    """Return the density of the first blocks of a file; ``count`` includes those not given."""
+    kinds: dict[str, np.ndarray] = {kind: grids[0]}
+    if count == 2 and kind == "difference":
         provenance["notes"] = ["the second block, a difference of magnetisations, is left out"]
-    elif blocks.count == 2:
-        grids["spin"] = _grid(blocks.values[1], shape, factor)
-    elif blocks.count == 4:
+    elif count == 2:
+        kinds["spin"] = grids[1]
+    elif count == 4:
         provenance["notes"] = ["non-collinear: the three blocks of the magnetisation are left out"]
-    return ChargeDensity(structure, grids, name=str(path), provenance=provenance)
+    return ChargeDensity(structure, kinds, name=name, provenance=provenance)
 
 
-def _grid(values: np.ndarray, shape: tuple[int, int, int], factor: float) -> np.ndarray:
+def _make_grid(values: np.ndarray, shape: tuple[int, int, int], factor: float) -> np.ndarray:
     grid = np.ascontiguousarray(values.reshape(shape, order="F"))
     grid *= factor
     return grid
 
 
 def _read_structure(stream: TextStream) -> Structure:
-    """The POSCAR on top, up to its empty line."""
-    from pymatgen.io.vasp.inputs import Poscar  # takes a second to import
+    """Read the POSCAR at the top, up to its empty line."""
+    lines = _read_structure_lines(stream)
+    text = "\n".join(line.decode("utf-8", errors="replace") for line in lines)
+    structure = _parse_poscar(stream, text)
+    check_crystal(structure, str(stream.path))
+    return structure
 
+
+def _read_structure_lines(stream: TextStream) -> list[bytes]:
+    """Return the lines of the POSCAR; their number agrees with the atoms that it declares."""
     lines: list[bytes] = []
     most = _HEAD_LINES
     while (line := stream.line()) is not None:
@@ -129,31 +156,36 @@ def _read_structure(stream: TextStream) -> Structure:
             break
         lines.append(line)
         if len(lines) >= most:
-            most = sum(_atom_counts(lines)) + _HEAD_LINES
+            most = sum(_read_atom_counts(lines)) + _HEAD_LINES
             if len(lines) >= most:
                 raise stream.error(
-                    f"not a CHGCAR: no empty line behind the structure within {most} lines"
+                    f"not a CHGCAR: no empty line after the structure within {most} lines"
                 )
     if line is None:
         raise stream.error(_NO_DENSITY)
-    counts = _atom_counts(lines)
-    # before pymatgen makes a list of as many atoms as are declared
+    counts = _read_atom_counts(lines)
+    # before pymatgen allocates a list of all declared atoms
     if sum(counts) > len(lines):
         raise stream.error(
-            f"not a readable CHGCAR: {sum(counts)} atoms are declared, the structure has "
+            f"not a readable CHGCAR: it declares {sum(counts)} atoms, but its structure has "
             f"{len(lines)} lines; write it again"
         )
     if counts and (sum(counts) == 0 or min(counts) < 0):
-        raise stream.error("holds no atoms, or a negative number; correct their numbers (line 7)")
-    text = "\n".join(line.decode("utf-8", errors="replace") for line in lines)
+        raise stream.error("contains no atoms, or a negative number; correct line 7")
+    return lines
+
+
+def _parse_poscar(stream: TextStream, text: str) -> Structure:
+    from pymatgen.io.vasp.inputs import Poscar  # takes a second to import
+
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             warnings.filterwarnings("error", message="Elements in POSCAR cannot be determined")
-            structure = Poscar.from_str(text, read_velocities=False).structure
+            return Poscar.from_str(text, read_velocities=False).structure
     except UserWarning as error:
         raise stream.error(
-            "the elements are not named; write their symbols on a line of their own above the "
+            "the elements are not named; write their symbols on a separate line above the "
             "numbers of atoms (line 6)"
         ) from error
     except (
@@ -169,12 +201,10 @@ def _read_structure(stream: TextStream) -> Structure:
         raise stream.error(
             f"not a readable CHGCAR ({reason}); write it again, or convert it to CHGCAR format"
         ) from error
-    check_crystal(structure, str(stream.path))
-    return structure
 
 
-def _atom_counts(lines: list[bytes]) -> list[int]:
-    """Numbers of atoms in a POSCAR's head: its integers between the cell and the positions."""
+def _read_atom_counts(lines: list[bytes]) -> list[int]:
+    """Return the numbers of atoms in a POSCAR: integers between the cell and the positions."""
     counts: list[int] = []
     for line in lines[5:]:
         tokens = line.split()
@@ -190,9 +220,9 @@ def _read_shape(stream: TextStream, structure: Structure) -> tuple[int, int, int
     line = stream.line()
     if line is None:
         raise stream.error(_NO_DENSITY)
-    shape = _integers(line)
+    shape = _parse_integers(line)
     if shape is None or min(shape) < 1:
-        shown = quoted(line.strip())
+        shown = quote(line.strip())
         raise stream.error(
             f"line {stream.line_number} should declare the grid as three integers, found {shown}"
         )
@@ -201,8 +231,8 @@ def _read_shape(stream: TextStream, structure: Structure) -> tuple[int, int, int
     return shape
 
 
-def _integers(line: bytes) -> tuple[int, int, int] | None:
-    """Three integers, if that is what the line holds."""
+def _parse_integers(line: bytes) -> tuple[int, int, int] | None:
+    """Return three integers, if the line consists of them."""
     tokens = line.split()
     if len(tokens) != 3 or not all(re.fullmatch(rb"[+-]?\d{1,9}", token) for token in tokens):
         return None
@@ -211,7 +241,7 @@ def _integers(line: bytes) -> tuple[int, int, int] | None:
 
 @dataclass
 class _Blocks:
-    """The blocks of a file: values of the first two, flat, x fastest; and how many there are."""
+    """The blocks of a file: values of the first two, flat, x fastest, and the number of blocks."""
 
     values: list[np.ndarray]
     count: int
@@ -219,7 +249,7 @@ class _Blocks:
 
 
 def _read_blocks(stream: TextStream, shape: tuple[int, int, int], atoms: int) -> _Blocks:
-    """All blocks to the end of the file, whose grid line has been read."""
+    """Read all blocks to the end of the file; the first grid line has been read."""
     size = shape[0] * shape[1] * shape[2]
     grid = "×".join(map(str, shape))
     head = re.compile(rb"(?:^|\n)[ \t]*%d[ \t]+%d[ \t]+%d[ \t]*\r?(?:\n|$)" % shape)
@@ -236,7 +266,7 @@ def _read_blocks(stream: TextStream, shape: tuple[int, int, int], atoms: int) ->
         elif augmented != blocks.augmented:
             raise stream.error(
                 f"block {blocks.count} {'has' if augmented else 'lacks'} augmentation occupancies, "
-                "unlike the first: truncated, or put together; copy or write the file again"
+                "unlike the first: truncated, or joined from parts; copy or write the file again"
             )
     if blocks.count not in (1, 2, 4):
         raise stream.error(
@@ -250,11 +280,12 @@ def _read_blocks(stream: TextStream, shape: tuple[int, int, int], atoms: int) ->
 
 
 def _read_between(stream: TextStream, shape: tuple[int, int, int], atoms: int) -> tuple[bool, bool]:
-    """What follows a block's values, up to and with the next block's grid line.
+    """Read what follows a block's values, including the next block's grid line.
 
     Returns
     -------
-    Whether there were augmentation occupancies, and whether another block begins.
+    tuple of bool
+        Whether there were augmentation occupancies, and whether another block begins.
     """
     size = shape[0] * shape[1] * shape[2]
     grid = "×".join(map(str, shape))
@@ -265,11 +296,11 @@ def _read_between(stream: TextStream, shape: tuple[int, int, int], atoms: int) -
     counted = max(_COUNTED, 3 * atoms + 1)
     while (line := stream.next_text()) is not None and len(moments) < counted:
         if entry := _AUGMENTATION.fullmatch(line):
-            surplus += moments  # these would stand behind the occupancies
+            surplus += moments  # moments come after the occupancies
             moments = []
             entries = _read_augmentation(stream, int(entry[1]), int(entry[2]), atoms)
             continue
-        if next_shape := _integers(line):
+        if next_shape := _parse_integers(line):
             if next_shape != shape:
                 raise stream.error(
                     f"line {stream.line_number}: a block of grid {'×'.join(map(str, next_shape))} "
@@ -279,7 +310,7 @@ def _read_between(stream: TextStream, shape: tuple[int, int, int], atoms: int) -
         words = line.split()
         wrong = next((word for word in words if not is_number(word)), None)
         if wrong is not None:
-            shown = quoted(wrong)
+            shown = quote(wrong)
             raise stream.error(
                 f"line {stream.line_number}: {shown} is not a number; write the file again"
             )
@@ -290,9 +321,9 @@ def _read_between(stream: TextStream, shape: tuple[int, int, int], atoms: int) -
             "file again"
         )
     if moments and (
-        len(moments) > 3 * atoms  # a moment for each atom, or a vector
+        len(moments) > 3 * atoms  # each atom has a moment or a vector
         or any(b"." not in word for word in moments)
-        # a value like those of the block is the last of one value too many
+        # a number written like the block's values is a surplus value
         or (not entries and number_format(moments[0]) == number_format(value))
     ):
         surplus += moments
@@ -311,7 +342,7 @@ def _read_between(stream: TextStream, shape: tuple[int, int, int], atoms: int) -
 
 
 def _read_augmentation(stream: TextStream, atom: int, length: int, atoms: int) -> int:
-    """Pass over the occupancies of one atom; give its number."""
+    """Skip the occupancies of one atom and return its number."""
     if atom > atoms or length * 8 > _ATOM_BYTES:
         raise stream.error(
             f"line {stream.line_number}: augmentation occupancies of atom {atom}, {length} values, "
@@ -327,46 +358,54 @@ def _read_augmentation(stream: TextStream, atom: int, length: int, atoms: int) -
 
 
 def from_pymatgen(
-    density: VolumetricData, kind: Literal["total", "difference"] = "total", name: str = ""
+    density: VolumetricData, kind: StoredKind = "total", name: str = ""
 ) -> ChargeDensity:
-    """Return the charge density that a pymatgen object holds.
+    """Return the charge density of a pymatgen ``Chgcar``.
+
+    Equal to :func:`rhosight.read_density` of the file that the object was read from, except for
+    the name and source, which the object does not know.
 
     Parameters
     ----------
     density
         A pymatgen ``Chgcar``: values are electrons per cell, as in the file.
     kind
-        What its ``total`` block holds. The ``diff`` block of a spin-polarised calculation becomes
-        ``spin``.
+        Kind of its ``total`` block: ``total`` or ``difference``. The ``diff`` block of a
+        spin-polarised calculation becomes ``spin``; of a non-collinear one it is left out.
     name
-        What messages and tables call the material. Default: its reduced formula.
+        Name of the material in messages and tables; the reduced formula if empty.
+
+    Returns
+    -------
+    ChargeDensity
+        Grids in e/Å³. ``provenance["notes"]`` says what was left out, and what is unusual about the
+        number of electrons.
 
     Raises
     ------
     RhosightError
-        If the object is not a ``Chgcar``, or holds NaN or no grid.
+        If the object is not a ``Chgcar``, contains NaN, has a grid that contradicts its cell, or
+        contains a number of electrons that suggests another unit.
     """
     from pymatgen.io.vasp.outputs import Chgcar
 
     if not isinstance(density, Chgcar):
         raise RhosightError(
-            f"{type(density).__name__} is not a pymatgen Chgcar; give a Chgcar, or read the file "
-            "with rhosight.read_density"
+            f"an object of type {type(density).__name__} is not a pymatgen Chgcar; give a Chgcar, "
+            "or read the file with rhosight.read_density"
         )
-    if kind not in ("total", "difference"):
-        raise RhosightError(f"the first block can be `total` or `difference`, not `{kind}`")
     structure = density.structure
-    volume = structure.volume
     name = name or structure.composition.reduced_formula
+    _check_kind(kind, name)
     check_crystal(structure, name)
-    grids = {kind: np.asarray(density.data["total"], dtype=float) / volume}
+    factor = per_cubic_angstrom("e", structure.volume)
+    # pymatgen adds the magnitude of a non-collinear magnetisation as `diff`
+    blocks = [density.data[block] for block in ("total", "diff") if block in density.data]
+    grids = [np.asarray(block, dtype=float) * factor for block in blocks]
     provenance: dict[str, Any] = {"source": "pymatgen", "format": "CHGCAR"}
-    if any(density.data_aug.values()):
-        provenance["code"] = "VASP"  # nothing else writes augmentation occupancies
-    if "diff_x" in density.data:
-        provenance["notes"] = ["non-collinear: the three blocks of the magnetisation are left out"]
-    elif "diff" in density.data and kind == "total":
-        grids["spin"] = np.asarray(density.data["diff"], dtype=float) / volume
-    elif "diff" in density.data:
-        provenance["notes"] = ["the second block, a difference of magnetisations, is left out"]
-    return ChargeDensity(structure, grids, name=name, provenance=provenance)
+    augmented = any((density.data_aug or {}).values())
+    if augmented:
+        provenance["code"] = "VASP"  # no other code writes augmentation occupancies
+    count = 4 if "diff_x" in density.data else len(blocks)
+    result = _make_density(structure, grids, count, kind, provenance, name)
+    return add_notes(result, check_electron_count(result, "e", sure=augmented))

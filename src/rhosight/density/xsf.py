@@ -2,8 +2,8 @@
 
 Keywords begin sections: PRIMVEC (lattice vectors, Å), PRIMCOORD (atoms, Å), and the first
 DATAGRID_3D of a block: number of points, origin, three vectors that the grid spans, and the values,
-x fastest. These grids are general, not periodic: the last point of each direction stands at the end
-of the vector, where a periodic density repeats the first.
+x fastest. These grids are general, not periodic: the last point of each direction is at the end of
+the vector, where a periodic density repeats the first.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ import numpy as np
 from pymatgen.core import Element
 
 from ..errors import RhosightError
-from .charge_density import ChargeDensity, StoredKind, make_structure
+from .charge_density import ChargeDensity, StoredKind
+from .crystals import make_structure
 from .electrons import Unit, per_cubic_angstrom
-from .stream import MAX_BYTES, TextStream, is_number, quoted
+from .stream import MAX_BYTES, TextStream, is_number, quote
 
 _VALUE_BYTES = 64
-# Lines above the grid that are no section of those read here: remarks, two-dimensional grids
+# Lines above the grid outside the sections read here: remarks, two-dimensional grids
 _UNKNOWN_LINES = 50_000
-# A plane that repeats another agrees with it but for rounding in nearly all points; if it does so
-# in some only, the file is damaged, and if in few, it does not repeat the points
+# A last plane that repeats the first agrees with it within rounding in nearly all points. Agreement
+# in some points means a damaged file, in few points that the ends are not repeated.
 _SAME, _OTHER = 0.999, 0.5
 
 
@@ -38,23 +39,23 @@ def read_xsf(
 ) -> ChargeDensity:
     """Read the first three-dimensional grid of an XSF file, plain or compressed.
 
-    Repeated end points are dropped. Which points a file holds shows in the vectors of its grid: as
-    long as the lattice vectors, the ends are repeated (if the values there do not, the file
-    misunderstands the format and holds each point once, which is noted); shorter by one step, each
-    point is there once; longer by one step is how ASE writes the same. A grid that does not start
-    at the origin is the same periodic grid of a crystal moved the other way.
+    Repeated end points are dropped. The vectors of the grid tell which points the file contains. If
+    they are as long as the lattice vectors, the ends are repeated; if the values there differ, the
+    program misunderstood the format and wrote each point once, which is noted. If they are shorter
+    by one step, each point is written once; ASE writes the same with vectors longer by one step. If
+    the grid does not start at the origin, the atoms are shifted instead.
 
     Parameters
     ----------
     path
         The file.
     kind
-        What it holds.
+        Kind of density in the file.
     unit
-        Of the values: the format knows none. Quantum ESPRESSO's pp.x, ABINIT and others write
-        atomic units.
+        Unit of the values; the format does not specify it. Quantum ESPRESSO's pp.x, ABINIT and
+        others write atomic units.
     max_bytes
-        Text to read at most.
+        Maximum size of the text, in bytes after decompression.
 
     Raises
     ------
@@ -69,9 +70,9 @@ def read_xsf(
         size = shape[0] * shape[1] * shape[2]
         stream.allow(size * _VALUE_BYTES)
         values = stream.numbers(size, f"the grid {'×'.join(map(str, shape))}")
-        end = stream.rest_of_line() or _next_line(stream)
+        end = stream.rest_of_line() or _read_line(stream)
         if not end.startswith(b"END_DATAGRID"):
-            shown = quoted(end)
+            shown = quote(end)
             raise stream.error(
                 f"line {stream.line_number} should end the grid of {size} values, found {shown}; "
                 "the header contradicts the data, or the file is truncated"
@@ -82,7 +83,7 @@ def read_xsf(
     provenance: dict[str, Any] = {"source": path.name, "format": "XSF", "unit": unit}
     if label:
         provenance["comment"] = label
-    grid, notes = _periodic(grid, spans, crystal.matrix, where)
+    grid, notes = _drop_end_points(grid, spans, crystal.matrix, where)
     if notes:
         provenance["notes"] = notes
     grid = np.ascontiguousarray(grid) * per_cubic_angstrom(unit, structure.volume)
@@ -98,8 +99,8 @@ class _Crystal:
     positions: np.ndarray
 
 
-def _next_line(stream: TextStream) -> bytes:
-    """The next line that is neither empty nor a comment; empty at the end of the file."""
+def _read_line(stream: TextStream) -> bytes:
+    """Return the next line that is neither empty nor a comment; empty at the end of the file."""
     while (line := stream.next_text()) is not None:
         if not line.startswith(b"#"):
             return line
@@ -107,11 +108,11 @@ def _next_line(stream: TextStream) -> bytes:
 
 
 def _read_crystal(stream: TextStream) -> _Crystal:
-    """All sections down to the block of grids."""
+    """Read all sections above the block of grids."""
     matrix: np.ndarray | None = None
     atoms: tuple[list[Element], np.ndarray] | None = None
     unknown = 0
-    while line := _next_line(stream):
+    while line := _read_line(stream):
         keyword, *rest = line.upper().split()
         if keyword in (b"MOLECULE", b"ATOMS", b"POLYMER", b"SLAB"):
             raise stream.error(
@@ -143,7 +144,7 @@ def _read_atoms(stream: TextStream) -> tuple[list[Element], np.ndarray]:
     species, positions = [], []
     for _ in range(int(count)):
         words = (stream.line() or b"").split()
-        species.append(_element(stream, words))
+        species.append(_parse_element(stream, words))
         numbers = [float(word) for word in words[1:4] if is_number(word)]
         if len(numbers) < 3 or not np.isfinite(numbers).all():
             raise stream.error(
@@ -154,8 +155,8 @@ def _read_atoms(stream: TextStream) -> tuple[list[Element], np.ndarray]:
     return species, np.array(positions)
 
 
-def _element(stream: TextStream, words: list[bytes]) -> Element:
-    """From an atomic number or a symbol; programs may add to a symbol, as in Fe1."""
+def _parse_element(stream: TextStream, words: list[bytes]) -> Element:
+    """Return the element of an atomic number or symbol; a symbol may have a suffix, as in Fe1."""
     word = words[0].decode(errors="replace") if words else ""
     symbol = re.match(r"[A-Za-z]{1,2}", word)
     try:
@@ -163,15 +164,15 @@ def _element(stream: TextStream, words: list[bytes]) -> Element:
             return Element.from_Z(int(word))
         return Element(symbol[0].capitalize() if symbol else "")
     except ValueError as error:
-        raise stream.error(f"line {stream.line_number}: {word[:20]!r} is no element") from error
+        raise stream.error(f"line {stream.line_number}: {word[:20]!r} is not an element") from error
 
 
 def _read_grid_head(
     stream: TextStream,
 ) -> tuple[tuple[int, int, int], np.ndarray, np.ndarray, str]:
-    """Shape, origin and spanning vectors (rows, Å) of the first grid, and what it is called."""
+    """Return shape, origin, spanning vectors (rows, Å) and label of the first grid."""
     label = ""
-    while line := _next_line(stream):
+    while line := _read_line(stream):
         if head := re.match(rb"(?:BEGIN_)?DATAGRID_?3D_?(.*)", line, re.IGNORECASE):
             label = f"{label} {head[1].decode(errors='replace')}".strip()[:160]
             break
@@ -188,10 +189,10 @@ def _read_grid_head(
     return (int(counts[0]), int(counts[1]), int(counts[2])), origin, spans, label
 
 
-def _periodic(
+def _drop_end_points(
     grid: np.ndarray, spans: np.ndarray, matrix: np.ndarray, where: str
 ) -> tuple[np.ndarray, list[str]]:
-    """Each point once: the grid without the end points that repeat others, and notes."""
+    """Return the grid with each point once, and notes."""
     repeating = []
     for axis, (span, vector) in enumerate(zip(spans, matrix, strict=True)):
         n = grid.shape[axis]
@@ -207,7 +208,7 @@ def _periodic(
             repeating.append(axis)
     if not repeating:
         return grid, []
-    finite = np.abs(grid[np.isfinite(grid)])  # others are refused later
+    finite = np.abs(grid[np.isfinite(grid)])  # ChargeDensity rejects the others
     scale = 1e-6 * finite.max(initial=0)
     same = np.concatenate(
         [
@@ -218,12 +219,12 @@ def _periodic(
     share = same.mean()
     if share < _OTHER:
         return grid, [
-            "end points are not repeated as XSF asks; each point is taken to be there once"
+            "end points are not repeated as XSF requires; each point is assumed to be written once"
         ]
     if share < _SAME:
         raise RhosightError(
-            f"{where}: its end points repeat {share:.0%} of the first ones, not all: damaged, or "
-            "not periodic; write it again"
+            f"{where}: its end points repeat only {share:.0%} of the first ones: damaged or not "
+            "periodic; write the file again"
         )
     keep = tuple(slice(0, -1) if axis in repeating else slice(None) for axis in range(3))
     return grid[keep], []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,26 +12,50 @@ from matplotlib.figure import Figure
 from pymatgen.core import Structure
 
 from ..density.charge_density import ChargeDensity, Kind
+from ..density.colours import COLOUR_MAPS, compute_colour_limits
+from ..density.crystals import SYMPREC
 from ..density.plane import LAYER_TOLERANCE, LatticePlane, lattice_plane
 from ..errors import RhosightError
 from .image import Channel, density_slice, window_side
 
-# of the palette of Okabe and Ito, https://jfly.uni-koeln.de/color/
+# from the palette of Okabe and Ito, https://jfly.uni-koeln.de/color/
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 GREY = "#BDBDBD"
-_MAPS = {"total": "viridis", "promolecule": "viridis", "difference": "RdBu_r", "spin": "PuOr_r"}
 
 
-def density_slices(
+def draw_slices(
     density: ChargeDensity,
     window: float = 8.0,
     hkl: tuple[int, int, int] | None = None,
     offset: float = 0.0,
     kinds: Sequence[Kind] = ("total", "difference"),
     size: int = 300,
-    symprec: float = 0.01,
+    symprec: float = SYMPREC,
 ) -> Figure:
-    """Slices of the kinds of one density, as :func:`total_and_difference` draws them."""
+    """Draw slices of several kinds of one density side by side.
+
+    Parameters
+    ----------
+    density
+        Has the kinds.
+    window
+        Side of the square, Å.
+    hkl
+        Miller indices in spglib's standardised conventional setting; by default the densest plane.
+    offset
+        Shift of the plane along its normal, in interplanar spacings.
+    kinds
+        Kinds of density, one slice each.
+    size
+        Pixels along each side of a slice.
+    symprec
+        Tolerance of the symmetry search, Å.
+
+    Raises
+    ------
+    RhosightError
+        If the window is not positive, the size below 8 or a kind missing.
+    """
     if not (window > 0 and size >= 8 and len(kinds)):
         raise RhosightError("give a positive window (Å), at least 8 pixels and a kind of density")
     plane = lattice_plane(density.structure, hkl, symprec)
@@ -40,8 +65,8 @@ def density_slices(
         channel = Channel(kind=kind, window=window, hkl=hkl, offset=offset)
         values = density_slice(density, channel, size, plane=plane)
         half = window_side(channel, plane) / 2
-        scale = Normalize(*colour_limits(values, kind))
-        name = colour_map_of(kind)
+        scale = Normalize(*compute_colour_limits(values, kind))
+        name = COLOUR_MAPS[kind]
         axis.imshow(values, cmap=name, norm=scale, extent=(-half, half, -half, half))
         above, below = values.max() > scale.vmax, values.min() < scale.vmin
         ends = {(1, 1): "both", (1, 0): "max", (0, 1): "min"}.get((above, below), "neither")
@@ -56,54 +81,43 @@ def density_slices(
     return figure
 
 
-def colour_map_of(kind: Kind) -> str:
-    """Name of matplotlib's colour map for this kind of density."""
-    return _MAPS[kind]
-
-
-def colour_limits(values: np.ndarray, kind: Kind) -> tuple[float, float]:
-    """What the colours of a slice span, e/Å³: the middle 98 % of its values, symmetric about zero
-    for kinds that change sign.
-    """
-    low, high = np.quantile(values, [0.01, 0.99])
-    if kind in ("difference", "spin"):
-        high = max(abs(low), abs(high))
-        low = -high
-    return float(low), float(high if high > low else low + 1e-6)
-
-
 def atoms_on_plane(
     structure: Structure, plane: LatticePlane, half: float, offset: float
 ) -> list[tuple[float, float, str]]:
-    """Atoms within 0.05 Å of a plane and within a square of it.
+    """Find the atoms within 0.05 Å of a plane and within a square on it.
 
     Parameters
     ----------
+    structure
+        The crystal.
+    plane
+        Its plane.
     half
         Half the side of the square, Å.
     offset
-        Of the plane along its normal, interplanar spacings.
+        Shift of the plane along its normal, in interplanar spacings.
 
     Returns
     -------
-    x and y in the window, Å, and element of each.
+    list of tuple
+        x and y in the window, Å, and element of each atom.
     """
     centre = structure.lattice.get_cartesian_coords(plane.points(0.0, 0.0, offset))
-    found = []
+    atoms = []
     for site in structure.get_sites_in_sphere(centre, 1.5 * half + LAYER_TOLERANCE):
         u, v, height = plane.coordinates(site.frac_coords)
         inside = max(abs(u), abs(v)) <= half
         if inside and abs(height - offset * plane.spacing) < LAYER_TOLERANCE:
-            found.append((float(u), float(v), site.species_string))
-    return found
+            atoms.append((float(u), float(v), site.species_string))
+    return atoms
 
 
 def mark_atoms(
     axis: Axes, structure: Structure, plane: LatticePlane, half: float, offset: float
 ) -> None:
-    """Rings, and the element beside each, where atoms lie on the plane."""
+    """Draw a ring and the element of each atom on the plane."""
     for u, v, element in atoms_on_plane(structure, plane, half, offset):
-        ring = {"markerfacecolor": "none", "markersize": 9}
+        ring: dict[str, Any] = {"markerfacecolor": "none", "markersize": 9}
         axis.plot(u, v, "o", markeredgecolor="white", markeredgewidth=3, **ring)
         axis.plot(u, v, "o", markeredgecolor="black", markeredgewidth=1.2, **ring)
         text = axis.annotate(
@@ -132,7 +146,7 @@ def _colour_bar(figure: Figure, axis: Axes, scale: Normalize, name: str, label: 
 
 
 def _ink(colour: tuple[float, ...]) -> str:
-    """Black or white, whichever has more contrast (WCAG 2.1, relative luminance)."""
+    """Return black or white, whichever has more contrast (WCAG 2.1, relative luminance)."""
     red, green, blue = (
         c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]
     )

@@ -1,31 +1,36 @@
-"""Slice → image: window, resolution, normalisation, channels, colour map, Fourier transform."""
+"""Images of slices: window, resolution, normalisation, channels, colour map, Fourier transform."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..density.charge_density import KINDS, ChargeDensity
+from ..density.charge_density import KINDS, ChargeDensity, Kind
+from ..density.colours import SIGNED_KINDS
+from ..density.crystals import SYMPREC
 from ..density.elements import covalent_radius
 from ..density.free_atoms import difference_from_total
-from ..density.plane import LatticePlane, lattice_plane, sample_window
+from ..density.plane import LatticePlane, lattice_plane
+from ..density.sampling import Interpolation, sample_window
+from ..density.vasp import from_pymatgen
 from ..errors import RhosightError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from pymatgen.io.vasp.outputs import Chgcar
 
 Normalisation = Literal["physical", "paper", "zero"]
 Colour = Literal["channels", "grey", "viridis"]
 
 DERIVED = {"difference", "promolecule"}
-"""Kinds of density that refer to free atoms."""
+"""Kinds of density that are relative to free atoms."""
 
 # The physical map arcsinh(ρ/ρ₀) is linear below ρ₀ and logarithmic above it. ρ₀ and the value
-# that maps to 1 are fixed for all materials, in e/Å³; the few larger values, at cores, are clipped.
+# that maps to 1 are fixed for all materials, in e/Å³. Larger values, at cores, are clipped.
 PHYSICAL_SCALE = {
     "total": (0.05, 5.0),
     "promolecule": (0.05, 5.0),
@@ -35,11 +40,11 @@ PHYSICAL_SCALE = {
 
 
 class Channel(BaseModel):
-    """One slice: which density, on which plane, how much of it."""
+    """One slice: kind of density, plane and window."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["total", "difference", "spin", "promolecule"] = "difference"
+    kind: Kind = "difference"
     window: float = Field(8.0, gt=0, description="side of the square, in `unit`")
     unit: Literal["angstrom", "lattice"] = Field(
         "angstrom", description="Å, or the lattice scale (4·V_primitive)^⅓"
@@ -49,8 +54,10 @@ class Channel(BaseModel):
 
 
 class ImageSettings(BaseModel):
-    """How a charge density becomes an image. Everything that matters is here and is stored with a
-    model; what the paper leaves open is marked *assumed* in :meth:`paper`.
+    """Settings of the image of a charge density.
+
+    They define the image completely and are stored with a model. :meth:`paper` marks as *assumed*
+    what the paper does not specify.
 
     Attributes
     ----------
@@ -71,21 +78,21 @@ class ImageSettings(BaseModel):
         transform, origin in the centre (paper Figure 8, d to f). Padding continues it
         periodically.
     reference
-        What ``difference`` and ``promolecule`` refer to. ``"code"``: the free atoms of the code
-        itself, so a file (or a pair) must hold both densities. ``"free-atoms"``: those of the
-        table that comes with the package, so `total` alone is enough; see
+        Free atoms of ``difference`` and ``promolecule``. ``"code"``: those of the code itself, so
+        a file (or a pair) must contain both densities. ``"free-atoms"``: those of the table that
+        comes with the package, so `total` alone is enough; see
         :mod:`rhosight.density.free_atoms` for its limits.
     core
-        ``"keep"``, or ``"mask"``: what lies within ``core_radius`` of a nucleus, in the plane or
-        not, is set to 0 e/Å³. There a density depends on the code and its pseudo-potentials.
+        ``"keep"``, or ``"mask"``: pixels within ``core_radius`` of a nucleus, in the plane or not,
+        are set to 0 e/Å³. There a density depends on the code and its pseudo-potentials.
     core_radius
         In covalent radii of the element (Cordero et al., Dalton Trans. 2832 (2008),
         doi:10.1039/b801115j). Beyond 0.9 the smooth cores of the bundled densities are below 2 %
-        of the free atom's valence density for three of four elements (at worst beyond 1.3: Ga). It
-        covers a third of the image of an open crystal such as silicon, and most of a close-packed
-        metal's: three quarters of copper's.
+        of the free atom's valence density for three of four elements (at worst beyond 1.3: Ga). The
+        mask covers a third of the image of an open crystal such as silicon, and most of that of a
+        close-packed metal: three quarters for copper.
     interpolation
-        ``"spline"`` or ``"fourier"``, see :func:`rhosight.density.plane.sample`.
+        ``"spline"`` or ``"fourier"``, see :func:`rhosight.density.sampling.sample`.
     symprec
         Tolerance of the symmetry search, Å.
     """
@@ -104,8 +111,8 @@ class ImageSettings(BaseModel):
     reference: Literal["code", "free-atoms"] = "code"
     core: Literal["keep", "mask"] = "keep"
     core_radius: float = Field(0.9, gt=0, le=2)
-    interpolation: Literal["spline", "fourier"] = "fourier"
-    symprec: float = Field(0.01, gt=0)
+    interpolation: Interpolation = "fourier"
+    symprec: float = Field(SYMPREC, gt=0)
 
     @model_validator(mode="after")
     def _channel_count(self) -> ImageSettings:
@@ -118,7 +125,7 @@ class ImageSettings(BaseModel):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of density that a file must hold for this image."""
+        """Kinds of density that a file must contain for this image."""
         wanted = {channel.kind for channel in self.channels}
         if self.reference == "free-atoms" and wanted & DERIVED:
             wanted = wanted - DERIVED | {"total"}
@@ -128,15 +135,16 @@ class ImageSettings(BaseModel):
 
     @property
     def steps(self) -> tuple[float, float, float]:
-        """How many pixels of each of the image's three channels are as long as one of the narrowest
-        window; of windows in one unit.
+        """Length of one pixel of the narrowest window, in pixels of each of the three channels.
+
+        The windows must have one unit.
         """
         sides = [channel.window for channel in self.channels]
         first, second, third = (min(sides) / side for side in sides * (3 // len(sides)))
         return first, second, third
 
-    def moved(self, offset: float) -> ImageSettings:
-        """The same on planes that lie ``offset`` interplanar spacings further along the normal."""
+    def shift_planes(self, offset: float) -> ImageSettings:
+        """Return the settings for planes shifted by ``offset`` interplanar spacings."""
         channels = [
             channel.model_copy(update={"offset": channel.offset + offset})
             for channel in self.channels
@@ -144,11 +152,11 @@ class ImageSettings(BaseModel):
         return self.model_copy(update={"channels": tuple(channels)})
 
     @classmethod
-    def paper(cls, colour: Colour = "grey", fourier: bool = False, size: int = 299):
-        """The paper's image: one slice of `difference`, z-scored (section 2.1).
+    def paper(cls, colour: Colour = "grey", fourier: bool = False, size: int = 299) -> Self:
+        """Return the paper's settings: one slice of `difference`, z-scored (section 2.1).
 
-        Assumed, as the paper does not say: a window of two lattice scales, centred on the site of
-        highest atomic number, with x along the shortest in-plane lattice vector.
+        Assumed, because the paper does not specify it: a window of two lattice scales, centred on
+        the site of highest atomic number, with x along the shortest in-plane lattice vector.
         """
         channel = Channel(kind="difference", window=2.0, unit="lattice")
         return cls(
@@ -160,16 +168,34 @@ def density_slice(
     density: ChargeDensity,
     channel: Channel,
     size: int,
-    interpolation: Literal["spline", "fourier"] = "fourier",
-    symprec: float = 0.01,
+    interpolation: Interpolation = "fourier",
+    symprec: float = SYMPREC,
     plane: LatticePlane | None = None,
     pad: int = 0,
 ) -> np.ndarray:
-    """The density on a window of a lattice plane, shape (size, size), e/Å³.
+    """Return the density on a window of a lattice plane, e/Å³.
 
-    Row 0 is the top (largest y). ``pad`` adds that many pixels on every side, at the same
-    resolution: the canvas from which augmentation cuts; the shape is then (size + 2 pad) squared.
-    ``plane`` saves the search when it is already known.
+    Parameters
+    ----------
+    density
+        Has the kind of ``channel``.
+    channel
+        Kind, plane and window.
+    size
+        Pixels along each side.
+    interpolation
+        As in :func:`rhosight.density.sampling.sample`.
+    symprec
+        Tolerance of the symmetry search, Å.
+    plane
+        The plane of ``channel``, if it is already known.
+    pad
+        Pixels to add on every side, at the same resolution; augmentation crops from this canvas.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (size + 2 pad, size + 2 pad); row 0 is the top (largest y).
     """
     plane = plane or lattice_plane(density.structure, channel.hkl, symprec)
     return sample_window(
@@ -190,9 +216,14 @@ def core_pixels(
     plane: LatticePlane,
     pad: int = 0,
 ) -> np.ndarray:
-    """Which pixels of :func:`density_slice` lie within ``radius`` covalent radii of a nucleus.
+    """Find the pixels of :func:`density_slice` within ``radius`` covalent radii of a nucleus.
 
-    Shape (size + 2 pad, size + 2 pad), bool. Of a site with several occupants the largest counts.
+    A site with several occupants has the radius of the largest.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (size + 2 pad, size + 2 pad), bool.
     """
     structure, pixels = density.structure, size + 2 * pad
     side = window_side(channel, plane) * pixels / size
@@ -200,15 +231,16 @@ def core_pixels(
         [radius * max(covalent_radius(e.symbol) for e in s.species.elements) for s in structure]
     )
     centre = plane.points(0.0, 0.0, channel.offset)
-    frac_coords, _, sites, _ = structure.lattice.get_points_in_sphere(
+    around: Any = structure.lattice.get_points_in_sphere(
         structure.frac_coords,
         structure.lattice.get_cartesian_coords(centre),
         side / math.sqrt(2) + radii.max(),
         zip_results=False,
     )
+    frac_coords, _, sites, _ = around
     atoms = plane.coordinates(frac_coords)
     height = atoms[:, 2] - channel.offset * plane.spacing
-    squares = radii[sites] ** 2 - height**2  # of the circles in which the plane cuts the spheres
+    squares = radii[sites] ** 2 - height**2  # squared radii of the circles on the plane
     axis = ((np.arange(pixels) + 0.5) / pixels - 0.5) * side
     inside = np.zeros((pixels, pixels), dtype=bool)
     for (x, y, _), square in zip(atoms[squares > 0], squares[squares > 0], strict=True):
@@ -217,26 +249,26 @@ def core_pixels(
 
 
 def window_side(channel: Channel, plane: LatticePlane) -> float:
-    """Side of the channel's window, Å."""
+    """Return the side of the channel's window, Å."""
     return channel.window * (plane.lattice_scale if channel.unit == "lattice" else 1.0)
 
 
 def normalise(
     values: np.ndarray, normalisation: Normalisation, kind: str, pad: int = 0
 ) -> np.ndarray:
-    """Map densities (e/Å³) to [-1, 1]; see :class:`ImageSettings` for the three ways.
+    """Map densities (e/Å³) to [-1, 1] in one of the ways of :class:`ImageSettings`.
 
-    Mean and largest value are those of the image proper, without ``pad`` pixels on every side:
-    the middle of a padded image is the image. Values beyond [-1, 1] in the margin are clipped.
+    Mean and largest value are those of the image without ``pad`` pixels on every side, so that the
+    middle of a padded image is the image. Values beyond [-1, 1] in the margin are clipped.
     """
     if normalisation == "physical":
         scale, top = PHYSICAL_SCALE[kind]
         mapped = np.arcsinh(values / scale) / np.arcsinh(top / scale)
-        if kind in ("total", "promolecule"):  # these do not change sign: use the whole range
+        if kind not in SIGNED_KINDS:  # use the whole range
             mapped = 2.0 * mapped - 1.0
         return np.clip(mapped, -1.0, 1.0)
     proper = values[pad : values.shape[0] - pad, pad : values.shape[1] - pad]
-    noise = 1e-12 * np.abs(proper).max()  # what rounding leaves of a constant without its mean
+    noise = 1e-12 * np.abs(proper).max()  # remainder of a constant minus its mean
     if normalisation == "paper":
         values, proper = values - proper.mean(), proper - proper.mean()
     largest = np.abs(proper).max()
@@ -244,41 +276,49 @@ def normalise(
 
 
 def fourier_image(values: np.ndarray) -> np.ndarray:
-    """log(1 + |F|) of a square image, origin in the centre, rescaled to [-1, 1]."""
+    """Return log(1 + |F|) of a square image, origin in the centre, rescaled to [-1, 1]."""
     spectrum = np.log1p(np.abs(np.fft.fftshift(np.fft.fft2(values))))
     span = spectrum.max() - spectrum.min()
     return 2.0 * (spectrum - spectrum.min()) / span - 1.0 if span > 0 else spectrum * 0.0
 
 
 def density_image(
-    density: ChargeDensity, settings: ImageSettings | None = None, pad: int = 0
+    density: ChargeDensity | Chgcar, settings: ImageSettings | None = None, pad: int = 0
 ) -> np.ndarray:
-    """The image of a charge density, shape (3, size, size), float32 in [-1, 1].
+    """Return the image of a charge density.
 
     Parameters
     ----------
     density
-        Must hold the kinds that ``settings.kinds`` names.
+        Must contain the kinds that ``settings.kinds`` names. A pymatgen ``Chgcar`` is converted by
+        :func:`rhosight.from_pymatgen`.
     settings
-        Default: :class:`ImageSettings`'s own.
+        By default ``ImageSettings()``.
     pad
-        Pixels to add on every side, at the same resolution (augmentation cuts from them).
+        Pixels to add on every side, at the same resolution; augmentation crops from this canvas.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (3, size + 2 pad, size + 2 pad), float32, values in [-1, 1].
 
     Raises
     ------
     RhosightError
-        If a kind is missing or no symmetry is found.
+        If a kind is missing, no symmetry is found, or the object is not a density.
     """
+    if not isinstance(density, ChargeDensity):
+        density = from_pymatgen(density)
     settings = settings or ImageSettings()
     missing = [kind for kind in settings.kinds if kind not in density.kinds]
     if missing:
         raise RhosightError(
             f"{density.name or 'density'}: the image needs {', '.join(settings.kinds)}, but only "
-            f"{', '.join(density.kinds)} is there; add {', '.join(missing)}, or use image settings "
-            "(or a model) for what the file holds, such as reference='free-atoms' for a total alone"
+            f"{', '.join(density.kinds)} is available; add {', '.join(missing)}, or use image "
+            "settings (or a model) for this file, such as reference='free-atoms' for a total alone"
         )
-    density = referred(density, settings)
-    planes: dict = {}
+    density = apply_reference(density, settings)
+    planes: dict[tuple[int, int, int] | None, LatticePlane] = {}
     layers = []
     margin = 0 if settings.fourier else pad  # a wider window has another spectrum
     for channel in settings.channels:
@@ -302,14 +342,14 @@ def density_image(
             values = np.pad(fourier_image(values), pad, mode="wrap")
         layers.append(values)
     if settings.colour == "viridis":
-        return _viridis(layers[0])
+        return _colour_viridis(layers[0])
     if settings.colour == "grey":
         layers = layers * 3
     return np.stack(layers).astype(np.float32)
 
 
-def referred(density: ChargeDensity, settings: ImageSettings) -> ChargeDensity:
-    """The density with `difference` and `promolecule` as ``settings.reference`` means them."""
+def apply_reference(density: ChargeDensity, settings: ImageSettings) -> ChargeDensity:
+    """Return the density with `difference` and `promolecule` relative to ``settings.reference``."""
     if settings.reference == "code" or not DERIVED & {c.kind for c in settings.channels}:
         return density
     bare = {kind: grid for kind, grid in density.grids.items() if kind not in DERIVED}
@@ -317,21 +357,22 @@ def referred(density: ChargeDensity, settings: ImageSettings) -> ChargeDensity:
 
 
 def turn_margin(size: int, shift: float = 0.0) -> int:
-    """Pixels to add on every side of an image so that it can be turned by any angle, and moved by
-    the fraction ``shift`` of its side along each axis.
+    """Return the pixels to add on every side of an image so that it can be turned and shifted.
+
+    By any angle, and by the fraction ``shift`` of its side along each axis.
     """
     return math.ceil(size * (math.sqrt(2) - 1) / 2) + math.ceil(size * shift)
 
 
 def to_pil(image: np.ndarray) -> Image:
-    """An image array (3, height, width) in [-1, 1] as an RGB picture."""
+    """Convert an image array (3, height, width) in [-1, 1] to an RGB picture."""
     from PIL import Image
 
     pixels = np.rint((np.moveaxis(image, 0, -1) + 1.0) * 127.5)
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-def _viridis(values: np.ndarray) -> np.ndarray:
+def _colour_viridis(values: np.ndarray) -> np.ndarray:
     from matplotlib import colormaps
 
     rgb = colormaps["viridis"]((values + 1.0) / 2.0)[..., :3]

@@ -16,17 +16,17 @@ from ..density.charge_density import ChargeDensity
 from .image import ImageSettings, density_image, turn_margin
 from .progress import Progress
 
-# fixed views turn by multiples of it: no two of them coincide, whatever the crystal's symmetry
+# Fixed views turn by multiples of it: no two of them coincide, whatever the crystal's symmetry
 GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 
-# and move the window by multiples of it, modulo 1: the same idea in two dimensions, with the
-# plastic number (the root of x³ = x + 1) in the golden ratio's place
+# Fixed views shift the window by multiples of it, modulo 1: the same idea in two dimensions, with
+# the plastic number (the root of x³ = x + 1) instead of the golden ratio
 PLASTIC = (1 / 1.32471795724474602596, 1 / 1.32471795724474602596**2)
 
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What the networks see of n materials.
+    """The inputs of the networks for n materials.
 
     Attributes
     ----------
@@ -34,21 +34,22 @@ class Inputs:
         Images with a margin, shape (n, 3, size + 2 pad, size + 2 pad), float16 or float32; None
         without images.
     size
-        Pixels of the image proper, the canvas' middle.
+        Pixels along each side of the image, the middle of the canvas.
     input_ids, attention_mask
-        Tokens, shape (wordings, n, longest); None without text. The first wording is the text as it
-        stands, see :mod:`rhosight.inputs.text.rewording`.
+        Tokens, shape (wordings, n, longest); None without text. The first wording is the original
+        text, see :mod:`rhosight.inputs.text.rewording`.
     parallel
         Canvases of parallel planes, shape (planes, n, 3, …); None if there are none.
     shift
-        How far augmentation moves the window along each axis, pixels of the narrowest channel.
+        Largest shift of the window along each axis by augmentation, pixels of the narrowest
+        channel.
     steps
-        Pixels by which each channel moves for one of the narrowest, shape (3,); wider windows have
+        Pixels by which each channel shifts for one of the narrowest, shape (3,); wider windows have
         wider pixels.
     descriptors
-        Numbers, shape (n, columns), float32; None without.
+        Shape (n, columns), float32; None without descriptors.
     linear
-        Which of them have no long tails, shape (columns,), bool.
+        Marks descriptors without long tails, shape (columns,), bool.
     """
 
     canvas: Tensor | None = None
@@ -64,23 +65,35 @@ class Inputs:
     def __len__(self) -> int:
         if self.canvas is not None:
             return len(self.canvas)
-        return len(self.descriptors) if self.input_ids is None else self.input_ids.shape[1]
+        if self.input_ids is not None:
+            return self.input_ids.shape[1]
+        return 0 if self.descriptors is None else len(self.descriptors)
 
     def batch(
         self, names: Sequence[str], rows: Tensor, augment: bool = False, view: int = 0
     ) -> list[Tensor]:
-        """The inputs called ``names`` of these rows, in that order.
+        """Return the inputs called ``names`` for some rows, in that order.
 
-        With ``augment`` each image is turned by a random angle about its centre and reflected or
-        not, its window moved and its plane replaced by a parallel one, as far as there is room and
-        there are planes, and each text is in a random wording, all from torch's global generator.
-        Otherwise ``view`` chooses one of the fixed turns, shifts, planes and wordings: 0 is the
-        material as it stands. None of this changes the physics.
+        Parameters
+        ----------
+        names
+            Of ``image``, ``input_ids`` (which includes the attention mask) and ``descriptors``.
+        rows
+            Indices of the materials.
+        augment
+            Turn each image by a random angle about its centre, reflect it at random, shift its
+            window and choose a parallel plane at random (if there is a margin and there are
+            planes), and choose a random wording of each text, all by torch's global generator.
+            None of this changes the physics.
+        view
+            Without ``augment``: one of the fixed turns, shifts, planes and wordings; 0 is the
+            original.
         """
         parts: dict[str, Tensor] = {}
         if "image" in names:
             parts["image"] = self._images(rows, augment, view)
         if "input_ids" in names:
+            assert self.input_ids is not None and self.attention_mask is not None
             wordings = len(self.input_ids)
             wording = torch.full_like(rows, view % wordings)
             if augment:
@@ -90,14 +103,16 @@ class Inputs:
             parts["input_ids"] = self.input_ids[wording, rows, :longest]
             parts["attention_mask"] = mask[:, :longest]
         if "descriptors" in names:
+            assert self.descriptors is not None
             parts["descriptors"] = self.descriptors[rows]
         return [parts[name] for name in names]
 
     def _images(self, rows: Tensor, augment: bool, view: int) -> Tensor:
-        """Shape (rows, 3, size, size)."""
+        """Return images of shape (rows, 3, size, size)."""
+        assert self.canvas is not None
         canvas = self.canvas[rows].float()
         if not augment and not view:
-            return middle(canvas, self.size)
+            return crop_middle(canvas, self.size)
         count, shift, plane = len(rows), None, None
         if augment:
             angle, mirror = 2 * math.pi * torch.rand(count), torch.rand(count) < 0.5
@@ -112,7 +127,7 @@ class Inputs:
                 shift = 2 * (view * torch.tensor(PLASTIC) % 1).expand(count, 2) - 1
             if self.parallel is not None:
                 plane = torch.full((count,), view % (1 + len(self.parallel)))
-        if plane is not None:
+        if plane is not None and self.parallel is not None:
             other = plane > 0
             canvas[other] = self.parallel[plane[other] - 1, rows[other]].float()
         if shift is None:
@@ -133,11 +148,28 @@ def draw_images(
     dtype: torch.dtype = torch.float16,
     shift: float = 0.0,
 ) -> Tensor:
-    """Images of many densities, shape (n, 3, s, s).
+    """Draw the images of many densities.
 
-    With ``margin`` the canvas is wide enough to turn the image by any angle, and to move it by the
-    fraction ``shift`` of its side. ``progress`` is called with (label, done, all). ``float16``
-    halves the memory of a training set.
+    Parameters
+    ----------
+    densities
+        n densities.
+    settings
+        Settings of the images.
+    margin
+        Make the canvas wide enough to turn the image by any angle, and to shift it by the fraction
+        ``shift`` of its side.
+    progress
+        Called with ("images", done, n).
+    dtype
+        ``float16`` halves the memory of a training set.
+    shift
+        See ``margin``.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (n, 3, s, s).
     """
     pad = turn_margin(settings.size, shift) if margin else 0
     side = settings.size + 2 * pad
@@ -146,7 +178,7 @@ def draw_images(
     def draw(row: int) -> None:
         canvas[row] = torch.from_numpy(density_image(densities[row], settings, pad))
 
-    # the numerical work runs outside the interpreter lock; threads within threads would only wait
+    # the numerical work releases the interpreter lock; nested threads would only wait
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for done, _ in enumerate(pool.map(draw, range(len(densities))), start=1):
             if progress:
@@ -154,8 +186,8 @@ def draw_images(
     return canvas
 
 
-def middle(canvas: Tensor, size: int) -> Tensor:
-    """The image proper, cut from the middle of its canvas."""
+def crop_middle(canvas: Tensor, size: int) -> Tensor:
+    """Return the image in the middle of its canvas."""
     pad = (canvas.shape[-1] - size) // 2
     return canvas[..., pad : pad + size, pad : pad + size]
 
@@ -163,9 +195,25 @@ def middle(canvas: Tensor, size: int) -> Tensor:
 def turn(
     canvas: Tensor, size: int, angle: Tensor, mirror: Tensor, shift: Tensor | None = None
 ) -> Tensor:
-    """Each image turned about its centre by an angle (n,), radians, and reflected where ``mirror``
-    (n,) is true; shape (n, 3, size, size). ``shift`` (n, 2) moves that centre on the canvas, to
-    the right and down, pixels.
+    """Turn each image about its centre, reflect it, and crop it from its canvas.
+
+    Parameters
+    ----------
+    canvas
+        Shape (n, channels, side, side).
+    size
+        Pixels along each side of the result.
+    angle
+        Radians, shape (n,).
+    mirror
+        Whether to reflect each image, shape (n,), bool.
+    shift
+        Shift of the centre on the canvas to the right and down, pixels, shape (n, 2).
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (n, channels, size, size).
     """
     count = len(canvas)
     sign = torch.where(mirror, -1.0, 1.0)

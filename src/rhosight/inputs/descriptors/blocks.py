@@ -1,7 +1,8 @@
-"""Blocks of descriptors of many crystals, as one table: what models of numbers read.
+"""Blocks of descriptors of many crystals as one table, the input of descriptor models.
 
-Composition and structure type (:mod:`rhosight.models.baselines.baselines`), statistics of the density over the cell
-(likewise), and the blocks of :mod:`rhosight.inputs.descriptors.frame`, under one roof.
+It combines composition and structure type (:mod:`rhosight.inputs.descriptors.composition`),
+statistics of the density over the cell (:mod:`rhosight.inputs.descriptors.statistics`), and the
+blocks of :mod:`rhosight.inputs.descriptors.frame`.
 
 >>> table = block_table(dataset.densities, ("magpie", "volume", "outside"))
 >>> to_blocks(table, prototypes=[])["outside"]
@@ -16,6 +17,7 @@ import pandas as pd
 from pymatgen.core import Structure
 
 from ...density.charge_density import ChargeDensity
+from ...density.crystals import as_structure
 from ...density.free_atoms import difference_from_total
 from ...errors import RhosightError
 from ..progress import Progress
@@ -26,29 +28,30 @@ from .statistics import density_features
 Crystals = Sequence[ChargeDensity] | Sequence[Structure]
 
 COMPOSITION_BLOCKS = ("magpie", "volume", "prototype")
-"""Blocks that :func:`rhosight.inputs.descriptors.composition.composition_features` gives: Magpie's statistics, volume
-per atom, and the structure type, one column for each that the training part has."""
+"""Blocks of :func:`rhosight.inputs.descriptors.composition.composition_features`: Magpie's
+statistics, volume per atom, and the structure type, one column for each in the training set."""
 
 STATISTICS_BLOCKS = ("total", "difference", "promolecule")
-"""Blocks of :func:`rhosight.inputs.descriptors.statistics.density_statistics`, one for each kind of density."""
+"""Blocks of :func:`rhosight.inputs.descriptors.statistics.density_statistics`, one per kind of
+density."""
 
 ALL_BLOCKS: tuple[str, ...] = (*COMPOSITION_BLOCKS, *STATISTICS_BLOCKS, *BLOCKS)
-"""All that a model can be given."""
+"""All blocks that a model can use."""
 
 SPARSE = ("fractions", "element_densities", "prototype")
-"""Blocks whose features are mostly zero: standardised as they are."""
+"""Blocks whose features are mostly zero; they are standardised without arcsinh."""
 
 CHUNK = 8
-"""Densities that are decoded at a time."""
+"""Densities decoded at a time."""
 
 
 def needs_density(blocks: Collection[str]) -> bool:
-    """Whether a structure is not enough for these blocks."""
+    """Return whether these blocks need a charge density."""
     return bool(set(blocks) - {*COMPOSITION_BLOCKS, *STRUCTURE_BLOCKS})
 
 
 def needs_difference(blocks: Collection[str]) -> bool:
-    """Whether `total` is not enough for these blocks."""
+    """Return whether these blocks need `difference`."""
     return bool(set(blocks) - {*COMPOSITION_BLOCKS, *STRUCTURE_BLOCKS, *TOTAL_BLOCKS, "total"})
 
 
@@ -57,7 +60,7 @@ def block_table(
     blocks: Collection[str],
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """All numbers of some blocks, of n crystals.
+    """Compute the descriptors of n crystals.
 
     Parameters
     ----------
@@ -65,41 +68,43 @@ def block_table(
         Densities, or structures if no block needs a density. A density that has only `total` gets
         its `difference` from :mod:`rhosight.density.free_atoms`, if a block needs it.
     blocks
-        Of :data:`ALL_BLOCKS`.
+        Names of :data:`ALL_BLOCKS`.
     progress
         Called with ("descriptors", done, n).
 
     Returns
     -------
-    DataFrame of n rows; columns ``block.name``, and ``prototype``, a label.
+    pandas.DataFrame
+        n rows; columns ``block.name``, and ``prototype``, a label.
 
     Raises
     ------
     RhosightError
-        For a crystal without what the blocks need, with partial occupancies, or with an element
-        that has no free atom.
+        For a crystal that lacks what the blocks need, has partial occupancies, or contains an
+        element that has no free atom.
     """
-    parts = [descriptors for _, descriptors in described(crystals, blocks, progress)]
+    parts = [descriptors for _, descriptors in iterate_blocks(crystals, blocks, progress)]
     return pd.concat(parts, ignore_index=True)
 
 
-def described(
+def iterate_blocks(
     crystals: Crystals,
     blocks: Collection[str],
     progress: Progress | None = None,
 ) -> Iterator[tuple[Crystals, pd.DataFrame]]:
-    """A few crystals at a time, each read once and then forgotten, and their part of
-    :func:`block_table`.
+    """Yield a few crystals at a time with their part of :func:`block_table`.
+
+    Each crystal is read once and then released.
     """
     for start in range(0, len(crystals), CHUNK):
         part = crystals[start : start + CHUNK]
-        yield part, _descriptors(part, blocks)
+        yield part, _compute_blocks(part, blocks)
         if progress:
             progress("descriptors", start + len(part), len(crystals))
 
 
 def to_blocks(table: pd.DataFrame, prototypes: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Block → its columns; structure types that the training part lacks are none of the known."""
+    """Return block → its columns; structure types not in ``prototypes`` give zeros."""
     columns = block_columns(name for name in table if name != "prototype")
     blocks = {name: table[names] for name, names in columns.items()}
     labels = pd.Categorical(table["prototype"], categories=prototypes)
@@ -107,16 +112,11 @@ def to_blocks(table: pd.DataFrame, prototypes: Sequence[str]) -> dict[str, pd.Da
     return blocks
 
 
-def structure_of(crystal: ChargeDensity | Structure) -> Structure:
-    """The crystal without its density."""
-    return crystal.structure if isinstance(crystal, ChargeDensity) else crystal
-
-
-def _descriptors(crystals: Crystals, blocks: Collection[str]) -> pd.DataFrame:
+def _compute_blocks(crystals: Crystals, blocks: Collection[str]) -> pd.DataFrame:
     if needs_density(blocks):
         both = needs_difference(blocks)
-        crystals = [_density(crystal, both) for crystal in crystals]
-    composition = composition_features([structure_of(c) for c in crystals])
+        crystals = [_prepare_density(crystal, both) for crystal in crystals]
+    composition = composition_features([as_structure(c) for c in crystals])
     parts = [
         composition[["prototype"]],
         composition.filter(regex="^MagpieData ").add_prefix("magpie."),
@@ -131,7 +131,7 @@ def _descriptors(crystals: Crystals, blocks: Collection[str]) -> pd.DataFrame:
     return pd.concat(parts, axis=1)
 
 
-def _density(crystal: Any, with_difference: bool) -> ChargeDensity:
+def _prepare_density(crystal: Any, with_difference: bool) -> ChargeDensity:
     if not isinstance(crystal, ChargeDensity):
         raise RhosightError(
             f"{crystal.composition.reduced_formula}: this model reads charge densities; use the "

@@ -5,27 +5,23 @@ from __future__ import annotations
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import cache
 from math import gcd
 from string import ascii_uppercase
 from typing import Any
 
 import pandas as pd
-import spglib
 from pymatgen.core import Composition, Structure
 
+from ...density.crystals import MP_ANGLE_TOLERANCE, MP_SYMPREC, find_symmetry
 from ...errors import RhosightError
-
-SYMPREC, ANGLE_TOLERANCE = 0.1, 5.0
-"""Tolerances of the symmetry search, Å and degrees: the Materials Project's. Without the second,
-spglib calls tetragonal what the Materials Project lists as cubic (In, mp-85)."""
 
 
 def composition_features(structures: Sequence[Structure]) -> pd.DataFrame:
-    """Magpie statistics of the elements, and the least one can say of the structure.
+    """Compute Magpie statistics of the elements, volume, cell size and structure type.
 
-    Independent of the cell: primitive, conventional or a supercell, in any order of the sites.
+    They are the same for the primitive cell, the conventional cell and supercells, in any order of
+    the sites.
 
     Parameters
     ----------
@@ -34,13 +30,14 @@ def composition_features(structures: Sequence[Structure]) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame of n rows and 135 columns: 132 of matminer, named as it names them
-    (``MagpieData mean Electronegativity`` …; Ward et al., npj Comput. Mater. 2, 16028 (2016),
-    doi:10.1038/npjcompumats.2016.28), then
+    pandas.DataFrame
+        n rows and 135 columns: 132 of matminer under its names (``MagpieData mean
+        Electronegativity`` …; Ward et al., npj Comput. Mater. 2, 16028 (2016),
+        doi:10.1038/npjcompumats.2016.28), then
 
-    - ``volume_per_atom``, Å³
-    - ``nsites``, atoms of the primitive cell
-    - ``prototype``, a string: see :func:`prototype_label`
+        - ``volume_per_atom``, Å³
+        - ``nsites``, atoms of the primitive cell
+        - ``prototype``, a string: see :func:`prototype_label`
 
     Raises
     ------
@@ -50,8 +47,8 @@ def composition_features(structures: Sequence[Structure]) -> pd.DataFrame:
     featuriser = magpie()
     rows = []
     for structure in structures:
-        label, nsites = _prototype(structure)
-        # in one order of the elements, so that sums round alike however the cell is stored
+        label, nsites = _find_prototype(structure)
+        # sorted elements, so that rounding does not depend on the order of the sites
         amounts = structure.composition.element_composition.reduced_composition.as_dict()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -62,20 +59,20 @@ def composition_features(structures: Sequence[Structure]) -> pd.DataFrame:
 
 
 def prototype_label(structure: Structure) -> str:
-    """The structure type: space group, then each element's share and the sites that it occupies.
+    """Return the structure type: space group, then each element's share and its sites.
 
     Elements are anonymous (A, B …, the rarest first), and a site is named by its site symmetry,
     once for each orbit: fluorite is ``225 A(m-3m) B2(-43m)``, and antifluorite is the same.
-    Wyckoff letters would tell a little more (they part β-cristobalite from the cubic Laves phase),
-    but they depend on the choice of origin, hence on how the crystal was stored: zincblende is a
-    and c, a and d, b and c … Site symmetries do not.
+    Wyckoff letters would distinguish a little more (β-cristobalite from the cubic Laves phase), but
+    they depend on the choice of origin: zincblende is a and c, a and d, b and c … Site symmetries
+    do not.
     """
-    return _prototype(structure)[0]
+    return _find_prototype(structure)[0]
 
 
 @cache
 def magpie() -> Any:
-    """Matminer's featuriser; its import and its tables take about two seconds, once."""
+    """Return matminer's featuriser; importing it takes about two seconds, once."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from matminer.featurizers.composition import ElementProperty
@@ -83,27 +80,23 @@ def magpie() -> Any:
         return ElementProperty.from_preset("magpie", impute_nan=True)
 
 
-def _prototype(structure: Structure) -> tuple[str, int]:
-    """Prototype label and number of atoms in the primitive cell."""
+def _find_prototype(structure: Structure) -> tuple[str, int]:
+    """Return the structure type and the number of atoms in the primitive cell."""
     where = structure.composition.reduced_formula
     if not structure.is_ordered:
         raise RhosightError(f"{where}: partial occupancies; give an ordered structure")
     numbers = [site.specie.Z for site in structure]
-    data = None
-    with warnings.catch_warnings(), suppress(getattr(spglib, "SpglibError", RuntimeError)):
-        warnings.simplefilter("ignore")
-        cell = (structure.lattice.matrix, structure.frac_coords, numbers)
-        data = spglib.get_symmetry_dataset(cell, SYMPREC, ANGLE_TOLERANCE)
-    if data is None:  # in this way or by raising, depending on its version
+    data = find_symmetry(structure, numbers, MP_SYMPREC, MP_ANGLE_TOLERANCE)
+    if data is None:
         raise RhosightError(
-            f"{where}: spglib finds no symmetry within {SYMPREC} Å; check the structure for atoms "
-            "that coincide or lie closer than that"
+            f"{where}: spglib finds no symmetry within {MP_SYMPREC} Å; check the structure for "
+            "atoms closer than that"
         )
     orbits: dict[int, dict[int, str]] = defaultdict(dict)
     for number, orbit, symbol in zip(
         numbers, data.crystallographic_orbits, data.site_symmetry_symbols, strict=True
     ):
-        # an orthorhombic crystal's axes have no order of their own: mm2 and 2mm are one
+        # the order of an orthorhombic crystal's axes is arbitrary: mm2 and 2mm are the same
         symbol = "".join(sorted(symbol)) if 16 <= data.number <= 74 else symbol
         orbits[number][int(orbit)] = symbol
     unit = gcd(*(numbers.count(number) for number in orbits))

@@ -1,78 +1,28 @@
-"""A crystal as the descriptors see it: inequivalent atoms, their neighbours, free atoms."""
+"""A crystal for the descriptors: its inequivalent atoms and their neighbours."""
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 
 import numpy as np
-import spglib
 from pymatgen.core import Structure
-from safetensors import safe_open
-from scipy.integrate import cumulative_simpson, simpson
 
+from ...density.crystals import find_symmetry, list_symbols
 from ...density.elements import electronegativity
-from ...density.free_atoms import TABLE
+from ...density.free_atoms import load_free_atoms
 from ...errors import RhosightError
 
-COULOMB = 14.39964548
-"""eV Å; e²/4πε₀ (CODATA 2018)."""
-
-SYMPREC = 0.01
-"""Å; atoms that symmetry maps onto each other within this are looked at once."""
-
 SHARPNESS = 6.0
-"""Per unit of electronegativity: how sharply :meth:`Crystal.ranked` tells the elements apart."""
-
-
-@dataclass(frozen=True)
-class FreeAtom:
-    """One spherical free atom on ``radii`` (Å): valence and smooth core (e/Å³), the potential
-    energy of an electron in the field of the neutral atom (eV), all three (n,); its valence
-    electrons, and their second moment ∫ r² n (e Å²).
-    """
-
-    radii: np.ndarray
-    valence: np.ndarray
-    core: np.ndarray
-    potential: np.ndarray
-    electrons: float
-    moment: float
-
-
-@cache
-def free_atoms() -> dict[str, FreeAtom]:
-    """The table of :mod:`rhosight.density.free_atoms` in real space, by symbol."""
-    with safe_open(TABLE, framework="numpy") as file:
-        about = file.metadata()
-        symbols = json.loads(about["elements"])
-        valence, core = (file.get_tensor(n).astype(float) for n in ("valence", "core"))
-    radii = np.linspace(0, float(about["reach"]), valence.shape[1])
-    atoms = {}
-    for symbol, density, smooth in zip(symbols, valence, core, strict=True):
-        shell = 4 * np.pi * radii**2 * density
-        inner = cumulative_simpson(shell, x=radii, initial=0)
-        outer = cumulative_simpson(4 * np.pi * radii * density, x=radii, initial=0)
-        safe = np.maximum(radii, radii[1] / 2)  # the nucleus itself is never looked at
-        potential = -COULOMB * ((inner[-1] - inner) / safe - (outer[-1] - outer))
-        moment = float(simpson(shell * radii**2, x=radii))
-        atoms[symbol] = FreeAtom(radii, density, smooth, potential, float(inner[-1]), moment)
-    return atoms
-
-
-def reach() -> float:
-    """Å; where free atoms end."""
-    return float(next(iter(free_atoms().values())).radii[-1])
+"""Per unit of electronegativity; how sharply :meth:`Crystal.summarise` separates the elements."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """One inequivalent atom: its index in the structure, element, and the indices of the atoms
-    that it stands for, itself included.
+    """One inequivalent atom: its index, its element, and the indices of its equivalents.
+
+    The equivalents (``members``) include the atom itself.
     """
 
     index: int
@@ -81,15 +31,13 @@ class Site:
 
     @property
     def count(self) -> int:
-        """How many atoms of the cell it stands for."""
+        """Number of equivalent atoms in the cell."""
         return len(self.members)
 
 
 @dataclass(frozen=True)
 class Crystal:
-    """A structure, its inequivalent atoms, and the axes that directions refer to (rows, Cartesian
-    unit vectors).
-    """
+    """A structure, its inequivalent atoms, and reference axes (rows, Cartesian unit vectors)."""
 
     structure: Structure
     sites: tuple[Site, ...]
@@ -97,22 +45,28 @@ class Crystal:
 
     @property
     def n_atoms(self) -> int:
-        """Atoms of the cell."""
+        """Number of atoms in the cell."""
         return len(self.structure)
 
     @property
     def volume(self) -> float:
-        """Å³ per atom."""
+        """Volume per atom, Å³."""
         return self.structure.volume / self.n_atoms
 
     @cached_property
     def shares(self) -> np.ndarray:
-        """The fraction of all atoms that each inequivalent one stands for, (sites,)."""
+        """Fraction of all atoms that are equivalent to each site, shape (sites,)."""
         return np.array([site.count for site in self.sites]) / self.n_atoms
 
-    def neighbours(self, index: int, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The atom itself and all others within ``radius`` (Å), nearest first: vectors from it
-        (n, 3), symbols (n,), distances (n,).
+    def find_neighbours(
+        self, index: int, radius: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return an atom and all others within ``radius`` (Å), nearest first.
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            Vectors from the atom (n, 3), Å; symbols (n,); distances (n,), Å.
         """
         structure = self.structure
         lattice = structure.lattice
@@ -129,12 +83,12 @@ class Crystal:
         symbols = np.array([site.specie.symbol for site in structure])
         return vectors[near], symbols[near // len(shifts)], distance[near]
 
-    def ranked(self, values: Sequence[float] | np.ndarray, name: str) -> dict[str, float]:
-        """What a property of the inequivalent atoms, (sites,), says of the crystal.
+    def summarise(self, values: Sequence[float] | np.ndarray, name: str) -> dict[str, float]:
+        """Summarise a property of the inequivalent atoms, shape (sites,), in its unit.
 
         ``_mean`` and ``_std`` over atoms; ``_cation`` and ``_anion``: means that favour the least
         and the most electronegative atoms, exponentially and hence smoothly; ``_slope``: covariance
-        with the electronegativity. In the property's unit.
+        with the electronegativity.
         """
         values, shares = np.asarray(values, dtype=float), self.shares
         chi = np.array([electronegativity(site.symbol) for site in self.sites])
@@ -147,8 +101,8 @@ class Crystal:
         return {f"{name}_{label}": float(value) for label, value in result.items()}
 
 
-def crystal_of(structure: Structure, name: str = "") -> Crystal:
-    """The inequivalent atoms of a structure, whose name goes into messages.
+def make_crystal(structure: Structure, name: str = "") -> Crystal:
+    """Find the inequivalent atoms of a structure; ``name`` is for messages.
 
     Raises
     ------
@@ -158,8 +112,8 @@ def crystal_of(structure: Structure, name: str = "") -> Crystal:
     where = name or structure.composition.reduced_formula
     if not structure.is_ordered:
         raise RhosightError(f"{where}: partial occupancies; give an ordered structure")
-    symbols = [getattr(site.specie, "symbol", str(site.specie)) for site in structure]
-    missing = sorted(set(symbols) - set(free_atoms()))
+    symbols = list_symbols(structure)
+    missing = sorted(set(symbols) - set(load_free_atoms().atoms))
     if missing:
         raise RhosightError(
             f"{where}: no free atom of {', '.join(missing)} in rhosight's table, which the "
@@ -167,12 +121,8 @@ def crystal_of(structure: Structure, name: str = "") -> Crystal:
         )
     structure = structure.copy().remove_oxidation_states()
     numbers = [site.specie.Z for site in structure]
-    data = None
-    with warnings.catch_warnings(), suppress(getattr(spglib, "SpglibError", RuntimeError)):
-        warnings.simplefilter("ignore")
-        cell = (structure.lattice.matrix, structure.frac_coords, numbers)
-        data = spglib.get_symmetry_dataset(cell, SYMPREC)
-    # where no symmetry is found, every atom stands for itself
+    data = find_symmetry(structure, numbers)
+    # without symmetry, every atom is its own kind
     orbits = np.arange(len(numbers)) if data is None else data.crystallographic_orbits
     axes = np.eye(3) if data is None else data.std_rotation_matrix
     members = [np.flatnonzero(orbits == orbit) for orbit in np.unique(orbits)]

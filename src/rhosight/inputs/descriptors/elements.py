@@ -1,15 +1,17 @@
-"""Blocks that a formula and the volume give, beyond the Magpie statistics of the baselines."""
+"""Blocks that need a formula and the volume, beyond the Magpie statistics of the baselines."""
 
 from __future__ import annotations
 
 import warnings
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from pymatgen.core import Composition, Element
 
-from .crystal import Crystal, free_atoms
+from ...density.free_atoms import load_free_atoms
+from .crystal import Crystal
 
 PYMATGEN = (
     "bulk_modulus",
@@ -45,26 +47,32 @@ Stevanović et al., Phys. Rev. B 85, 115104 (2012), doi:10.1103/PhysRevB.85.1151
 
 
 def fractions(crystal: Crystal) -> dict[str, float]:
-    """Atomic fraction of each of the 69 elements. Formation energies are measured from the
-    elements, so a shift of an element's reference is linear in these.
+    """Compute the atomic fraction of each of the 69 elements.
+
+    Formation energies are relative to the elements, so a shift of an element's reference is linear
+    in these.
     """
     composition = crystal.structure.composition
-    return {s: float(composition.get_atomic_fraction(s)) for s in _symbols()}
+    return {s: float(composition.get_atomic_fraction(s)) for s in _list_symbols()}
 
 
 def element_densities(crystal: Crystal) -> dict[str, float]:
-    """Atoms of each of the 69 elements per Å³. The zero of the potential that a plane-wave code
-    measures the Fermi energy from is the cell's average, to which each atom adds a constant over
-    the volume (Ihm, Zunger, Cohen, J. Phys. C 12, 4409 (1979), doi:10.1088/0022-3719/12/21/009).
+    """Compute the number of atoms of each of the 69 elements per Å³.
+
+    A plane-wave code measures the Fermi energy from the average potential of the cell, to which
+    each atom adds a constant divided by the volume (Ihm, Zunger, Cohen, J. Phys. C 12, 4409 (1979),
+    doi:10.1088/0022-3719/12/21/009).
     """
     return {s: x / crystal.volume for s, x in fractions(crystal).items()}
 
 
 def elements(crystal: Crystal) -> dict[str, float]:
-    """Mean and standard deviation over the atoms of :data:`PYMATGEN`, the cohesive energy (eV/atom,
+    """Compute statistics of elemental properties, and estimates from them.
+
+    Mean and standard deviation over the atoms of :data:`PYMATGEN`, the cohesive energy (eV/atom,
     Kittel), :data:`DEML` and the element's own volume (Å³/atom, Magpie); then
 
-    - ``volume_ratio``: volume over that of the elements
+    - ``volume_ratio``: volume relative to that of the elements
     - ``modulus_by_volume``, ``modulus_series``: bulk moduli of the elements (GPa), weighted by
       volume and divided by the crystal's volume, and in series (Reuss)
     - ``cohesive_density``: eV/Å³
@@ -72,9 +80,9 @@ def elements(crystal: Crystal) -> dict[str, float]:
       eV/atom (Zhang et al., Comput. Phys. Commun. 209, 58 (2016), doi:10.1016/j.cpc.2016.08.013),
       0 where the model has no parameters
 
-    Where a table has no value for an element, the median over the others stands for it.
+    If a table has no value for an element, the median over the others replaces it.
     """
-    table = _properties()
+    table = _load_properties()
     composition = crystal.structure.composition
     symbols = sorted(element.symbol for element in composition)
     shares = np.array([composition.get_atomic_fraction(s) for s in symbols])
@@ -93,61 +101,62 @@ def elements(crystal: Crystal) -> dict[str, float]:
     reduced = composition.element_composition.reduced_composition
     amounts = tuple(sorted((element.symbol, n) for element, n in reduced.items()))
     names = ("miedema_inter", "miedema_solution", "miedema_amorphous")
-    return result | dict(zip(names, _miedema(amounts), strict=True))
+    return result | dict(zip(names, _compute_miedema(amounts), strict=True))
 
 
 @cache
 def own_volume(symbol: str) -> float:
-    """Å³/atom; of the element's ground state, from matminer's Magpie table."""
-    return float(_properties().loc[symbol, "volume"])
+    """Return the volume of an element's ground state, Å³/atom, from matminer's Magpie table."""
+    return float(_load_properties().loc[symbol, "volume"])
 
 
 @cache
-def _symbols() -> tuple[str, ...]:
-    return tuple(sorted(free_atoms(), key=lambda symbol: Element(symbol).Z))
+def _list_symbols() -> tuple[str, ...]:
+    return tuple(sorted(load_free_atoms().atoms, key=lambda symbol: Element(symbol).Z))
 
 
 @cache
-def _properties() -> pd.DataFrame:
-    """One row an element, one column a property, no gaps."""
+def _load_properties() -> pd.DataFrame:
+    """Return the table of properties: one row per element, missing values imputed."""
     from matminer.utils.data import CohesiveEnergyData, DemlData, MagpieData
 
-    elements = [Element(symbol) for symbol in _symbols()]
+    elements = [Element(symbol) for symbol in _list_symbols()]
     cohesive = CohesiveEnergyData().cohesive_energy_data
     columns: dict[str, list[float]] = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of properties that an element does not have
+        warnings.simplefilter("ignore")  # about properties that an element does not have
         for name in PYMATGEN:
-            columns[name] = [_number(getattr(element, name, None)) for element in elements]
-        columns["cohesive"] = [_number(cohesive.get(element.symbol)) for element in elements]
+            columns[name] = [_to_number(getattr(element, name, None)) for element in elements]
+        columns["cohesive"] = [_to_number(cohesive.get(element.symbol)) for element in elements]
         deml, magpie = DemlData(), MagpieData()
         for name in DEML:
             values = [deml.get_elemental_property(element, name) for element in elements]
-            columns[f"deml_{name}"] = [_number(value) for value in values]
+            columns[f"deml_{name}"] = [_to_number(value) for value in values]
         values = [magpie.get_elemental_property(element, "GSvolume_pa") for element in elements]
-        columns["volume"] = [_number(value) for value in values]
-    table = pd.DataFrame(columns, index=list(_symbols()), dtype=float)
+        columns["volume"] = [_to_number(value) for value in values]
+    table = pd.DataFrame(columns, index=list(_list_symbols()), dtype=float)
     table = table.replace([np.inf, -np.inf], np.nan)
     return table.fillna(table.median())
 
 
-def _number(value: object) -> float:
+def _to_number(value: Any) -> float:
     try:
-        return float(value)  # type: ignore[arg-type]
+        return float(value)
     except (TypeError, ValueError):
         return float("nan")
 
 
 @cache
-def _miedema_model() -> object:
+def _load_miedema() -> Any:
     from matminer.featurizers.composition import Miedema
 
     return Miedema(struct_types="all")
 
 
 @cache
-def _miedema(amounts: tuple[tuple[str, float], ...]) -> tuple[float, float, float]:
+def _compute_miedema(amounts: tuple[tuple[str, float], ...]) -> tuple[float, float, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        values = np.array(_miedema_model().featurize(Composition(dict(amounts))), dtype=float)
-    return tuple(float(x) for x in np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0))
+        values = np.array(_load_miedema().featurize(Composition(dict(amounts))), dtype=float)
+    inter, solution, amorphous = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    return float(inter), float(solution), float(amorphous)

@@ -6,38 +6,40 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .crystal import COULOMB, Crystal, free_atoms
+from ...density.free_atoms import COULOMB, load_free_atoms
+from .crystal import Crystal
 from .quadrature import Fields, Sampler, Shells
 
 HBAR2_M = 7.61996423
 """eV Å²; ħ²/m (CODATA 2018)."""
 
 HARTREE, BOHR = 27.211386, 0.529177211
-"""eV and Å."""
+"""eV and Å, with the digits of the descriptors on which the packaged models were trained."""
 
 FLOOR = 1e-4
-"""e/Å³; the least density that counts where it enters a power or logarithm: grids have ripples of
-that size. Potentials divide by the density and start at ten times that."""
+"""e/Å³; smallest density that enters a power or logarithm, because grids have ripples of that size.
+Potentials divide by the density and start at ten times this value."""
 
 THOMAS_FERMI = 0.3 * (3 * np.pi**2) ** (2 / 3) * HBAR2_M
-"""eV Å²; the kinetic energy density of a uniform electron gas is this times n^(5/3)."""
+"""eV Å²; factor of n^(5/3) in the kinetic energy density of a uniform electron gas."""
 
 EXCHANGE = -0.75 * (3 / np.pi) ** (1 / 3) * COULOMB
-"""eV Å; and its exchange energy density this times n^(4/3) (Dirac)."""
+"""eV Å; factor of n^(4/3) in its exchange energy density (Dirac)."""
 
 CHACHIYO = (np.log(2) - 1) / (2 * np.pi**2) * HARTREE, 20.4562557
-"""a (eV) and b of the correlation energy a ln(1 + b/rₛ + b/rₛ²) an electron, without spin
+"""a (eV) and b of the correlation energy a ln(1 + b/rₛ + b/rₛ²) per electron, without spin
 polarisation: Chachiyo, J. Chem. Phys. 145, 021101 (2016), doi:10.1063/1.4958669."""
 
 POWERS = (0, 1, 2, 4)
-"""Averages outside the cores are weighted by n to minus these."""
+"""Exponents p of the weights n^−p in averages outside the cores."""
 
 
 def energies(
     crystal: Crystal, shells: list[Shells], fields: list[Fields], sampler: Sampler
 ) -> dict[str, float]:
-    """Energies, eV per atom, and again ``_per_volume``, eV/Å³; ``_outside`` counts what lies
-    outside the cores alone.
+    """Compute energies, eV per atom and ``_per_volume``, eV/Å³.
+
+    ``_outside`` marks integrals over the volume outside the cores.
 
     - ``thomas_fermi``, ``exchange`` (LDA, with correlation): ``_change`` from the superposition of
       free atoms to the self-consistent density, and ``_overlap`` from free atoms apart to their
@@ -79,8 +81,10 @@ def energies(
 
 
 def potentials(crystal: Crystal, shells: list[Shells], fields: list[Fields]) -> dict[str, float]:
-    """What an electron between the atoms feels, eV, measured from the cell's average electrostatic
-    potential as a plane-wave code's Fermi energy is.
+    """Compute potentials of an electron between the atoms, eV.
+
+    Like the Fermi energy of a plane-wave code, they are relative to the cell's average
+    electrostatic potential.
 
     - ``inner_potential``: average potential of the free atoms relative to vacuum, from ∫ r² n
       (Bethe, Ann. Phys. 392, 55 (1928), doi:10.1002/andp.19283921704)
@@ -90,10 +94,11 @@ def potentials(crystal: Crystal, shells: list[Shells], fields: list[Fields]) -> 
       ``free`` atoms' electrostatic potential, ``hartree`` potential of Δn, ``electrostatic``: both;
       ``exchange``: LDA exchange and correlation; ``effective``: all these; ``thomas_fermi`` and
       ``weizsaecker``: kinetic potentials; ``chemical``: effective + Thomas-Fermi + ⅑ Weizsäcker,
-      which the orbital-free theory makes constant at the Fermi energy (Kirzhnits' gradient
+      which is constant at the Fermi energy in orbital-free theory (Kirzhnits' gradient
       expansion), and ``chemical_full`` with all of Weizsäcker
     """
-    atoms = [(s.site.count / crystal.n_atoms, free_atoms()[s.site.symbol]) for s in shells]
+    table = load_free_atoms().atoms
+    atoms = [(s.site.count / crystal.n_atoms, table[s.site.symbol]) for s in shells]
     moment = sum(share * atom.moment for share, atom in atoms)
     mean = -2 * np.pi / 3 * COULOMB * moment / crystal.volume
     electrons = sum(share * atom.electrons for share, atom in atoms) / crystal.volume
@@ -131,8 +136,9 @@ def potentials(crystal: Crystal, shells: list[Shells], fields: list[Fields]) -> 
 
 
 def exchange_correlation(density: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Energy density (eV/Å³) and potential (eV) of exchange and correlation in the local density
-    approximation; ``density`` in e/Å³, at least :data:`FLOOR`.
+    """Return energy density (eV/Å³) and potential (eV) of exchange and correlation.
+
+    Local density approximation; ``density`` in e/Å³, at least :data:`FLOOR`.
     """
     n = np.maximum(density, FLOOR)
     a, b = CHACHIYO
@@ -145,7 +151,7 @@ def exchange_correlation(density: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _per_atom(values: list[np.ndarray], shells: list[Shells]) -> float:
-    """∫ over the cell, per atom."""
+    """Integrate over the cell, per atom."""
     parts = [s.site.count * (s.weight * x).sum() for x, s in zip(values, shells, strict=True)]
     return float(sum(parts)) / sum(s.site.count for s in shells)
 

@@ -1,9 +1,9 @@
-"""Numbers that the charge density and the crystal give a model of structure-property relations.
+"""Descriptors of a crystal and its charge density, in named blocks.
 
-Each is intensive, and the same however a crystal is stored: primitive or conventional cell or a
-supercell, any origin and order of atoms (to the accuracy of shells and splines, within 2 % of the
-spread over materials). They come in named blocks; a column is called ``block.name``, and the
-functions of this package say what each is, its unit and its source.
+Each is intensive and does not depend on how a crystal is stored: primitive or conventional cell or
+a supercell, any origin and order of atoms (to the accuracy of shells and splines, within 2 % of the
+spread over materials). A column is called ``block.name``; the functions of this package document
+its meaning, unit and source.
 
 Blocks of :data:`STRUCTURE_BLOCKS` need the crystal alone:
 
@@ -20,9 +20,9 @@ the others `total` and `difference`:
 - ``energies``, ``potentials``: :mod:`.energies`
 - ``outside``, ``radial``, ``charges``, ``bonds``: :mod:`.shapes`
 
-``interstitial`` is made of what codes agree on. ``outside`` looks at nothing near the nuclei
-either, but in steep functions, and at the difference, whose free atoms are each code's own.
-Electrostatic potentials are nowhere free of the cores.
+``interstitial`` uses only quantities on which codes agree. ``outside`` also excludes the region
+near the nuclei, but uses steep functions, and the difference, whose free atoms are each code's own.
+Electrostatic potentials depend on the cores everywhere.
 
 >>> dataset = rhosight.load_dataset("mp-fcc")
 >>> density_descriptors(dataset["mp-149"].density, ["bonds"])["bonds.length"]  # Å
@@ -39,8 +39,8 @@ from ...density.charge_density import ChargeDensity
 from ...errors import RhosightError
 from ..progress import Progress
 from . import elements, energies, pairs, shapes, sites
-from .crystal import Crystal, crystal_of
-from .quadrature import Sampler, shells_of
+from .crystal import Crystal, make_crystal
+from .quadrature import Sampler, make_shells
 
 __all__ = [
     "BLOCKS",
@@ -52,7 +52,7 @@ __all__ = [
     "structure_descriptors",
 ]
 
-_OF_CRYSTAL: dict[str, Callable[[Crystal], dict[str, float]]] = {
+_STRUCTURE_FUNCTIONS: dict[str, Callable[[Crystal], dict[str, float]]] = {
     "fractions": elements.fractions,
     "element_densities": elements.element_densities,
     "elements": elements.elements,
@@ -60,7 +60,7 @@ _OF_CRYSTAL: dict[str, Callable[[Crystal], dict[str, float]]] = {
     "packing": pairs.packing,
     "sites": sites.sites,
 }
-_OF_SHELLS = {
+_DENSITY_FUNCTIONS: dict[str, Callable[..., dict[str, float]]] = {
     "energies": energies.energies,
     "potentials": energies.potentials,
     "interstitial": shapes.interstitial,
@@ -69,33 +69,34 @@ _OF_SHELLS = {
     "charges": shapes.charges,
 }
 
-STRUCTURE_BLOCKS: tuple[str, ...] = tuple(_OF_CRYSTAL)
+STRUCTURE_BLOCKS: tuple[str, ...] = tuple(_STRUCTURE_FUNCTIONS)
 """Blocks that need the structure alone."""
 
 TOTAL_BLOCKS: tuple[str, ...] = ("interstitial",)
-"""Blocks that need `total`, but no `difference`."""
+"""Blocks that need `total` but not `difference`."""
 
-BLOCKS: tuple[str, ...] = (*STRUCTURE_BLOCKS, *_OF_SHELLS, "bonds")
+BLOCKS: tuple[str, ...] = (*STRUCTURE_BLOCKS, *_DENSITY_FUNCTIONS, "bonds")
 """All blocks."""
 
 
 def structure_descriptors(
     structure: Structure, blocks: Sequence[str] = STRUCTURE_BLOCKS, name: str = ""
 ) -> dict[str, float]:
-    """What a crystal says without its density.
+    """Compute the descriptors of a crystal that need no density.
 
     Parameters
     ----------
     structure
-        Ordered; elements of :func:`rhosight.density.free_atoms.elements`.
+        Ordered; elements of :func:`rhosight.density.free_atoms.list_elements`.
     blocks
-        Of :data:`STRUCTURE_BLOCKS`.
+        Names of :data:`STRUCTURE_BLOCKS`.
     name
-        What messages call it; its formula by default.
+        Name of the material in messages; its formula by default.
 
     Returns
     -------
-    ``block.name`` → value, finite; the same names for every crystal.
+    dict
+        ``block.name`` → value, finite; the same names for every crystal.
 
     Raises
     ------
@@ -104,24 +105,25 @@ def structure_descriptors(
         without a free atom.
     """
     _check_blocks(blocks, STRUCTURE_BLOCKS)
-    return _of_crystal(crystal_of(structure, name), blocks)
+    return _describe_structure(make_crystal(structure, name), blocks)
 
 
 def density_descriptors(density: ChargeDensity, blocks: Sequence[str] = BLOCKS) -> dict[str, float]:
-    """What a crystal and its density say.
+    """Compute the descriptors of a crystal and its density.
 
     Parameters
     ----------
     density
         With `total`, and `difference` if a block needs it
-        (:func:`rhosight.density.free_atoms.difference_from_total` makes the latter); as for
-        :func:`structure_descriptors` otherwise.
+        (:func:`rhosight.density.free_atoms.difference_from_total` adds the latter); otherwise as
+        for :func:`structure_descriptors`.
     blocks
-        Of :data:`BLOCKS`.
+        Names of :data:`BLOCKS`.
 
     Returns
     -------
-    ``block.name`` → value, finite; the same names for every crystal.
+    dict
+        ``block.name`` → value, finite; the same names for every crystal.
 
     Raises
     ------
@@ -129,23 +131,23 @@ def density_descriptors(density: ChargeDensity, blocks: Sequence[str] = BLOCKS) 
         As :func:`structure_descriptors`, and for a kind of density that is missing.
     """
     _check_blocks(blocks, BLOCKS)
-    crystal = crystal_of(density.structure, density.name)
-    result = _of_crystal(crystal, [block for block in blocks if block in _OF_CRYSTAL])
-    wanted = [block for block in blocks if block not in _OF_CRYSTAL]
+    crystal = make_crystal(density.structure, density.name)
+    result = _describe_structure(crystal, [block for block in blocks if block in STRUCTURE_BLOCKS])
+    wanted = [block for block in blocks if block not in STRUCTURE_BLOCKS]
     if not wanted:
         return result
     sampler = Sampler(density)
-    around = [block for block in wanted if block in _OF_SHELLS]
-    if around:
-        shells = shells_of(crystal)
+    on_shells = [block for block in wanted if block in _DENSITY_FUNCTIONS]
+    if on_shells:
+        shells = make_shells(crystal)
         near = Sampler(density, local=True)
         fields, local = ([s(shell.frac) for shell in shells] for s in (sampler, near))
-        for block in around:
-            also = (sampler,) if block == "energies" else ()
-            seen = local if block in TOTAL_BLOCKS else fields
-            result |= _named(block, _OF_SHELLS[block](crystal, shells, seen, *also))
+        for block in on_shells:
+            extra = (sampler,) if block == "energies" else ()
+            used = local if block in TOTAL_BLOCKS else fields
+            result |= _add_prefix(block, _DENSITY_FUNCTIONS[block](crystal, shells, used, *extra))
     if "bonds" in wanted:
-        result |= _named("bonds", shapes.bonds(crystal, sampler))
+        result |= _add_prefix("bonds", shapes.bonds(crystal, sampler))
     return result
 
 
@@ -154,27 +156,30 @@ def descriptor_frame(
     blocks: Sequence[str] = BLOCKS,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """:func:`density_descriptors` or :func:`structure_descriptors` of many materials.
+    """Compute the descriptors of many materials as a table.
 
     Parameters
     ----------
     crystals
         n densities, or structures.
     blocks
-        Of :data:`BLOCKS`.
+        Names of :data:`BLOCKS`.
     progress
         Called with ("descriptors", done, n) after each.
 
     Returns
     -------
-    DataFrame of n rows in the order given, index 0 … n − 1; columns in the order of
-    :data:`BLOCKS`, whatever that of ``blocks``.
+    pandas.DataFrame
+        n rows in the order given, index 0 … n − 1; columns in the order of :data:`BLOCKS`, not of
+        ``blocks``.
     """
     _check_blocks(blocks, BLOCKS)
     rows = []
     for done, crystal in enumerate(crystals, 1):
-        describe = structure_descriptors if isinstance(crystal, Structure) else density_descriptors
-        rows.append(describe(crystal, blocks))
+        if isinstance(crystal, Structure):
+            rows.append(structure_descriptors(crystal, blocks))
+        else:
+            rows.append(density_descriptors(crystal, blocks))
         if progress is not None:
             progress("descriptors", done, len(crystals))
     frame = pd.DataFrame(rows)
@@ -183,21 +188,21 @@ def descriptor_frame(
 
 
 def block_columns(columns: Iterable[str]) -> dict[str, list[str]]:
-    """Which of a frame's columns belong to each block, in their order."""
+    """Return block → its columns, in their order."""
     result: dict[str, list[str]] = {}
     for column in columns:
         result.setdefault(column.partition(".")[0], []).append(column)
     return result
 
 
-def _of_crystal(crystal: Crystal, blocks: Iterable[str]) -> dict[str, float]:
+def _describe_structure(crystal: Crystal, blocks: Iterable[str]) -> dict[str, float]:
     result: dict[str, float] = {}
     for block in blocks:
-        result |= _named(block, _OF_CRYSTAL[block](crystal))
+        result |= _add_prefix(block, _STRUCTURE_FUNCTIONS[block](crystal))
     return result
 
 
-def _named(block: str, values: dict[str, float]) -> dict[str, float]:
+def _add_prefix(block: str, values: dict[str, float]) -> dict[str, float]:
     return {f"{block}.{name}": value for name, value in values.items()}
 
 
@@ -207,8 +212,8 @@ def _check_blocks(blocks: Sequence[str], known: Sequence[str]) -> None:
     unknown = [block for block in blocks if block not in known]
     if unknown:
         why = (
-            "needs a density; known without are"
+            "needs a density; without one, choose from"
             if unknown[0] in BLOCKS
-            else "is unknown; known are"
+            else "is unknown; choose from"
         )
         raise RhosightError(f"descriptors: block {unknown[0]!r} {why} {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""Blocks of what a structure alone says: sums over pairs of atoms, no self-consistent density."""
+"""Blocks that need the structure alone: sums over pairs of atoms, no self-consistent density."""
 
 from __future__ import annotations
 
@@ -9,43 +9,47 @@ from scipy.integrate import simpson
 from scipy.interpolate import CubicSpline
 
 from ...density.elements import covalent_radius, electronegativity
-from .crystal import COULOMB, Crystal, free_atoms, reach
+from ...density.free_atoms import COULOMB, load_free_atoms
+from .crystal import Crystal
 from .elements import own_volume
 
 WAVES = np.linspace(0, 24, 601)
 """Å⁻¹; wave vectors of the pair functions' Fourier integrals."""
 
 CLOSEST = 0.7
-"""Å; atoms closer than that count as if they were that far apart."""
+"""Å; shortest distance in the pair functions, also used for closer atoms."""
 
 NEIGHBOURS = 7.0
-"""Å; within it lie the neighbours that :func:`packing` looks at."""
+"""Å; radius of the neighbours that :func:`packing` uses."""
 
 BOND = (1.1, 1.6)
-"""In sums of covalent radii: up to the first a neighbour counts in full, from the second not."""
+"""In sums of covalent radii: a neighbour counts fully up to the first, not from the second on."""
 
 DECAY = 0.25
-"""In sums of covalent radii: the nearness of a neighbour falls by e over that length."""
+"""In sums of covalent radii: length over which the nearness of a neighbour decays by a factor e."""
 
 
 def bond_weight(ratio: np.ndarray) -> np.ndarray:
-    """How much a neighbour counts as bonded, smoothly from 1 to 0, by its distance over the sum of
-    covalent radii.
+    """Return the weight of neighbours as bonded, smoothly from 1 to 0.
+
+    ``ratio`` is the distance over the sum of covalent radii.
     """
     x = np.clip((BOND[1] - ratio) / (BOND[1] - BOND[0]), 0, 1)
     return x**2 * (3 - 2 * x)
 
 
 def overlap(crystal: Crystal) -> dict[str, float]:
-    """Free atoms put together, frozen (the first terms of Gordon and Kim, J. Chem. Phys. 56, 3122
-    (1972), doi:10.1063/1.1677649). Sums over pairs, per atom and ``_per_volume`` (Å⁻³):
+    """Compute the interaction of frozen free atoms.
+
+    These are the first terms of Gordon and Kim, J. Chem. Phys. 56, 3122 (1972),
+    doi:10.1063/1.1677649. Sums over pairs, per atom and ``_per_volume`` (Å⁻³):
 
     - ``electrostatic0``: electrostatic energy of the neutral atoms, eV; ``1`` and ``2``: its
       derivatives r E′ and r² E″ under a uniform expansion, eV
     - ``overlap0`` … ``2``: likewise ∫ nₐ n_b of the valence densities, e²/Å³
     - ``electrostatic_polar``, ``overlap_polar``: weighted by the squared difference in
       electronegativity
-    - ``embedding``, ``embedding_root``: density of the neighbours at an atom's place (e/Å³) and its
+    - ``embedding``, ``embedding_root``: density of the neighbours at an atom (e/Å³) and its
       square root, as in the embedded-atom method (Daw and Baskes, Phys. Rev. B 29, 6443 (1984),
       doi:10.1103/PhysRevB.29.6443)
 
@@ -57,18 +61,19 @@ def overlap(crystal: Crystal) -> dict[str, float]:
     sums |= {f"{name}_polar": 0.0 for name in reversed(names)}
     sums |= {"embedding": 0.0, "embedding_root": 0.0}
     for site in crystal.sites:
-        _, symbols, distance = crystal.neighbours(site.index, 2 * reach())
+        _, symbols, distance = crystal.find_neighbours(site.index, 2 * load_free_atoms().reach)
         symbols, distance = symbols[1:], np.maximum(distance[1:], CLOSEST)
         density = 0.0
         for symbol in sorted(set(symbols)):
             r = distance[symbols == symbol]
             polar = (electronegativity(symbol) - electronegativity(site.symbol)) ** 2
-            for name, function in zip(names, _pair(site.symbol, symbol), strict=True):
+            pair = _make_pair_functions(site.symbol, symbol)
+            for name, function in zip(names, pair, strict=True):
                 orders = [float((r**k * function(r, k)).sum()) / 2 for k in range(3)]
                 for k, value in enumerate(orders):
                     sums[f"{name}{k}"] += site.count * value
                 sums[f"{name}_polar"] += site.count * polar * orders[0]
-            atom = free_atoms()[symbol]
+            atom = load_free_atoms().atoms[symbol]
             density += float(np.interp(r, atom.radii, atom.valence, right=0.0).sum())
         sums["embedding"] += site.count * density
         sums["embedding_root"] += site.count * np.sqrt(density)
@@ -82,14 +87,16 @@ def overlap(crystal: Crystal) -> dict[str, float]:
 
 
 def packing(crystal: Crystal) -> dict[str, float]:
-    """Neighbours against covalent radii and electronegativities. ``packing_fraction`` of spheres of
-    covalent radius, ``volume_ratio`` to the elements; then, ranked (:meth:`Crystal.ranked`):
+    """Compare neighbours with covalent radii and electronegativities.
 
-    - ``coordination``: neighbours by :func:`bond_weight`; ``nearness``: by an exponential
+    ``packing_fraction`` of spheres of covalent radius, ``volume_ratio`` to the elements; then,
+    summarised by :meth:`Crystal.summarise`:
+
+    - ``coordination``: neighbours weighted by :func:`bond_weight`; ``nearness``: by an exponential
     - ``nearest`` (Å), ``nearest_ratio``: the nearest neighbour, the latter over covalent radii
-    - ``ratio``: mean distance over covalent radii, by nearness
+    - ``ratio``: mean distance over covalent radii, weighted by nearness
     - ``chi``, ``chi2``, ``chi_abs``: mean difference in electronegativity to the bonded neighbours,
-      its square and absolute value; ``near_chi``, ``near_chi2``: likewise by nearness
+      its square and absolute value; ``near_chi``, ``near_chi2``: likewise, weighted by nearness
     """
     radii = np.array([covalent_radius(site.symbol) for site in crystal.sites])
     own = np.array([own_volume(site.symbol) for site in crystal.sites])
@@ -99,7 +106,7 @@ def packing(crystal: Crystal) -> dict[str, float]:
     }
     rows: dict[str, list[float]] = {}
     for site, radius in zip(crystal.sites, radii, strict=True):
-        _, symbols, distance = crystal.neighbours(site.index, _wide_enough(crystal))
+        _, symbols, distance = crystal.find_neighbours(site.index, _choose_radius(crystal))
         symbols, distance = symbols[1:], distance[1:]
         ratio = distance / (radius + np.array([covalent_radius(s) for s in symbols]))
         chi = np.array([electronegativity(s) for s in symbols]) - electronegativity(site.symbol)
@@ -120,39 +127,39 @@ def packing(crystal: Crystal) -> dict[str, float]:
         for name, value in row.items():
             rows.setdefault(name, []).append(float(value))
     for name, values in rows.items():
-        result |= crystal.ranked(values, name)
+        result |= crystal.summarise(values, name)
     return result
 
 
-def _wide_enough(crystal: Crystal) -> float:
-    """A radius within which every atom has a neighbour, its own periodic image if no other."""
+def _choose_radius(crystal: Crystal) -> float:
+    """Return a radius within which every atom has a neighbour, at least its periodic image."""
     return max(NEIGHBOURS, 1.01 * min(crystal.structure.lattice.abc))
 
 
 @cache
-def _transform(symbol: str) -> np.ndarray:
-    """Spherical Fourier transform of a free atom's valence density, electrons over WAVES."""
-    atom = free_atoms()[symbol]
+def _transform_atom(symbol: str) -> np.ndarray:
+    """Return the spherical Fourier transform of a free atom's valence, electrons over WAVES."""
+    atom = load_free_atoms().atoms[symbol]
     kernel = 4 * np.pi * atom.radii**2 * np.sinc(np.outer(WAVES, atom.radii) / np.pi)
     return simpson(kernel * atom.valence, x=atom.radii)
 
 
 @cache
-def _kernel() -> tuple[np.ndarray, np.ndarray]:
-    """Distances (Å), and the matrix that integrates f(q) sin(qR)/(qR) over q for each."""
-    distances = np.linspace(CLOSEST, 2 * reach(), 260)
+def _make_kernel() -> tuple[np.ndarray, np.ndarray]:
+    """Return distances R (Å), and the matrix that integrates f(q) sin(qR)/(qR) over q for each."""
+    distances = np.linspace(CLOSEST, 2 * load_free_atoms().reach, 260)
     weights = simpson(np.eye(len(WAVES)), x=WAVES)
     return distances, np.sinc(np.outer(distances, WAVES) / np.pi) * weights
 
 
 @cache
-def _pair(one: str, other: str) -> tuple[CubicSpline, CubicSpline]:
-    """Electrostatic energy (eV) and ∫ nₐ n_b (e²/Å³) of two free atoms over their distance, Å."""
+def _make_pair_functions(one: str, other: str) -> tuple[CubicSpline, CubicSpline]:
+    """Return electrostatic energy (eV) and ∫ nₐ n_b (e²/Å³) of two atoms over their distance, Å."""
     if one > other:
-        return _pair(other, one)
-    distances, kernel = _kernel()
-    a, b = _transform(one), _transform(other)
-    # nuclei with point charges a[0], b[0]: their 1/R apart, the rest is smooth
+        return _make_pair_functions(other, one)
+    distances, kernel = _make_kernel()
+    a, b = _transform_atom(one), _transform_atom(other)
+    # nuclei are point charges a[0], b[0]: without their 1/R the rest is smooth
     screened = kernel @ (a * b - a[0] * b - b[0] * a)
     energy = COULOMB * (a[0] * b[0] / distances + 2 / np.pi * screened)
     shared = kernel @ (a * b * WAVES**2) / (2 * np.pi**2)

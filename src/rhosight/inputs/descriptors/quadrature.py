@@ -2,9 +2,10 @@
 
 An integral over the cell is a sum over atoms, ∫ f = Σₐ ∫ wₐ f, with the stockholder weights
 wₐ = nₐ / Σ_b n_b of the free atoms' spherical valence densities (Hirshfeld, Theor. Chim. Acta 44,
-129 (1977), doi:10.1007/BF00549096), each atom's on shells: Gauss-Legendre in the radius, Lebedev's
-rule on the sphere (doi:10.1016/0041-5553(76)90100-2) along the axes of spglib's standard setting.
-So nothing depends on the cell in which a crystal is stored, on its origin or the order of atoms.
+129 (1977), doi:10.1007/BF00549096). The integral of each atom is taken on shells: Gauss-Legendre in
+the radius, Lebedev's rule on the sphere (doi:10.1016/0041-5553(76)90100-2) along the axes of
+spglib's standard setting. The result does not depend on the cell in which a crystal is stored, its
+origin or the order of atoms.
 """
 
 from __future__ import annotations
@@ -18,28 +19,45 @@ from scipy.ndimage import map_coordinates, spline_filter
 
 from ...density.charge_density import ChargeDensity
 from ...density.elements import covalent_radius
-from .crystal import COULOMB, Crystal, Site, free_atoms, reach
+from ...density.free_atoms import COULOMB, load_free_atoms
+from .crystal import Crystal, Site
 
 SHELLS, ORDER = 22, 23
 """Radial nodes from the nucleus to where free atoms end, and the order of Lebedev's rule: 194
 directions. With 86 the integral of Δn² is off by up to 7 %, in HfC."""
 
 STEP = 0.06
-"""Å; of the differences that give gradients, a quarter of a grid's spacing or so."""
+"""Å; step of the finite differences for gradients, about a quarter of a grid's spacing."""
 
 CORE = (0.5, 0.9)
-"""In covalent radii: where a core ends and the outside begins, with a smooth step between them.
-What lies inside depends on the code and its pseudo-potentials."""
+"""In covalent radii: end of a core and beginning of the outside, with a smooth step between them.
+The density inside depends on the code and its pseudo-potentials."""
 
 
 @dataclass(frozen=True)
 class Shells:
-    """What surrounds one inequivalent atom; arrays of shape (shells, directions) unless stated.
+    """Points on shells around one inequivalent atom, and the free atoms there.
 
-    ``radii`` (shells,), Å; ``frac`` (shells, directions, 3); ``volume``: what a point stands for,
-    Å³; ``weight``: that times the stockholder weight; ``own`` and ``others``: valence densities of
-    the free atoms, ``cores``: all smooth cores, e/Å³; ``potential`` of all neutral free atoms, eV;
-    ``outside``: 0 in any atom's core, 1 outside (:data:`CORE`).
+    Attributes
+    ----------
+    site
+        The atom.
+    radii
+        Å, shape (shells,).
+    frac
+        Fractional coordinates of the points, shape (shells, directions, 3).
+    volume
+        Volume of each point, Å³. This and the following have shape (shells, directions).
+    weight
+        The volume times the stockholder weight, Å³.
+    own, others
+        Valence densities of this free atom and of the others, e/Å³.
+    cores
+        All smooth cores, e/Å³.
+    potential
+        Of all neutral free atoms, eV.
+    outside
+        0 in the core of any atom, 1 outside (:data:`CORE`).
     """
 
     site: Site
@@ -54,18 +72,18 @@ class Shells:
     outside: np.ndarray
 
 
-def shells_of(crystal: Crystal) -> list[Shells]:
-    """Points around each of a crystal's inequivalent atoms."""
-    end = reach()
+def make_shells(crystal: Crystal) -> list[Shells]:
+    """Return the points around each inequivalent atom of a crystal."""
+    end = load_free_atoms().reach
     nodes, node_weights = np.polynomial.legendre.leggauss(SHELLS)
     radii = end * (nodes + 1) / 2
-    directions, angle_weights = _directions()
+    directions, angle_weights = _make_directions()
     offsets = radii[:, None, None] * (directions @ crystal.axes)
     volume = (end / 2 * node_weights * radii**2)[:, None] * angle_weights
     frac = offsets @ np.linalg.inv(crystal.structure.lattice.matrix)
     result = []
     for site in crystal.sites:
-        own, sums, outside = _around(crystal, site, offsets.reshape(-1, 3))
+        own, sums, outside = _superpose_atoms(crystal, site, offsets.reshape(-1, 3))
         own, outside = own.reshape(volume.shape), outside.reshape(volume.shape)
         valence, cores, potential = sums.reshape(3, *volume.shape)
         result.append(
@@ -86,26 +104,32 @@ def shells_of(crystal: Crystal) -> list[Shells]:
 
 
 @cache
-def _directions() -> tuple[np.ndarray, np.ndarray]:
+def _make_directions() -> tuple[np.ndarray, np.ndarray]:
     points, weights = lebedev_rule(ORDER)
     return points.T, weights
 
 
-def _around(
+def _superpose_atoms(
     crystal: Crystal, site: Site, points: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """At points relative to an atom (n, 3): its own valence density (n,), valence, core and
-    potential of all free atoms (3, n), and how far outside of the cores (n,).
+    """Superpose free atoms at points relative to an atom, Å, shape (n, 3).
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        The atom's own valence density (n,); valence, core and potential of all free atoms (3, n);
+        0 in the cores to 1 outside (n,).
     """
-    end = reach()
-    vectors, symbols, _ = crystal.neighbours(site.index, 2 * end)
+    table = load_free_atoms()
+    end = table.reach
+    vectors, symbols, _ = crystal.find_neighbours(site.index, 2 * end)
     # |p − R|² of all pairs, (points, atoms)
     squares = (points**2).sum(1)[:, None] + (vectors**2).sum(1) - 2 * points @ vectors.T
     distance = np.sqrt(np.maximum(squares, 0))
     sums = np.zeros((3, len(points)))
     outside = np.ones(len(points))
     for symbol in sorted(set(symbols)):
-        atom = free_atoms()[symbol]
+        atom = table.atoms[symbol]
         part = distance[:, symbols == symbol]
         close = np.flatnonzero((part < end).any(axis=1))
         # linear interpolation in the table, all three functions at once
@@ -117,20 +141,20 @@ def _around(
         core = part.min(axis=1) / covalent_radius(symbol)
         scaled = np.clip((core - CORE[0]) / (CORE[1] - CORE[0]), 0, 1)
         outside *= scaled**2 * (3 - 2 * scaled)
-    atom = free_atoms()[site.symbol]
+    atom = table.atoms[site.symbol]
     return np.interp(distance[:, 0], atom.radii, atom.valence), sums, outside
 
 
 class Sampler:
-    """The fields of a density anywhere in its cell; each is prepared when it is first asked for.
+    """The fields of a density at any point of its cell; each is prepared on first use.
 
     Parameters
     ----------
     density
         With the kinds that the fields need.
     local
-        Splines on the grid as it is, which know of the nearest points alone: nothing that is
-        written near the nuclei is seen elsewhere. Else Fourier interpolation refines the grid
+        Use splines on the original grid, which depend on the nearest points alone, so that values
+        near the nuclei have no effect elsewhere. Otherwise Fourier interpolation refines the grid
         twofold first, which is more accurate, but a sharp core makes ripples all over the cell.
     """
 
@@ -139,32 +163,36 @@ class Sampler:
         self.shape, self._lattice = density.shape, density.structure.lattice
 
     def __call__(self, frac: np.ndarray) -> Fields:
-        """Fields at fractional coordinates of shape (..., 3)."""
+        """Return the fields at fractional coordinates of shape (..., 3)."""
         return Fields(self, frac)
 
     @cached_property
     def total(self) -> _Field:
+        """The density, e/Å³."""
         if self._local:
             return _Field(np.asarray(self._density.grid("total"), dtype=float))
         return self._refined(self._total)
 
     @cached_property
     def difference(self) -> _Field:
+        """The difference from free atoms, e/Å³."""
         return self._refined(self._difference)
 
     @cached_property
     def laplacian(self) -> _Field:
+        """Laplacian of the density, e/Å⁵."""
         return self._refined(-self._squares * self._total)
 
     @cached_property
     def hartree(self) -> _Field:
+        """Potential energy of an electron in the field of the difference, eV."""
         return self._refined(self._hartree)
 
     @cached_property
     def self_energy(self) -> float:
         """½ ∫ V[difference] difference over the cell, eV, by Parseval's theorem."""
         power = (self._difference.conj() * self._hartree).real
-        twice = np.full(self.shape[2] // 2 + 1, 2.0)  # the half of the waves that is not stored
+        twice = np.full(self.shape[2] // 2 + 1, 2.0)  # only half of the waves are stored
         twice[0] = 1.0
         if self.shape[2] % 2 == 0:
             twice[-1] = 1.0
@@ -198,11 +226,11 @@ class Sampler:
         return self._spectrum("difference")
 
     def _refined(self, spectrum: np.ndarray) -> _Field:
-        """On a grid of twice as many points along each axis."""
+        """Return the field on a grid of twice as many points along each axis."""
         shape = self.shape
         fine = tuple(2 * n for n in shape)
         padded = np.zeros((fine[0], fine[1], fine[2] // 2 + 1), dtype=complex)
-        # the wave at the edge of an even grid stands for plus and minus itself: left out
+        # the wave at the edge of an even grid is ambiguous in sign: left out
         rows, columns = ([*range((n + 1) // 2), *range(-((n - 1) // 2), 0)] for n in shape[:2])
         depth = (shape[2] + 1) // 2
         padded[np.ix_(rows, columns, range(depth))] = spectrum[np.ix_(rows, columns, range(depth))]
@@ -213,37 +241,39 @@ class Sampler:
 
 
 class Fields:
-    """Fields of a density at some points, all of one shape: ``total`` and ``difference`` (e/Å³),
-    ``hartree``: potential energy of an electron in the field of ``difference`` (eV, zero on
-    average), ``gradient2``: |∇ total|² (e²/Å⁸), ``laplacian`` of ``total`` (e/Å⁵).
-    """
+    """Fields of a density at some points, all of one shape; each is computed on first use."""
 
     def __init__(self, sampler: Sampler, frac: np.ndarray) -> None:
         self._sampler, self._frac = sampler, frac
 
     @cached_property
     def total(self) -> np.ndarray:
+        """The density, e/Å³."""
         return self._sampler.total(self._frac)
 
     @cached_property
     def difference(self) -> np.ndarray:
+        """The difference from free atoms, e/Å³."""
         return self._sampler.difference(self._frac)
 
     @cached_property
     def hartree(self) -> np.ndarray:
+        """Potential energy of an electron in the field of the difference, eV, zero on average."""
         return self._sampler.hartree(self._frac)
 
     @cached_property
     def gradient2(self) -> np.ndarray:
+        """Square of the gradient of the density, e²/Å⁸."""
         total = self._sampler.total
-        found = np.zeros(self._frac.shape[:-1])
+        square = np.zeros(self._frac.shape[:-1])
         for step in self._sampler.steps:
             ahead, behind = total(self._frac + step), total(self._frac - step)
-            found += ((ahead - behind) / (2 * STEP)) ** 2
-        return found
+            square += ((ahead - behind) / (2 * STEP)) ** 2
+        return square
 
     @cached_property
     def laplacian(self) -> np.ndarray:
+        """Laplacian of the density, e/Å⁵."""
         return self._sampler.laplacian(self._frac)
 
 

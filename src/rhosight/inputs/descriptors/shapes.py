@@ -1,4 +1,4 @@
-"""Blocks of how the density is distributed: over the volume, about the sites, along the bonds."""
+"""Blocks of the distribution of the density: over the volume, about sites, along bonds."""
 
 from __future__ import annotations
 
@@ -8,51 +8,53 @@ import numpy as np
 from pymatgen.analysis.ewald import EwaldSummation
 
 from ...density.elements import covalent_radius, electronegativity
-from .crystal import Crystal, free_atoms
+from ...density.free_atoms import load_free_atoms
+from .crystal import Crystal
 from .energies import FLOOR, HBAR2_M, THOMAS_FERMI, exchange_correlation
 from .pairs import bond_weight
 from .quadrature import Fields, Sampler, Shells
 
 PERCENTS = (1, 5, 10, 25, 50, 75, 90)
-"""Of the volume outside the cores; the densest tenth depends on where a core is said to end."""
+"""Quantiles outside the cores; those of the densest tenth depend on the radius of a core."""
 
 RADII = (0.6, 0.9, 1.2, 1.5, 1.8, 2.1, 2.4)
-"""Å; of the spheres about the sites."""
+"""Å; radii of the spheres about the sites."""
 
 LINE = np.linspace(0.25, 0.75, 11)
-"""Where along the line between two atoms the density is looked at."""
+"""Positions on the line between two atoms at which the density is evaluated."""
 
 CURVE = 0.1
-"""Å; of the second difference along a bond."""
+"""Å; step of the second difference along a bond."""
 
 
 def outside(crystal: Crystal, shells: list[Shells], fields: list[Fields]) -> dict[str, float]:
-    """Distributions over the volume outside the cores: quantiles (``_q1`` …), ``_mean``, ``_std``.
+    """Compute distributions over the volume outside the cores.
 
-    ``total``, ``difference`` (e/Å³), ``laplacian`` (e/Å⁵), ``reduced_gradient`` (no unit),
-    ``elf``: the electron localisation function with the kinetic energy's gradient expansion
-    (Tsirelson and Stash, Chem. Phys. Lett. 351, 142 (2002), doi:10.1016/S0009-2614(01)01361-6),
-    ``log_total``: of the density in e/Å³; and ``share_outside``, the fraction of the volume.
+    Quantiles (``_q1`` …), ``_mean`` and ``_std`` of ``total``, ``difference`` (e/Å³), ``laplacian``
+    (e/Å⁵), ``reduced_gradient`` (no unit), ``elf``: the electron localisation function with the
+    kinetic energy's gradient expansion (Tsirelson and Stash, Chem. Phys. Lett. 351, 142 (2002),
+    doi:10.1016/S0009-2614(01)01361-6), ``log_total``: of the density in e/Å³; and
+    ``share_outside``, the fraction of the volume.
     """
-    n, gradient2, reduced = _density_and_gradient(fields)
-    laplacian = _flat([f.laplacian for f in fields])
+    n, gradient2, reduced = _compute_gradients(fields)
+    laplacian = _flatten([f.laplacian for f in fields])
     uniform = THOMAS_FERMI * n ** (5 / 3)
     kinetic = uniform + HBAR2_M * (gradient2 / (72 * n) + laplacian / 12)
     pauli = (kinetic - HBAR2_M / 8 * gradient2 / n) / uniform
     functions = {
         "total": n,
         "log_total": np.log(n),
-        "difference": _flat([f.difference for f in fields]),
+        "difference": _flatten([f.difference for f in fields]),
         "reduced_gradient": reduced,
         "laplacian": laplacian,
         "elf": 1 / (1 + pauli**2),
     }
-    weights = _flat([s.site.count * s.weight * s.outside for s in shells])
+    weights = _flatten([s.site.count * s.weight * s.outside for s in shells])
     result = {"share_outside": float(weights.sum() / crystal.structure.volume)}
     weights = weights / weights.sum()
     for name, values in functions.items():
-        if name != "log_total":  # its quantiles say what those of the density say
-            result |= _quantiles(name, values, weights, PERCENTS)
+        if name != "log_total":  # its quantiles are redundant with those of the density
+            result |= _compute_quantiles(name, values, weights, PERCENTS)
         mean = weights @ values
         result[f"{name}_mean"] = float(mean)
         result[f"{name}_std"] = float(np.sqrt(weights @ (values - mean) ** 2))
@@ -60,27 +62,27 @@ def outside(crystal: Crystal, shells: list[Shells], fields: list[Fields]) -> dic
 
 
 def interstitial(crystal: Crystal, shells: list[Shells], fields: list[Fields]) -> dict[str, float]:
-    """What codes agree on: `total` between the atoms, in functions that no core dominates.
+    """Compute functions of `total` between the atoms on which codes agree.
 
-    Over the volume outside the cores: quantiles ``total_q1`` to ``_q75`` and ``total_mean`` of the
-    density (e/Å³), mean and standard deviation of ``log_total``, quartiles of the
-    ``reduced_gradient`` (no unit); ``thomas_fermi`` and ``exchange`` (LDA, with correlation):
-    energies of the electron gas there, eV per atom, and again ``_per_volume``, eV/Å³.
+    No core dominates these functions. Over the volume outside the cores: quantiles ``total_q1`` to
+    ``_q75`` and ``total_mean`` of the density (e/Å³), mean and standard deviation of ``log_total``,
+    quartiles of the ``reduced_gradient`` (no unit); ``thomas_fermi`` and ``exchange`` (LDA, with
+    correlation): energies of the electron gas there, eV per atom, and again ``_per_volume``, eV/Å³.
 
     For eight crystals from Quantum ESPRESSO, whose pseudo-densities have other cores, these columns
-    differ by 0.2 standard deviations over materials from GPAW's, those of ``outside`` by 1.8 and of
-    ``total``, which looks into the cores, by 2.8 (``benchmarks/other_code.py``).
+    differ from GPAW's by 0.2 standard deviations over materials, those of ``outside`` by 1.8, and
+    those of ``total``, which include the cores, by 2.8 (``benchmarks/other_code.py``).
     """
-    n, _, reduced = _density_and_gradient(fields)
-    volumes = _flat([s.site.count * s.weight * s.outside for s in shells])
+    n, _, reduced = _compute_gradients(fields)
+    volumes = _flatten([s.site.count * s.weight * s.outside for s in shells])
     weights = volumes / volumes.sum()
     log_mean = weights @ np.log(n)
     result = {
-        **_quantiles("total", n, weights, PERCENTS[:-1]),
+        **_compute_quantiles("total", n, weights, PERCENTS[:-1]),
         "total_mean": weights @ n,
         "log_total_mean": log_mean,
         "log_total_std": np.sqrt(weights @ (np.log(n) - log_mean) ** 2),
-        **_quantiles("reduced_gradient", reduced, weights, (25, 50, 75)),
+        **_compute_quantiles("reduced_gradient", reduced, weights, (25, 50, 75)),
     }
     for name, density in (
         ("thomas_fermi", THOMAS_FERMI * n ** (5 / 3)),
@@ -92,9 +94,11 @@ def interstitial(crystal: Crystal, shells: list[Shells], fields: list[Fields]) -
 
 
 def radial(crystal: Crystal, shells: list[Shells], fields: list[Fields]) -> dict[str, float]:
-    """Density on spheres about the sites, e/Å³: ``total_at_R`` and ``difference_at_R``, averages
-    over the sphere of radius R (Å), ranked (:meth:`Crystal.ranked`), and ``_spread_R``, the
-    standard deviation on the sphere, mean over atoms.
+    """Compute the density on spheres about the sites, e/Å³.
+
+    ``total_at_R`` and ``difference_at_R`` are averages over the sphere of radius R (Å), summarised
+    by :meth:`Crystal.summarise`; ``_spread_R`` is the standard deviation on the sphere, mean over
+    atoms.
     """
     result: dict[str, float] = {}
     for kind in ("total", "difference"):
@@ -107,20 +111,21 @@ def radial(crystal: Crystal, shells: list[Shells], fields: list[Fields]) -> dict
             means.append(np.interp(RADII, shell.radii, mean))
             spreads.append(np.interp(RADII, shell.radii, spread))
         for k, radius in enumerate(RADII):
-            result |= crystal.ranked([m[k] for m in means], f"{kind}_at_{radius}")
+            result |= crystal.summarise([m[k] for m in means], f"{kind}_at_{radius}")
             spread = crystal.shares @ [s[k] for s in spreads]
             result[f"{kind}_spread_{radius}"] = float(spread)
     return result
 
 
 def charges(crystal: Crystal, shells: list[Shells], fields: list[Fields]) -> dict[str, float]:
-    """Stockholder atoms (Hirshfeld, doi:10.1007/BF00549096), ranked (:meth:`Crystal.ranked`) but
-    for the first, second and last.
+    """Compute properties of stockholder atoms (Hirshfeld, doi:10.1007/BF00549096).
+
+    All but the first, second and last are summarised by :meth:`Crystal.summarise`.
 
     - ``charge_defect``: electrons missing per atom, by which a pseudo-density differs from a
       neutral one; ``charge_rms``
-    - ``charge``: net charge after taking off the defect, electrons (its mean is zero, not listed)
-    - ``volume``: Å³; ``volume_ratio``: ∫ r³ n against the free atom's
+    - ``charge``: net charge minus the defect, electrons (its mean is zero and not listed)
+    - ``volume``: Å³; ``volume_ratio``: ∫ r³ n relative to the free atom's
     - ``hartree_at``: potential of Δn near the nucleus, ``free_at``: of the other free atoms, eV
     - ``difference_outside``: electrons gained outside the cores
     - ``madelung``: energy of the net charges as points, eV/atom
@@ -135,7 +140,7 @@ def charges(crystal: Crystal, shells: list[Shells], fields: list[Fields]) -> dic
         free.append((shell.volume * shell.own * cubes).sum())
         valence = np.maximum(field.total - shell.cores, 0)
         now.append((shell.weight * valence * cubes).sum())
-        atom = free_atoms()[shell.site.symbol]
+        atom = load_free_atoms().atoms[shell.site.symbol]
         own = np.interp(shell.radii[1], atom.radii, atom.potential)
         field_of_others.append(shell.potential[1].mean() - own)
     result = {
@@ -153,26 +158,27 @@ def charges(crystal: Crystal, shells: list[Shells], fields: list[Fields]) -> dic
         ),
     }
     for name, values in ranked.items():
-        result |= crystal.ranked(values, name)
+        result |= crystal.summarise(values, name)
     del result["charge_mean"]
-    result["madelung"] = _madelung(crystal, charge)
+    result["madelung"] = _compute_madelung(crystal, charge)
     return result
 
 
 def bonds(crystal: Crystal, sampler: Sampler) -> dict[str, float]:
-    """The density between neighbours, averaged over bonds (:func:`.pairs.bond_weight`), and again
-    ``_strong``: weighted by the density at the bond's point, which divides it as the covalent
-    radii.
+    """Compute the density between neighbours, averaged over bonds.
 
-    - there: ``density``, ``difference`` (e/Å³), ``laplacian``, ``along`` and ``across`` the bond:
-      second derivatives (e/Å⁵), ``hartree``: potential of Δn (eV)
+    Bonds are weighted by :func:`.pairs.bond_weight`, and for ``_strong`` also by the density at the
+    bond's point, which divides the bond in the ratio of the covalent radii.
+
+    - at that point: ``density``, ``difference`` (e/Å³), ``laplacian``, ``along`` and ``across`` the
+      bond: second derivatives (e/Å⁵), ``hartree``: potential of Δn (eV)
     - on the middle half of the line: ``minimum`` of the density, ``difference_max``, ``_mean``
     - ``length`` (Å), ``ratio`` to covalent radii, ``polarity``: squared difference in
       electronegativity, ``density_polar``: times density
     - ``bonds_per_atom``; ``bonded_per_atom`` (e/Å³) and ``_per_volume``: sums of the density at the
       bonds' points; ``…_sum_per_volume``: of that quantity, per Å³
     """
-    parts = [_bonds_of(crystal, site.index, site.symbol, sampler) for site in crystal.sites]
+    parts = [_sample_bonds(crystal, site.index, site.symbol, sampler) for site in crystal.sites]
     counts = np.concatenate(
         [np.full(len(p["weight"]), s.count) for p, s in zip(parts, crystal.sites, strict=True)]
     )
@@ -193,9 +199,11 @@ def bonds(crystal: Crystal, sampler: Sampler) -> dict[str, float]:
     return {name: float(value) for name, value in result.items()}
 
 
-def _bonds_of(crystal: Crystal, index: int, symbol: str, sampler: Sampler) -> dict[str, np.ndarray]:
-    """One row a bond of an atom: its weight, then the quantities of :func:`bonds`."""
-    vectors, symbols, distance = crystal.neighbours(index, 6.0)
+def _sample_bonds(
+    crystal: Crystal, index: int, symbol: str, sampler: Sampler
+) -> dict[str, np.ndarray]:
+    """Return weight and quantities of :func:`bonds`, one row per bond of an atom."""
+    vectors, symbols, distance = crystal.find_neighbours(index, 6.0)
     radius = covalent_radius(symbol)
     others = np.array([covalent_radius(s) for s in symbols])
     weight = bond_weight(distance / (radius + others))
@@ -232,8 +240,8 @@ def _bonds_of(crystal: Crystal, index: int, symbol: str, sampler: Sampler) -> di
     }
 
 
-def _madelung(crystal: Crystal, charge: np.ndarray) -> float:
-    """Energy of point charges, one for each inequivalent atom (electrons), eV/atom."""
+def _compute_madelung(crystal: Crystal, charge: np.ndarray) -> float:
+    """Return the energy of point charges, one per inequivalent atom (electrons), eV/atom."""
     charged = crystal.structure.copy()
     values = np.zeros(crystal.n_atoms)
     for site, value in zip(crystal.sites, charge, strict=True):
@@ -242,21 +250,21 @@ def _madelung(crystal: Crystal, charge: np.ndarray) -> float:
     return float(EwaldSummation(charged).total_energy) / crystal.n_atoms
 
 
-def _quantiles(
+def _compute_quantiles(
     name: str, values: np.ndarray, weights: np.ndarray, percents: Sequence[int]
 ) -> dict[str, float]:
-    """``name_q1`` …, for weights of sum 1."""
+    """Return the quantiles ``name_q1`` …, for weights of sum 1."""
     order = np.argsort(values, kind="stable")
     below, ordered = np.cumsum(weights[order]), values[order]
     return {f"{name}_q{p}": float(np.interp(p / 100, below, ordered)) for p in percents}
 
 
-def _density_and_gradient(fields: list[Fields]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """At all points: `total` (e/Å³), the square of its gradient, and the reduced gradient."""
-    n = _flat([np.maximum(f.total, FLOOR) for f in fields])
-    gradient2 = _flat([f.gradient2 for f in fields])
+def _compute_gradients(fields: list[Fields]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return `total` (e/Å³), its squared gradient and its reduced gradient at all points."""
+    n = _flatten([np.maximum(f.total, FLOOR) for f in fields])
+    gradient2 = _flatten([f.gradient2 for f in fields])
     return n, gradient2, np.sqrt(gradient2) / (2 * np.cbrt(3 * np.pi**2) * n ** (4 / 3))
 
 
-def _flat(values: list[np.ndarray]) -> np.ndarray:
+def _flatten(values: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([x.ravel() for x in values])

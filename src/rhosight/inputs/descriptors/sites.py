@@ -1,4 +1,4 @@
-"""Who sits beside whom: elemental properties over pairs of neighbours."""
+"""Block of the order of the elements: their properties over pairs of neighbours."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ PROPERTIES = (
     "MeltingT",
     "GSvolume_pa",
 )
-"""Of Magpie's table (doi:10.1038/npjcompumats.2016.28), in its units."""
+"""Properties of Magpie's table (doi:10.1038/npjcompumats.2016.28), in its units."""
 
 POWERS = (4, 8)
-"""A neighbour at distance r counts as (s/r)ⁿ, s³ being the volume per atom: far and near order."""
+"""Powers n of the weight (s/r)ⁿ of a neighbour at distance r; s³ is the volume per atom."""
 
 REACH = 2.6
-"""In units of s, how far neighbours are looked for."""
+"""Radius of the neighbours, in units of s."""
 
 
 def sites(crystal: Crystal) -> dict[str, float]:
-    """Order of the elements on their sites, which neither formula nor density statistics tell.
+    """Compute the order of the elements on their sites.
+
+    Neither the formula nor statistics of the density contain it.
 
     For each power n and each property p of :data:`PROPERTIES`, over pairs of neighbours:
 
@@ -54,7 +56,7 @@ def sites(crystal: Crystal) -> dict[str, float]:
     scale = (structure.volume / count) ** (1 / 3)
     first, second, _, distance = structure.get_neighbor_list(REACH * scale)
     symbols = [site.specie.symbol for site in structure]
-    values = np.array([_properties(symbol) for symbol in symbols])
+    values = np.array([_load_properties(symbol) for symbol in symbols])
     apart = np.abs(values[first] - values[second])
     away = values - values.mean(0)
     together = away[first] * away[second]
@@ -87,8 +89,8 @@ def sites(crystal: Crystal) -> dict[str, float]:
 
 
 @cache
-def _properties(symbol: str) -> np.ndarray:
-    """:data:`PROPERTIES` of one element; NaN is the median of the others, by matminer."""
+def _load_properties(symbol: str) -> np.ndarray:
+    """Return :data:`PROPERTIES` of one element; matminer imputes missing values."""
     from matminer.utils.data import MagpieData
 
     source = MagpieData(impute_nan=True)

@@ -11,11 +11,11 @@ from ...density.charge_density import ChargeDensity
 from ...errors import RhosightError
 
 PERCENTS: tuple[int, ...] = (0, 1, 5, 10, 25, 50, 75, 90, 95, 99, 100)
-"""Where :func:`density_statistics` takes quantiles, %."""
+"""Quantiles of :func:`density_statistics`, %."""
 
 
 def density_features(densities: Sequence[ChargeDensity], kinds: Sequence[str]) -> pd.DataFrame:
-    """Statistics over the cell of one or several kinds of density.
+    """Compute statistics over the cell of one or several kinds of density.
 
     Parameters
     ----------
@@ -26,8 +26,9 @@ def density_features(densities: Sequence[ChargeDensity], kinds: Sequence[str]) -
 
     Returns
     -------
-    DataFrame of n rows: ``volume_per_atom`` (Å³), then those of :func:`density_statistics` for each
-    kind, with the kind as their prefix.
+    pandas.DataFrame
+        n rows: ``volume_per_atom`` (Å³), then those of :func:`density_statistics` for each kind,
+        with the kind as their prefix.
 
     Raises
     ------
@@ -45,10 +46,10 @@ def density_features(densities: Sequence[ChargeDensity], kinds: Sequence[str]) -
 
 
 def density_statistics(grid: np.ndarray, prefix: str) -> dict[str, float]:
-    """Quantiles and moments of a density over the cell.
+    """Compute quantiles and moments of a density over the cell.
 
-    They do not depend on the order of the points, and a supercell, which repeats them, has the
-    same ones: a quantile is the smallest value that the given share of the points does not exceed,
+    They do not depend on the order of the points, and a supercell, which repeats them, has the same
+    values: a quantile is the smallest value that the given share of the points does not exceed,
     without interpolation.
 
     Parameters
@@ -56,22 +57,28 @@ def density_statistics(grid: np.ndarray, prefix: str) -> dict[str, float]:
     grid
         Array of any shape, e/Å³.
     prefix
-        What the names begin with.
+        Beginning of the names.
 
     Returns
     -------
-    ``{prefix}_q0``, ``{prefix}_q1`` … ``{prefix}_q100``, the quantiles at :data:`PERCENTS`;
-    ``{prefix}_mean``, ``_std`` and ``_mean_abs`` (mean of the absolute values), all in e/Å³;
-    ``_skew`` and ``_kurtosis`` (excess: 0 for a normal distribution), without unit and 0 for a
-    constant density.
+    dict
+        ``{prefix}_q0``, ``{prefix}_q1`` … ``{prefix}_q100``, the quantiles at :data:`PERCENTS`;
+        ``{prefix}_mean``, ``_std`` and ``_mean_abs`` (mean of the absolute values), all in e/Å³;
+        ``_skew`` and ``_kurtosis`` (excess: 0 for a normal distribution), without unit and 0 for a
+        constant density.
+
+    Raises
+    ------
+    RhosightError
+        If the grid is empty or contains NaN or infinities.
     """
     values = np.sort(np.asarray(grid, dtype=float), axis=None)
     if values.size == 0 or not np.isfinite(values).all():
         raise RhosightError(
-            f"`{prefix}`: statistics need a density grid of finite values; got one of shape "
-            f"{np.shape(grid)} that is empty or holds NaN or infinities"
+            f"`{prefix}`: statistics need a density grid of finite values, but this one of shape "
+            f"{np.shape(grid)} is empty or contains NaN or infinities; correct the density"
         )
-    # ranks in integers: a product with a fraction such as 0.05 may round to the next point
+    # integer ranks: a product with a fraction such as 0.05 may round to the next point
     ranks = [max(-(-percent * values.size // 100) - 1, 0) for percent in PERCENTS]
     result = {
         f"{prefix}_q{percent}": float(values[rank])

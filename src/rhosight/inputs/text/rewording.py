@@ -1,7 +1,7 @@
-"""Other wordings of a description that say the same: for texts, what turning is for images.
+"""Equivalent wordings of a description, which augment texts as rotations augment images.
 
-A formula names its elements in some order, a list of bonds has a first one, a bond runs from one
-atom to the other. None of this is physics; a language model should learn not to mind.
+The order of the elements in a formula, of the bonds in a list and of the two atoms of a bond is
+arbitrary. With several wordings a language model learns to ignore it.
 """
 
 from __future__ import annotations
@@ -16,17 +16,24 @@ _SENTENCE = re.compile(r"(?<=[.])\s+(?=[A-Z])")
 
 
 def reword(text: str, number: int) -> str:
-    """Wording ``number`` of a text by :func:`rhosight.inputs.text.description.describe`; 0 is the text itself.
+    """Return one of the equivalent wordings of a description.
 
-    The elements of the formula, the bonds and the two ends of each come in another order; of
-    Robocrystallographer's text, or any of several sentences, those after the first two. Same text
-    and number, same wording.
+    The elements of the formula, the bonds and the two ends of each bond are permuted. In a text of
+    several sentences, such as Robocrystallographer's, the sentences after the first two are
+    permuted. The same text and number give the same wording.
+
+    Parameters
+    ----------
+    text
+        As :func:`rhosight.inputs.text.description.describe` writes it.
+    number
+        0 is the text itself.
     """
     if number == 0:
         return text
     order = random.Random(f"{number} {text}")
-    if found := _KEYWORDS.match(text):
-        formula, what, bonds = found.groups()
+    if parts := _KEYWORDS.match(text):
+        formula, what, bonds = parts.groups()
         phrases = [_reword_bond(bond, order) for bond in bonds.split("; ")]
         order.shuffle(phrases)
         return f"{_reword_formula(formula, order)} has {what} {'; '.join(phrases)}."
@@ -47,8 +54,8 @@ def _reword_formula(formula: str, order: random.Random) -> str:
 
 
 def _reword_bond(bond: str, order: random.Random) -> str:
-    found = _BOND.match(bond)
-    if not found or order.random() < 0.5:
+    parts = _BOND.match(bond)
+    if not parts or order.random() < 0.5:
         return bond
-    one, other, length, counts = found.groups()
+    one, other, length, counts = parts.groups()
     return f"{other}-{one} {length} Å ({', '.join(reversed(counts.split(', ')))})"

@@ -1,14 +1,14 @@
-"""Robocrystallographer's texts, equal to its own to the last character and made faster.
+"""Robocrystallographer's texts, equal to its own to the last character but faster.
 
-Called once for each structure, it spends most of its time on what it did before: it reduces all of
-its 180 mineral prototypes again to compare a structure with each, and finds the neighbours of each
-site three times. Here prototypes are reduced once for a process, only those with the structure's
-number of atoms of each kind are compared with it, and what is computed for a site is kept while its
-structure is described. No number is computed differently, so no rounding or tie falls otherwise.
+Robocrystallographer repeats most of its work for each structure: it reduces all of its 180 mineral
+prototypes again to compare a structure with each, and finds the neighbours of each site three
+times. Here prototypes are reduced once per process, only those with the structure's number of atoms
+of each kind are compared with it, and results for a site are cached while its structure is
+described. No number is computed differently, so rounding and ties are the same.
 
-Its classes are extended where they allow it. Where a class or function is fixed in their code, a
-copy of that one method is made that sees another under the same name (:func:`_seeing`): its modules
-stay as they are, for whoever else uses them.
+Its classes are extended where they allow it. Where their code names a class or function directly, a
+copy of that method uses another one under the same name (:func:`_replace_names`). Its modules are
+not modified.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ Value = TypeVar("Value")
 
 
 class Robocrystallographer:
-    """Describes one structure after the other; make one and keep it.
+    """Describes structures; create one per process.
 
-    Texts are plain, without site labels such as Fe(1), which is the Materials Project's choice for
-    its own descriptions. Molecules are not named.
+    Texts are plain, without site labels such as Fe(1), like the Materials Project's own
+    descriptions. Molecules are not named.
     """
 
     def __init__(self, symprec: float) -> None:
@@ -48,15 +48,16 @@ class Robocrystallographer:
         self._lock = Lock()
 
     def describe(self, structure: Structure) -> str:
-        """The text, as Robocrystallographer writes it. It raises errors of many types for
-        structures that it cannot describe.
+        """Return Robocrystallographer's text.
+
+        It raises errors of many types for structures that it cannot describe.
         """
-        with self._lock:  # both keep the structure at hand in their attributes
+        with self._lock:  # both keep the current structure in their attributes
             return self._describer.describe(self._condenser.condense_structure(structure))
 
 
-def _seeing(function: Callable, **names: Any) -> Callable:
-    """The function with some of its module's names replaced, for this copy alone."""
+def _replace_names(function: Callable, **names: Any) -> Callable:
+    """Return a copy of a function for which some of its module's names are replaced."""
     if missing := set(names) - set(function.__code__.co_names):
         raise ImportError(
             f"{function.__module__}.{function.__qualname__} no longer uses {', '.join(missing)}; "
@@ -74,11 +75,13 @@ def _seeing(function: Callable, **names: Any) -> Callable:
 
 
 class Memory(dict[Hashable, Any]):
-    """What was computed for the sites of the structures at hand."""
+    """Cached results for the sites of the current structures."""
 
-    def site(self, structure: Structure, index: int, compute: Callable[[], Value]) -> Value:
-        """The value of one site; ``compute`` is called where it is not known. The structure counts
-        by its content, to the last bit, since it gets copied on the way.
+    def get_site(self, structure: Structure, index: int, compute: Callable[[], Value]) -> Value:
+        """Return the value of one site, and compute it if necessary.
+
+        Structures are identified by their content, to the last bit, because they are copied on the
+        way.
         """
         content = (
             structure.lattice.matrix.tobytes(),
@@ -88,14 +91,14 @@ class Memory(dict[Hashable, Any]):
         return self.get_or((content, index), compute)
 
     def get_or(self, key: Hashable, compute: Callable[[], Value]) -> Value:
-        """The value under a key; ``compute`` is called where there is none."""
+        """Return the value of a key, and compute it if necessary."""
         if key not in self:
             self[key] = compute()
         return self[key]
 
 
 class BondGraph(StructureGraph):
-    """Bonds; the neighbours of a site are asked for again with each of its own neighbours."""
+    """Bonds with cached neighbours, which are requested again by each neighbour of a site."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._connected = Memory()
@@ -104,19 +107,21 @@ class BondGraph(StructureGraph):
     def get_connected_sites(
         self, n: int, jimage: tuple[int, int, int] = (0, 0, 0)
     ) -> list[ConnectedSite]:
+        """Return the neighbours of a site."""
         find = super().get_connected_sites
         return list(self._connected.get_or((n, jimage), lambda: find(n, jimage)))
 
 
 class NearNeighbors(CrystalNN):
-    """CrystalNN, which both bonds and fingerprints of sites are made from. Which faces of a Voronoi
-    cell touch each other does not enter, so it is not computed.
+    """CrystalNN with cached results, for bonds and fingerprints of sites.
+
+    The adjacency of the faces of a Voronoi cell is not needed and not computed.
     """
 
-    _find = _seeing(
+    _find = _replace_names(
         CrystalNN.get_nn_data, VoronoiNN=partial(VoronoiNN, compute_adj_neighbors=False)
     )
-    get_bonded_structure = _seeing(CrystalNN.get_bonded_structure, StructureGraph=BondGraph)
+    get_bonded_structure = _replace_names(CrystalNN.get_bonded_structure, StructureGraph=BondGraph)
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,11 +130,12 @@ class NearNeighbors(CrystalNN):
     def get_nn_data(
         self, structure: Structure, n: int, length: int | None = None
     ) -> CrystalNN.NNData:
-        return self.memory.site(structure, n, lambda: self._find(structure, n, length))
+        """Return the neighbours of a site and their weights."""
+        return self.memory.get_site(structure, n, lambda: self._find(structure, n, length))
 
 
 class Fingerprints:
-    """Order parameters of sites, and their mean and standard deviation over a structure's sites."""
+    """Order parameters of sites, and their mean and standard deviation over a structure."""
 
     def __init__(self, neighbors: NearNeighbors) -> None:
         self._featurizer = CrystalNNFingerprint.from_preset("ops", cation_anion=False)
@@ -139,30 +145,34 @@ class Fingerprints:
         self.memory = Memory()
 
     def feature_labels(self) -> list[str]:
+        """Return the names of the order parameters."""
         return self._labels
 
     def featurize(self, structure: Structure, n: int) -> list[float]:
-        return self.memory.site(structure, n, lambda: self._featurizer.featurize(structure, n))
+        """Return the order parameters of one site."""
+        return self.memory.get_site(structure, n, lambda: self._featurizer.featurize(structure, n))
 
-    def of_sites(self, structure: Structure) -> list[dict[str, float]]:
-        """Label → value, for each site."""
+    def describe_sites(self, structure: Structure) -> list[dict[str, float]]:
+        """Return label → value, for each site."""
         return [
             dict(zip(self._labels, self.featurize(structure, n), strict=True))
             for n in range(len(structure))
         ]
 
-    def of_structure(self, structure: Structure, prototype_match: bool = False) -> np.ndarray:
-        """Shape (2 × labels,). Electronegativities and distances count even with
-        ``prototype_match=False``, as in Robocrystallographer.
+    def describe_structure(self, structure: Structure, prototype_match: bool = False) -> np.ndarray:
+        """Return the statistics over all sites, shape (2 × labels,).
+
+        Electronegativities and distances are included even with ``prototype_match=False``, as in
+        Robocrystallographer.
         """
         return np.array(self._statistics.featurize(structure))
 
 
 class Prototypes(ReducedAflowPrototypeMatcher):
-    """Finds the minerals that a structure is like, as rows of their table.
+    """Finds the minerals similar to a structure, as rows of their table.
 
-    Two structures can match only if their reduced cells hold the same number of atoms of each kind:
-    the matcher's own first two tests. The few prototypes that pass are compared in full.
+    Two structures can match only if their reduced cells contain the same number of atoms of each
+    kind, which the matcher itself tests first. Prototypes that pass are compared in full.
     """
 
     def __init__(self, minerals: pd.DataFrame) -> None:
@@ -170,41 +180,42 @@ class Prototypes(ReducedAflowPrototypeMatcher):
         self._by_amounts: dict[tuple[float, ...], list[tuple[int, Structure]]]
         self._by_amounts = defaultdict(list)
         for row, prototype in minerals["structure"].items():
-            prototype = _reduced(prototype)
-            self._by_amounts[_amounts(prototype)].append((row, prototype))
+            prototype = _reduce(prototype)
+            self._by_amounts[_count_kinds(prototype)].append((row, prototype))
 
     def _match_prototype(self, structure_matcher: StructureMatcher, s: Structure) -> list[int]:
-        structure = _reduced(s)
+        structure = _reduce(s)
         return [
             row
-            for row, prototype in self._by_amounts.get(_amounts(structure), ())
+            for row, prototype in self._by_amounts.get(_count_kinds(structure), ())
             if structure_matcher.fit_anonymous(prototype, structure, skip_structure_reduction=True)
         ]
 
 
-def _reduced(structure: Structure) -> Structure:
-    """The cell that StructureMatcher compares: Niggli's, then a primitive one."""
+def _reduce(structure: Structure) -> Structure:
+    """Return the cell that StructureMatcher compares: Niggli's, then a primitive one."""
     return structure.get_reduced_structure(reduction_algo="niggli").get_primitive_structure()
 
 
-def _amounts(structure: Structure) -> tuple[float, ...]:
+def _count_kinds(structure: Structure) -> tuple[float, ...]:
     return tuple(sorted(structure.composition.values()))
 
 
 class Minerals(MineralMatcher):
-    """Names minerals; fingerprints are computed only where prototypes leave the name open."""
+    """Names minerals; fingerprints are computed only if prototypes do not determine the name."""
 
     def __init__(self, fingerprints: Fingerprints) -> None:
         super().__init__()
-        # Rows of one AFLOW label are several minerals; numbers tell them apart.
+        # An AFLOW label may stand for several minerals; row numbers distinguish them.
         self.mineral_db = self.mineral_db.reset_index(drop=True)
         self._prototypes = Prototypes(self.mineral_db)
-        self._measure = _seeing(
+        self._measure = _replace_names(
             MineralMatcher._set_distance_matrix,
-            get_structure_fingerprint=fingerprints.of_structure,
+            get_structure_fingerprint=fingerprints.describe_structure,
         )
 
     def get_best_mineral_name(self, structure: Structure) -> dict[str, Any]:
+        """Return the name of the mineral that the structure resembles most."""
         rows = self._prototypes.get_prototypes(structure) or []
         names = set(self.mineral_db.loc[rows, "mineral"])
         if len(names) == 1:
@@ -212,6 +223,7 @@ class Minerals(MineralMatcher):
         return super().get_best_mineral_name(structure)
 
     def get_aflow_matches(self, structure: Structure) -> list[dict[str, Any]] | None:
+        """Return the minerals whose prototype matches the structure, the most similar first."""
         self._set_distance_matrix(structure)
         rows = self._prototypes.get_prototypes(structure) or []
         nearest_first = self._mineral_db[self._mineral_db.index.isin(rows)]
@@ -225,36 +237,44 @@ class Minerals(MineralMatcher):
 
 
 class Sites(SiteAnalyzer):
-    """Geometry and bonds of sites. Next nearest neighbours are asked for once for each kind of
-    summary.
+    """Geometry and bonds of sites, with cached next nearest neighbours.
+
+    Robocrystallographer requests these once for each kind of summary.
     """
 
     def __init__(self, fingerprints: Fingerprints, *args: Any, **kwargs: Any) -> None:
         self._next_nearest = Memory()
-        start = _seeing(SiteAnalyzer.__init__, get_site_fingerprints=fingerprints.of_sites)
+        start = _replace_names(
+            SiteAnalyzer.__init__, get_site_fingerprints=fingerprints.describe_sites
+        )
         start(self, *args, **kwargs)
 
     def get_next_nearest_neighbors(
         self, site_index: int, inc_inequivalent_site_index: bool = True
     ) -> list[dict[str, Any]]:
+        """Return the next nearest neighbours of a site."""
         find = super().get_next_nearest_neighbors
         key = site_index, inc_inequivalent_site_index
         return self._next_nearest.get_or(key, lambda: find(*key))
 
 
 class NoNames:
-    """In the place of robocrys' MoleculeNamer, which asks PubChem where Open Babel is installed and
-    offers no option against it; a text must need neither network nor chance.
+    """Replaces robocrys' MoleculeNamer, which queries PubChem if Open Babel is installed.
+
+    It has no option to disable this, and a text must not depend on the network.
     """
 
     def get_name_from_molecule_graph(self, molecule_graph: Any) -> None:
+        """Return no name."""
         return None
 
 
 class Condenser(StructureCondenser):
-    """All of a text's facts about a structure."""
+    """Collects the facts about a structure for a text."""
 
-    _condense_components = _seeing(StructureCondenser._condense_components, MoleculeNamer=NoNames)
+    _condense_components = _replace_names(
+        StructureCondenser._condense_components, MoleculeNamer=NoNames
+    )
 
     def __init__(self, symprec: float) -> None:
         neighbors = NearNeighbors()
@@ -263,11 +283,12 @@ class Condenser(StructureCondenser):
             near_neighbors=neighbors, mineral_matcher=Minerals(fingerprints), symprec=symprec
         )
         self._memories = neighbors.memory, fingerprints.memory
-        self._condense = _seeing(
+        self._condense = _replace_names(
             StructureCondenser.condense_structure, SiteAnalyzer=partial(Sites, fingerprints)
         )
 
     def condense_structure(self, structure: Structure) -> dict[str, Any]:
+        """Return the facts about a structure; cached results are discarded afterwards."""
         try:
             return self._condense(self, structure)
         finally:

@@ -1,0 +1,190 @@
+"""Crystals as pymatgen structures: conversion, checks, and the tolerances of their symmetry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import spglib
+from pymatgen.core import DummySpecies, Element, Structure
+
+from ..errors import RhosightError, first_line
+
+if TYPE_CHECKING:
+    from spglib import SpglibDataset
+
+SYMPREC = 0.01
+"""Tolerance of the symmetry search, Å: sites that symmetry maps onto each other within this are
+equivalent. Planes, images, texts and descriptors use it; it is Robocrystallographer's default."""
+
+MP_SYMPREC, MP_ANGLE_TOLERANCE = 0.1, 5.0
+"""Tolerances of the Materials Project's symmetry search, Å and degrees. Space groups, Bravais
+lattices and structure types follow them. Without the second, spglib finds a tetragonal crystal
+where the Materials Project lists a cubic one (In, mp-85)."""
+
+# Volume over the product of the edges, below which a cell is flat: angles of a few thousandths
+MIN_VOLUME_RATIO = 1e-6
+
+# Depending on its version, spglib raises this error or returns None
+_SPGLIB_ERROR: Any = getattr(spglib, "SpglibError", ())
+
+
+class HasStructure(Protocol):
+    """An object with a structure: a ``ChargeDensity``, a pymatgen ``Chgcar``, a ``Material``."""
+
+    @property
+    def structure(self) -> Structure:
+        """The crystal."""
+
+
+class AseAtoms(Protocol):
+    """The methods by which an ASE ``Atoms`` object is recognised; ASE is not imported."""
+
+    def get_chemical_symbols(self) -> list[str]:
+        """Return one symbol per atom."""
+
+    def get_scaled_positions(self) -> np.ndarray:
+        """Return fractional coordinates, shape (n, 3)."""
+
+
+StructureLike = Structure | HasStructure | AseAtoms
+"""A crystal in any form that :func:`as_structure` converts."""
+
+
+def as_structure(crystal: StructureLike) -> Structure:
+    """Return the pymatgen structure of a crystal.
+
+    Parameters
+    ----------
+    crystal
+        A pymatgen ``Structure``, an object with such a ``structure`` (a ``ChargeDensity``, a
+        ``Chgcar``, a ``Material``), or an ASE ``Atoms`` that is periodic in three directions.
+
+    Raises
+    ------
+    RhosightError
+        For any other object, or ASE atoms that are not a crystal: not periodic, without volume,
+        without atoms, or with atoms of no element.
+    """
+    if isinstance(crystal, Structure):
+        return crystal
+    structure = getattr(crystal, "structure", None)
+    if isinstance(structure, Structure):
+        return structure
+    if hasattr(crystal, "get_chemical_symbols") and hasattr(crystal, "get_scaled_positions"):
+        return _convert_ase_atoms(crystal)
+    raise RhosightError(
+        f"an object of type {type(crystal).__name__} is not a crystal; give a pymatgen Structure, "
+        "ASE Atoms or a ChargeDensity"
+    )
+
+
+def _convert_ase_atoms(atoms: Any) -> Structure:
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    where = f"ASE Atoms {atoms.get_chemical_formula()}".strip()
+    if not np.all(atoms.pbc):
+        raise RhosightError(
+            f"{where}: not periodic in all three directions; set the cell and pbc=True"
+        )
+    check_cell(np.asarray(atoms.cell[:], dtype=float), where)
+    try:
+        structure = AseAtomsAdaptor.get_structure(atoms)
+    except Exception as error:  # ASE and pymatgen raise several types
+        raise RhosightError(
+            f"{where}: pymatgen cannot convert it ({first_line(error)}); give a pymatgen Structure"
+        ) from error
+    check_crystal(structure, where)
+    return structure
+
+
+def find_symmetry(
+    structure: Structure,
+    kinds: Sequence[int],
+    symprec: float = SYMPREC,
+    angle_tolerance: float = -1.0,
+) -> SpglibDataset | None:
+    """Return spglib's symmetry of a crystal, or None if spglib finds none.
+
+    Parameters
+    ----------
+    structure
+        The crystal.
+    kinds
+        One integer per site; sites of different integers are never equivalent.
+    symprec
+        Tolerance, Å.
+    angle_tolerance
+        Tolerance, degrees; negative values leave it to spglib.
+    """
+    cell: Any = (structure.lattice.matrix, structure.frac_coords, kinds)
+    try:
+        return spglib.get_symmetry_dataset(cell, symprec, angle_tolerance)
+    except _SPGLIB_ERROR:
+        return None
+
+
+def number_species(structure: Structure) -> list[int]:
+    """Return one integer per site, equal for equal species and occupancies."""
+    numbers = {species: i for i, species in enumerate(dict.fromkeys(structure.species_and_occu))}
+    return [numbers[species] for species in structure.species_and_occu]
+
+
+def list_symbols(structure: Structure) -> list[str]:
+    """Return the element of each site of an ordered crystal, without its oxidation state."""
+    return [getattr(site.specie, "symbol", str(site.specie)) for site in structure]
+
+
+def check_cell(matrix: np.ndarray, where: str) -> None:
+    """Raise if three lattice vectors (rows) span no volume."""
+    with np.errstate(all="ignore"):
+        box = np.linalg.norm(matrix, axis=1).prod()
+        volume = abs(np.linalg.det(matrix))
+    if not (np.isfinite(box) and volume > MIN_VOLUME_RATIO * box):
+        raise RhosightError(f"{where}: the cell has no volume; correct its lattice vectors")
+
+
+def check_crystal(structure: Structure, where: str) -> None:
+    """Raise if a structure from another library is not a complete, ordered crystal.
+
+    It needs a cell with volume, atoms, finite positions, and one element per site.
+    """
+    check_cell(structure.lattice.matrix, where)
+    if not len(structure):
+        raise RhosightError(f"{where}: contains no atoms; write the structure with the density")
+    if not np.isfinite(structure.frac_coords).all():
+        raise RhosightError(f"{where}: atomic positions are NaN or infinite; write the file again")
+    species = structure.composition.keys()
+    if not structure.is_ordered or any(isinstance(one, DummySpecies) for one in species):
+        raise RhosightError(
+            f"{where}: {structure.composition.formula} is not one element per site; name an "
+            "element for each site"
+        )
+
+
+def make_structure(
+    matrix: np.ndarray, species: Sequence[Element], positions: np.ndarray, where: str
+) -> Structure:
+    """Return a crystal with its atoms moved into the cell.
+
+    Parameters
+    ----------
+    matrix
+        Lattice vectors (rows), Å.
+    species
+        n elements.
+    positions
+        Cartesian, Å, shape (n, 3).
+    where
+        What error messages name, such as a file.
+
+    Raises
+    ------
+    RhosightError
+        If the crystal has no volume or no atoms.
+    """
+    check_cell(matrix, where)
+    if not len(species):
+        raise RhosightError(f"{where}: contains no atoms; write the structure with the density")
+    return Structure(matrix, species, positions, coords_are_cartesian=True, to_unit_cell=True)
