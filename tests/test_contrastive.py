@@ -242,7 +242,7 @@ class TestReadout:
     def test_materials_of_the_pretraining_are_scored_nowhere(self, dataset, pretrained, tmp_path):
         pretrained.save_pretrained(tmp_path / "encoder")
         recipe = small(weights=str(tmp_path / "encoder"))
-        with pytest.raises(RhosightError, match=r"pre-trained on \d+ materials that are scored"):
+        with pytest.raises(RhosightError, match=r"pre-trained on \d+ of the scored materials"):
             cross_validate(dataset, recipe, n_splits=2)
         model = PropertyModel(recipe.replace(head={"epochs": 1}, fine_tuning={"epochs": 0})).fit(
             dataset[26:]

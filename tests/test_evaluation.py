@@ -16,7 +16,7 @@ from rhosight.models.baselines.baselines import BASELINES, PRETRAINED
 from rhosight.models.descriptor_model import DescriptorModel
 from rhosight.models.gaussian_process.kernel import Kernel
 from rhosight.models.gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecipe
-from rhosight.models.provenance import local_weights
+from rhosight.models.provenance import hash_weights
 from rhosight.storage import open_run
 
 RECIPE = Recipe(
@@ -102,6 +102,16 @@ def test_the_summary_is_mean_and_deviation_over_folds(run):
     assert list(dict.fromkeys(result.summary().index.get_level_values(0))) == list(RECIPE.targets)
 
 
+def test_a_result_shows_its_scores(run):
+    result, _ = run
+    text = repr(result)
+    assert text.startswith("Cross-validation on mp-fcc, 2 of 3 folds\nimage+text, fine-tuning:\n")
+    rmse = result.rmse("image+text", "fine-tuning", "test")["efermi"]
+    assert f"/ {rmse:.4g} ±" in text and "efermi (eV)" in text and "density" not in text
+    page = result._repr_html_()
+    assert page.count("<tr") == 1 + len(result.summary()) and f"/ {rmse:.4g} ±" in page
+
+
 def test_the_mean_baseline_is_the_mean_of_the_training_labels_only(run):
     result, _ = run
     mean = result.predictions.query("model == 'mean' and target == 'efermi' and fold == 0")
@@ -177,11 +187,11 @@ def test_a_run_knows_what_it_is_and_the_weights_that_it_began_with(tmp_path):
     (tmp_path / "encoder").mkdir()
     (tmp_path / "encoder" / "model.safetensors").write_bytes(b"one")
     recipe = Recipe(modality="text", text={"backbone": str(tmp_path / "encoder")})
-    began = {"weights": local_weights(recipe)}
+    began = {"weights": hash_weights(recipe)}
     open_run(tmp_path / "run", began)
     (tmp_path / "encoder" / "model.safetensors").write_bytes(b"another")
     with pytest.raises(RhosightError, match=r"other settings \(weights differ\)"):
-        open_run(tmp_path / "run", {"weights": local_weights(recipe)})
+        open_run(tmp_path / "run", {"weights": hash_weights(recipe)})
     with pytest.raises(RhosightError, match=r"other settings \(task differ\)"):
         open_run(tmp_path / "run", began | {"task": "pretrain"})
     with pytest.raises(RhosightError, match=r"other settings \(weights differ\)"):
@@ -215,7 +225,7 @@ def test_rows_that_the_densities_do_not_allow_are_left_out(dataset, caplog):
     )
     models = set(found.predictions["model"])
     assert {"no-dft", "composition", "density"} <= models and "promolecule" not in models
-    assert "baseline promolecule is left out" in caplog.text
+    assert "baseline promolecule is omitted" in caplog.text
 
 
 def test_unknown_targets_are_named(dataset):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import io
 import json
+import re
 from itertools import permutations, product
 
 import numpy as np
@@ -37,13 +40,13 @@ from rhosight.explain.explainers import make_explainer
 from rhosight.explain.figures import draw_explanation, draw_maps, draw_summary
 from rhosight.explain.files import save
 from rhosight.explain.gradients import integrated_gradients
-from rhosight.explain.processes import GROUPS, group_blocks, describe_missing_map
+from rhosight.explain.processes import GROUPS, describe_missing_map, group_blocks
 from rhosight.explain.shapley import shapley_values
-from rhosight.explain.words import count_words, assign_tokens, find_words
+from rhosight.explain.words import assign_tokens, count_words, find_words
 from rhosight.inputs.descriptors.blocks import to_blocks
 from rhosight.inputs.image import ImageSettings
 from rhosight.inputs.text.rewording import reword
-from rhosight.models.descriptor_model import descriptor_table
+from rhosight.models.descriptor_model import compute_descriptors
 from rhosight.models.gaussian_process.kernel import Kernel
 from rhosight.models.gaussian_process.recipe import DescriptorRecipe
 
@@ -206,7 +209,9 @@ def test_each_block_of_the_recipes_is_in_one_group():
 def test_a_model_without_density_says_that_it_reads_none():
     for name, said in (("no-dft", "reads no density"), ("best", "descriptors of the density")):
         blocks = load_recipe(name).blocks
-        assert said in describe_missing_map(blocks, details=True) and "no map" in describe_missing_map(blocks, details=True)
+        assert said in describe_missing_map(
+            blocks, details=True
+        ) and "no map" in describe_missing_map(blocks, details=True)
         assert "see its descriptors" not in describe_missing_map(blocks, details=False)
 
 
@@ -258,7 +263,7 @@ def test_modalities_of_a_descriptor_model(best, parts, dataset):
 
     others = parts[0][:3]
     few = explain(best, density, details=False, background=others)
-    table = descriptor_table([density, *others.densities], SMALL)
+    table = compute_descriptors([density, *others.densities], SMALL)
     blocks = to_blocks(table, best._prototypes)
     groups = group_blocks(SMALL.blocks)
     value = {}
@@ -401,7 +406,7 @@ def test_files_and_figures(salt, tmp_path):
     projected = [np.hypot(np.ptp(line.get_xdata()), np.ptp(line.get_ydata())) for line in dotted]
     # (111) is d/√3 from the next layer, d the bond length
     assert projected == pytest.approx([bond * np.sqrt(2 / 3)] * len(dotted), rel=1e-3)
-    with pytest.raises(RhosightError, match="'gap' is not predicted by this model; choose from efermi"):
+    with pytest.raises(RhosightError, match="'gap' is not predicted by this model; choose"):
         draw_maps(salt, "gap")
 
 
@@ -439,6 +444,30 @@ def test_nothing_of_a_figure_is_cut_off(count, sign):
         assert (box[0] >= whole[0] - 1).all() and (box[1] <= whole[1] + 1).all()
 
 
+def test_notebooks_show_tables_and_a_figure(salt, network, dataset):
+    text = repr(salt)
+    assert text.startswith("Explanation of NaCl (mp-22862)\n") and "base: mean over" in text
+    assert f"{salt.prediction['efermi']:.4g}" in text and "bulk_modulus_vrh (GPa)" in text
+    page = salt._repr_html_()
+    assert f"Fermi energy {salt.prediction['efermi']:.4g} eV" in page
+    word = salt.largest("efermi", 1)
+    assert abs(word.iloc[0]) == salt.words["efermi"].abs().max()
+    assert f"{word.index[0]} {word.iloc[0]:+.3g}" in page
+    assert "<th>image</th>" in page and picture(page).size[0] <= 900
+    few = explain(network, dataset[[SALT, SILICON]], details=False)
+    assert "2 materials" in repr(few) and "image" in repr(few) and "%" in repr(few)
+    assert "<th>mp-149</th>" in few._repr_html_() and picture(few._repr_html_()).size[0] <= 900
+    assert "<p>Words" not in few[0]._repr_html_() and few[0].largest("efermi", 5).empty
+    assert repr(few[:0]) == "Explanations of 0 materials" and "0 materials" in few[:0]._repr_html_()
+    odd = dataclasses.replace(salt, name="<b>&", maps=())
+    assert "<b>&" not in odd._repr_html_() and "&lt;b&gt;&amp;" in odd._repr_html_()
+
+
+def picture(page: str) -> Image.Image:
+    (data,) = re.findall("data:image/png;base64,([^']*)", page)
+    return Image.open(io.BytesIO(base64.b64decode(data)))
+
+
 def dataset_bond(structure: Structure) -> float:
     return structure.lattice.get_all_distances(
         structure[0].frac_coords, structure[1].frac_coords
@@ -453,7 +482,7 @@ def test_a_background_is_needed(network, dataset):
         network.units,
     )
     stranger.about = {"dataset": "mine", "training_ids": ["a", "b"]}
-    with pytest.raises(RhosightError, match=r"mine\) are not bundled with rhosight; choose a background"):
+    with pytest.raises(RhosightError, match=r"mine\) are not bundled with rhosight; choose"):
         explain(stranger, dataset[SALT].density)
     with pytest.raises(RhosightError, match="the background is empty"):
         explain(stranger, dataset[SALT].density, background=dataset[[]])

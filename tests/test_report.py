@@ -18,7 +18,7 @@ from rhosight.evaluation.cross_validation import CrossValidation
 from rhosight.evaluation.html import format_number, format_setting, link_references
 from rhosight.evaluation.report import _scale_bar, write_report
 from rhosight.inputs.image import Channel, ImageSettings
-from rhosight.models.baselines.baselines import baseline_features, make_baseline
+from rhosight.models.baselines.baselines import compute_baseline_features, make_baseline
 from rhosight.networks.recipe import STAGES, Recipe
 
 TARGETS = ("formation_energy_per_atom", "efermi", "bulk_modulus_vrh")
@@ -37,7 +37,9 @@ def synthetic(
     errors, rng = errors or ERRORS, np.random.default_rng(0)
     dataset = dataset.require_targets(recipe.targets, how="any")
     train, test = split(dataset)
-    features = {name: baseline_features(name, dataset.densities) for name in ("mean", "density")}
+    features = {
+        name: compute_baseline_features(name, dataset.densities) for name in ("mean", "density")
+    }
     rows, history = [], []
     for fold, (fit, validation) in enumerate(folds(dataset, 3, indices=train)[:only_folds]):
         for target in recipe.targets:
@@ -226,7 +228,9 @@ def test_headline_says_what_was_done_and_who_won(page: Page):
     assert "the strongest baseline, density, has R²" in text
     assert re.search(r"RMSE [\d.]+ ± [\d.]+ GPa", text)
     assert "lower RMSE than the strongest baseline for all 3 targets" in text
-    assert re.search(r"the model is better. Its RMSE is \d+ % lower on average and lower in 3 of", text)
+    assert re.search(
+        r"the model is better. Its RMSE is \d+ % lower on average and lower in 3 of", text
+    )
 
 
 def test_headline_admits_defeat(report, thirty: Dataset):

@@ -1,4 +1,4 @@
-"""Sweeps: search spaces, the objective within the training part, and going on after a kill."""
+"""Sweeps: search spaces, the objective within the training set, and going on after a kill."""
 
 from __future__ import annotations
 
@@ -64,23 +64,23 @@ def results(found) -> pd.DataFrame:
 
 @pytest.mark.parametrize("table", [2, 3])
 def test_the_papers_trials_come_first(table):
-    space = SearchSpace.named(f"paper-table{table}")
-    trials = [space.recipe_of(values) for values in space.first]
+    space = SearchSpace.from_name(f"paper-table{table}")
+    trials = [space.make_recipe(values) for values in space.first]
     assert trials == [load_recipe(f"paper-table{table}-T{number}") for number in range(1, 6)]
 
 
 def test_our_spaces_begin_with_our_recipes():
     assert set(SPACES) == {"network", "best", "paper-table2", "paper-table3"}
     for name, recipe in {"network": Recipe(), "best": DescriptorRecipe()}.items():
-        space = SearchSpace.named(name)
-        assert space.recipe_of(space.first[0]) == recipe
+        space = SearchSpace.from_name(name)
+        assert space.make_recipe(space.first[0]) == recipe
 
 
 def test_a_parameter_sets_its_fields():
-    recipe = SPACE.recipe_of({"rate": 0.02, "dropout": 0.3, "batch": "small"})
+    recipe = SPACE.make_recipe({"rate": 0.02, "dropout": 0.3, "batch": "small"})
     assert (recipe.head.learning_rate, recipe.fine_tuning) == (0.02, Recipe(**QUICK).fine_tuning)
     assert (recipe.training.dropout, recipe.head.batch_size, recipe.epochs()) == (0.3, 8, (3, 0))
-    assert SPACE.with_targets(("efermi",)).recipe_of({}).targets == ("efermi",)
+    assert SPACE.with_targets(("efermi",)).make_recipe({}).targets == ("efermi",)
 
 
 def _only(name: str, low: float, high: float) -> dict:
@@ -95,11 +95,11 @@ def _only(name: str, low: float, high: float) -> dict:
         ({"recipe": "bset"}, "no recipe is called 'bset'"),
         (
             {"parameters": {"dropuot": {"low": 0, "high": 0.5}}, "first": []},
-            "dropuot: no such field",
+            "dropuot: the recipe has no such field",
         ),
         (
             {"parameters": {"head.epoch": {"low": 1, "high": 5}}, "first": []},
-            "head.epoch: no such field",
+            "head.epoch: the recipe has no such field",
         ),
         (
             {"parameters": {"training.dropout": {"low": 0, "high": 3}}, "first": []},
@@ -107,11 +107,11 @@ def _only(name: str, low: float, high: float) -> dict:
         ),
         (
             {"parameters": {"dropout": {"low": 0.5, "high": 0.1}}, "first": []},
-            "low 0.5 is not below",
+            r"low \(0.5\) must be less than high",
         ),
-        ({"first": [{"rate": 1e-3}]}, r"give each parameter one value \(batch, dropout\)"),
-        ({"first": [{"rate": 1, "dropout": 0, "batch": "large"}]}, "rate: 1 is out of its range"),
-        ({"first": [{"rate": 0.1, "dropout": 0, "batch": 8}]}, "batch: 8 is out of its range"),
+        ({"first": [{"rate": 1e-3}]}, "one value for each parameter; see batch, dropout"),
+        ({"first": [{"rate": 1, "dropout": 0, "batch": "large"}]}, "rate: 1 is outside the range"),
+        ({"first": [{"rate": 0.1, "dropout": 0, "batch": 8}]}, "batch: 8 is outside the range"),
     ],
 )
 def test_a_wrong_file_is_named_with_its_field(change, message, tmp_path):
@@ -122,10 +122,10 @@ def test_a_wrong_file_is_named_with_its_field(change, message, tmp_path):
 
 
 def test_what_is_no_space_is_an_error(tmp_path):
-    with pytest.raises(RhosightError, match="'table2'; known are network, best, paper-table2"):
-        SearchSpace.named("table2")
+    with pytest.raises(RhosightError, match="'table2'; choose from network, best, paper-table2"):
+        SearchSpace.from_name("table2")
     (tmp_path / "space.json").write_text("{")
-    with pytest.raises(RhosightError, match=r"space.json: not a readable JSON search space"):
+    with pytest.raises(RhosightError, match=r"space.json: cannot be read as a search space"):
         SearchSpace.from_json(tmp_path / "space.json")
 
 
@@ -152,8 +152,8 @@ def test_the_first_trials_are_the_spaces(found):
 
 
 def test_a_trial_is_scored_like_models_trained_on_the_folds(found, some):
-    """In standard deviations of each fold's training labels, on its validation part."""
-    table, recipe = results(found), SPACE.recipe_of(SPACE.first[1])
+    """In standard deviations of each fold's training labels, on its validation set."""
+    table, recipe = results(found), SPACE.make_recipe(SPACE.first[1])
     errors = []
     for train, validation in folds(some, FOLDS, indices=split(some)[0]):
         model = PropertyModel(recipe).fit(some[train])
@@ -168,7 +168,7 @@ def test_a_trial_is_scored_like_models_trained_on_the_folds(found, some):
     assert table.loc[1, "folds"] == FOLDS
 
 
-def test_labels_of_the_test_part_have_no_part_in_it(found, some, tmp_path):
+def test_labels_of_the_test_set_are_not_used(found, some, tmp_path):
     _, test = split(some)
     labels = some.targets.copy()
     labels.iloc[test] = 1e6
@@ -272,7 +272,7 @@ def test_a_descriptor_recipe(some, tmp_path):
     assert load_model(tmp_path / "model").recipe == found.recipe
 
 
-def test_the_test_part_is_scored_once(some, tmp_path):
+def test_the_test_set_is_scored_once(some, tmp_path):
     some.to_parquet(tmp_path / "some.parquet")
     first = [{"rate": rate, "dropout": 0.0, "batch": "large"} for rate in (1e-1, 1e-6)]
     (tmp_path / "space.json").write_text(json.dumps(CONTENT | {"first": first}))
@@ -280,7 +280,7 @@ def test_the_test_part_is_scored_once(some, tmp_path):
     command = ["sweep", str(tmp_path / "some.parquet"), "--space", str(tmp_path / "space.json")]
     command += ["--out", str(folder), "--folds", str(FOLDS), "--score", "--trials"]
     done = CliRunner().invoke(app, [*command, "1"])
-    assert done.exit_code == 0 and "test part" in done.output, done.output
+    assert done.exit_code == 0 and "test set" in done.output, done.output
     scored = json.loads((folder / "score.json").read_text())
     assert scored["scores"] == load_model(folder / "model").scores
     first = (folder / "score.json").stat().st_mtime_ns
@@ -288,12 +288,12 @@ def test_the_test_part_is_scored_once(some, tmp_path):
     assert (folder / "score.json").stat().st_mtime_ns == first
     done = CliRunner().invoke(app, [*command, "2"])  # less learned, less harm done
     assert isinstance(done.exception, RhosightError)
-    assert "was scored with an earlier choice" in str(done.exception)
+    assert "was already scored on the test set" in str(done.exception)
 
 
 @pytest.mark.parametrize("url", ["nonsense", "sqlite:////no/such/trials.db", "foo://a:b@c/d"])
 def test_a_storage_that_cannot_be_opened(url, some, tmp_path):
-    with pytest.raises(RhosightError, match=r"--storage .*no database can be opened") as error:
+    with pytest.raises(RhosightError, match=r"--storage .*database cannot be opened") as error:
         sweep(some, SPACE, tmp_path / "run", 1, FOLDS, storage=url)
     assert "a:b" not in str(error.value)
 
@@ -314,8 +314,8 @@ def test_dask_workers_find_the_same(found, some, tmp_path):
 KILLED = """
 import json, sys
 from rhosight.dataset import load_dataset
-from rhosight.search_space import SearchSpace
-from rhosight.sweep import sweep
+from rhosight.evaluation.tuning.space import SearchSpace
+from rhosight.evaluation.tuning.sweep import sweep
 import logging
 logging.basicConfig(level=logging.INFO)
 dataset, space, folder = sys.argv[1:]

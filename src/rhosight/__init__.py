@@ -61,7 +61,9 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'rhosight' has no attribute {name!r}")
-    return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
+    module = import_module(f".{_PUBLIC[name]}", __name__)
+    # the package `explain` is callable; the function would hide `explain.save` and the others
+    return globals()[name] if name == "explain" else getattr(module, name)
 
 
 def __dir__() -> list[str]:

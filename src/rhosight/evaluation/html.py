@@ -1,7 +1,7 @@
-"""What the HTML reports share: one self-contained file, its figures inline, its numbers in words.
+"""Render HTML reports: self-contained pages, inline figures, formatted numbers.
 
-Templates extend ``page.html.j2``. A page makes no requests; its figures take their
-colours from it, so that they suit day and night.
+Templates extend ``page.html.j2``. A page makes no requests. Figures take their colours from the
+page, so they suit its light and its dark style.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 DOI, ARXIV = r"doi:([\w./()-]*\w)", r"arXiv:([\d.]*\d)"
 NBSP = "\N{NO-BREAK SPACE}"
 
-# matplotlib's colours (Okabe and Ito's) → the page's, which differ by day and night
+# colours in matplotlib (Okabe and Ito's palette) → CSS colours, which differ by style
 COLOURS = {
     "#1b1f24": "currentColor",
     "#767676": "var(--soft)",
@@ -42,14 +42,14 @@ INK, SOFT, FIRST, SECOND = COLOURS
 def write_page(
     path: str | os.PathLike, template: str, package: str = "rhosight.evaluation", **values: Any
 ) -> Path:
-    """Render a template to one HTML file, written atomically.
+    """Render a template to one HTML file and write it atomically.
 
     Parameters
     ----------
     path
         File to write.
     template, package
-        Name of the template, and the package whose folder ``templates`` holds it.
+        Name of the template and the package whose folder ``templates`` contains it.
     **values
         Variables of the template.
 
@@ -59,37 +59,27 @@ def write_page(
         If the file cannot be written.
     """
     path = Path(path)
-    strict = {"autoescape": True, "undefined": StrictUndefined}
-    tidy = {"trim_blocks": True, "lstrip_blocks": True}
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader("rhosight.evaluation")]),
-        **strict,
-        **tidy,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters |= {
-        "number": format_number,
-        "formula": format_formula,
-        "links": link_references,
-    }
-    environment.filters |= {
-        "words": describe_target,
-        "setting": format_setting,
-        "significant": format_significant,
-        "percent": format_percent,
-    }
+    environment.filters |= FILTERS
     html = environment.get_template(template).render(version=__version__, **values)
     try:
         with replacing(path) as draft:
             draft.write_text(html, encoding="utf-8")
     except OSError as error:
-        reason = "is a folder" if path.is_dir() else f"no writable folder {path.parent}"
-        raise RhosightError(f"{path}: cannot be written ({reason}); choose another") from error
+        reason = "it is a folder" if path.is_dir() else f"{path.parent} is not a writable folder"
+        raise RhosightError(f"{path}: cannot be written: {reason}; choose another path") from error
     return path
 
 
 @contextmanager
 def page_style(name: str = "") -> Iterator[None]:
-    """Within it, figures are drawn as :func:`inline_svg` wants them; ``name`` fixes SVG's ids."""
+    """Set the style of figures for :func:`inline_svg`; ``name`` makes the ids of an SVG fixed."""
     import matplotlib
 
     style = {"svg.fonttype": "none", "svg.hashsalt": name, "font.family": ["DejaVu Sans"]}
@@ -103,30 +93,35 @@ def page_style(name: str = "") -> Iterator[None]:
 
 
 def inline_svg(figure: Figure, label: str) -> Markup:
-    """A figure as an inline SVG that takes its colours and its font from the page.
+    """Return a figure as inline SVG that takes its colours and font from the page.
 
-    ``label`` is what a screen reader says, and no two figures of a page may have the same.
+    Screen readers read the ``label``. It must be unique on the page.
     """
     buffer = io.StringIO()
-    unsaid = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    omitted = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with page_style(label):
-        figure.savefig(buffer, format="svg", transparent=True, dpi=150, metadata=unsaid)
+        figure.savefig(buffer, format="svg", transparent=True, dpi=150, metadata=omitted)
     text = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
-    name = re.sub(r"\W+", "-", label)  # ids of several figures must not meet in one page
+    name = re.sub(r"\W+", "-", label)  # makes ids unique on the page
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
     for colour, value in COLOURS.items():
         text = text.replace(colour, value)
-    box, rest = re.search(r'<svg[^>]*(viewBox="[^"]*")[^>]*>(.*)', text, re.DOTALL).groups()
+    drawing = re.search(r'<svg[^>]*(viewBox="[^"]*")[^>]*>(.*)', text, re.DOTALL)
+    assert drawing, "matplotlib writes one svg element with a viewBox"
+    box, rest = drawing.groups()
     return Markup(f'<svg {box} role="img" aria-label="{escape(label)}">{rest}')
 
 
 def describe_target(target: str) -> str:
-    """A target in words, such as "bulk modulus"."""
+    """Return a target's name in words, such as "bulk modulus"."""
     return KNOWN[target].description.split(",")[0] if target in KNOWN else target
 
 
 def format_number(value: float, digits: int, spread: float = np.nan) -> str:
-    """Fixed decimals, a true minus sign, no minus zero, "–" for NaN, ± spread if there is one."""
+    """Return a number with fixed decimals and, if given, "± spread".
+
+    NaN is written "–", negative numbers with a true minus sign, and minus zero as zero.
+    """
     if np.isnan(value):
         return "–"
     text = f"{value:.{digits}f}"
@@ -135,11 +130,12 @@ def format_number(value: float, digits: int, spread: float = np.nan) -> str:
 
 
 def format_formula(text: str) -> Markup:
+    """Return a chemical formula with its numbers as subscripts."""
     return Markup(re.sub(r"\d+(\.\d+)?", r"<sub>\g<0></sub>", str(escape(text))))
 
 
 def link_references(text: str) -> Markup:
-    """Plain text with its DOIs and arXiv numbers as links."""
+    """Return plain text as HTML in which DOIs and arXiv numbers are links."""
     html = str(escape(text))
     for pattern, site in ((DOI, "https://doi.org/"), (ARXIV, "https://arxiv.org/abs/")):
         html = re.sub(pattern, rf'<a href="{site}\1">\g<0></a>', html)
@@ -147,7 +143,10 @@ def link_references(text: str) -> Markup:
 
 
 def format_significant(value: float, digits: int = 3, spread: float = np.nan) -> str:
-    """A size, such as an error, to so many digits, and to as many decimals at most."""
+    """Return a magnitude, such as an error, with ``digits`` significant digits.
+
+    ``digits`` is also the largest number of decimals.
+    """
     if not np.isfinite(value):
         return "–"
     decimals = digits - 1 - int(np.floor(np.log10(abs(value)))) if value else digits
@@ -155,13 +154,13 @@ def format_significant(value: float, digits: int = 3, spread: float = np.nan) ->
 
 
 def format_percent(share: float) -> str:
-    """A change in whole %, with its sign; a true minus, no minus zero."""
+    """Return a relative change in whole percent with its sign."""
     text = f"{100 * share:+.0f}"
     return f"{'0' if float(text) == 0 else text.replace('-', '−')}{NBSP}%"
 
 
 def format_setting(value: Any) -> str:
-    """A setting as one would write it: two numbers are those of the two stages."""
+    """Return a setting as text; a pair of numbers belongs to the two training stages."""
     if value is None or isinstance(value, bool):
         return {None: "none", True: "yes", False: "no"}[value]
     if isinstance(value, dict) and "window" in value:
@@ -179,8 +178,20 @@ def format_setting(value: Any) -> str:
 
 
 def describe_channel(channel: dict[str, Any]) -> str:
-    """Such as "difference, window 8 Å, densest plane, offset 0 d"."""
+    """Return, for example, "difference, window 8 Å, densest plane, offset 0 d"."""
     unit = "Å" if channel["unit"] == "angstrom" else "lattice scales"
     plane = f"plane ({' '.join(map(str, channel['hkl']))})" if channel["hkl"] else "densest plane"
     window, offset = f"window {channel['window']:g} {unit}", f"offset {channel['offset']:g}{NBSP}d"
     return f"{channel['kind']}, {window}, {plane}, {offset}"
+
+
+FILTERS = {
+    "formula": format_formula,
+    "links": link_references,
+    "number": format_number,
+    "percent": format_percent,
+    "setting": format_setting,
+    "significant": format_significant,
+    "words": describe_target,
+}
+"""Filters of the templates."""

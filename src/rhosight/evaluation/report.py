@@ -1,6 +1,6 @@
-"""The report: one self-contained HTML file that shows what a cross-validation found.
+"""Write a cross-validation as one self-contained HTML file.
 
-What is computed is here; words and layout are in ``templates/report.html.j2``.
+This module computes numbers and figures; text and layout are in ``templates/report.html.j2``.
 """
 
 from __future__ import annotations
@@ -42,11 +42,20 @@ if TYPE_CHECKING:
 
     from ..dataset.dataset import Dataset
 
-Row = tuple[str, str]  # model and stage; the stage of a baseline is empty
+Row = tuple[str, str]
+"""Model and stage; baselines have an empty stage."""
 
-EXAMPLES, SPANNED = 6, "bulk_modulus_vrh"  # how many, and the target they span if it is there
-MAX_PIXELS = 300  # side of an embedded picture; larger ones are reduced
-MAX_POINTS = 2000  # of a plot in vectors; one with more of them is drawn in pixels
+EXAMPLES = 6
+"""Number of example materials."""
+
+EXAMPLE_TARGET = "bulk_modulus_vrh"
+"""Examples cover the range of this target where the test set has labels of it."""
+
+MAX_PIXELS = 300
+"""Largest side of an embedded picture; larger pictures are reduced."""
+
+MAX_POINTS = 2000
+"""Largest number of points drawn as vectors; a plot with more points is rasterised."""
 
 
 def write_report(result: CrossValidation, dataset: Dataset, path: str | os.PathLike) -> Path:
@@ -57,9 +66,9 @@ def write_report(result: CrossValidation, dataset: Dataset, path: str | os.PathL
     result
         From :func:`rhosight.evaluation.cross_validation.cross_validate`.
     dataset
-        The one that was cross-validated.
+        The dataset that was cross-validated.
     path
-        Of the file. It appears at once or not at all, and needs neither network nor script.
+        File to write. It is written atomically and needs neither a network nor scripts.
 
     Raises
     ------
@@ -70,17 +79,17 @@ def write_report(result: CrossValidation, dataset: Dataset, path: str | os.PathL
 
 
 class _Report:
-    """What the template asks for."""
+    """Numbers and figures for the template."""
 
     def __init__(self, result: CrossValidation, dataset: Dataset):
         self.result, self.targets = result, result.targets
         self.dataset = dataset.with_targets(self.targets)
         self.settings, self.predictions = result.settings, result.predictions
         self.recipe: dict[str, Any] = self.settings["recipe"]
-        self.modality: str = self.recipe.get("modality", "")  # none of descriptors alone
+        self.modality: str = self.recipe.get("modality", "")  # empty for descriptor recipes
         self.units: dict[str, str] = self.settings["units"]
         self.test = self.predictions[self.predictions["part"] == "test"]
-        # complains of a material that is not there
+        # raises if a material is missing
         self.used = self.dataset[self.predictions["material_id"].unique().tolist()]
         self.folds = int(self.predictions["fold"].nunique())
         self._scores, summary = result.scores, result.summary()
@@ -98,20 +107,20 @@ class _Report:
         self.digits = {t: _decimals(spread[t]) for t in self.targets}
 
     def score(self, target: str, row: Row, part: str) -> dict[str, float]:
-        """r2, rmse and, over folds, r2_std, rmse_std."""
+        """Return the means over folds and their deviations: r2, r2_std, rmse, rmse_std."""
         return self._means[(target, *row), part]
 
     def average_r2(self, row: Row, part: str) -> float:
-        """R², averaged over targets."""
+        """Return R² averaged over targets."""
         return float(np.mean([self.score(target, row, part)["r2"] for target in self.targets]))
 
     def best(self, target: str, rows: list[Row], part: str = "validation") -> Row:
-        """The row of lowest RMSE."""
+        """Return the row with the lowest RMSE."""
         errors = [self.score(target, row, part)["rmse"] for row in rows]
         return rows[int(np.nanargmin(errors))] if np.isfinite(errors).any() else rows[0]
 
-    def duel(self, target: str) -> dict[str, Any]:
-        """The best of our models against the strongest baseline, on validation."""
+    def comparison(self, target: str) -> dict[str, Any]:
+        """Compare our best model with the strongest baseline on the validation sets."""
         model, baseline = self.best(target, self.ours), self.best(target, self.baselines)
         scores = _where(self._scores, target=target, part="validation").set_index("fold")
         ours = _where(scores, model=model[0], stage=model[1])["rmse"]
@@ -120,11 +129,11 @@ class _Report:
         gap = abs(ours.mean() - theirs.mean()) / larger if larger > 0 else 0.0
         better = bool(ours.mean() < theirs.mean())
         wins = int(((ours < theirs) if better else (theirs < ours)).sum())
-        found = {"better": better, "gap": gap, "wins": wins, "folds": len(ours)}
-        return {"model": model, "baseline": baseline, **found}
+        outcome = {"better": better, "gap": gap, "wins": wins, "folds": len(ours)}
+        return {"model": model, "baseline": baseline, **outcome}
 
     def parity(self, target: str) -> list[Markup]:
-        """Predicted against true values: the model of the headline, the final one, a baseline."""
+        """Plot predicted against true values of the best and final models and a baseline."""
         both = self.best(target, self.ours), self.final
         rows, plots = list(dict.fromkeys([*both, self.best(target, self.baselines)])), []
         points = _where(self.predictions[self.predictions["part"] != "train"], target=target)
@@ -137,41 +146,41 @@ class _Report:
         for row, frame in zip(rows, frames, strict=True):
             title = f"{row[0]}, {row[1]}" if row[1] else row[0]
             title += ", baseline" * (row in self.baselines)
-            draw = _parity(frame, title, limits, self.units[target], self.digits[target])
+            draw = _parity_plot(frame, title, limits, self.units[target], self.digits[target])
             label = f"{describe_target(target)}, predicted against true: {title}"
-            plots.append(_svg(draw, (3.5, 4.2), label))
+            plots.append(_draw_svg(draw, (3.5, 4.2), label))
         return plots
 
     def curves(self, stage: str) -> list[Markup]:
-        """Learning curves of one stage, one plot a model."""
+        """Plot the learning curves of one stage, one plot for each model."""
         plots = []
         for model in [model for model, other in self.trained if other == stage]:
             history = _where(self.result.history, model=model, stage=stage)
             if len(history):
-                draw = _curves(history, f"{model}, {stage}")
-                plots.append(_svg(draw, (3.4, 2.5), f"learning curves: {model}, {stage}"))
+                draw = _learning_curves(history, f"{model}, {stage}")
+                plots.append(_draw_svg(draw, (3.4, 2.5), f"learning curves: {model}, {stage}"))
         return plots
 
-    def spanned(self) -> str:
-        """The target that the examples span: the first that the test part has values of."""
-        there = [target for target in self.targets if target in set(self.test["target"])]
-        return SPANNED if SPANNED in there else there[0]
+    def example_target(self) -> str:
+        """Return the target by which the examples are chosen."""
+        labelled = [target for target in self.targets if target in set(self.test["target"])]
+        return EXAMPLE_TARGET if EXAMPLE_TARGET in labelled else labelled[0]
 
     def example_ids(self) -> list[str]:
-        """Materials of the test part, from the smallest to the largest value of a target."""
-        test = _where(self.test, target=self.spanned())
+        """Return materials of the test set from the smallest to the largest value of a target."""
+        test = _where(self.test, target=self.example_target())
         ids = test.sort_values(["true", "material_id"])["material_id"].unique()
         where = np.linspace(0, len(ids) - 1, min(EXAMPLES, len(ids)))
         return ids[np.rint(where).astype(int)].tolist()
 
-    def predicted(self, material_id: str, target: str) -> float:
-        """By the final model, averaged over folds; NaN where there is no label."""
+    def mean_prediction(self, material_id: str, target: str) -> float:
+        """Return the final model's prediction averaged over folds; NaN without a label."""
         model, stage = self.final
-        mine = _where(self.test, material_id=material_id, target=target, model=model, stage=stage)
-        return float(mine["predicted"].mean())
+        rows = _where(self.test, material_id=material_id, target=target, model=model, stage=stage)
+        return float(rows["predicted"].mean())
 
     def pictures(self, material_id: str) -> list[dict[str, Any]]:
-        """Title, picture and scale bar of an image, then of its channels if there are several."""
+        """Return title, picture and scale bar of an image and of its channels."""
         settings = ImageSettings(**self.recipe["image"])
         density = self.dataset[material_id].density
         image, bars, names = density_image(density, settings), [], []
@@ -183,21 +192,23 @@ class _Report:
             return [{"title": names[0], "src": _png(to_pil(image)), "bar": bars[0]}]
         one_scale = all(bar == bars[0] for bar in bars)
         title = "as the network sees it" + ("" if one_scale else ", channels of different scale")
-        found = [{"title": title, "src": _png(to_pil(image)), "bar": one_scale and bars[0]}]
+        pictures = [{"title": title, "src": _png(to_pil(image)), "bar": one_scale and bars[0]}]
         for i, colour in enumerate(("red", "green", "blue")):
             src = _png(_palette(image[i]))
-            found.append({"title": f"{colour}: {names[i]}", "src": src, "bar": bars[i]})
-        return found
+            pictures.append({"title": f"{colour}: {names[i]}", "src": src, "bar": bars[i]})
+        return pictures
 
 
 def _where(frame: pd.DataFrame, **values: str) -> pd.DataFrame:
-    """The rows that have these values."""
+    """Return the rows that have these values."""
     return frame[(frame[list(values)] == list(values.values())).all(axis=1)]
 
 
-def _parity(
+def _parity_plot(
     frame: pd.DataFrame, title: str, limits: tuple[float, float], unit: str, digits: int
 ) -> Callable[[Axes], None]:
+    """Return a function that plots predicted against true values."""
+
     def draw(axes: Axes) -> None:
         axes.plot(limits, limits, color=SOFT, linewidth=0.8, zorder=1)
         for part, colour, marker in (("validation", FIRST, "o"), ("test", SECOND, "^")):
@@ -206,9 +217,17 @@ def _parity(
                 continue
             scores = f"R² {format_number(r2_score(true, predicted), 2)}, "
             scores += f"RMSE {format_number(rmse(true, predicted), digits)} {unit}"
-            look = {"s": 12, "marker": marker, "color": colour, "alpha": 0.55, "linewidth": 0}
-            look |= {"rasterized": len(frame) > MAX_POINTS, "label": f"{part}: {scores}"}
-            axes.scatter(true, predicted, **look)
+            axes.scatter(
+                true,
+                predicted,
+                s=12,
+                marker=marker,
+                color=colour,
+                alpha=0.55,
+                linewidth=0,
+                rasterized=len(frame) > MAX_POINTS,
+                label=f"{part}: {scores}",
+            )
         axes.set(xlabel=f"true ({unit})", ylabel=f"predicted ({unit})")
         axes.set(xlim=limits, ylim=limits, aspect="equal")
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderpad=0, handletextpad=0.2)
@@ -217,24 +236,27 @@ def _parity(
     return draw
 
 
-def _curves(history: pd.DataFrame, title: str) -> Callable[[Axes], None]:
+def _learning_curves(history: pd.DataFrame, title: str) -> Callable[[Axes], None]:
+    """Return a function that plots the losses of each fold and marks the best epoch."""
+    from matplotlib.ticker import MaxNLocator
+
     def draw(axes: Axes) -> None:
         for _, fold in history.groupby("fold"):
             epoch, watched = fold["epoch"].to_numpy() + 1, fold["watched"].to_numpy()
             axes.plot(epoch, fold["train"], color=FIRST, linewidth=0.9, linestyle=(0, (3, 1.5)))
             axes.plot(epoch, watched, color=SECOND, linewidth=1.0)
-            kept = int(np.argmin(watched))
-            axes.plot(epoch[kept], watched[kept], "o", color=SECOND, markersize=4)
+            best = int(np.argmin(watched))
+            axes.plot(epoch[best], watched[best], "o", color=SECOND, markersize=4)
         axes.set(xlabel="epoch", ylabel="loss")
         axes.set_ylim(bottom=0)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
         axes.set_title(title, loc="left", weight="bold")
 
     return draw
 
 
-def _svg(draw: Callable[[Axes], None], size: tuple[float, float], label: str) -> Markup:
-    """What is drawn on one pair of axes, inline."""
+def _draw_svg(draw: Callable[[Axes], None], size: tuple[float, float], label: str) -> Markup:
+    """Draw on one pair of axes and return the figure as inline SVG."""
     from matplotlib.figure import Figure
 
     with page_style(label):
@@ -244,7 +266,7 @@ def _svg(draw: Callable[[Axes], None], size: tuple[float, float], label: str) ->
 
 
 def _scale_bar(side: float, settings: ImageSettings) -> dict[str, str]:
-    """A round length of at most a third of the picture, and its share of the side in %."""
+    """Return a round length of at most a third of the side, and its share of the side in %."""
     unit = "Å"
     if settings.fourier:
         side, unit = settings.size / side, "Å⁻¹"
@@ -254,7 +276,7 @@ def _scale_bar(side: float, settings: ImageSettings) -> dict[str, str]:
 
 
 def _palette(layer: np.ndarray) -> Image:
-    """One channel, −1 dark and 1 bright, in matplotlib's cividis."""
+    """Return one channel in matplotlib's cividis, −1 dark and 1 bright."""
     from matplotlib import colormaps
     from PIL import Image
 
@@ -265,6 +287,7 @@ def _palette(layer: np.ndarray) -> Image:
 
 
 def _png(picture: Image) -> str:
+    """Return a picture as a data URL, reduced to at most MAX_PIXELS."""
     if picture.width > MAX_PIXELS:
         picture = picture.resize((MAX_PIXELS, MAX_PIXELS))
     buffer = io.BytesIO()
@@ -273,5 +296,5 @@ def _png(picture: Image) -> str:
 
 
 def _decimals(spread: float) -> int:
-    """So many that an error a tenth of the spread still has two digits."""
+    """Return the decimals that show an error of a tenth of the spread with two digits."""
     return int(np.clip(2 - np.floor(np.log10(spread)), 0, 9)) if spread > 0 else 3

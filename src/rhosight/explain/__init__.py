@@ -1,19 +1,19 @@
-"""Explain predictions: modalities, places on the slice, words, descriptors.
+"""Explain predictions by modalities, places on the slice, words and descriptors.
 
 >>> model = rhosight.load_model("best")
 >>> why = rhosight.explain(model, rhosight.read_density("CHGCAR"))
 >>> why.modalities  # Shapley values; with why.base they sum to why.prediction
 >>> rhosight.explain.save(why, "why")  # tables, figures and JSON
 
-- :mod:`.explain`: the function itself
+- :mod:`.explain`: the function ``rhosight.explain``
 - :mod:`.explainers`: one explainer for each kind of model
 - :mod:`.networks`, :mod:`.processes`: attributions of networks and of Gaussian processes
 - :mod:`.shapley`, :mod:`.gradients`: Shapley values and integrated gradients
-- :mod:`.words`: from tokens to words
-- :mod:`.chemistry`: classes of compounds, for summaries
-- :mod:`.explanation`, :mod:`.maps`: the results
-- :mod:`.figures`, :mod:`.files`: draw and save the results
-- :mod:`.deletion`: test whether the pieces with large attributions matter
+- :mod:`.words`: assignment of tokens to words
+- :mod:`.chemistry`: classes of compounds for summaries
+- :mod:`.explanation`, :mod:`.maps`: results
+- :mod:`.figures`, :mod:`.files`, :mod:`.notebook`: drawing, saving and showing results
+- :mod:`.deletion`: test of attributions by deletion
 """
 
 from __future__ import annotations
@@ -52,16 +52,24 @@ def __getattr__(name: str) -> Any:
 
 
 class _CallableModule(ModuleType):
-    """The package itself is ``rhosight.explain(model, materials)``.
+    """Package that can be called: ``rhosight.explain(model, materials)``.
 
-    Once a submodule is imported, Python binds the package to the name ``rhosight.explain``, where
-    users expect the function.
+    Importing any submodule binds the name ``rhosight.explain`` to the package, where users expect
+    the function.
     """
 
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
+    def __call__(
+        self,
+        model: Any,
+        materials: Any,
+        details: bool = True,
+        background: Any = None,
+        progress: Any = None,
+    ) -> Any:
+        """Explain predictions, see :func:`rhosight.explain.explain.explain`."""
         from .explain import explain
 
-        return explain(*arguments, **options)
+        return explain(model, materials, details, background, progress)
 
 
 sys.modules[__name__].__class__ = _CallableModule

@@ -1,4 +1,4 @@
-"""Classes of compounds by what their most electronegative part is."""
+"""Classify compounds by their most electronegative element."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ CLASSES = (
     "hydride",
     "intermetallic",
 )
-"""In the order of tables."""
+"""Classes in the order of the summary tables."""
 
 
 def chemical_class(formula: str) -> str:
-    """One of :data:`CLASSES`.
+    """Return the class of a compound, one of :data:`CLASSES`.
 
-    The most electronegative (Pauling) element of the groups 15 to 17, or among H, B, C, Si and Ge,
-    names the class: ``chalcogenide`` for S, Se, Te and Po, ``pnictide`` for N to Bi, ``carbide or
-    silicide`` for C, Si and Ge. Without such an element a compound is an ``intermetallic``.
+    The class is that of the most electronegative (Pauling) element among groups 15 to 17, H, B, C,
+    Si and Ge: ``chalcogenide`` for S, Se, Te and Po, ``pnictide`` for N to Bi, ``carbide or
+    silicide`` for C, Si and Ge. A compound without such an element is an ``intermetallic``.
     """
     elements = list(Composition(formula).element_composition)
     if len(elements) == 1:
@@ -35,6 +35,7 @@ def chemical_class(formula: str) -> str:
 
 
 def _class_of(element: Element) -> str:
+    """Return the class that an element gives to its compounds; empty for metals."""
     if element.symbol in ("H", "B", "O"):
         return {"H": "hydride", "B": "boride", "O": "oxide"}[element.symbol]
     if element.symbol in ("C", "Si", "Ge"):

@@ -1,10 +1,10 @@
-"""Is what is said to matter what matters? Take it away and see.
+"""Test attributions by deletion: remove pieces of the input and follow the prediction.
 
-The pieces of an input (patches of the slices, words, descriptors) are taken away one after the
-other, those with the largest attributions first, and the prediction moves. If attributions mean
-something, it moves sooner than when pieces go in a random order (the deletion curve of Petsiuk,
-Das, Saenko 2018, arXiv:1806.07421). What is missing is replaced by what attributions start from:
-the mean image, masks, mean descriptors.
+The pieces of an input (patches of the slices, words, descriptors) are removed one after another,
+those with the largest attributions first. If the attributions are meaningful, the prediction
+changes sooner than for a random order (the deletion curve of Petsiuk, Das, Saenko 2018,
+arXiv:1806.07421). Removed pieces are replaced by the starting point of the attributions: the mean
+image, masks, or mean descriptors.
 
 >>> curves = deletion_curves(model, dataset[validation], "text")
 >>> deletion_areas(curves)
@@ -22,7 +22,7 @@ from ..models.base import SavedModel
 from .explainers import make_explainer
 
 SHARES = np.array([0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
-"""Of the pieces, that are taken away; more points where curves are steep."""
+"""Fractions of the pieces that are removed; the points are denser where the curves are steep."""
 
 
 def deletion_curves(
@@ -34,20 +34,20 @@ def deletion_curves(
     background: Dataset | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """How far predictions move as pieces of the input are taken away.
+    """Return the change of predictions while pieces of the input are removed.
 
     Parameters
     ----------
     model
-        Fitted, on other materials.
+        A model fitted on other materials.
     materials
-        To look at.
+        Materials to test.
     modality
-        ``image`` or ``text`` of a network that reads it; ``descriptors`` of a descriptor model.
+        ``image`` or ``text`` for a network that reads it; ``descriptors`` for a descriptor model.
     orders
-        Random orders for each material.
+        Number of random orders for each material.
     seed
-        Of these.
+        Seed of the random orders.
     background
         See :func:`rhosight.explain`.
     progress
@@ -55,9 +55,9 @@ def deletion_curves(
 
     Returns
     -------
-    DataFrame, one row a material, target, order and share: material_id, target, order
-    (``attribution``, ``random 1`` …), deleted (share of the pieces), change (of the prediction, in
-    standard deviations of the target, no sign).
+    DataFrame with one row for each material, target, order and fraction: material_id, target, order
+    (``attribution``, ``random 1`` …), deleted (fraction of the pieces), change (absolute change of
+    the prediction, in standard deviations of the target).
     """
     explainer = make_explainer(model, background)
     rng = np.random.default_rng(seed)
@@ -65,12 +65,13 @@ def deletion_curves(
     for number, name in enumerate(materials.ids):
         pieces = explainer.pieces(materials[number : number + 1], modality)
         count = pieces.attributions.shape[1]
-        taken = np.rint(SHARES * count).astype(int)
+        removed = np.rint(SHARES * count).astype(int)
         drawn = [rng.permutation(count) for _ in range(orders)]
         chosen = np.argsort(-np.abs(pieces.attributions), axis=1, kind="stable")
         ranks = np.argsort([*chosen, *drawn], axis=1)
-        gone = ranks[:, None, :] < taken[:, None]
-        predicted = pieces.predict(gone.reshape(-1, count)).reshape(len(ranks), len(taken), -1)
+        missing = ranks[:, None, :] < removed[:, None]
+        predicted = pieces.predict(missing.reshape(-1, count))
+        predicted = predicted.reshape(len(ranks), len(removed), -1)
         change = np.abs(predicted - predicted[:, :1])
         for column, target in enumerate(explainer.targets):
             lines = {"attribution": change[column, :, column]}
@@ -84,19 +85,19 @@ def deletion_curves(
 
 
 def deletion_areas(curves: pd.DataFrame) -> pd.DataFrame:
-    """Areas under deletion curves, as :func:`deletion_curves` returns them.
+    """Return the areas under the deletion curves of :func:`deletion_curves`.
 
     Returns
     -------
     DataFrame indexed by target: ``attribution`` and ``random``, mean areas over the materials, in
     standard deviations of the target; ``between``, their difference, and ``error``, its standard
-    error; ``ahead``, the share of materials where the attributions' area is larger than the mean of
-    the random ones; ``materials``, how many.
+    error; ``ahead``, the fraction of materials for which the attributions' area is larger than the
+    mean area of the random orders; ``materials``, their number.
     """
     groups = curves.groupby(["target", "material_id", "order"], sort=False)
-    area = groups.apply(
-        lambda curve: trapezoid(curve["change"], curve["deleted"]), include_groups=False
-    ).unstack("order")
+    areas = {key: trapezoid(curve["change"], curve["deleted"]) for key, curve in groups}
+    index = pd.MultiIndex.from_tuples(areas, names=["target", "material_id", "order"])
+    area = pd.Series(list(areas.values()), index).unstack("order")
     ours = area["attribution"]
     chance = area.drop(columns="attribution").mean(axis=1)
     between = (ours - chance).groupby("target", sort=False)

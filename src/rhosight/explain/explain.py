@@ -12,8 +12,8 @@ from ..density.charge_density import ChargeDensity
 from ..errors import RhosightError
 from ..inputs.progress import Progress
 from ..models.base import SavedModel
-from ..models.provenance import codes_of, warn_of_other_codes
-from .explainers import Explains, make_explainer
+from ..models.provenance import find_codes, warn_of_other_codes
+from .explainers import Explainer, make_explainer
 from .explanation import Explanation, Explanations
 
 
@@ -40,66 +40,68 @@ def explain(
     background: Dataset | None = None,
     progress: Progress | None = None,
 ) -> Explanation | Explanations:
-    """Explain predictions: what each modality adds, and each place, word or descriptor in it.
+    """Explain predictions by the contributions of modalities and of their parts.
 
     Parameters
     ----------
     model
         A fitted model.
     materials
-        As the model's ``predict`` takes them. A single density (or a single structure, for a model
-        that needs no density) gives a single explanation.
+        Materials in any form that the model's ``predict`` accepts. A single density (or a single
+        structure, for a model that needs no density) gives a single explanation.
     details
-        Also look inside the modalities. Without it, only the share of each modality is computed,
-        which is faster.
+        Also attribute predictions to the parts of modalities: places on the slices, words,
+        descriptors. Without details only the modalities are computed, which is faster.
     background
-        Materials that predictions are compared with. Default: the training set. A network does not
-        keep its training set; it is found if it comes with the package.
+        Materials that predictions are compared with; the training set by default. A network does
+        not store its training set; by default it is taken from the bundled dataset of that name.
     progress
         Called with ("explanations", done, all).
 
     Returns
     -------
-    :class:`rhosight.explain.Explanation`, or :class:`rhosight.explain.Explanations` in the order
-    given.
+    :class:`rhosight.explain.Explanation`, or :class:`rhosight.explain.Explanations` in the order of
+    the materials.
 
     Raises
     ------
     RhosightError
-        If the model is not fitted, a material lacks what the model reads, or there is no
+        If the model is not fitted, a material lacks data that the model reads, or there is no
         background.
     """
     model.check_fitted()
-    one = isinstance(materials, (ChargeDensity, Structure))
+    is_single = isinstance(materials, (ChargeDensity, Structure))
     if model.uses_density and isinstance(materials, (Structure, Mapping)):
-        raise RhosightError("this model reads charge densities; use no-dft for structures alone")
+        raise RhosightError(
+            "this model reads charge densities; use the model no-dft for structures"
+        )
     if isinstance(materials, Structure):
         materials = {materials.composition.reduced_formula: materials}
-    elif one:
+    elif is_single:
         materials = [materials]
     explainer = (
         _default_explainer(model) if background is None else make_explainer(model, background)
     )
     explanations: list[Explanation] = []
     codes: set[str] = set()
-    for part in _one_by_one(materials):  # a lazy sequence reads each file at this moment
+    for part in _split_materials(materials):  # a lazy sequence reads one file at a time
         explanations.append(explainer(part, details))
-        codes |= codes_of(part)
+        codes |= find_codes(part)
         if progress:
             progress("explanations", len(explanations), len(materials))
     warn_of_other_codes(codes, model.about.get("codes", []), model.core_free)
-    return explanations[0] if one else Explanations(explanations)
+    return explanations[0] if is_single else Explanations(explanations)
 
 
-def _default_explainer(model: SavedModel) -> Explains:
-    """Return the explainer with the training set as background, made once for each fit."""
+def _default_explainer(model: SavedModel) -> Explainer:
+    """Return the explainer with the training set as background, created once for each fit."""
     if model.explainer is None:
         model.explainer = make_explainer(model)
     return model.explainer
 
 
-def _one_by_one(materials: Any) -> Iterator[Any]:
-    """A dataset, a list, or name → structure, in parts of one material each."""
+def _split_materials(materials: Any) -> Iterator[Any]:
+    """Yield parts of one material each from a dataset, a list, or name → structure."""
     if isinstance(materials, Mapping):
         yield from ({name: structure} for name, structure in materials.items())
     else:

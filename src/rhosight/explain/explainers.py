@@ -1,4 +1,4 @@
-"""From numbers to explanations: what the two kinds of model have to tell of one material."""
+"""Make explanations of single materials, one explainer for each kind of model."""
 
 from __future__ import annotations
 
@@ -16,52 +16,52 @@ from ..dataset.packing import BUNDLED, load_dataset
 from ..density.charge_density import ChargeDensity
 from ..density.plane import LatticePlane, lattice_plane
 from ..errors import RhosightError
-from ..inputs.image import Channel, ImageSettings, density_slice, referred, window_side
+from ..inputs.image import Channel, ImageSettings, apply_reference, density_slice, window_side
 from ..inputs.tensors import Inputs
 from ..models.base import SavedModel
-from ..models.descriptor_model import DescriptorModel, crystals_of
+from ..models.descriptor_model import DescriptorModel
 from ..models.gaussian_process.committee import Committee
-from ..models.inputs import texts_of
+from ..models.inputs import collect_texts
 from ..models.property_model import PropertyModel
 from .explanation import Explanation
 from .maps import SliceMap
-from .networks import PLAYERS, NetworkExplainer, squares
-from .processes import GROUPS, ProcessExplainer, no_map
-from .shapley import background_sentence, chosen
+from .networks import PLAYERS, NetworkAttributions, square_grid
+from .processes import GROUPS, ProcessAttributions, describe_missing_map
+from .shapley import describe_background, select_rows
 from .threads import one_thread
-from .words import word_counts
+from .words import count_words
 
 REFERENCES = 32
-"""Materials of a network's background: each costs a pass through the network."""
+"""Largest background of a network; each material costs a forward pass."""
 
 PATCH = 8
-"""Pixels along a side of the squares that are taken from an image together."""
+"""Pixels along the side of a square of an image that deletion tests remove."""
 
-NO_IMAGE = "this model reads no image of the density, so there is no map"
+NO_IMAGE = "this model does not read an image of the density, so there is no map"
 
 
-class Explains(Protocol):
-    """Explains materials one at a time, given as ``predict`` takes several."""
+class Explainer(Protocol):
+    """Explain one material at a time, given as a collection of one for ``predict``."""
 
     targets: tuple[str, ...]
 
     def __call__(self, part: Any, details: bool = True) -> Explanation:
-        """The explanation; without ``details``, what each modality adds as a whole."""
+        """Explain one material; without ``details``, only by whole modalities."""
 
     def pieces(self, part: Any, modality: str) -> Pieces:
-        """What can be taken from a modality of the material's input."""
+        """Return the removable pieces of one modality of a material's input."""
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """The pieces of a material's input, and what is predicted when some are missing.
+    """Removable pieces of a material's input, with predictions for missing pieces.
 
     Attributes
     ----------
     attributions
         Shape (targets, pieces), in units of each target's standard deviation.
     predict
-        Which pieces are missing, in each of m variants, shape (m, pieces) → predictions, shape
+        Mask of the missing pieces in each of m variants, shape (m, pieces) → predictions, shape
         (m, targets), in the same units.
     """
 
@@ -69,37 +69,32 @@ class Pieces:
     predict: Callable[[np.ndarray], np.ndarray]
 
 
-class NetworkExplains:
-    """Explains predictions of a network.
+class NetworkExplainer:
+    """Explain the predictions of a network.
 
     Parameters
     ----------
     model
-        Fitted.
-    scaler
-        Mean and standard deviation of its targets.
+        A fitted model.
     background
         See :func:`rhosight.explain`.
     """
 
-    def __init__(
-        self,
-        model: PropertyModel,
-        scaler: tuple[np.ndarray, np.ndarray],
-        background: Dataset | None,
-    ):
-        others, self.background = network_background(background, model.about)
+    def __init__(self, model: PropertyModel, background: Dataset | None):
+        assert model.network is not None and model.scaler is not None, "the model is fitted"
+        others, self.background = select_background(background, model.about)
         self.units, self.recipe = model.units, model.recipe
         self.targets = tuple(model.units)
-        self.mean, self.std = scaler
+        self.mean, self.std = model.scaler
         self._inputs = model.read
-        self.parts = NetworkExplainer(model.network, self.recipe, model.read(others))
+        self.parts = NetworkAttributions(model.network, self.recipe, model.read(others))
 
     def __call__(
         self, part: Dataset | Sequence[ChargeDensity], details: bool = True
     ) -> Explanation:
+        """Explain one material; without ``details``, only by whole modalities."""
         inputs, text = self._read(part)
-        density = getattr(part, "densities", part)[0]
+        density = (part.densities if isinstance(part, Dataset) else part)[0]
         base, shares = self.parts.shares(inputs)
         base, shares = base * self.std + self.mean, shares * self.std
         maps: tuple[SliceMap, ...] = ()
@@ -107,22 +102,24 @@ class NetworkExplains:
         if details and self.recipe.uses_image:
             values, start, gap = self.parts.pixels(inputs)
             values = values * self.std[:, None, None, None]
-            maps = slice_maps(values, inputs, density, self.recipe.image.settings, self.targets)
-            starts["maps"], gaps["maps"] = self._named(start, self.mean), self._named(gap)
+            maps = make_slice_maps(
+                values, inputs, density, self.recipe.image.settings, self.targets
+            )
+            starts["maps"], gaps["maps"] = self._name(start, self.mean), self._name(gap)
         if details and self.recipe.uses_text:
             names, values, start, gap = self.parts.words(inputs, text)
             table = (values * self.std[:, None]).T
             words = pd.DataFrame(table, pd.Index(names, name="word"), list(self.targets))
-            words.insert(0, "count", list(word_counts(text).values()))
-            starts["words"], gaps["words"] = self._named(start, self.mean), self._named(gap)
+            words.insert(0, "count", list(count_words(text).values()))
+            starts["words"], gaps["words"] = self._name(start, self.mean), self._name(gap)
         modalities = pd.Index(self.parts.modalities, name="modality")
         return Explanation(
             name=density.name,
             formula=density.structure.composition.reduced_formula,
             targets=self.targets,
             units=self.units,
-            prediction=named(self.targets, base + shares.sum(axis=0)),
-            base=named(self.targets, base),
+            prediction=name_values(self.targets, base + shares.sum(axis=0)),
+            base=name_values(self.targets, base),
             background=self.background,
             modalities=pd.DataFrame(shares, modalities, list(self.targets)),
             players={name: PLAYERS[name] for name in modalities},
@@ -134,45 +131,47 @@ class NetworkExplains:
         )
 
     def pieces(self, part: Dataset | Sequence[ChargeDensity], modality: str) -> Pieces:
-        """Patches of the slices (``image``) or words (``text``)."""
+        """Return the patches of the slices (``image``) or the words (``text``)."""
         inputs, text = self._read(part)
         if modality == "text":
             values = self.parts.words(inputs, text)[1]
-            return Pieces(values, lambda gone: self.parts.predict_without(inputs, text, gone))
+            return Pieces(
+                values, lambda missing: self.parts.predict_without_words(inputs, text, missing)
+            )
         values = self.parts.pixels(inputs)[0]
-        patch = squares(values.shape[-1], PATCH).numpy()
+        patch = square_grid(values.shape[-1], PATCH).numpy()
         count = int(patch.max()) + 1
         sums = np.zeros((len(values), 3, count))
         for number in range(count):
             sums[..., number] = values[..., patch == number].sum(axis=-1)
 
-        def predict(gone: np.ndarray) -> np.ndarray:
-            missing = torch.from_numpy(gone.reshape(len(gone), 3, count)[..., patch])
-            return self.parts.predict_images_without(inputs, missing)
+        def predict(missing: np.ndarray) -> np.ndarray:
+            pixels = missing.reshape(len(missing), 3, count)[..., patch]
+            return self.parts.predict_without_pixels(inputs, torch.from_numpy(pixels))
 
         return Pieces(sums.reshape(len(values), -1), predict)
 
     def _read(self, part: Dataset | Sequence[ChargeDensity]) -> tuple[Inputs, str]:
-        text = texts_of(part, self.recipe.text.extent)[0] if self.recipe.uses_text else ""
+        text = collect_texts(part, self.recipe.text.extent)[0] if self.recipe.uses_text else ""
         return self._inputs(part, [text]), text
 
-    def _named(self, values: np.ndarray, shift: np.ndarray | float = 0.0) -> dict[str, float]:
-        return named(self.targets, values * self.std + shift)
+    def _name(self, values: np.ndarray, shift: np.ndarray | float = 0.0) -> dict[str, float]:
+        return name_values(self.targets, values * self.std + shift)
 
 
-class ProcessExplains:
-    """Explains predictions of a descriptor model.
+class ProcessExplainer:
+    """Explain the predictions of a descriptor model.
 
     Parameters
     ----------
     process
-        Fitted.
+        A fitted committee.
     read
-        A material, as the model's ``predict`` takes several → its name, structure and blocks.
+        A collection of one material → its name, structure and blocks.
     units
         Target → unit.
     background
-        Blocks of the materials to compare with; None: those of the training part.
+        Blocks of the background materials; None for the training set.
     """
 
     def __init__(
@@ -183,147 +182,152 @@ class ProcessExplains:
         background: Mapping[str, pd.DataFrame] | None,
     ):
         with one_thread():
-            self.parts = ProcessExplainer(process, background)
+            self.parts = ProcessAttributions(process, background)
         self.units, self.targets = units, tuple(units)
         self.mean, self.std = process.label_scales()
         what = "training" if background is None else "given"
-        self.background = background_sentence(len(self.parts), self.parts.available, what)
+        self.background = describe_background(len(self.parts), self.parts.available, what)
         self._read = read
 
     @one_thread()
     def __call__(self, part: Any, details: bool = True) -> Explanation:
+        """Explain one material; without ``details``, only by whole modalities."""
         name, structure, blocks = self._read(part)
         base, shares = self.parts.shares(blocks)
         descriptors, starts, gaps = None, {}, {}
         if details:
             descriptors, start, gap = self.parts.descriptors(blocks, self.std)
             descriptors = descriptors.rename(columns=dict(enumerate(self.targets)))
-            starts["descriptors"] = named(self.targets, start)
-            gaps["descriptors"] = named(self.targets, gap)
+            starts["descriptors"] = name_values(self.targets, start)
+            gaps["descriptors"] = name_values(self.targets, gap)
         groups = pd.Index(self.parts.groups, name="modality")
         return Explanation(
             name=name,
             formula=structure.composition.reduced_formula,
             targets=self.targets,
             units=self.units,
-            prediction=named(self.targets, base + shares.sum(axis=0)),
-            base=named(self.targets, base),
+            prediction=name_values(self.targets, base + shares.sum(axis=0)),
+            base=name_values(self.targets, base),
             background=self.background,
             modalities=pd.DataFrame(shares, groups, list(self.targets)),
             players={name: GROUPS[name][1] for name in groups},
             descriptors=descriptors,
             starts=starts,
             gaps=gaps,
-            notes=(no_map(blocks, details),),
+            notes=(describe_missing_map(blocks, details),),
         )
 
     @one_thread()
     def pieces(self, part: Any, modality: str = "descriptors") -> Pieces:
-        """Descriptors, each by itself."""
+        """Return the single descriptors."""
         blocks = self._read(part)[2]
         features = self.parts.features(blocks)
         table = self.parts.descriptors(blocks, self.std)[0].drop(columns="value")
 
         @one_thread()
-        def predict(gone: np.ndarray) -> np.ndarray:
-            mixed = np.where(gone, self.parts.centre, features)
+        def predict(missing: np.ndarray) -> np.ndarray:
+            mixed = np.where(missing, self.parts.centre, features)
             with torch.no_grad():
                 return (self.parts.predict(torch.from_numpy(mixed)).numpy() - self.mean) / self.std
 
         return Pieces(table.to_numpy().T / self.std[:, None], predict)
 
 
-def make_explainer(model: SavedModel, background: Dataset | None = None) -> Explains:
+def make_explainer(model: SavedModel, background: Dataset | None = None) -> Explainer:
     """Return the explainer of a fitted model.
 
     Raises
     ------
     RhosightError
-        If this kind of model has none, or there is no background.
+        If this kind of model has no explainer, or there is no background.
     """
     model.check_fitted()
     if isinstance(model, DescriptorModel):
-        others = None if background is None else model.blocks_of(crystals_of(background))
-        return ProcessExplains(model.process, model.read_one, model.units, others)
+        others = None if background is None else model.compute_blocks(background.densities)
+        assert model.process is not None, "the model is fitted"
+        return ProcessExplainer(model.process, model.read_one, model.units, others)
     if isinstance(model, PropertyModel):
-        return NetworkExplains(model, model.scaler, background)
+        return NetworkExplainer(model, background)
     raise RhosightError(
-        "an ensemble is explained member by member: load the folder member-1 inside its own "
-        "with load_model, or explain one of its `networks`"
+        "an ensemble cannot be explained as a whole; explain one of its `networks`, or load the "
+        "folder member-1 inside its own folder with load_model"
     )
 
 
-def named(targets: Sequence[str], values: np.ndarray) -> dict[str, float]:
-    """Target → value."""
+def name_values(targets: Sequence[str], values: np.ndarray) -> dict[str, float]:
+    """Return target → value."""
     return {name: float(value) for name, value in zip(targets, values, strict=True)}
 
 
-def network_background(background: Dataset | None, about: Mapping[str, Any]) -> tuple[Dataset, str]:
-    """Materials that a network's predictions are compared with, and a sentence that says which.
+def select_background(background: Dataset | None, about: Mapping[str, Any]) -> tuple[Dataset, str]:
+    """Return the background materials of a network and a sentence that describes them.
 
     Parameters
     ----------
     background
-        As the user gave it.
+        Materials given by the user, if any.
     about
-        Of the model: its training materials are the default, if they come with the package.
+        Metadata of the model. Its training materials are the default if they are bundled with the
+        package.
 
     Raises
     ------
     RhosightError
-        If none is given and the training materials do not come with the package, or it is empty.
+        If the background is empty, or none is given and the training materials are not bundled.
     """
     what = "given" if background is not None else "training"
     background = _training_materials(about) if background is None else background
     count = len(background)
     if not count:
-        raise RhosightError("the background holds no material; give one with at least one")
-    rows = chosen(count, REFERENCES)
-    return background[rows], background_sentence(len(rows), count, what)
+        raise RhosightError("the background is empty; give a dataset with at least one material")
+    rows = select_rows(count, REFERENCES)
+    return background[rows], describe_background(len(rows), count, what)
 
 
 def _training_materials(about: Mapping[str, Any]) -> Dataset:
+    """Return the training materials of a model from the bundled dataset of that name."""
     ids, name = list(about.get("training_ids", ())), about.get("dataset", "")
     if name in BUNDLED:
         dataset = load_dataset(name)
         if ids and set(ids) <= set(dataset.ids):
             return dataset[ids]
     raise RhosightError(
-        f"the materials that this model was trained on ({name or 'of no name'}) do not come with "
-        "rhosight; say what to compare with: background=dataset, or --background FILE"
+        f"the training materials of this model ({name or 'unnamed dataset'}) are not bundled with "
+        "rhosight; choose a background with background=dataset or --background FILE"
     )
 
 
-def slice_maps(
+def make_slice_maps(
     values: np.ndarray,
     inputs: Inputs,
     density: ChargeDensity,
     settings: ImageSettings,
     targets: Sequence[str],
 ) -> tuple[SliceMap, ...]:
-    """Attributions to the pixels of one image as maps of the slices that it shows.
+    """Return maps of the slices of an image from the attributions of its pixels.
 
     ``values`` has the shape (targets, 3, s, s), in the targets' units per pixel.
     """
-    density = referred(density, settings)
+    density = apply_reference(density, settings)
     side = values.shape[-1]
     pad = (side - settings.size) // 2
     if settings.colour != "channels":  # three layers of one slice
         values = values.sum(axis=1, keepdims=True)
     planes: dict[Any, LatticePlane] = {}
-    found = []
+    maps = []
     for number, channel in enumerate(settings.channels):
         if channel.hkl not in planes:
             planes[channel.hkl] = lattice_plane(density.structure, channel.hkl, settings.symprec)
         plane = planes[channel.hkl]
         if settings.fourier:
+            assert inputs.canvas is not None, "the network reads images"
             seen = inputs.canvas[0, number].float().numpy()
             pixel = 1 / window_side(channel, plane)
         else:
             seen = _slice(density, channel, settings, plane, pad)
             pixel = window_side(channel, plane) / settings.size
         per_area = values[:, number] / pixel**2
-        found.append(
+        maps.append(
             SliceMap(
                 channel=channel,
                 density=seen,
@@ -334,7 +338,7 @@ def slice_maps(
                 fourier=settings.fourier,
             )
         )
-    return tuple(found)
+    return tuple(maps)
 
 
 def _slice(

@@ -1,10 +1,10 @@
-"""What an explanation holds, and how it is written to files."""
+"""Results of explaining predictions: one explanation, or those of several materials."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import pandas as pd
 
@@ -12,45 +12,44 @@ from ..errors import RhosightError
 from .chemistry import CLASSES, chemical_class
 from .maps import SliceMap
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Why a model predicts what it does of one material.
+    """Explanation of a model's predictions for one material.
 
     Attributes
     ----------
     name, formula
-        Of the material.
+        Name and reduced formula of the material.
     targets, units
-        What is predicted; all numbers are in these units.
+        Predicted properties; all numbers are in their units.
     prediction
-        Target → value, as ``model.predict`` gives it.
+        Target → value, equal to that of ``model.predict``.
     base
         Target → mean prediction over the background.
     background
-        What the background is, one sentence.
+        One sentence that describes the background.
     modalities
-        Shapley values: one row a modality, one column a target. ``base`` and the sum of a column
-        are ``prediction``.
+        Shapley values: one row for each modality, one column for each target. ``base`` and the sum
+        of a column give ``prediction``.
     players
-        Modality → what it holds.
+        Modality → description of its contents.
     maps
-        One for each slice that the network reads; none for models without images.
+        One map for each slice that the network reads; empty for models without images.
     words
-        One row a word of the description, columns ``count`` and the targets; None without text.
+        One row for each word of the description, columns ``count`` and the targets; None without
+        text.
     descriptors
-        One row a descriptor, columns ``value`` (in the descriptor's unit) and the targets; None for
-        networks.
+        One row for each descriptor, columns ``value`` (in the descriptor's unit) and the targets;
+        None for networks.
     starts
-        ``maps``, ``words``, ``descriptors`` → target → the prediction that their attributions
-        start from: with the mean image, a text of masks, or mean descriptors.
+        ``maps``, ``words``, ``descriptors`` → target → the prediction at which their attributions
+        start: for the mean image, a text of masks, or mean descriptors.
     gaps
-        The same → what the attributions miss of ``prediction`` - ``starts``.
+        Same keys → the difference between ``prediction`` - ``starts`` and the sum of the
+        attributions.
     notes
-        What to know when reading it.
+        Remarks for the reader.
     """
 
     name: str
@@ -69,21 +68,43 @@ class Explanation:
     gaps: dict[str, dict[str, float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        from .notebook import render_text
+
+        return render_text(self)
+
+    def _repr_html_(self) -> str:
+        from .notebook import render_html
+
+        return render_html(self)
+
     @property
     def chemical_class(self) -> str:
-        """See :func:`rhosight.explain.chemistry.chemical_class`."""
+        """Class of the compound, see :func:`rhosight.explain.chemistry.chemical_class`."""
         return chemical_class(self.formula)
 
     def table(self) -> pd.DataFrame:
-        """Base, modalities and prediction, one below the other, in the targets' units."""
+        """Return base, modalities and prediction as rows of a table, in the targets' units."""
         base, prediction = (
             pd.DataFrame([values], index=[name], columns=list(self.targets))
             for name, values in (("base", self.base), ("prediction", self.prediction))
         )
         return pd.concat([base, self.modalities, prediction]).rename_axis("modality")
 
+    def largest(self, target: str, count: int) -> pd.Series:
+        """Return the words or descriptors with the largest contributions to a target.
+
+        They are sorted by absolute contribution, in the target's unit. The result is empty without
+        details.
+        """
+        details = self.words if self.words is not None else self.descriptors
+        if details is None:
+            return pd.Series(dtype=float)
+        names = details[target].abs().sort_values(ascending=False).index[:count]
+        return details.loc[names, target]
+
     def to_dict(self) -> dict[str, Any]:
-        """All but the pixels, for JSON."""
+        """Return the explanation without the pixels of its maps, for JSON."""
         return {
             "material": self.name,
             "formula": self.formula,
@@ -113,10 +134,20 @@ class Explanation:
 
 
 class Explanations(Sequence[Explanation]):
-    """Explanations of several materials by one model, and what they have in common."""
+    """Explanations of several materials by one model, with summaries."""
 
     def __init__(self, explanations: Sequence[Explanation]) -> None:
         self._all = tuple(explanations)
+
+    def __repr__(self) -> str:
+        from .notebook import render_several_as_text
+
+        return render_several_as_text(self)
+
+    def _repr_html_(self) -> str:
+        from .notebook import render_several_as_html
+
+        return render_several_as_html(self)
 
     def __len__(self) -> int:
         return len(self._all)
@@ -129,7 +160,7 @@ class Explanations(Sequence[Explanation]):
         return Explanations(self._all[key]) if isinstance(key, slice) else self._all[key]
 
     def table(self) -> pd.DataFrame:
-        """One row a material, target and modality.
+        """Return a table with one row for each material, target and modality.
 
         Columns: material_id, formula, class (of compounds), target, modality, share (Shapley
         value), base, prediction and unit.
@@ -153,15 +184,14 @@ class Explanations(Sequence[Explanation]):
         return pd.DataFrame(rows)
 
     def summary(self) -> pd.DataFrame:
-        """Which modality carries which target, for which chemistries.
+        """Return the mean contribution of each modality by target and class of compounds.
 
         Returns
         -------
-        DataFrame indexed by (target, class, modality), ``all`` being the class of all materials:
-        ``mean``, the mean Shapley value, in the target's unit: whether the modality raises or
-        lowers the prediction; ``size``, the mean of its absolute value; ``part``, that divided by
-        its sum over the modalities; ``materials``, how many. Classes in the order of
-        :data:`rhosight.explain.chemistry.CLASSES`.
+        DataFrame indexed by (target, class, modality); the class ``all`` contains all materials.
+        ``mean``, the mean Shapley value, in the target's unit; ``size``, the mean absolute Shapley
+        value; ``part``, ``size`` divided by its sum over the modalities; ``materials``, the number
+        of materials. Classes are in the order of :data:`rhosight.explain.chemistry.CLASSES`.
 
         Raises
         ------
@@ -169,7 +199,7 @@ class Explanations(Sequence[Explanation]):
             If there is nothing to summarise.
         """
         if not len(self):
-            raise RhosightError("no explanation to summarise; explain a material first")
+            raise RhosightError("there are no explanations to summarise; explain a material first")
         table = self.table()
         every = pd.concat([table.assign(**{"class": "all"}), table])
         every["class"] = pd.Categorical(every["class"], ["all", *CLASSES], ordered=True)
@@ -177,11 +207,11 @@ class Explanations(Sequence[Explanation]):
             every[column] = pd.Categorical(every[column], table[column].unique(), ordered=True)
         groups = every.groupby(["target", "class", "modality"], observed=True)["share"]
         size = groups.apply(lambda shares: shares.abs().mean())
-        found = pd.DataFrame({"mean": groups.mean(), "size": size})
-        total = found["size"].groupby(["target", "class"], observed=True).transform("sum")
-        found["part"] = found["size"] / total
-        found["materials"] = groups.size()
-        return found
+        summary = pd.DataFrame({"mean": groups.mean(), "size": size})
+        total = summary["size"].groupby(["target", "class"], observed=True).transform("sum")
+        summary["part"] = summary["size"] / total
+        summary["materials"] = groups.size()
+        return summary
 
 
 def _records(table: pd.DataFrame | None) -> dict[str, dict[str, float]] | None:

@@ -1,7 +1,7 @@
-"""Figures of explanations. Each function returns a matplotlib Figure that belongs to no window.
+"""Draw explanations as matplotlib figures that belong to no window.
 
-Orange raises a prediction and blue lowers it; bars carry their numbers and maps a scale, so that
-nothing is told by colour alone.
+Orange raises a prediction and blue lowers it. Bars also show their numbers and maps a colour scale,
+so no information depends on colour alone.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
     from .maps import SliceMap
 
 MOST_ROWS = 10
-"""Words or descriptors that a figure shows."""
+"""Largest number of words or descriptors in a figure."""
 
 BLUR = 0.03
-"""Of half a slice's side: the Gaussian that smooths maps to be looked at; sums stay as they are."""
+"""Width of the Gaussian that smooths drawn maps, as a fraction of half the side of a slice."""
 
 COLOURS = LinearSegmentedColormap.from_list("lowers-raises", [BLUE, "white", "#D55E00"])
-"""The two of Okabe and Ito's palette that are farthest apart on either side of nothing."""
+"""The two most distinct colours of Okabe and Ito's palette, with white for zero."""
 
 REACH = 4.0
-"""Å; how far from an atom the nearest others are looked for."""
+"""Å, distance up to which the nearest neighbours of an atom are searched."""
 
 
 def draw_explanation(why: Explanation) -> Figure:
-    """What each modality adds to each target, and the words or descriptors that count most."""
+    """Draw the contributions of the modalities and of the main words or descriptors."""
     details = why.words if why.words is not None else why.descriptors
     what = "word" if why.words is not None else "descriptor"
     rows = [len(why.modalities) + 1]
@@ -50,34 +50,33 @@ def draw_explanation(why: Explanation) -> Figure:
     columns = len(why.targets)
     size = (5.4 * columns, 1.6 + 0.34 * sum(rows))
     figure = Figure(figsize=size, layout="constrained")
-    # a title over the whole column, names of rows included: over the bars alone it is cut off
+    # a title above the whole column with its row names; a title above the bars alone is cut off
     parts = np.atleast_1d(figure.subfigures(1, columns))
     for part, target in zip(parts, why.targets, strict=True):
         axes = part.subplots(len(rows), 1, squeeze=False, height_ratios=rows)[:, 0]
         unit = why.units[target]
-        _bars(axes[0], why.modalities[target], unit)
+        _draw_bars(axes[0], why.modalities[target], unit)
         part.suptitle(
             f"{AXIS_NAMES.get(target, target)}: {why.prediction[target]:.3g} {unit}\n"
-            f"= base {why.base[target]:.3g} {unit} and what each adds:",
+            f"= base {why.base[target]:.3g} {unit} + contributions:",
             fontsize=10,
         )
         if details is not None:
-            most = details[target].abs().sort_values(ascending=False).index[:MOST_ROWS]
-            _bars(axes[1], details.loc[most, target].rename(_short), unit)
-            axes[1].set_title(f"{what}s that add most", fontsize=10)
+            _draw_bars(axes[1], why.largest(target, MOST_ROWS).rename(_shorten), unit)
+            axes[1].set_title(f"{what}s with the largest contributions", fontsize=10)
     joint = "; " if columns > 1 else "\n"
     figure.suptitle(f"{_title(why)}{joint}base: {why.background}", fontsize=11)
     return figure
 
 
 def _title(why: Explanation) -> str:
-    """Formula and name; of a long path its end, which tells files apart."""
+    """Return formula and name; a long path is shortened to its end, which identifies the file."""
     name = why.name if len(why.name) <= 40 else f"…{why.name[-39:]}"
     return f"{why.formula} ({name})"
 
 
-def _bars(axis: Axes, values: pd.Series, unit: str) -> None:
-    """Horizontal bars from zero, the first on top."""
+def _draw_bars(axis: Axes, values: pd.Series, unit: str) -> None:
+    """Draw horizontal bars from zero, the first one on top."""
     colours = [ORANGE if value > 0 else BLUE for value in values]
     places = np.arange(len(values))
     axis.barh(places, values, color=colours, edgecolor="black", linewidth=0.5)
@@ -91,34 +90,36 @@ def _bars(axis: Axes, values: pd.Series, unit: str) -> None:
         axis.text(value + shift, place, label, ha=side, va="center", fontsize=8)
     axis.set_yticks(places, [str(name) for name in values.index], fontsize=9)
     axis.invert_yaxis()
-    # numbers stand beyond the bars; a side without bars needs no room
+    # leaves room for the numbers beside the bars
     axis.set_xlim(low - (0.4 if low else 0.06) * span, high + (0.4 if high else 0.06) * span)
     axis.set_xlabel(unit, fontsize=9)
     axis.tick_params(axis="x", labelsize=8)
-    axis.xaxis.set_major_locator(MaxNLocator(5))  # numbers beside one another
+    axis.xaxis.set_major_locator(MaxNLocator(5))  # keeps tick labels apart
 
 
-def _short(name: str) -> str:
-    """A descriptor's name without what all of its block share."""
+def _shorten(name: str) -> str:
+    """Return a descriptor's name without its common prefix, at most 36 characters long."""
     name = name.replace("MagpieData ", "")
     return name if len(name) <= 36 else f"{name[:35]}…"
 
 
 def draw_maps(why: Explanation, target: str) -> Figure:
-    """Draw the slices that a network reads, and over each what its parts add to one target.
+    """Draw the slices that a network reads and their contributions to one target.
 
     Axes are in Å; atoms and bonds are marked.
 
     Raises
     ------
     RhosightError
-        If the model reads no image, or does not predict this target.
+        If the model reads no image or does not predict this target.
     """
     if target not in why.targets:
-        raise RhosightError(f"{target!r} is not predicted; known are {', '.join(why.targets)}")
+        raise RhosightError(
+            f"{target!r} is not predicted by this model; choose from {', '.join(why.targets)}"
+        )
     if not why.maps:
-        reason = why.notes[0] if why.notes else "explain it with details=True"
-        raise RhosightError(f"{why.name}: no map: {reason}")
+        reason = why.notes[0] if why.notes else "explain the material with details=True"
+        raise RhosightError(f"{why.name}: there is no map to draw: {reason}")
     unit = why.units[target]
     figure = Figure(figsize=(5.2 * len(why.maps), 5.4), layout="constrained")
     axes = figure.subplots(1, len(why.maps), squeeze=False)[0]
@@ -128,19 +129,20 @@ def draw_maps(why: Explanation, target: str) -> Figure:
     start = why.starts["maps"][target]
     figure.suptitle(
         f"{_title(why)}, {name}: {why.prediction[target]:.3g} {unit}\n"
-        f"= {start:.3g} {unit} with the mean image, and what the slices add",
+        f"= {start:.3g} {unit} for the mean image + contributions of the slices",
         fontsize=11,
     )
     if not any(one.fourier for one in why.maps):
         figure.supxlabel(
-            "nearest atoms are joined by a line in the plane, by a dotted one where it leaves the "
-            "plane; × where it passes through",
+            "lines join nearest neighbours: solid in the plane, dotted where they leave it, "
+            "× where they cross it",
             fontsize=9,
         )
     return figure
 
 
 def _draw_map(figure: Figure, axis: Axes, one: SliceMap, target: str, unit: str) -> None:
+    """Draw one slice in grey with its smoothed attributions on top."""
     values = one.values[target]
     blurred = gaussian_filter(values, BLUR * len(values) / 2, mode="nearest")
     reach = max(float(np.quantile(np.abs(blurred), 0.995)), 1e-12)
@@ -148,7 +150,7 @@ def _draw_map(figure: Figure, axis: Axes, one: SliceMap, target: str, unit: str)
     extent = (-one.half, one.half, -one.half, one.half)
     grey = np.clip(one.density, *np.quantile(one.density, [0.01, 0.99]))
     axis.imshow(grey, cmap="gray_r", extent=extent, alpha=0.45)
-    # what adds nothing leaves the density to be seen
+    # places without a contribution show the density
     strength = np.clip(np.abs(blurred) / reach, 0, 1) ** 0.5
     colours = COLOURS(scale(blurred))
     colours[..., 3] = 0.85 * strength
@@ -163,7 +165,8 @@ def _draw_map(figure: Figure, axis: Axes, one: SliceMap, target: str, unit: str)
     shift = f", {one.channel.offset:g} d above" if one.channel.offset else ""
     what = "Fourier transform of " if one.fourier else ""
     axis.set_title(
-        f"{what}{one.channel.kind} on ({indices}){shift}\nadds {one.total(target):+.2g} {unit}",
+        f"{what}{one.channel.kind} on ({indices}){shift}\n"
+        f"contributes {one.total(target):+.2g} {unit}",
         fontsize=10,
     )
     axis.set(xlabel=f"x ({length})", ylabel=f"y ({length})")
@@ -171,10 +174,12 @@ def _draw_map(figure: Figure, axis: Axes, one: SliceMap, target: str, unit: str)
 
 
 def _mark_bonds(axis: Axes, one: SliceMap) -> None:
-    """Where nearest atoms are joined: lines in the plane, dotted ones that leave it towards the
-    projection of the other atom, crosses where one passes through it.
+    """Draw bonds between nearest neighbours.
+
+    Solid lines lie in the plane, dotted lines point to the projection of an atom outside the plane,
+    and crosses mark bonds that cross the plane.
     """
-    for ends in _bonds(one):
+    for ends in _find_bonds(one):
         (u, v, height), (u_other, v_other, other) = ends
         on, other_on = abs(height) < LAYER_TOLERANCE, abs(other) < LAYER_TOLERANCE
         if on and other_on:
@@ -187,8 +192,8 @@ def _mark_bonds(axis: Axes, one: SliceMap) -> None:
             axis.plot(*at, "x", color="black", markersize=5, markeredgewidth=1.0)
 
 
-def _bonds(one: SliceMap) -> list[np.ndarray]:
-    """Pairs of nearest atoms near the plane: rows of (u, v, height above the plane), Å."""
+def _find_bonds(one: SliceMap) -> list[np.ndarray]:
+    """Return pairs of nearest neighbours near the plane, rows of (u, v, height above it), Å."""
     structure, plane = one.structure, one.plane
     start = plane.points(0.0, 0.0, one.channel.offset)
     centre = structure.lattice.get_cartesian_coords(start)
@@ -200,16 +205,12 @@ def _bonds(one: SliceMap) -> list[np.ndarray]:
     np.fill_diagonal(apart, np.inf)
     nearest = apart.min(axis=1)
     joined = apart <= NEAREST_FACTOR * np.minimum(nearest[:, None], nearest)
-    found = []
-    for i, j in np.argwhere(np.triu(joined)):
-        pair = places[[i, j]]
-        if (np.abs(pair[:, :2]) <= one.half).all(axis=1).any():
-            found.append(pair)
-    return found
+    pairs = (places[[i, j]] for i, j in np.argwhere(np.triu(joined)))
+    return [pair for pair in pairs if (np.abs(pair[:, :2]) <= one.half).all(axis=1).any()]
 
 
 def draw_summary(summary: pd.DataFrame) -> Figure:
-    """The part of each modality in each target, one bar a class of compounds."""
+    """Draw the fraction of each modality, one bar for each class of compounds."""
     targets = summary.index.unique("target")
     modalities = list(summary.index.unique("modality"))
     classes = list(summary.index.unique("class"))
@@ -228,7 +229,11 @@ def draw_summary(summary: pd.DataFrame) -> Figure:
             label = modality if axis is axes[0] else None
             axis.barh(classes, width, left=start, ec="black", lw=0.5, label=label, **style)
             start = start + width
-        axis.set(title=AXIS_NAMES.get(target, target), xlim=(0, 1), xlabel="part of what is added")
+        axis.set(
+            title=AXIS_NAMES.get(target, target),
+            xlim=(0, 1),
+            xlabel="fraction of all contributions",
+        )
     counts = summary.loc[targets[0], "materials"].groupby("class", observed=True).first()
     axes[0].set_yticks(range(len(classes)), [f"{name} ({counts[name]})" for name in classes])
     axes[0].invert_yaxis()

@@ -21,16 +21,16 @@ def save(
     Parameters
     ----------
     explanations
-        One explanation is written into the folder itself: ``explanation.json``, ``modalities.csv``,
-        ``words.csv`` or ``descriptors.csv``, ``explanation.png``, and for models that read images
-        ``map-{target}.png`` and ``maps.npz``, which holds ``{target}_{number}`` and
-        ``density_{number}`` of each slice as :class:`rhosight.explain.SliceMap` has them. Several
-        are written into a folder for each material, with ``explanations.csv``, ``summary.csv`` and
-        ``summary.png`` beside.
+        A single explanation is written into the folder itself: ``explanation.json``,
+        ``modalities.csv``, ``words.csv`` or ``descriptors.csv``, ``explanation.png``, and for
+        models that read images ``map-{target}.png`` and ``maps.npz``. The latter contains
+        ``{target}_{number}`` and ``density_{number}`` of each slice, the arrays of
+        :class:`rhosight.explain.SliceMap`. Several explanations get one folder for each material,
+        and ``explanations.csv``, ``summary.csv`` and ``summary.png`` beside these folders.
     folder
-        Created if it does not exist.
+        Output folder; created if it does not exist.
     each
-        Also write the files of each material where there are several.
+        Also write the files of each material if there are several materials.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def save(
     several = len(explanations) > 1
     written = []
     if each or not several:
-        names = _folders([one.name for one in explanations])
+        names = _folder_names([one.name for one in explanations])
         for name, one in zip(names, explanations, strict=True):
             (folder / name).mkdir(exist_ok=True)
             written += _save_one(one, folder / name)
@@ -55,6 +55,7 @@ def save(
 
 
 def _save_one(why: Explanation, folder: Path) -> list[Path]:
+    """Write the files of one explanation into an existing folder."""
     written = [folder / "explanation.json", folder / "modalities.csv"]
     text = json.dumps(why.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
     written[0].write_text(text + "\n", encoding="utf-8")
@@ -78,14 +79,14 @@ def _save_one(why: Explanation, folder: Path) -> list[Path]:
     return written
 
 
-def _folders(names: Sequence[str]) -> list[str]:
-    """A folder's name for each material: that of its file, or of the file's folder."""
-    found: list[str] = []
+def _folder_names(names: Sequence[str]) -> list[str]:
+    """Return a folder name for each material, made from its file or the file's folder."""
+    folders: list[str] = []
     for name in names:
         path = Path(name)
         unnamed = path.name in ("CHGCAR", "CHG") and path.parent.name
         plain = path.parent.name if unnamed else path.name
         plain = re.sub(r"[^\w.+-]+", "-", plain).strip(".-") or "material"
-        again = sum(other == plain or other.startswith(f"{plain}~") for other in found)
-        found.append(f"{plain}~{again + 1}" if again else plain)
-    return found
+        again = sum(other == plain or other.startswith(f"{plain}~") for other in folders)
+        folders.append(f"{plain}~{again + 1}" if again else plain)
+    return folders

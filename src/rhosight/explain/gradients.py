@@ -1,9 +1,9 @@
-"""Integrated gradients (Sundararajan, Taly, Yan 2017, arXiv:1703.01365) through Captum.
+"""Integrated gradients (Sundararajan, Taly, Yan 2017, arXiv:1703.01365), computed with Captum.
 
-From a baseline to the input along a straight line, the gradient is integrated: what each number of
-the input adds to the prediction. By the fundamental theorem of calculus the sum is the difference
-of the two predictions; how far the numerical sum misses it is checked, and steps are added until
-it is small.
+The gradient of the prediction is integrated along the straight line from a baseline to the input.
+This attributes to each number of the input a contribution to the prediction. By the fundamental
+theorem of calculus, the contributions sum to the difference of the two predictions. The numerical
+sum is compared with this difference, and steps are added until the gap is small.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 
 TOLERANCE = 0.02
-"""Of a target's spread: what attributions may miss of the difference of two predictions."""
+"""Largest accepted gap between the summed attributions and the difference of two predictions, in
+units of the target's standard deviation."""
 
 FIRST_STEPS, MOST_STEPS = 16, 128
-"""Points of the quadrature, doubled from the first to the last as long as the gap is too large."""
+"""Points of the quadrature; their number is doubled while the gap is too large."""
 
 AT_ONCE = 16
-"""Inputs that pass through a model together."""
+"""Number of inputs in one forward pass."""
 
 
 def integrated_gradients(
@@ -32,26 +33,26 @@ def integrated_gradients(
     arguments: Sequence[Tensor] = (),
     layer: nn.Module | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Attributions of one input to every output.
+    """Return the attributions of every output to one input.
 
     Parameters
     ----------
     forward
-        (inputs, *arguments) → (n, outputs), in units of the targets' spread.
+        (inputs, *arguments) → (n, outputs), in units of the targets' standard deviations.
     inputs, baseline
-        One input and what it is compared with, shape (1, ...).
+        One input and its baseline, shape (1, ...).
     outputs
         Number of outputs.
     arguments
-        Further inputs, shape (1, ...), that stay as they are.
+        Further inputs, shape (1, ...), that stay constant.
     layer
-        Attribute to the output of this layer instead, for inputs that are no numbers.
+        Attribute to the output of this layer instead, for inputs that are not numerical.
 
     Returns
     -------
-    attributions, shape (outputs, ...) as the input, or as the layer's output; start, shape
+    attributions, shape (outputs, ...) like the input or the layer's output; start, shape
     (outputs,): the prediction for the baseline; gap, shape (outputs,): the change of the prediction
-    less the sum of the attributions.
+    minus the sum of the attributions.
     """
     from captum.attr import IntegratedGradients, LayerIntegratedGradients
 
@@ -59,7 +60,7 @@ def integrated_gradients(
     extra = tuple(arguments)
     with torch.no_grad():
         start, end = (forward(point, *extra)[0].cpu().numpy() for point in (baseline, inputs))
-    found, gaps = [], []
+    attributions, gaps = [], []
     for number in range(outputs):
         steps = FIRST_STEPS
         while True:
@@ -76,6 +77,6 @@ def integrated_gradients(
             if abs(gap) <= TOLERANCE or steps >= MOST_STEPS:
                 break
             steps *= 2
-        found.append(values)
+        attributions.append(values)
         gaps.append(gap)
-    return np.stack(found), start, np.array(gaps)
+    return np.stack(attributions), start, np.array(gaps)

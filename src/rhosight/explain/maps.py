@@ -1,4 +1,4 @@
-"""Maps of the slice: how much each place adds to a prediction."""
+"""Maps of attributions on a slice of the density."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from ..inputs.image import Channel
 
 @dataclass(frozen=True, eq=False)
 class SliceMap:
-    """Where on one slice of the density a network looked.
+    """Attributions of a network's prediction to the places on one slice.
 
     Attributes
     ----------
     channel
-        Which slice.
+        Settings of the slice.
     density
-        What lies there, e/Å³, shape (pixels, pixels); row 0 is the top, as in an image.
+        Density on the slice, e/Å³, shape (pixels, pixels); row 0 is the top, as in an image.
     values
-        Target → attribution, in the target's unit per Å² (per Å⁻² of a Fourier transform), shape as
-        ``density``.
+        Target → attribution, in the target's unit per Å² (per Å⁻² of a Fourier transform), same
+        shape as ``density``.
     half
-        Half the side of what is shown, Å (Å⁻¹ of a Fourier transform). It is wider than the
-        channel's window if the model looks at turned images, whose corners lie outside.
+        Half the side of the map, Å (Å⁻¹ of a Fourier transform). It exceeds half the channel's
+        window if the model reads rotated images, whose corners lie outside the window.
     plane, structure
-        Where the slice lies in the crystal.
+        Plane of the slice and crystal structure.
     fourier
-        Whether the network sees the Fourier transform of the slice.
+        True if the network reads the Fourier transform of the slice.
     """
 
     channel: Channel
@@ -42,6 +42,6 @@ class SliceMap:
     fourier: bool = False
 
     def total(self, target: str) -> float:
-        """What the slice adds to the prediction, in the target's unit."""
+        """Return the slice's contribution to the prediction, in the target's unit."""
         values = self.values[target]
         return float(values.sum() * (2 * self.half / len(values)) ** 2)

@@ -1,16 +1,17 @@
-"""Explanations of a network.
+"""Attribute the predictions of a network to its modalities, image places and words.
 
-The modalities are image, text and descriptors, as far as the network reads them. An absent one is
-that of another material, one of the background at a time, and the value of a coalition is the mean
-over all of these (interventional Shapley values; Janzing et al. 2020, arXiv:1910.13413).
+The modalities are image, text and descriptors, as far as the network reads them. An absent modality
+is replaced by that of each background material in turn; the value of a coalition is the mean over
+these predictions (interventional Shapley values; Janzing et al. 2020, arXiv:1910.13413).
 
-Within a modality the other one is the material's own. Which words matter is told by integrated
-gradients, from masks in place of the words. Which parts of the image matter is told by Shapley
-values of squares, sampled (Castro, Gómez, Tejada 2009, doi:10.1016/j.cor.2008.04.004) by Captum,
-from the mean image of the background: along a line between two images the gradients of a
-convolutional network jump so much that their integral misses the prediction, and often its sign. A
-prediction is the mean over turned images and reworded texts; attributions are to the image before
-it is turned and to words wherever they stand.
+Attributions within one modality keep the material's other modalities. Words are attributed by
+integrated gradients, starting from masks in place of the words. Image places are attributed by
+sampled Shapley values of squares (Castro, Gómez, Tejada 2009, doi:10.1016/j.cor.2008.04.004),
+computed with Captum and starting from the mean image of the background. Integrated gradients are
+unsuitable for images: along a line between two images, the gradients of a convolutional network
+vary so strongly that their integral misses the prediction and often its sign. A prediction is the
+mean over rotated images and reworded texts. Attributions refer to the unrotated image, and to words
+irrespective of their position.
 """
 
 from __future__ import annotations
@@ -27,10 +28,9 @@ from ..inputs.text.rewording import reword
 from ..networks.backbones import ClipBackbone
 from ..networks.modules import modality_features, reader
 from ..networks.recipe import Recipe
-from ..training.stages import view_count
 from .gradients import AT_ONCE, integrated_gradients
 from .shapley import shapley_values
-from .words import word_counts, word_shares
+from .words import assign_tokens, count_words
 
 PLAYERS = {
     "image": "slices of the charge density",
@@ -39,57 +39,61 @@ PLAYERS = {
 }
 
 SQUARES = 4
-"""Along an image's side; the pixels of one are taken away together."""
+"""Squares along the side of an image; the pixels of a square are removed together."""
 
 GRIDS = 8
-"""Of squares, each shifted at random and taken away in an order of its own; a map is their mean."""
+"""Number of grids of squares; each is randomly shifted and has its own order of removal.
+
+A map is the mean over the grids.
+"""
 
 TENSORS = {
     "image": ("image",),
     "text": ("input_ids", "attention_mask"),
     "descriptors": ("descriptors",),
 }
-"""Modality → what :meth:`rhosight.inputs.tensors.Inputs.batch` calls its inputs."""
+"""Modality → names of its inputs in :meth:`rhosight.inputs.tensors.Inputs.batch`."""
 
 
-class NetworkExplainer:
-    """A network taken apart where its modalities meet. Numbers are standardised, as its outputs.
+class NetworkAttributions:
+    """Attributions of a network's predictions, in units of the targets' standard deviations.
 
     Parameters
     ----------
     network, recipe
-        Of the fitted model.
+        Network and recipe of the fitted model.
     background
-        Inputs of the materials that absent modalities are taken from.
+        Inputs of the background materials, which replace absent modalities.
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe, background: Inputs):
         self.network = network.eval()
         self.recipe = recipe
-        self.views = range(view_count(recipe))
+        self.views = range(recipe.views)
         self._functions = modality_features(network)
         self._device = next(network.parameters()).device
         self._count = len(background)
         self._others = self.features(background)
-        self.mean_canvas = None
-        """Mean image of the background with its margin, shape (1, 3, s, s)."""
+        self.mean_canvas = torch.empty(0)
+        """Mean image of the background with its margin, shape (1, 3, s, s), if images are read."""
         if "image" in self._functions:
-            self.mean_canvas = background.canvas.float().mean(dim=0, keepdim=True)
+            self.mean_canvas = _canvas(background).mean(dim=0, keepdim=True)
 
     def __len__(self) -> int:
         return self._count
 
     @property
     def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities that the network reads."""
         return tuple(self._functions)
 
     def features(self, inputs: Inputs) -> dict[str, Tensor]:
-        """Modality → what the network makes of it for n materials, shape (views, n, width)."""
+        """Return modality → the network's features of n materials, shape (views, n, width)."""
         with torch.no_grad():
             return {name: self._features(inputs, name) for name in self._functions}
 
     def shares(self, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
-        """Base, shape (targets,), and Shapley values, (modalities, targets), of one material."""
+        """Return base, shape (targets,), and Shapley values, shape (modalities, targets)."""
         own = self.features(inputs)
 
         def value(some: Collection[str]) -> np.ndarray:
@@ -104,20 +108,23 @@ class NetworkExplainer:
 
     @torch.no_grad()
     def pixels(self, inputs: Inputs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What each pixel of one material's image adds: its part of the squares that it is in.
+        """Return the attributions of the pixels of one material's image.
+
+        The Shapley value of a square is distributed evenly over its pixels. The random draws have a
+        fixed seed, so the same image always has the same attributions.
 
         Returns
         -------
-        attributions, shape (targets, 3, s, s), of the image with the margin that turned views look
-        at; start, shape (targets,): the prediction for the mean image; gap, shape (targets,): the
-        change of the prediction less the sum of the attributions. The same image has the same.
+        attributions, shape (targets, 3, s, s), of the image with the margin that rotated views
+        read; start, shape (targets,): the prediction for the mean image; gap, shape (targets,): the
+        change of the prediction minus the sum of the attributions.
         """
         from captum.attr import ShapleyValueSampling
 
         rest = {k: v for k, v in self.features(inputs).items() if k != "image"}
-        canvas = inputs.canvas.float()
+        canvas = _canvas(inputs)
         method = ShapleyValueSampling(lambda images: self._predict_images(inputs, images, rest))
-        found = []
+        grids = []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             for _ in range(GRIDS):
@@ -130,25 +137,28 @@ class NetworkExplainer:
                     n_samples=1,
                     perturbations_per_eval=AT_ONCE,
                 )
-                found.append((values[0] / area).numpy())
-        attributions = np.mean(found, axis=0)
+                grids.append((values[0] / area).numpy())
+        attributions = np.mean(grids, axis=0)
         ends = torch.cat([self.mean_canvas, canvas])
         start, end = self._predict_images(inputs, ends, rest).numpy()
         return attributions, start, end - start - attributions.sum(axis=(1, 2, 3), dtype=float)
 
     def _squares(self, side: int) -> Tensor:
-        """The number of each pixel's square, shape (1, 3, side, side), on a grid shifted at random.
+        """Return the square of each pixel on a randomly shifted grid, shape (1, 3, side, side).
 
-        Channels that show different slices are taken apart.
+        Channels of different slices have separate squares.
         """
-        square = max(1, self.recipe.image.size // SQUARES)
-        one = squares(side, square, torch.randint(square, (2,)).tolist())
-        apart = self.recipe.image.colour == "channels"
-        return torch.stack([one + apart * layer * (int(one.max()) + 1) for layer in range(3)])[None]
+        square = max(1, self.recipe.image.settings.size // SQUARES)
+        one = square_grid(side, square, torch.randint(square, (2,)).tolist())
+        are_separate = self.recipe.image.settings.colour == "channels"
+        step = are_separate * (int(one.max()) + 1)
+        return torch.stack([one + layer * step for layer in range(3)])[None]
 
     def _predict_images(self, inputs: Inputs, canvas: Tensor, rest: Mapping[str, Tensor]) -> Tensor:
-        """Predictions (m, targets) for m canvases beside the other features of one material; its
-        parallel planes, that some views look at, stay as they are.
+        """Return predictions, shape (m, targets), for m canvases of one material.
+
+        ``rest`` are the features of its other modalities. The canvases of its parallel planes,
+        which some views read, stay unchanged.
         """
         parallel = inputs.parallel
         if parallel is not None:
@@ -159,34 +169,34 @@ class NetworkExplainer:
             parts | {name: f.expand(-1, len(canvas), -1) for name, f in rest.items()}
         )
 
-    def predict_images_without(self, inputs: Inputs, gone: Tensor) -> np.ndarray:
-        """Predictions for one material's image with the mean image in place of some pixels.
+    def predict_without_pixels(self, inputs: Inputs, missing: Tensor) -> np.ndarray:
+        """Return predictions for one material's image with some pixels of the mean image.
 
-        ``gone``, shape (m, 3, s, s): which pixels are not there in each of m variants. Returns
-        shape (m, targets).
+        ``missing``, shape (m, 3, s, s), is true for the replaced pixels of each of m variants.
+        Returns shape (m, targets).
         """
         rest = {k: v for k, v in self.features(inputs).items() if k != "image"}
-        canvas = inputs.canvas.float()
+        canvas = _canvas(inputs)
         with torch.no_grad():
-            found = [
+            predictions = [
                 self._predict_images(inputs, torch.where(some, self.mean_canvas, canvas), rest)
-                for some in gone.split(AT_ONCE)
+                for some in missing.split(AT_ONCE)
             ]
-        return torch.cat(found).numpy()
+        return torch.cat(predictions).numpy()
 
     def words(
         self, inputs: Inputs, text: str
     ) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
-        """What each word of one material's text adds, wherever it stands.
+        """Return the attributions of the words of one material's text.
 
         Returns
         -------
-        w words; attributions, shape (targets, w); start and gap, shape (targets,), of
-        :func:`.gradients.integrated_gradients`.
+        w words; attributions, shape (targets, w), summed over all occurrences of a word; start and
+        gap, shape (targets,), see :func:`.gradients.integrated_gradients`.
         """
-        names = list(word_counts(text))
+        names = list(count_words(text))
         rest = {k: v for k, v in self.features(inputs).items() if k != "text"}
-        found = []
+        results = []
 
         def forward(ids: Tensor, mask: Tensor, *others: Tensor) -> Tensor:
             parts = dict(zip(rest, others, strict=True))
@@ -198,28 +208,28 @@ class NetworkExplainer:
             attributions, start, gap = integrated_gradients(
                 forward,
                 ids,
-                self._masked(ids, shares.any(axis=1)),
+                self._mask(ids, np.any(shares, axis=1)),
                 len(self.recipe.targets),
                 (mask, *own),
                 self._embedding,
             )
-            found.append((attributions.sum(axis=-1) @ shares, start, gap))
-        attributions, start, gap = (np.mean(part, axis=0) for part in zip(*found, strict=True))
+            results.append((attributions.sum(axis=-1) @ shares, start, gap))
+        attributions, start, gap = (np.mean(part, axis=0) for part in zip(*results, strict=True))
         return names, attributions, start, gap
 
-    def predict_without(self, inputs: Inputs, text: str, gone: np.ndarray) -> np.ndarray:
-        """Predictions for one material's text with masks in place of some words.
+    def predict_without_words(self, inputs: Inputs, text: str, missing: np.ndarray) -> np.ndarray:
+        """Return predictions for one material's text with masks in place of some words.
 
-        ``gone``, shape (m, w): which of the w words of the text, in the order of :meth:`words`, are
-        not there in each of m variants. Returns shape (m, targets).
+        ``missing``, shape (m, w), is true for the masked words of each of m variants, in the order
+        of :meth:`words`. Returns shape (m, targets).
         """
-        names = list(word_counts(text))
+        names = list(count_words(text))
         others = {k: v for k, v in self.features(inputs).items() if k != "text"}
         views = []
         for view in self.views:
             ids, mask, shares = self._tokens(inputs, text, names, view)
-            hidden = gone @ shares.T >= 0.5
-            variants = torch.cat([self._masked(ids, row) for row in hidden])
+            hidden = missing @ shares.T >= 0.5
+            variants = torch.cat([self._mask(ids, row) for row in hidden])
             masks = mask.expand(len(variants), -1)
             with torch.no_grad():
                 pairs = zip(variants.split(AT_ONCE), masks.split(AT_ONCE), strict=True)
@@ -229,7 +239,7 @@ class NetworkExplainer:
         return torch.stack(views).mean(dim=0).cpu().numpy()
 
     def _features(self, inputs: Inputs, modality: str) -> Tensor:
-        """Shape (views, n, width)."""
+        """Return the features of one modality, shape (views, n, width)."""
         function = self._functions[modality]
         views = []
         for view in self.views:
@@ -243,11 +253,11 @@ class NetworkExplainer:
         return torch.stack(views)
 
     def _output(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """The head over features (n, width) of each modality, in the network's order."""
+        """Apply the head to the features (n, width) of each modality."""
         return self.network.head(torch.cat([parts[name] for name in self._functions], dim=1))
 
     def _mean_output(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """Mean over the views, shape (n, targets), for features (views, n, width)."""
+        """Return the mean output over views, shape (n, targets), of features (views, n, width)."""
         views = [
             self._output({name: features[view] for name, features in parts.items()})
             for view in self.views
@@ -257,39 +267,48 @@ class NetworkExplainer:
     def _tokens(
         self, inputs: Inputs, text: str, words: list[str], view: int
     ) -> tuple[Tensor, Tensor, np.ndarray]:
-        """Ids and mask, shape (1, t), of a wording, and which word each token belongs to."""
+        """Return ids and mask of a wording, shape (1, t), and the words of its tokens."""
         ids, mask = inputs.batch(TENSORS["text"], torch.arange(1), view=view)
-        said = reword(text, view % len(inputs.input_ids))
+        assert inputs.input_ids is not None, "the network reads text"
+        wording = reword(text, view % len(inputs.input_ids))
         encoder = reader(self.network)
         spans = encoder.tokenizer(
-            said,
+            wording,
             truncation=True,
             padding="max_length",
-            max_length=ids.shape[1],  # as the network was given it: a recipe may read fewer
+            max_length=ids.shape[1],  # a recipe may read fewer tokens than the encoder
             return_offsets_mapping=True,
         )["offset_mapping"]
-        return ids.to(self._device), mask.to(self._device), word_shares(said, spans, words)
+        return ids.to(self._device), mask.to(self._device), assign_tokens(wording, spans, words)
 
-    def _masked(self, ids: Tensor, hidden: np.ndarray) -> Tensor:
-        """Token ids (1, t) with masks in place of the hidden ones."""
+    def _mask(self, ids: Tensor, hidden: np.ndarray) -> Tensor:
+        """Return token ids, shape (1, t), with masks in place of the hidden tokens."""
         tokenizer = reader(self.network).tokenizer
         blank = tokenizer.mask_token_id
-        if blank is None:  # CLIP was never shown masks
+        if blank is None:  # CLIP has no mask token
             blank = tokenizer.pad_token_id
         return ids.masked_fill(torch.as_tensor(hidden, device=ids.device)[None], blank)
 
     @property
     def _embedding(self) -> nn.Module:
-        """The layer that makes vectors of token ids."""
+        """Layer that maps token ids to vectors."""
         encoder = reader(self.network)
         if isinstance(encoder, ClipBackbone):
             return encoder.model.text_model.embeddings.token_embedding
         return encoder.model.get_input_embeddings()
 
 
-def squares(side: int, size: int, shift: Sequence[int] = (0, 0)) -> Tensor:
-    """The number of each pixel's square on a grid of squares of ``size`` pixels, which begins
-    ``shift`` pixels before the image: shape (side, side), counted from 0, none left out.
+def square_grid(side: int, size: int, shift: Sequence[int] = (0, 0)) -> Tensor:
+    """Return the number of the square that contains each pixel, shape (side, side).
+
+    The squares have ``size`` pixels along a side. The grid starts ``shift`` pixels before the
+    image. Squares are numbered from 0 without gaps.
     """
     rows, columns = ((torch.arange(side) + start) // size for start in shift)
     return rows[:, None] * (int(columns.max()) + 1) + columns
+
+
+def _canvas(inputs: Inputs) -> Tensor:
+    """Return the images with their margin as 32-bit numbers."""
+    assert inputs.canvas is not None, "the network reads images"
+    return inputs.canvas.float()

@@ -1,13 +1,13 @@
-"""Explanations of a descriptor model.
+"""Attribute the predictions of a descriptor model to groups of blocks and to descriptors.
 
-The modalities are groups of blocks of descriptors. A group that is absent has the descriptors of
-another material, one of the training part at a time, and the value of a coalition is the mean over
-all of these (interventional Shapley values; Janzing et al. 2020, arXiv:1910.13413). Such a mixture
-of two crystals need not exist: the values say what the model makes of its inputs, which is what was
-asked, and not what would happen to a crystal.
+The modalities are groups of blocks of descriptors. An absent group is replaced by the descriptors
+of each training material in turn; the value of a coalition is the mean over these predictions
+(interventional Shapley values; Janzing et al. 2020, arXiv:1910.13413). Such a mixture of two
+crystals need not exist: the values describe how the model uses its inputs, not what would happen to
+a crystal.
 
-Nothing of the density's slice is seen by the model, so there is no map of it. What each descriptor
-adds is told by integrated gradients instead.
+The model does not read a slice of the density, so there is no map. Integrated gradients attribute
+the prediction to single descriptors instead.
 """
 
 from __future__ import annotations
@@ -22,75 +22,77 @@ from torch import Tensor
 from ..inputs.descriptors.blocks import needs_density
 from ..models.gaussian_process.committee import Committee
 from .gradients import integrated_gradients
-from .shapley import chosen, shapley_values
+from .shapley import select_rows, shapley_values
 
 GROUPS: dict[str, tuple[tuple[str, ...], str]] = {
     "composition": (
         ("fractions", "magpie", "elements"),
-        "which elements, how much of each, and their properties",
+        "the elements, their fractions and their properties",
     ),
     "structure": (
         ("volume", "prototype", "packing", "sites", "element_densities"),
-        "structure type, volume, packing, and which elements are neighbours",
+        "structure type, volume, packing, and neighbouring elements",
     ),
     "free atoms": (
         ("promolecule", "overlap"),
-        "densities of free atoms put together, without bonding",
+        "superposed densities of free atoms, without bonding",
     ),
     "density": (
         ("total", "interstitial", "outside", "radial"),
-        "the charge density: its distribution over the cell and about the atoms",
+        "the charge density: its distribution in the cell and around the atoms",
     ),
     "bonding": (
         ("difference", "bonds", "charges"),
-        "what bonding changes: the difference from free atoms, bonds and charges",
+        "effects of bonding: the difference from free atoms, bonds and charges",
     ),
     "energies": (
         ("energies", "potentials"),
-        "electrostatics and the theory of the electron gas on the density",
+        "electrostatic energies and electron-gas functionals of the density",
     ),
 }
-"""Modality → its blocks, and what they say. Each block of a recipe is in one."""
+"""Modality → its blocks and a description. Each block of a recipe belongs to one modality."""
 
 MOST_OTHERS = 500
-"""Materials of a background: time goes with their number times that of the training part."""
+"""Largest background; the time is proportional to its size times that of the training set."""
 
 
-def no_map(blocks: Collection[str], details: bool) -> str:
-    """Why there is no map of a model that reads these blocks, and what there is instead."""
-    what = (
-        "this model reads descriptors of the density and no slice of it"
+def describe_missing_map(blocks: Collection[str], details: bool) -> str:
+    """Return a note that explains why a descriptor model has no map."""
+    reason = (
+        "this model reads descriptors of the density but no slice of it"
         if needs_density(blocks)
         else "this model reads no density"
     )
-    return f"{what}, so there is no map" + (": see its descriptors" if details else "")
+    return f"{reason}, so there is no map" + ("; see its descriptors instead" if details else "")
 
 
-def groups_of(blocks: Collection[str]) -> dict[str, tuple[str, ...]]:
-    """The modalities of a model that reads these blocks, and the blocks of each."""
-    found = {
+def group_blocks(blocks: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Return modality → its blocks for a model that reads these blocks."""
+    groups = {
         name: tuple(block for block in own if block in blocks) for name, (own, _) in GROUPS.items()
     }
-    return {name: own for name, own in found.items() if own}
+    return {name: own for name, own in groups.items() if own}
 
 
-class ProcessExplainer:
-    """What a committee of Gaussian processes makes of the parts of its input.
+class ProcessAttributions:
+    """Attributions of the predictions of a committee of Gaussian processes.
+
+    The length of this object is the number of background materials.
 
     Parameters
     ----------
     process
-        Fitted.
+        A fitted committee.
     background
-        Block → table of b materials, which absent parts are taken from; the training part of the
-        process if None.
+        Block → table of b materials, which replace absent blocks; the training set of the committee
+        if None.
 
     Attributes
     ----------
     groups
         Modality → its blocks.
     available
-        Materials that the background was chosen from; its length is that of this object.
+        Number of materials from which the background was selected.
     """
 
     def __init__(self, process: Committee, background: Mapping[str, pd.DataFrame] | None = None):
@@ -100,50 +102,50 @@ class ProcessExplainer:
         for member in process.members:
             features = member.scaled(background) if background else member.training_features
             self.available = len(next(iter(features.values())))
-            rows = chosen(self.available, MOST_OTHERS)
+            rows = select_rows(self.available, MOST_OTHERS)
             features = {name: table[rows] for name, table in features.items()}
             self._features |= features
             self._distances.append(member.distances(features))
-        self.groups = groups_of(self._features)
+        self.groups = group_blocks(self._features)
 
     def __len__(self) -> int:
         return len(next(iter(self._features.values())))
 
     def shares(self, blocks: Mapping[str, pd.DataFrame]) -> tuple[np.ndarray, np.ndarray]:
-        """Base, shape (targets,), and Shapley values, (groups, targets), of one material."""
+        """Return base, shape (targets,), and Shapley values, shape (groups, targets)."""
         own = [member.distances(member.scaled(blocks)) for member in self.process.members]
 
         def value(some: Collection[str]) -> np.ndarray:
             present = {block for group in some for block in self.groups[group]}
-            found = []
+            means = []
             for member, near, others in zip(
                 self.process.members, own, self._distances, strict=True
             ):
                 mixed = {name: near[name] if name in present else others[name] for name in near}
-                found.append(member.mean_at(mixed).mean(axis=0))
-            return np.mean(found, axis=0)
+                means.append(member.mean_at(mixed).mean(axis=0))
+            return np.mean(means, axis=0)
 
         return shapley_values(value, list(self.groups))
 
     def descriptors(
         self, blocks: Mapping[str, pd.DataFrame], spread: np.ndarray
     ) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-        """What each descriptor of one material adds.
+        """Return the attributions of the descriptors of one material.
 
         Parameters
         ----------
         blocks
-            One row each.
+            Block → table of one row.
         spread
-            Of the targets, shape (targets,), in their units.
+            Standard deviations of the targets, shape (targets,), in their units.
 
         Returns
         -------
-        DataFrame indexed by ``block.name``: ``value`` and a column for each target, numbered; then
-        start and gap, as :func:`.gradients.integrated_gradients` has them, in the targets' units.
+        DataFrame indexed by ``block.name``: ``value`` and a numbered column for each target; then
+        start and gap of :func:`.gradients.integrated_gradients`, in the targets' units.
         """
         features = self.features(blocks)
-        found, start, gap = integrated_gradients(
+        attributions, start, gap = integrated_gradients(
             lambda points: self.predict(points) / torch.from_numpy(spread),
             torch.from_numpy(features),
             torch.from_numpy(self.centre[None]),
@@ -153,7 +155,7 @@ class ProcessExplainer:
         values = [float(blocks[block][name].iloc[0]) for block, name in names]
         index = pd.Index([_full_name(*pair) for pair in names], name="descriptor")
         table = pd.DataFrame({"value": values}, index=index)
-        for number, row in enumerate(found * spread[:, None]):
+        for number, row in enumerate(attributions * spread[:, None]):
             table[number] = row
         return table, start * spread, gap * spread
 
@@ -163,23 +165,25 @@ class ProcessExplainer:
         return np.hstack([self._features[name].mean(axis=0) for name in self._features])
 
     def features(self, blocks: Mapping[str, pd.DataFrame]) -> np.ndarray:
-        """Scaled features of m materials side by side, shape (m, features)."""
+        """Return the scaled features of m materials side by side, shape (m, features)."""
         scaled: dict[str, np.ndarray] = {}
         for member in self.process.members:
             scaled |= member.scaled(blocks)
         return np.hstack([scaled[name] for name in self._features])
 
     def predict(self, features: Tensor) -> Tensor:
-        """Predictions (m, targets) of scaled features (m, features), differentiable."""
+        """Return predictions (m, targets) of scaled features (m, features), differentiable."""
         widths = [self._features[name].shape[1] for name in self._features]
         parts = dict(zip(self._features, features.split(widths, dim=1), strict=True))
         found = [m.mean_at(m.distances(parts), torch) for m in self.process.members]
         return torch.stack(found).mean(dim=0)
 
     def _names(self, blocks: Mapping[str, pd.DataFrame], block: str) -> list[str]:
+        """Return the names of the descriptors of a block that the committee uses."""
         member = next(m for m in self.process.members if block in m.blocks)
         return [n for n, used in zip(blocks[block], member.used[block], strict=True) if used]
 
 
 def _full_name(block: str, column: str) -> str:
+    """Return ``block.column``, without doubling a prefix that the column already has."""
     return column if column.startswith(f"{block}.") else f"{block}.{column}"

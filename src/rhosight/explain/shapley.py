@@ -1,4 +1,4 @@
-"""Shapley values of a few players, exactly, and the background that absent ones come from."""
+"""Compute exact Shapley values of a few players and select their background."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from math import factorial
 import numpy as np
 
 MOST_PLAYERS = 8
-"""2⁸ coalitions are evaluated at most."""
+"""Largest number of players; 2⁸ coalitions are then evaluated."""
 
 
-def chosen(count: int, most: int) -> np.ndarray:
-    """Which of so many materials are the background: all, or ``most`` of them, always the same."""
+def select_rows(count: int, most: int) -> np.ndarray:
+    """Return the rows of the background: all ``count``, or a fixed sample of ``most`` of them."""
     if count <= most:
         return np.arange(count)
     return np.sort(np.random.default_rng(0).choice(count, most, replace=False))
 
 
-def background_sentence(used: int, available: int, what: str) -> str:
-    """What a base value is the mean of."""
+def describe_background(used: int, available: int, what: str) -> str:
+    """Return a sentence that names the materials of the background."""
     number = str(used) if used == available else f"{used} of the {available}"
     return f"mean over {number} {what} materials"
 
@@ -28,19 +28,27 @@ def background_sentence(used: int, available: int, what: str) -> str:
 def shapley_values(
     value: Callable[[Collection[str]], np.ndarray], players: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Share among players what they reach together (Shapley 1953, doi:10.1515/9781400881970-018).
+    """Return the exact Shapley values of a game.
+
+    Shapley 1953, doi:10.1515/9781400881970-018.
 
     Parameters
     ----------
     value
-        Coalition, a set of players → what it reaches, shape (targets,).
+        Coalition, a set of players → its value, shape (targets,).
     players
         p names, at most :data:`MOST_PLAYERS`.
 
     Returns
     -------
-    base, shape (targets,): the value of nobody; shares, shape (p, targets): each player's gain,
-    averaged over all orders in which players may join. Base and shares sum to the value of all.
+    base, shape (targets,): the value of the empty coalition; shares, shape (p, targets): each
+    player's gain, averaged over all orders in which the players may join. Base and shares sum to
+    the value of the full coalition.
+
+    Raises
+    ------
+    ValueError
+        If there are more than :data:`MOST_PLAYERS` players.
     """
     count = len(players)
     if count > MOST_PLAYERS:

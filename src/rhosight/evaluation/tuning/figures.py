@@ -1,4 +1,4 @@
-"""Figures of a sweep: which values did well, and which parameters matter."""
+"""Draw the trials of a sweep and the importances of its parameters."""
 
 from __future__ import annotations
 
@@ -20,45 +20,57 @@ logger = logging.getLogger(__name__)
 
 
 def write_figures(study: optuna.Study, space: SearchSpace, folder: Path) -> None:
-    """Write parallel-coordinates and importances, each as PNG and SVG.
+    """Write the figures parallel-coordinates and importances, each as PNG and SVG.
 
-    The importances need complete trials of different errors, and are left out before.
+    The importances require complete trials with different errors. Until there are such trials, only
+    the first figure is written.
     """
     complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     varied = [n for n in space.parameters if len({trial.params[n] for trial in complete}) > 1]
-    # Optuna draws with pyplot, in a style of its own
+    # Optuna draws with pyplot and sets its own style
     with warnings.catch_warnings(), pyplot.rc_context():
         warnings.simplefilter("ignore")
-        _save(_parallel(study, len(space.parameters)), folder / "parallel-coordinates")
+        _save(
+            _draw_parallel_coordinates(study, len(space.parameters)),
+            folder / "parallel-coordinates",
+        )
         if varied and len({trial.value for trial in complete}) > 1:
-            _save(_importances(study, varied), folder / "importances")
+            _save(_draw_importances(study, varied), folder / "importances")
         else:
-            logger.info("importances are drawn once there are trials of different errors")
+            logger.info("importances will be drawn when trials with different errors are complete")
 
 
-def _parallel(study: optuna.Study, parameters: int) -> Figure:
+def _draw_parallel_coordinates(study: optuna.Study, parameters: int) -> Figure:
+    """Draw the complete trials over their parameters."""
     axes = plots.plot_parallel_coordinate(study, target_name="RMSE / σ")
-    axes.set_title("Complete trials: the darker, the lower the error")
+    axes.set_title("Complete trials; darker lines have a lower error")
     for lines in axes.collections:
         lines.set_cmap("viridis")
-    for other in axes.figure.axes:
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    for other in figure.axes:
         if other.get_yscale() == "log":
             other.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             other.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             other.yaxis.set_minor_formatter(NullFormatter())
-    axes.figure.set_size_inches(3 + 1.8 * parameters, 5)
-    return axes.figure
+    figure.set_size_inches(3 + 1.8 * parameters, 5)
+    return figure
 
 
-def _importances(study: optuna.Study, varied: list[str]) -> Figure:
+def _draw_importances(study: optuna.Study, varied: list[str]) -> Figure:
+    """Draw the share of each varied parameter in the variance of the error."""
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     axes = plots.plot_param_importances(study, evaluator=evaluator, params=varied)
-    axes.set_title("What the error depends on", loc="left")
-    axes.set(xlabel="share of its variance (fANOVA)", ylabel="")
-    axes.get_legend().remove()
+    axes.set_title("Importance of the parameters for the error", loc="left")
+    axes.set(xlabel="share of the error's variance (fANOVA)", ylabel="")
+    legend = axes.get_legend()
+    assert legend is not None, "Optuna draws a legend"
+    legend.remove()
     for bar in axes.patches:
         bar.set_facecolor(BLUE)
-    return axes.figure
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    return figure
 
 
 def _save(figure: Figure, stem: Path) -> None:

@@ -1,10 +1,10 @@
-"""Search spaces: which fields of a recipe a sweep varies, and how far. JSON on disk.
+"""Define search spaces: the fields of a recipe that a sweep varies, and their ranges.
 
->>> SearchSpace.named("network")
+>>> SearchSpace.from_name("network")
 >>> SearchSpace.from_json("mine.json")
 
-A space varies parameters, and a parameter sets one or several fields of the recipe. A field is
-named by the path to it, with numbers for positions in a list: ``head.learning_rate``,
+A space consists of parameters; each parameter sets one or several fields of the recipe. A field is
+named by its path, with numbers for positions in a list: ``head.learning_rate``,
 ``image.settings.channels.0.window``::
 
     {
@@ -41,32 +41,36 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 SPACES: tuple[str, ...] = ("network", "best", "paper-table2", "paper-table3")
-"""Names for :meth:`SearchSpace.named`.
+"""Names for :meth:`SearchSpace.from_name`.
 
 ``network``
-    Ours: rates, epochs, batch, regularisation and text extent of the default recipe.
+    Learning rates, epochs, batch size, regularisation and text extent of the default recipe.
 ``best``
-    Which Gaussian processes the descriptor recipe is made of; the rest they settle by themselves.
+    Composition of the Gaussian processes of the descriptor recipe; their hyperparameters are
+    always fitted to the training data.
 ``paper-table2``, ``paper-table3``
-    Batch, rate, patience and patch of CLIP, the paper's five trials first.
+    Batch size, learning rate, patience and patch size of CLIP, starting with the paper's five
+    trials.
 """
 
 Value = bool | int | float | str | None
 Values = dict[str, Value]
-"""Parameter → its value; of a parameter with named choices, the name."""
+"""Parameter → its value, or the name of its value for named choices."""
 
 
 class Range(BaseModel):
-    """Numbers from ``low`` to ``high``, both included; integers if both (and ``step``) are.
+    """Numbers from ``low`` to ``high``, both included.
+
+    The numbers are integers if ``low``, ``high`` and ``step`` are integers.
 
     Attributes
     ----------
     step
-        Only low, low + step, ...
+        Restrict the values to low, low + step, ...
     log
-        Evenly on a logarithmic scale.
+        Draw evenly on a logarithmic scale.
     fields
-        What the number is written to; the parameter's own name if empty.
+        Fields of the recipe that are set; the parameter's own name if empty.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -78,41 +82,42 @@ class Range(BaseModel):
     fields: tuple[str, ...] = ()
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _check_limits(self) -> Self:
         if self.low >= self.high:
-            raise ValueError(f"low {self.low} is not below high {self.high}")
+            raise ValueError(f"low ({self.low}) must be less than high ({self.high})")
         if self.log and (self.low <= 0 or self.step is not None):
-            raise ValueError("log needs a low above 0, and no step")
+            raise ValueError("log requires a low greater than 0 and no step")
         return self
 
     @property
     def ends(self) -> tuple[Value, Value]:
+        """Smallest and largest number."""
         return self.low, self.high
 
     def suggest(self, trial: Trial, name: str) -> Value:
         """Draw a number."""
-        step = 1 if self.step is None else self.step
-        if all(isinstance(number, int) for number in (self.low, self.high, step)):
-            return trial.suggest_int(name, self.low, self.high, step=step, log=self.log)
+        low, high, step = self.low, self.high, 1 if self.step is None else self.step
+        if isinstance(low, int) and isinstance(high, int) and isinstance(step, int):
+            return trial.suggest_int(name, low, high, step=step, log=self.log)
         return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
 
     def __contains__(self, value: Value) -> bool:
         return isinstance(value, int | float) and self.low <= value <= self.high
 
-    def value_of(self, drawn: Value) -> Any:
-        """What is written to the recipe."""
+    def resolve(self, drawn: Value) -> Any:
+        """Return the value for the recipe."""
         return drawn
 
 
 class Choice(BaseModel):
-    """One of several values: plain ones, or names for anything that JSON can hold.
+    """One of several values: plain values, or named values of any JSON type.
 
     Attributes
     ----------
     choices
         A list of numbers, texts, booleans or nulls; or name → value.
     fields
-        What the value is written to; the parameter's own name if empty.
+        Fields of the recipe that are set; the parameter's own name if empty.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -122,6 +127,7 @@ class Choice(BaseModel):
 
     @property
     def ends(self) -> tuple[Value, Value]:
+        """First and last value, or their names."""
         values = tuple(self.choices)
         return values[0], values[-1]
 
@@ -132,25 +138,25 @@ class Choice(BaseModel):
     def __contains__(self, value: Value) -> bool:
         return value in self.choices
 
-    def value_of(self, drawn: Value) -> Any:
-        """What is written to the recipe."""
-        return self.choices[drawn] if isinstance(self.choices, dict) else drawn
+    def resolve(self, drawn: Value) -> Any:
+        """Return the value for the recipe."""
+        return self.choices[str(drawn)] if isinstance(self.choices, dict) else drawn
 
 
 class SearchSpace(BaseModel):
-    """What a sweep varies.
+    """Parameters of a sweep and the recipe that they change.
 
     Attributes
     ----------
     recipe
-        Name of the recipe that it starts from: see :func:`rhosight.networks.presets.recipe_names`, or
-        ``best`` or ``no-dft``.
+        Name of the initial recipe, see :func:`rhosight.networks.presets.recipe_names`, or ``best``
+        or ``no-dft``.
     changes
-        Fields of it that are other than there, and fixed.
+        Fields with other, fixed values than in this recipe.
     parameters
         Name → :class:`Range` or :class:`Choice`.
     first
-        Trials that are run before any is drawn; values of all parameters.
+        Trials to run before others are drawn, with values of all parameters.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -161,98 +167,122 @@ class SearchSpace(BaseModel):
     first: tuple[Values, ...] = ()
 
     @classmethod
-    def named(cls, name: str) -> SearchSpace:
-        """One of :data:`SPACES`; RhosightError names them if there is no such."""
-        if name not in SPACES:
-            raise RhosightError(
-                f"no search space is called {name!r}; known are {', '.join(SPACES)}, or give the "
-                "path of a JSON file"
-            )
-        text = (resources.files("rhosight") / "data" / "spaces" / f"{name}.json").read_text()
-        return cls._checked(json.loads(text), name)
-
-    @classmethod
-    def from_json(cls, path: str | os.PathLike) -> SearchSpace:
-        """Read a file; RhosightError names the file and the first field that is wrong."""
-        path = Path(path)
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RhosightError(f"{path}: not a readable JSON search space ({error})") from error
-        return cls._checked(content, str(path))
-
-    @classmethod
-    def _checked(cls, content: Any, where: str) -> SearchSpace:
-        try:
-            space = cls.model_validate(content)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            kinds = (Range.__name__, Choice.__name__)  # pydantic's, not the file's
-            path = ".".join(str(part) for part in problem["loc"] if part not in kinds)
-            raise RhosightError(f"{where}: {path or 'content'}: {problem['msg']}") from error
-        space._try_out(where)
-        return space
-
-    def with_targets(self, targets: tuple[str, ...]) -> SearchSpace:
-        """The same for other columns of the dataset."""
-        return self.model_copy(update={"changes": self.changes | {"targets": targets}})
-
-    @property
-    def has_targets(self) -> bool:
-        """Whether it says itself what is predicted."""
-        return "targets" in load_recipe(self.recipe, **self.changes).model_fields_set
-
-    @property
-    def uses_descriptors(self) -> bool:
-        """Whether it varies a descriptor recipe, not a network's."""
-        return self.recipe in DESCRIPTOR_RECIPES
-
-    def recipe_of(self, values: Values) -> Recipe | DescriptorRecipe:
-        """The recipe of a trial.
+    def from_name(cls, name: str) -> SearchSpace:
+        """Return a space of :data:`SPACES`.
 
         Raises
         ------
         RhosightError
-            If a path is no field of the recipe, or a value is none for it.
+            If there is no space of this name.
+        """
+        if name not in SPACES:
+            raise RhosightError(
+                f"there is no search space {name!r}; choose from {', '.join(SPACES)}, or give the "
+                "path of a JSON file"
+            )
+        text = (resources.files("rhosight") / "data" / "spaces" / f"{name}.json").read_text()
+        return cls._validate(json.loads(text), name)
+
+    @classmethod
+    def from_json(cls, path: str | os.PathLike) -> SearchSpace:
+        """Read a space from a JSON file.
+
+        Raises
+        ------
+        RhosightError
+            If the file cannot be read, or a field is invalid; the message names the first one.
+        """
+        path = Path(path)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RhosightError(
+                f"{path}: cannot be read as a search space in JSON ({error}); correct the file"
+            ) from error
+        return cls._validate(content, str(path))
+
+    @classmethod
+    def _validate(cls, content: Any, where: str) -> SearchSpace:
+        """Return the space of a file's content; ``where`` names the file in messages."""
+        try:
+            space = cls.model_validate(content)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            kinds = (Range.__name__, Choice.__name__)  # pydantic adds them to the path
+            path = ".".join(str(part) for part in problem["loc"] if part not in kinds)
+            raise RhosightError(f"{where}: {path or 'content'}: {problem['msg']}") from error
+        space._check_recipes(where)
+        return space
+
+    def with_targets(self, targets: tuple[str, ...]) -> SearchSpace:
+        """Return the same space for other columns of the dataset."""
+        return self.model_copy(update={"changes": self.changes | {"targets": targets}})
+
+    @property
+    def has_targets(self) -> bool:
+        """True if the space itself sets the targets."""
+        return "targets" in load_recipe(self.recipe, **self.changes).model_fields_set
+
+    @property
+    def uses_descriptors(self) -> bool:
+        """True if the space varies a descriptor recipe instead of a network's recipe."""
+        return self.recipe in DESCRIPTOR_RECIPES
+
+    def make_recipe(self, values: Values) -> Recipe | DescriptorRecipe:
+        """Return the recipe with these values of the parameters.
+
+        Raises
+        ------
+        RhosightError
+            If a path is not a field of the recipe, or a value is invalid.
         """
         fields = load_recipe(self.recipe, **self.changes).model_dump(mode="json")
         for name, drawn in values.items():
             parameter = self.parameters[name]
             for path in parameter.fields or (name,):
-                _put(fields, path, copy.deepcopy(parameter.value_of(drawn)))
+                _set_field(fields, path, copy.deepcopy(parameter.resolve(drawn)))
         return load_recipe(self.recipe, **fields)
 
     def draw(self, trial: Trial) -> Values:
-        """The values of a trial of Optuna."""
+        """Draw the values of a trial."""
         return {name: part.suggest(trial, name) for name, part in self.parameters.items()}
 
-    def _try_out(self, where: str) -> None:
-        """Mistakes show at once, not after hours: both ends of every parameter make a recipe."""
+    def _check_recipes(self, where: str) -> None:
+        """Raise unless both ends of all parameters, and the first trials, give valid recipes.
+
+        Mistakes are thus found before the sweep starts.
+        """
         low, high = (
             {name: part.ends[end] for name, part in self.parameters.items()} for end in (0, 1)
         )
         for values in (low, high, *self.first):
             if values.keys() != self.parameters.keys():
                 names = ", ".join(sorted(values.keys() ^ self.parameters.keys()))
-                raise RhosightError(f"{where}: first: give each parameter one value ({names})")
+                raise RhosightError(
+                    f"{where}: first: give exactly one value for each parameter; see {names}"
+                )
             for name, value in values.items():
                 if value not in self.parameters[name]:
-                    raise RhosightError(f"{where}: first: {name}: {value!r} is out of its range")
+                    raise RhosightError(
+                        f"{where}: first: {name}: {value!r} is outside the range of this parameter"
+                    )
             try:
-                self.recipe_of(values)
+                self.make_recipe(values)
             except RhosightError as error:
                 raise RhosightError(f"{where}: {error}") from error
 
 
-def _put(fields: dict[str, Any], path: str, value: Any) -> None:
-    """Set what a path of names and positions leads to."""
+def _set_field(fields: dict[str, Any], path: str, value: Any) -> None:
+    """Set the field at a path of names and positions."""
     *above, last = path.split(".")
     place: Any = fields
     try:
         for part in above:
             place = place[int(part) if isinstance(place, list) else part]
         key = int(last) if isinstance(place, list) else last
-        place[key]  # raises if it is not there
+        place[key]  # raises if the field does not exist
         place[key] = value
     except (KeyError, IndexError, ValueError, TypeError) as error:
-        raise RhosightError(f"{path}: no such field of a recipe") from error
+        raise RhosightError(
+            f"{path}: the recipe has no such field; correct the path in `fields`"
+        ) from error
