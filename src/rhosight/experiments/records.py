@@ -66,18 +66,19 @@ def show_job(folder: str | os.PathLike, name: str) -> tuple[dict[str, Any], pd.D
     RhosightError
         If no job, or more than one, matches the name.
     """
-    found = [p for p in _job_folders(Path(folder)) if p.name.startswith(name)]
-    found = found or [p for p in _job_folders(Path(folder)) if p.name.endswith(name)]
-    if len(found) != 1:
-        problem = f"{len(found)} jobs are" if found else "no job is"
+    jobs = _job_folders(Path(folder))
+    matches = [p for p in jobs if p.name.startswith(name)]
+    matches = matches or [p for p in jobs if p.name.endswith(name)]
+    if len(matches) != 1:
+        problem = f"{len(matches)} jobs are" if matches else "no job is"
         raise RhosightError(
             f"{folder}: {problem} called {name!r}; `rhosight runs list` shows their names"
         )
-    about = _read(found[0] / "job.json")
-    result = found[0] / RESULT
+    about = _read(matches[0] / "job.json")
+    result = matches[0] / RESULT
     if not result.exists():
         return about, pd.DataFrame()
-    predictions = pd.read_parquet(found[0] / "predictions.parquet")
+    predictions = pd.read_parquet(matches[0] / "predictions.parquet")
     scores = _score_job(predictions, about) if len(predictions) else pd.DataFrame()
     return about | _read(result), scores
 
@@ -138,13 +139,13 @@ def _job_folders(folder: Path) -> list[Path]:
         raise RhosightError(
             f"{folder}: not a run folder of `rhosight reproduce`; give one with --out"
         )
-    found = job_folders(jobs, "job.json")
-    if not found and list(jobs.glob("*.parquet")):
+    folders = job_folders(jobs, "job.json")
+    if not folders and list(jobs.glob("*.parquet")):
         raise RhosightError(
             f"{folder}: contains packed jobs; `rhosight reproduce all --write {folder}` unpacks "
             "them into its run folder, which can be listed"
         )
-    return found
+    return folders
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
