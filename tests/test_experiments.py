@@ -281,7 +281,7 @@ def test_kept_results_are_taken_up_elsewhere(finished, tmp_path) -> None:
     for name in names:
         one, other = (result.exhibits[name].table for result in (again, there))
         pd.testing.assert_frame_equal(one, other, rtol=1e-5)
-    with pytest.raises(RhosightError, match=r"packed here; `rhosight reproduce all --write"):
+    with pytest.raises(RhosightError, match=r"packed jobs; `rhosight reproduce all --write"):
         list_jobs(tmp_path / "kept")
     report = (tmp_path / "kept" / "report.html").read_bytes()
     assert report == (finished / "report.html").read_bytes()
@@ -289,7 +289,7 @@ def test_kept_results_are_taken_up_elsewhere(finished, tmp_path) -> None:
     publish(there, tmp_path / "kept")
     assert import_jobs(tmp_path / "kept", JobFolder(tmp_path / "third")) == 4, "what was kept stays"
     next(tmp_path.glob("kept/jobs/*")).write_text("no Parquet")
-    with pytest.raises(RhosightError, match=r"repeat-0\.parquet: not readable"):
+    with pytest.raises(RhosightError, match=r"repeat-0\.parquet: cannot be read"):
         import_jobs(tmp_path / "kept", folder)
 
 
@@ -322,7 +322,7 @@ def test_a_page_gets_its_table_from_published_results(finished, tmp_path) -> Non
     page.write_text("no markers")
     with pytest.raises(RhosightError, match="no <!-- results: begin -->"):
         insert_tables(page, tmp_path)
-    with pytest.raises(RhosightError, match=r"figure2\.csv: not there"):
+    with pytest.raises(RhosightError, match=r"figure2\.csv: no such file"):
         render_markdown(finished)
 
 
@@ -339,7 +339,7 @@ def test_no_exhibit_of_another_run_stays_beside_new_ones(finished, tmp_path) -> 
     publish(both, tmp_path)
     one = reproduce(["figure6"], tiny_plan(), finished)
     before = (tmp_path / "settings.json").read_bytes()
-    with pytest.raises(RhosightError, match="holds figure7 of another run"):
+    with pytest.raises(RhosightError, match="contains figure7 of another run"):
         publish(one, tmp_path)
     assert (tmp_path / "settings.json").read_bytes() == before
     publish(both, tmp_path)
@@ -389,7 +389,7 @@ def test_mistakes_are_named(dataset: Dataset, tmp_path) -> None:
         reproduce(["table4"], tiny_plan(), tmp_path)
     with pytest.raises(RhosightError, match="no preset is called 'online'"):
         get_preset("online")
-    with pytest.raises(RhosightError, match="no run folder"):
+    with pytest.raises(RhosightError, match="not a run folder"):
         list_jobs(tmp_path / "nothing")
     assert len(EXPERIMENTS) == 12
 
