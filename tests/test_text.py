@@ -17,7 +17,6 @@ from pymatgen.core import Lattice, Structure
 import rhosight
 from rhosight.errors import RhosightError
 from rhosight.inputs.text.description import (
-    EXTENTS,
     SYMPREC,
     canonical_cell,
     describe,
@@ -26,6 +25,7 @@ from rhosight.inputs.text.description import (
     token_counts,
     truncated_fraction,
 )
+from rhosight.inputs.text.extents import EXTENTS
 
 # The Materials Project's mp-10044 (CC BY 4.0), as pymatgen writes it.
 BORON_ARSENIDE = """data_BAs

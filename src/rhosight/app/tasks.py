@@ -18,7 +18,7 @@ from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from ..dataset.schema import TARGETS
 from ..density.charge_density import ChargeDensity
-from ..density.crystals import as_structure
+from ..density.crystals import SYMPREC, as_structure
 from ..errors import RhosightError
 from ..inputs.drawing import draw_slices
 from ..inputs.progress import Progress
@@ -248,7 +248,7 @@ def _collect_facts(crystal: Crystal) -> dict[str, Any]:
 
 def _find_space_group(structure: Structure) -> tuple[str, int]:
     try:
-        analyser = SpacegroupAnalyzer(structure, symprec=0.01)
+        analyser = SpacegroupAnalyzer(structure, symprec=SYMPREC)
         return analyser.get_space_group_symbol(), analyser.get_space_group_number()
     except Exception as error:  # spglib and pymatgen raise several that differ by version
         raise RhosightError(

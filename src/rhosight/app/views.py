@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import spglib
 from pymatgen.core import Structure
 
 from ..density.charge_density import STORED_KINDS, ChargeDensity, StoredKind
+from ..density.crystals import find_symmetry
 from ..density.plane import LatticePlane, lattice_plane
 from ..density.sampling import sample
 from ..errors import RhosightError
@@ -202,11 +202,7 @@ def _find_conventional_cell(structure: Structure) -> np.ndarray:
     """Return the vectors (rows, Å) of the conventional cell, oriented as this structure."""
     numbers = [site.specie.Z for site in structure]
     matrix = structure.lattice.matrix
-    cell: Any = (matrix, structure.frac_coords, numbers)  # spglib accepts arrays for its lists
-    try:
-        symmetry = spglib.get_symmetry_dataset(cell, 0.01)
-    except Exception:  # newer versions raise, older ones return None
-        symmetry = None
+    symmetry = find_symmetry(structure, numbers)
     if symmetry is None:
         return matrix
     return np.linalg.inv(symmetry.transformation_matrix).T @ matrix

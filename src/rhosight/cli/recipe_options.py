@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RhosightError
+from ..inputs.text.extents import EXTENTS
 from .common import choose_targets, console, shared_options
 
 if TYPE_CHECKING:
@@ -25,12 +26,8 @@ class Modality(StrEnum):
     clip = "clip"
 
 
-class Extent(StrEnum):
-    """Extents of the text."""
-
-    formula = "formula"
-    keywords = "keywords"
-    all = "all"
+Extent = StrEnum("Extent", dict(zip(EXTENTS, EXTENTS, strict=True)))  # type: ignore[misc]
+"""Extents of the text, as the enumeration that Typer needs."""
 
 
 class BatchStatistics(StrEnum):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -19,15 +20,15 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from pymatgen.core import Composition, DummySpecies, Element
 
 from ..density.charge_density import Kind
+from ..density.crystals import SYMPREC
 from ..errors import RhosightError
 from ..inputs.drawing import (
     BLUE,
     GREEN,
     ORANGE,
     PURPLE,
-    _colour_bar,
-    _colour_map,
-    _ink,
+    choose_ink,
+    draw_colour_bar,
     draw_slices,
 )
 from .schema import AXIS_NAMES
@@ -42,7 +43,7 @@ _F_BLOCK_ROW = 8  # lanthanides and actinides have rows of their own below the t
 
 
 def targets_violin(dataset: Dataset) -> Figure:
-    """Draw the distributions of all targets and of the number of elements (paper Figure 3).
+    """Draw the distributions of all targets and element numbers (paper Figure 3).
 
     The width of a violin shows how many materials have a value. The white mark is the median, the
     black bar the interquartile range, the number above it how many materials have the label.
@@ -100,13 +101,13 @@ def element_heatmap(dataset: Dataset) -> Figure:
     )
     figure = Figure(figsize=(11.5, 6.2), layout="constrained")
     axis = figure.subplots()
-    colours = _colour_map("viridis")
+    colours = colormaps["viridis"]
     scale = LogNorm(1, max(10, *counts.values()))
     for element in (Element.from_Z(z) for z in range(1, 119)):
         x, y = _locate_square(element)
         number = counts.get(element.symbol, 0)
         face = colours(scale(number)) if number else "white"
-        ink = _ink(face) if number else "#6E6E6E"
+        ink = choose_ink(face) if number else "#6E6E6E"
         axis.fill([x, x + 1, x + 1, x], [y, y, y + 1, y + 1], fc=face, ec="#9A9A9A", lw=0.6)
         axis.text(x + 0.5, y + 0.42, element.symbol, color=ink, ha="center", va="center", size=13)
         if number:
@@ -115,7 +116,7 @@ def element_heatmap(dataset: Dataset) -> Figure:
         axis.text(3.5, row + 0.5, numbers, color="#6E6E6E", ha="center", va="center", size=9)
     axis.set(xlim=(0.9, 19.1), ylim=(_F_BLOCK_ROW + 2.6, 0.9), aspect="equal")
     axis.axis("off")
-    bar = _colour_bar(figure, axis, scale, "viridis", "materials with the element", shrink=0.75)
+    bar = draw_colour_bar(figure, axis, scale, "viridis", "materials with the element", shrink=0.75)
     bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     bar.minorticks_off()
@@ -170,9 +171,9 @@ def total_and_difference(
     offset: float = 0.0,
     kinds: Sequence[Kind] = ("total", "difference"),
     size: int = 300,
-    symprec: float = 0.01,
+    symprec: float = SYMPREC,
 ) -> Figure:
-    """Draw slices of the kinds of density of one material, side by side (paper Figure 4).
+    """Draw slices of one material's densities, side by side (paper Figure 4).
 
     Atoms within 0.05 Å of the plane are marked with their element. Colours span the middle 98 % of
     the values of the slice, symmetric about zero for kinds that change sign. A pointed end of a

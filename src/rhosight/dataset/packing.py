@@ -17,7 +17,8 @@ import pandas as pd
 from ..density.charge_density import ChargeDensity
 from ..errors import RhosightError
 from ..inputs.progress import Progress
-from ..inputs.text.description import EXTENTS, describe
+from ..inputs.text.description import describe
+from ..inputs.text.extents import EXTENTS
 from .dataset import Dataset
 from .sources.folder import LABELS, read_folder
 

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from ..density.charge_density import STORED_KINDS
 from ..errors import RhosightError
-from ..inputs.text.description import EXTENTS
+from ..inputs.text.extents import EXTENTS
 
 SCHEMA_VERSION = "1"
 
@@ -97,7 +97,7 @@ TARGETS: dict[str, str] = {c.name: c.unit for c in COLUMNS if c.role == "target"
 
 
 class TargetNames(NamedTuple):
-    """Give the names of a target in text, in headings, on axes, and in names of recipes."""
+    """Name a target in text, in headings, on axes, and in names of recipes."""
 
     short: str
     full: str
@@ -250,8 +250,8 @@ def inspect(table: pa.Table, first_row: int = 0) -> tuple[pa.Table, list[Problem
     fields, arrays = [], []
     for name in names:
         field = _known_field(table.schema.field(name))
-        array, found = _cast(table[name], field, ids)
-        problems += found
+        array, column_problems = _cast(table[name], field, ids)
+        problems += column_problems
         if array is not None:
             fields.append(field)
             arrays.append(array)
@@ -266,7 +266,7 @@ def inspect(table: pa.Table, first_row: int = 0) -> tuple[pa.Table, list[Problem
 
 
 def ids_of(table: pa.Table, first_row: int = 0) -> list[str]:
-    """Return the names of the rows for messages: the id, or the row number without one."""
+    """Return the rows' names for messages: the id, or else the row number."""
     have = table.column_names.count("material_id") == 1
     ids = table["material_id"].to_pylist() if have else [None] * len(table)
     return [
@@ -305,21 +305,21 @@ def _version_problems(metadata: Mapping[bytes, bytes]) -> list[Problem]:
 def _presence_problems(names: list[str]) -> list[Problem]:
     cure = "create datasets with `rhosight data build` or rhosight.dataset.pack"
     missing = [c.name for c in COLUMNS if c.required and c.name not in names]
-    found = [Problem(f"no column {name}", cure, name) for name in missing]
+    problems = [Problem(f"no column {name}", cure, name) for name in missing]
     repeated = sorted({name for name in names if names.count(name) > 1})
-    found += [
+    problems += [
         Problem(f"column {name} is duplicated", "rename one of them", name) for name in repeated
     ]
     if not set(STORED_KINDS) & set(names):
         cure = f"give at least one of {', '.join(STORED_KINDS)}"
-        found.append(Problem("no density column", cure))
-    return found
+        problems.append(Problem("no density column", cure))
+    return problems
 
 
 def _cast(
     array: pa.ChunkedArray, field: pa.Field, ids: list[str]
 ) -> tuple[pa.ChunkedArray | None, list[Problem]]:
-    """Convert a column to the schema's type (None if impossible), and list its problems."""
+    """Convert a column to the schema's type (None if impossible); list problems."""
     empty = np.flatnonzero(array.is_null().to_numpy()) if not field.nullable else ()
     cure = f"fill it in; materials without `{field.name}` cannot be used"
     problems = [
@@ -392,7 +392,7 @@ def _grid_problems(table: pa.Table, ids: list[str]) -> list[Problem]:
     """Report grids whose shape does not match the number of density values."""
     if "grid" not in table.column_names:
         return []
-    found = []
+    problems = []
     sizes = np.full(len(table), -1, dtype=object)  # Python integers do not overflow
     shapes = table["grid"].to_pylist()
     for i, shape in enumerate(shapes):
@@ -400,7 +400,7 @@ def _grid_problems(table: pa.Table, ids: list[str]) -> list[Problem]:
             continue
         if len(shape) != 3 or None in shape or min(shape) < 1:
             what = f"`grid` of {ids[i]} is {shape}, not three positive integers"
-            found.append(Problem(what, "give it as [nx, ny, nz]", "grid", ids[i]))
+            problems.append(Problem(what, "give it as [nx, ny, nz]", "grid", ids[i]))
         else:
             sizes[i] = shape[0] * shape[1] * shape[2]
     for kind in columns_with(table.schema, "density"):
@@ -410,17 +410,17 @@ def _grid_problems(table: pa.Table, ids: list[str]) -> list[Problem]:
                 f"`{kind}` of {ids[i]} has {lengths[i]} values, its grid "
                 f"{'×'.join(map(str, shapes[i]))} needs {sizes[i]}"
             )
-            found.append(Problem(what, "write the file again", kind, ids[i]))
-    return found
+            problems.append(Problem(what, "write the file again", kind, ids[i]))
+    return problems
 
 
 def _target_problems(table: pa.Table, ids: list[str]) -> list[Problem]:
-    found = []
+    problems = []
     for name in columns_with(table.schema, "target"):
         bad = np.flatnonzero(np.isinf(table[name].to_numpy()))
         cure = "leave a missing label empty"
-        found += [Problem(f"`{name}` of {ids[i]} is infinite", cure, name, ids[i]) for i in bad]
-    return found
+        problems += [Problem(f"`{name}` of {ids[i]} is infinite", cure, name, ids[i]) for i in bad]
+    return problems
 
 
 def _is_number(type_: pa.DataType) -> bool:

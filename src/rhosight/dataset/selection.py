@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
-import spglib
 from pymatgen.core import Structure
 
 from ..density.charge_density import Kind
-from ..density.crystals import MP_SYMPREC
+from ..density.crystals import MP_SYMPREC, find_symmetry, number_species
 from ..errors import RhosightError
 
 if TYPE_CHECKING:
@@ -32,22 +31,14 @@ BRAVAIS: tuple[str, ...] = (
 # last space group of each crystal family
 _FAMILIES = ((2, "a"), (15, "m"), (74, "o"), (142, "t"), (194, "h"), (230, "c"))
 
-# depending on its version, spglib raises this error or returns None
-_SPGLIB_ERROR: Any = getattr(spglib, "SpglibError", ())
-
 
 def bravais_lattice(structure: Structure, symprec: float = MP_SYMPREC) -> str | None:
-    """Return the Pearson symbol of the Bravais lattice, such as ``"cF"``; None without symmetry.
+    """Return the Pearson symbol of the Bravais lattice, such as ``"cF"``.
 
-    ``symprec`` is spglib's tolerance in Å. Occupancies and oxidation states distinguish sites.
+    It is None if spglib finds no symmetry. ``symprec`` is spglib's tolerance in Å. Occupancies and
+    oxidation states distinguish sites.
     """
-    kinds = {species: i for i, species in enumerate(dict.fromkeys(structure.species_and_occu))}
-    numbers = [kinds[species] for species in structure.species_and_occu]
-    cell: Any = (structure.lattice.matrix, structure.frac_coords, numbers)
-    try:
-        symmetry = spglib.get_symmetry_dataset(cell, symprec=symprec)
-    except _SPGLIB_ERROR:
-        return None
+    symmetry = find_symmetry(structure, number_species(structure), symprec)
     if symmetry is None:
         return None
     family = next(name for last, name in _FAMILIES if symmetry.number <= last)
@@ -117,7 +108,7 @@ def iqr_filter(
     factor: float = 1.5,
     reference: Dataset | None = None,
 ) -> tuple[Dataset, pd.DataFrame]:
-    """Remove materials whose density has an outlying maximum or minimum (paper section 2.1).
+    """Remove materials with an outlying maximum or minimum (paper section 2.1).
 
     A material stays if the maximum of its grid lies within [Q1 − factor·IQR, Q3 + factor·IQR] of
     all maxima, and its minimum within the same range of all minima.
@@ -153,7 +144,7 @@ def iqr_filter(
     extremes = _compute_extremes(dataset, kind)
     known = extremes if reference is None else _compute_extremes(reference, kind)
     if known.empty:
-        raise RhosightError("the reference for the quartiles is empty; give at least one material")
+        raise RhosightError("no quartiles: the reference is empty; give at least one material")
     first, third = known.quantile(0.25), known.quantile(0.75)
     reach = factor * (third - first)
     lower, upper = first - reach, third + reach
@@ -245,7 +236,7 @@ def duplicate_filter(
 def make_structure_matcher(
     length_tolerance: float, site_tolerance: float, angle_tolerance: float
 ) -> StructureMatcher:
-    """Create pymatgen's StructureMatcher with the settings of :func:`duplicate_filter`."""
+    """Create pymatgen's StructureMatcher as :func:`duplicate_filter` uses it."""
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
     return StructureMatcher(length_tolerance, site_tolerance, angle_tolerance, scale=False)
@@ -254,7 +245,7 @@ def make_structure_matcher(
 def _match(
     matcher: StructureMatcher, structures: Sequence[Structure], candidates: list[int], row: int
 ) -> tuple[int | None, float]:
-    """Return the first candidate that is this crystal and its displacement, or (None, NaN)."""
+    """Return the first equal candidate and its displacement, or (None, NaN)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for other in candidates:

@@ -15,7 +15,7 @@ from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 from ..density.charge_density import STORED_KINDS, ChargeDensity
 from ..density.crystals import MP_SYMPREC
 from ..errors import RhosightError
-from ..inputs.text.description import EXTENTS
+from ..inputs.text.extents import EXTENTS
 from . import schema
 from .labels import mask_labels
 
@@ -26,7 +26,7 @@ def build_table(
     texts: Mapping[str, Mapping[str, str | None]] | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> pa.Table:
-    """Build the table of a dataset; see :meth:`rhosight.dataset.Dataset.from_densities`."""
+    """Build the table of a dataset, as ``Dataset.from_densities`` documents it."""
     about = dict(about or {})
     units = about.pop("units", {})
     densities = list(densities)
@@ -55,7 +55,7 @@ def build_table(
 
 
 def _complete_labels(densities: list[ChargeDensity], labels: pd.DataFrame | None) -> pd.DataFrame:
-    """Return labels in the order of the densities, with formula, space group and sites."""
+    """Return labels in the densities' order, with formula, space group and sites."""
     index = pd.Index([density.name for density in densities], name="material_id")
     if "" in index:
         raise RhosightError("a density has no name; set its name, which becomes the material id")

@@ -18,7 +18,7 @@ from pymatgen.core import Composition, Structure
 
 from ..density.charge_density import STORED_KINDS, check_grid_fits_cell
 from ..errors import RhosightError
-from ..inputs.text.description import EXTENTS
+from ..inputs.text.extents import EXTENTS
 from . import schema
 from .dataset import Dataset
 from .labels import mask_labels

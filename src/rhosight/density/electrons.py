@@ -106,18 +106,23 @@ def check_electron_count(
                 f"({fitting[whole[0]]:.3f}): check the unit"
             ]
         return []
-    reading = (
+    note = (
         f"{electrons:.4g} electrons in the cell, read in {unit}; expected are {least:.4g} to "
         f"{most:.4g}"
     )
-    if not fitting or sure:
-        return [reading]
+    if fitting and not sure:
+        raise _make_unit_error(density.name, note, unit, electrons, fitting)
+    return [note]
+
+
+def _make_unit_error(
+    name: str, note: str, unit: Unit, electrons: float, fitting: dict[Unit, float]
+) -> RhosightError:
     # of two that fit, the one whose integral is nearest a whole number
     other = min(fitting, key=lambda u: abs(fitting[u] - round(fitting[u])))
-    raise RhosightError(
-        f"{density.name}: {reading}; with unit={other!r} (a factor of "
-        f"{fitting[other] / electrons:.4g}) there are {fitting[other]:.4g}; set unit={other!r} if "
-        f"that is right, unit={unit!r} if not"
+    return RhosightError(
+        f"{name}: {note}; with unit={other!r} (a factor of {fitting[other] / electrons:.4g}) there "
+        f"are {fitting[other]:.4g}; set unit={other!r} if that is right, unit={unit!r} if not"
     )
 
 

@@ -148,6 +148,12 @@ def lattice_plane(
     layers, layer_atoms = _find_densest_layers(cell, normals)
     scale = float((4 * abs(np.linalg.det(cell.primitive))) ** (1 / 3))
     frame = _choose_frame(_list_frames(structure, cell, layers, scale))
+    return _make_plane(frame, cell, hkl, layer_atoms, scale)
+
+
+def _make_plane(
+    frame: _Frame, cell: _Cell, hkl: tuple[int, int, int] | None, layer_atoms: int, scale: float
+) -> LatticePlane:
     indices = frame.indices
     if hkl is not None:  # keep the requested order, (200) or (100)
         indices = np.rint(indices * (np.linalg.norm(hkl) / np.linalg.norm(indices))).astype(int)

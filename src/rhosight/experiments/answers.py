@@ -1,4 +1,4 @@
-"""Answer the questions that the paper leaves open, from the predictions of many runs.
+"""Answer the questions that the paper leaves open, from many runs.
 
 Does the text help the image, does the image help the text, does either help a model of the
 composition? And how much do fine-tuning and more text help? Each question is a set of pairs of
@@ -19,8 +19,8 @@ from scipy.stats import t as student
 from ..errors import RhosightError
 from ..evaluation.html import NBSP, format_percent, format_significant
 from ..evaluation.statistics import PREDICTION_COLUMNS, compare, holm
-from ..inputs.text.description import EXTENTS
-from .scores import require_columns, row_name
+from ..inputs.text.extents import EXTENTS
+from .scores import name_row, require_columns
 
 ALPHA = 0.05
 """Default level of significance."""
@@ -152,7 +152,7 @@ def answer(
 
 
 def _validation_over_training(predictions: pd.DataFrame) -> float | None:
-    """Return the size of a validation set over that of its training set, if both are there."""
+    """Return the ratio of validation to training materials, if both are there."""
     keys = ["model", "extent", "stage", "target", "repeat", "fold"]
     counts = predictions.groupby([*keys, "part"]).size().unstack("part")
     if not {"train", "validation"} <= set(counts):
@@ -170,7 +170,7 @@ def _key(model: str, extent: str = "", stage: str = "fine-tuning") -> str:
 
 
 def _image_key(there: set[str], extent: str) -> str:
-    """Return the image model for an extent of the text: trained for it, or once for all."""
+    """Return the image model for an extent, or the one for all extents."""
     own = _key("image", extent)
     return own if own in there else _key("image")
 
@@ -202,7 +202,7 @@ def _against_composition(there: set[str]) -> Iterator[Pair]:
 def _fine_tuning_helps(there: set[str]) -> Iterator[Pair]:
     for model in ("image", "text"):
         for extent in ("", *EXTENTS):
-            name = row_name(model, extent, "")
+            name = name_row(model, extent, "")
             yield name, _key(model, extent), _key(model, extent, "head")
 
 
@@ -271,11 +271,11 @@ def _compare_pairs(
 
 def _name_row(key: str) -> str:
     model, extent, stage = key.split("|")
-    return row_name(model, extent, stage)
+    return name_row(model, extent, stage)
 
 
 def blend(network: pd.DataFrame, composition: pd.DataFrame) -> pd.DataFrame:
-    """Return the predictions of w · network + (1 − w) · composition, w between 0 and 1.
+    """Blend predictions, w · network + (1 − w) · composition, 0 ≤ w ≤ 1.
 
     The blend shows whether a model has information that the other lacks: stacking (Breiman, Mach.
     Learn. 24, 49 (1996), doi:10.1007/BF00117832). The w of a fold minimises the squared error on

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..dataset.dataset import Dataset
 from ..errors import RhosightError
-from ..inputs.text.description import EXTENTS
+from ..inputs.text.extents import EXTENTS
 from ..models.baselines.baselines import BASELINES, PRETRAINED
 from ..models.baselines.chgnet import find_chgnet_version
 from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES

@@ -1,4 +1,4 @@
-"""Score the predictions of many runs, one row per cell, with the paper's scores beside ours.
+"""Score the predictions of many runs, one row per cell, beside the paper.
 
 All functions read one long table of predictions, with columns :data:`COLUMNS`. ``extent`` is
 empty for models that read no text, ``stage`` for baselines and descriptor models. Further columns,
@@ -17,7 +17,7 @@ from ..dataset.schema import TARGETS
 from ..errors import RhosightError
 from ..evaluation.html import format_number, format_significant
 from ..evaluation.statistics import draw_materials, fold_scores, repeat_deviations, score_table
-from ..inputs.text.description import EXTENTS
+from ..inputs.text.extents import EXTENTS
 from ..models.baselines.baselines import ALL_BASELINES
 from ..models.baselines.chgnet import CHGNET_NOTE
 from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES
@@ -219,8 +219,8 @@ def require_columns(predictions: pd.DataFrame, more: Sequence[str] = ()) -> None
         raise RhosightError(f"predictions lack the column(s) {', '.join(missing)}")
 
 
-def row_name(model: str, extent: str, stage: str) -> str:
-    """Return a name such as "image+text (keywords), head stage"; fine-tuning is not named."""
+def name_row(model: str, extent: str, stage: str) -> str:
+    """Name a row of a table, for example "image+text (keywords), head stage"."""
     name = f"{model} ({extent})" if extent else model
     return f"{name}, head stage" if stage == "head" else name
 

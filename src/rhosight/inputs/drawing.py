@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from pymatgen.core import Structure
@@ -70,7 +72,7 @@ def draw_slices(
         axis.imshow(values, cmap=name, norm=scale, extent=(-half, half, -half, half))
         above, below = values.max() > scale.vmax, values.min() < scale.vmin
         ends = {(1, 1): "both", (1, 0): "max", (0, 1): "min"}.get((above, below), "neither")
-        _colour_bar(figure, axis, scale, name, "e/Å³", extend=ends, shrink=0.85)
+        draw_colour_bar(figure, axis, scale, name, "e/Å³", extend=ends, shrink=0.85)
         mark_atoms(axis, density.structure, plane, half, offset)
         axis.set(title=kind, xlabel="x (Å)", ylabel="y (Å)")
     indices = " ".join(map(str, plane.hkl))
@@ -133,19 +135,14 @@ def mark_atoms(
     axis.set(xlim=(-half, half), ylim=(-half, half))
 
 
-def _colour_map(name: str):
-    from matplotlib import colormaps
-
-    return colormaps[name]
-
-
-def _colour_bar(figure: Figure, axis: Axes, scale: Normalize, name: str, label: str, **options):
-    from matplotlib.cm import ScalarMappable
-
+def draw_colour_bar(
+    figure: Figure, axis: Axes, scale: Normalize, name: str, label: str, **options: Any
+) -> Colorbar:
+    """Draw the colour bar of matplotlib's colour map ``name`` beside an axis."""
     return figure.colorbar(ScalarMappable(scale, name), ax=axis, label=label, **options)
 
 
-def _ink(colour: tuple[float, ...]) -> str:
+def choose_ink(colour: tuple[float, ...]) -> str:
     """Return black or white, whichever has more contrast (WCAG 2.1, relative luminance)."""
     red, green, blue = (
         c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]

@@ -318,34 +318,39 @@ def density_image(
             "settings (or a model) for this file, such as reference='free-atoms' for a total alone"
         )
     density = apply_reference(density, settings)
-    planes: dict[tuple[int, int, int] | None, LatticePlane] = {}
-    layers = []
-    margin = 0 if settings.fourier else pad  # a wider window has another spectrum
-    for channel in settings.channels:
-        if channel.hkl not in planes:
-            planes[channel.hkl] = lattice_plane(density.structure, channel.hkl, settings.symprec)
-        values = density_slice(
-            density,
-            channel,
-            settings.size,
-            settings.interpolation,
-            plane=planes[channel.hkl],
-            pad=margin,
-        )
-        if settings.core == "mask":
-            inside = core_pixels(
-                density, channel, settings.size, settings.core_radius, planes[channel.hkl], margin
-            )
-            values = np.where(inside, 0.0, values)
-        values = normalise(values, settings.normalisation, channel.kind, margin)
-        if settings.fourier:
-            values = np.pad(fourier_image(values), pad, mode="wrap")
-        layers.append(values)
+    planes = {
+        hkl: lattice_plane(density.structure, hkl, settings.symprec)
+        for hkl in {channel.hkl for channel in settings.channels}
+    }
+    layers = [
+        _draw_channel(density, channel, settings, planes[channel.hkl], pad)
+        for channel in settings.channels
+    ]
     if settings.colour == "viridis":
         return _colour_viridis(layers[0])
     if settings.colour == "grey":
         layers = layers * 3
     return np.stack(layers).astype(np.float32)
+
+
+def _draw_channel(
+    density: ChargeDensity,
+    channel: Channel,
+    settings: ImageSettings,
+    plane: LatticePlane,
+    pad: int,
+) -> np.ndarray:
+    """Return one channel of the image, shape (size + 2 pad, size + 2 pad)."""
+    size = settings.size
+    margin = 0 if settings.fourier else pad  # a wider window has another spectrum
+    values = density_slice(density, channel, size, settings.interpolation, plane=plane, pad=margin)
+    if settings.core == "mask":
+        inside = core_pixels(density, channel, size, settings.core_radius, plane, margin)
+        values = np.where(inside, 0.0, values)
+    values = normalise(values, settings.normalisation, channel.kind, margin)
+    if settings.fourier:
+        values = np.pad(fourier_image(values), pad, mode="wrap")
+    return values
 
 
 def apply_reference(density: ChargeDensity, settings: ImageSettings) -> ChargeDensity:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import RhosightError
 from ..inputs.image import ImageSettings
+from ..inputs.text.extents import Extent
 from .weights import DEFAULT_IMAGE, DEFAULT_TEXT
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
@@ -84,7 +85,7 @@ class TextBranch(Group):
     """
 
     backbone: str = DEFAULT_TEXT
-    extent: Literal["formula", "keywords", "all"] = "keywords"
+    extent: Extent = "keywords"
     max_tokens: int | None = Field(None, ge=3)
     element_steps: int = Field(300, ge=0)
     rate: float = Field(2e-4, ge=0)

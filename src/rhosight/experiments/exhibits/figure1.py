@@ -1,4 +1,4 @@
-"""Make Figure 1: the steps from a crystal and its charge density to an image and a text."""
+"""Make Figure 1: from a crystal and its density to an image and a text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ...density.plane import LatticePlane, lattice_plane
 from ...density.sampling import sample
 from ...evaluation.html import INK, SECOND, SOFT, describe_target, format_significant, page_style
 from ...inputs.image import density_image, density_slice, window_side
-from ...inputs.text.description import EXTENTS
+from ...inputs.text.extents import EXTENTS
 from ..exhibit import Exhibit
 from .pictures import choose_image_settings, choose_materials
 
@@ -119,7 +119,7 @@ def _shortest_vector(structure: Structure) -> float:
 
 
 def _draw_crystal(axes: Axes3D, material: Material, plane: LatticePlane, kind: str) -> None:
-    """Draw the conventional cell with its atoms, and the density on the plane within it."""
+    """Draw the conventional cell with its atoms and the density on the plane."""
     structure = material.structure
     to_cartesian = structure.lattice.get_cartesian_coords
     centre = to_cartesian(plane.origin)
@@ -168,7 +168,7 @@ def _draw_crystal(axes: Axes3D, material: Material, plane: LatticePlane, kind: s
 
 
 def _conventional_cell(structure: Structure) -> np.ndarray:
-    """Return the vectors of the conventional cell, as rows, in the structure's frame, Å."""
+    """Return the conventional cell as rows, in the structure's frame, Å."""
     symmetry = SpacegroupAnalyzer(structure).get_symmetry_dataset()
     # spglib: (a b c) = (a_s b_s c_s) P, vectors as columns
     return np.linalg.solve(symmetry.transformation_matrix.T, structure.lattice.matrix)

@@ -15,7 +15,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import spglib
@@ -23,16 +23,12 @@ from pymatgen.core import Composition, Lattice, Structure
 
 from ...density.crystals import SYMPREC, StructureLike, as_structure
 from ...errors import RhosightError
+from .extents import EXTENTS, Extent
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from .robocrystallographer import Robocrystallographer
-
-Extent = Literal["formula", "keywords", "all"]
-
-EXTENTS: tuple[Extent, ...] = get_args(Extent)
-"""Extents of a text, from short to long, in the paper's order."""
 
 # A pair of elements with more different lengths is given as a range: a list would fill the 77
 # tokens that CLIP reads.
