@@ -215,11 +215,11 @@ def _compare_scores(cells: pd.DataFrame) -> pd.DataFrame:
     """Return a table of texts with the scores of two runs side by side."""
     import pandas as pd
 
-    from ..experiments.scores import row_name
+    from ..experiments.scores import name_row
 
     rows = []
     for row in cells.to_dict("records"):
-        name = row_name(row["model"], row["extent"], row["stage"])
+        name = name_row(row["model"], row["extent"], row["stage"])
         r2 = [f"{row['r2_one']:.2f}", f"{row['r2_other']:.2f}", f"{row['r2_change']:+.2f}"]
         rmse = [_format_cell(row["rmse_one"]), _format_cell(row["rmse_other"])]
         label = f"{row['trial']}, {name}" if row["trial"] else name

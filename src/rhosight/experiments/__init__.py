@@ -1,4 +1,4 @@
-"""Run the paper's experiments, repeat them, and compare them with its printed scores.
+"""Run the paper's experiments and compare them with its printed scores.
 
 >>> plan = Plan.of(rhosight.load_dataset("mp-fcc"), get_preset("offline"), repeats=5)
 >>> exhibits = reproduce(["figure2", "table1"], plan, "runs/reproduce")

@@ -14,7 +14,7 @@ import pandas as pd
 from ..errors import RhosightError
 from ..evaluation.html import NBSP, describe_target
 from ..storage import replacing
-from .scores import format_cell, row_name
+from .scores import format_cell, name_row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,7 +80,7 @@ class Exhibit:
                 trials = [name for name in names[:-3] if name not in ("", "mean")]
                 by_part = {row["part"]: row for _, row in group.iterrows()}
                 texts = [_write_cell(by_part.get(part), whose) for part in parts for whose in _BOTH]
-                rows.append([", ".join([*trials, row_name(*names[-3:])]), *texts])
+                rows.append([", ".join([*trials, name_row(*names[-3:])]), *texts])
             unit = next(iter(cells["rmse_unit"].dropna()), "")
             title = f"{describe_target(str(target))}, R²{f' / RMSE ({unit})' if unit else ''}"
             columns = ["model", *(name for part in parts for name in (part, "paper"))]

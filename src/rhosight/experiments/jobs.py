@@ -56,7 +56,7 @@ POLL_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Split:
-    """Held-out materials: a test set of 15 %, the rest in five folds (paper section 3).
+    """Split into a test set of 15 % and five folds (paper section 3).
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Provide the scores that the paper printed, and the places where it contradicts itself.
+"""Provide the scores that the paper printed, and its contradictions.
 
 D. Massa, G. Kaszuba, S. Papanikolaou, P. Sankowski, arXiv:2401.09301. The file
 ``data/paper/scores.csv`` holds the cells as printed; this module says what they mean. The other
@@ -77,7 +77,7 @@ def _read_cells() -> pd.DataFrame:
 
 
 def compute_implied_spread(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the standard deviation of the labels that R² and RMSE imply, RMSE / √(1 − R²).
+    """Return the standard deviation of labels, RMSE / √(1 − R²).
 
     All models on one set of materials imply the same value. Another value means other materials or
     another unit. (Means over folds follow the relation only approximately.)
@@ -113,7 +113,7 @@ def format_error(error: float) -> str:
 
 @dataclass(frozen=True)
 class Contradiction:
-    """A place where the paper contradicts itself or leaves the meaning of its numbers open.
+    """Contradiction in the paper, or a number whose meaning it leaves open.
 
     Attributes
     ----------

@@ -23,7 +23,7 @@ from ..dataset.schema import TARGET_NAMES
 from ..errors import RhosightError
 from ..evaluation.html import FIRST, NBSP, SECOND, SOFT, page_style
 from ..networks.recipe import PARTS
-from .scores import format_cell, row_name
+from .scores import format_cell, name_row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ _MAX_PANELS = 9  # of learning curves
 
 
 def draw_heat_map(table: pd.DataFrame, title: str = "") -> Figure:
-    """Draw scores as in the paper's Figures 2 and 9, with its own in columns beside ours.
+    """Draw scores as in Figures 2 and 9, ours and the paper's side by side.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def draw_heat_map(table: pd.DataFrame, title: str = "") -> Figure:
             axes.set_xticks(
                 range(len(columns)), [f"{_SHORT[part]}\n{whose}" for part, whose in columns]
             )
-            axes.set_yticks(range(len(rows)), [row_name(m, e, s) for e, m, s in rows])
+            axes.set_yticks(range(len(rows)), [name_row(m, e, s) for e, m, s in rows])
             axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
             axes.tick_params(length=0)
             axes.spines[:].set_visible(False)
@@ -98,7 +98,7 @@ def _draw_cell(
 
 
 def draw_dots(table: pd.DataFrame, score: str = "r2", title: str = "") -> Figure:
-    """Draw our score of each model or trial with its standard deviation, and the paper's.
+    """Draw the score of each model or trial, ours and the paper's.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def draw_dots(table: pd.DataFrame, score: str = "r2", title: str = "") -> Figure
 
 def _name_panel(keys: Sequence[str], values: Sequence[Hashable]) -> str:
     names = {key: str(value) for key, value in zip(keys, values, strict=True)}
-    name = row_name(names["model"], names["extent"], names["stage"])
+    name = name_row(names["model"], names["extent"], names["stage"])
     return f"{names['trial']}, {name}" if names.get("trial") else name
 
 

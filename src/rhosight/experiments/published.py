@@ -1,4 +1,4 @@
-"""Keep results with the code, and write their tables into a page of the documentation.
+"""Keep results with the code, and write their tables into a page.
 
 rhosight reproduce all --repeats 5 --write docs/results
 python -m rhosight.experiments.published docs/results.md docs/results
@@ -78,7 +78,9 @@ def publish(reproduction: Reproduction, folder: str | os.PathLike) -> list[Path]
 
 
 def require_all(folder: str | os.PathLike, names: Iterable[str]) -> None:
-    """Check that no exhibit of another run remains: one file of settings describes all.
+    """Check that no exhibit of another run remains in a folder.
+
+    One file of settings describes all exhibits.
 
     Raises
     ------
@@ -108,7 +110,9 @@ def import_jobs(folder: str | os.PathLike, jobs: JobFolder) -> int:
 
 
 def render_markdown(folder: str | os.PathLike) -> str:
-    """Render R² of the models of Figure 2, CLIP, the baselines and the paper, and the answers.
+    """Render tables of R², ours and the paper's, and of the answers.
+
+    Rows are the models of Figure 2, CLIP and the baselines.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Write the report of the paper's experiments: one self-contained HTML file, answers first.
+"""Write the report of the paper's experiments as one self-contained HTML file.
 
 This module computes its contents; ``templates/experiments.html.j2`` has the words and the layout.
 """
@@ -31,7 +31,7 @@ from . import paper
 from .answers import ALPHA, QUESTIONS, SMALL, Answer, answer
 from .exhibit import Exhibit
 from .methods import Runs, describe_methods
-from .scores import format_cell, row_name
+from .scores import format_cell, name_row
 
 if TYPE_CHECKING:
     from ..dataset.dataset import Dataset
@@ -170,7 +170,7 @@ class _Report:
             rows = []
             for key in frame[keys].drop_duplicates().itertuples(index=False, name=None):
                 names = dict(zip(keys, key, strict=True))
-                name = row_name(names["model"], names["extent"], names["stage"])
+                name = name_row(names["model"], names["extent"], names["stage"])
                 trial = names.get("trial", "")
                 trial = "" if trial == "mean" else trial  # of all runs, as in the other exhibits
                 there = [cells.get((*key, part)) for part in parts]
@@ -228,7 +228,7 @@ class _Report:
         return f"data:application/x-bibtex;charset=utf-8;base64,{content}"
 
     def items(self, name: str) -> list[tuple[str, str]]:
-        """Return a setting as pairs; it may be words, a list of words or a mapping of them."""
+        """Return a setting (words, a list of them, or a mapping) as pairs."""
         value = self.settings.get(name)
         if not value:
             return []
@@ -238,7 +238,7 @@ class _Report:
 
 
 def _make_cell(row: pd.Series | None) -> dict[str, Any]:
-    """Return the texts of a cell, ours and the paper's, and R² from 0 to 1 for their shades."""
+    """Return the texts of a cell, ours and the paper's, and the R² of its shades."""
     if row is None:
         return {"ours": [], "paper": [], "shade": 0.0, "paper_shade": 0.0, "notes": []}
     notes = []

@@ -47,7 +47,7 @@ class Reproduction:
 
     @property
     def answer_predictions(self) -> pd.DataFrame | None:
-        """Predictions behind the answers: those of Figure 9, else of Figure 2, if one was made."""
+        """Predictions behind the answers, of Figure 9 or else of Figure 2."""
         for name in ("figure9", "figure2"):
             if name in self.frames:
                 return self.frames[name].predictions

@@ -1,1 +1,1 @@
-"""Figures and tables of the paper, one module each; :mod:`.catalogue` looks them up."""
+"""Figures and tables of the paper, one module each, and their catalogue."""

@@ -1,4 +1,4 @@
-"""Look up the exhibits by name; the module of an exhibit is imported when it is needed."""
+"""Look up the exhibits by name, and import their modules when needed."""
 
 from __future__ import annotations
 

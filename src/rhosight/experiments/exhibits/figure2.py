@@ -1,4 +1,4 @@
-"""Make Figure 2: image, text and stacked model, fine-tuned, for each extent of the text."""
+"""Make Figure 2: fine-tuned image, text and stacked models for each extent."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def draw(dataset: Dataset) -> Figure:
 
 
 def make_exhibit(dataset: Dataset) -> Exhibit:
-    """Draw the violins, with quartiles of the targets and the number of elements as the table."""
+    """Draw the violins, with the quartiles as the table."""
     elements = [
         len(Composition(formula).element_composition) for formula in dataset.table["formula"]
     ]

@@ -1,6 +1,7 @@
-"""Make Figure 4: total and difference density of hexagonal titanium (mp-72) along z.
+"""Make Figure 4: total and difference density of titanium (mp-72) along z.
 
-The package includes the density, computed with GPAW; :func:`calculate` computes it again.
+The crystal is hexagonal. The package includes its density, computed with GPAW; :func:`calculate`
+computes it again.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def make_exhibit(dataset: Dataset | None = None, gpaw: bool = False) -> Exhibit:
 
 
 def draw(dataset: Dataset | None = None, gpaw: bool = False) -> Figure:
-    """Draw the slices (paper Figure 4): a row for each kind of density, a column a height."""
+    """Draw the slices (paper Figure 4): rows of densities, columns of heights."""
     return _draw(_cut_slices(_choose_density(dataset, gpaw)[0]))
 
 

@@ -16,7 +16,7 @@ PREFERRED: tuple[str, ...] = ("mp-1265", "mp-2534", "mp-1002124")
 
 
 def choose_materials(dataset: Dataset, count: int) -> list[str]:
-    """Return the ids of :data:`PREFERRED` or, in another dataset, of evenly spaced materials."""
+    """Return the ids of :data:`PREFERRED`, or of evenly spaced materials."""
     preferred = [name for name in PREFERRED if name in dataset][:count]
     if len(preferred) == count:
         return preferred

@@ -13,13 +13,13 @@ TITLE = "CLIP for each target: validation folds and test set of each run, and th
 
 
 def list_entries(plan: Plan) -> list[Entry]:
-    """Return the chosen trial in at least three runs, and the baselines on the same folds."""
+    """Return the chosen trial in at least three runs, and the baselines."""
     runs = plan.chosen_clip()
     return [*runs, *plan.baselines(max(entry.job.split.repeat for entry in runs) + 1)]
 
 
 def make_exhibit(plan: Plan, frames: Frames) -> Exhibit:
-    """Make a table of each run (``trial`` "1", "2" …) and of all runs together ("mean")."""
+    """Make a table of each run (trial "1", "2" …) and all runs ("mean")."""
     shown = frames.predictions.query("part != 'train' and stage != 'head'")
     runs = shown.assign(trial=(shown["repeat"] + 1).astype(str))
     networks = runs[runs["model"] == "clip"]

@@ -16,7 +16,7 @@ def list_trial_entries(plan: Plan, fourier: bool) -> list[Entry]:
 
 
 def make_trial_exhibit(name: str, title: str, frames: Frames) -> Exhibit:
-    """Make a table of R² and RMSE of each trial; errors are of the standardised target."""
+    """Make a table of R² and RMSE (standardised target) of each trial."""
     energy = frames.predictions[frames.predictions["target"] == TARGET]
     shown = standardise(energy).query("part != 'train' and stage != 'head'")
     table = add_paper_scores(summarise(shown, by=("trial",)), name)
