@@ -137,7 +137,7 @@ def test_missing_kind_names_material_and_cure(salt):
     with pytest.raises(RhosightError) as caught:
         density_image(density, ImageSettings.paper())
     message = str(caught.value)
-    assert message.startswith("my/CHGCAR: the image needs difference, but only total is there")
+    assert message.startswith("my/CHGCAR: the image needs difference, but only total is available")
     assert "add difference, or use image settings" in message
     assert "\n" not in message
     with pytest.raises(RhosightError, match="my/CHGCAR: has total but not `spin`"):

@@ -68,7 +68,7 @@ def render_html(density: ChargeDensity) -> str:
     rows = [(label, html.escape(value)) for label, value in facts.items()]
     if notes:
         rows.append(("Notes", "<br>".join(html.escape(str(note)) for note in notes)))
-    cell = "text-align: left; vertical-align: top"
+    cell = "text-align: left; vertical-align: top; padding: 0.1em 1em 0.1em 0; max-width: 26em"
     table = "".join(
         f"<tr><th style='{cell}'>{label}</th><td style='{cell}'>{value}</td></tr>"
         for label, value in rows
@@ -93,7 +93,7 @@ def _render_slice(density: ChargeDensity) -> str:
     low, high = compute_colour_limits(values, kind)
     caption = (
         f"{kind} on plane ({' '.join(map(str, plane.hkl))}), {WINDOW:g} × {WINDOW:g} Å, "
-        f"colours from {low:.2g} to {high:.2g} e/Å³"
+        f"colours from {low:.2g} to {high:.2g} e/Å³".replace("-", "−")
     )
     image = base64.b64encode(_draw_png(values, kind, low, high)).decode("ascii")
     return (

@@ -21,7 +21,7 @@ from pymatgen.core import Structure
 
 from ..errors import RhosightError, first_line
 from .charge_density import ChargeDensity, StoredKind, add_notes
-from .crystals import check_crystal
+from .crystals import as_structure, check_crystal
 from .electrons import Unit, check_electron_count, per_cubic_angstrom
 from .stream import MAX_BYTES, TextStream, is_number, number_format, quote
 
@@ -394,7 +394,7 @@ def from_pymatgen(
             f"an object of type {type(density).__name__} is not a pymatgen Chgcar; give a Chgcar, "
             "or read the file with rhosight.read_density"
         )
-    structure = density.structure
+    structure = as_structure(density)
     name = name or structure.composition.reduced_formula
     _check_kind(kind, name)
     check_crystal(structure, name)

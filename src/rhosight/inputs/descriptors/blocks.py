@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 from pymatgen.core import Structure
 
-from ...density.charge_density import ChargeDensity
+from ...density.charge_density import ChargeDensity, Kind
 from ...density.crystals import as_structure
 from ...density.free_atoms import difference_from_total
 from ...errors import RhosightError
@@ -31,7 +31,7 @@ COMPOSITION_BLOCKS = ("magpie", "volume", "prototype")
 """Blocks of :func:`rhosight.inputs.descriptors.composition.composition_features`: Magpie's
 statistics, volume per atom, and the structure type, one column for each in the training set."""
 
-STATISTICS_BLOCKS = ("total", "difference", "promolecule")
+STATISTICS_BLOCKS: tuple[Kind, ...] = ("total", "difference", "promolecule")
 """Blocks of :func:`rhosight.inputs.descriptors.statistics.density_statistics`, one per kind of
 density."""
 
@@ -105,17 +105,20 @@ def iterate_blocks(
 
 def to_blocks(table: pd.DataFrame, prototypes: Sequence[str]) -> dict[str, pd.DataFrame]:
     """Return block → its columns; structure types not in ``prototypes`` give zeros."""
-    columns = block_columns(name for name in table if name != "prototype")
+    columns = block_columns(str(name) for name in table if name != "prototype")
     blocks = {name: table[names] for name, names in columns.items()}
-    labels = pd.Categorical(table["prototype"], categories=prototypes)
+    categories: Any = list(prototypes)
+    labels = pd.Categorical(table["prototype"], categories=categories)
     blocks["prototype"] = pd.get_dummies(labels, dtype=float)
     return blocks
 
 
 def _compute_blocks(crystals: Crystals, blocks: Collection[str]) -> pd.DataFrame:
+    densities: list[ChargeDensity] = []
     if needs_density(blocks):
         both = needs_difference(blocks)
-        crystals = [_prepare_density(crystal, both) for crystal in crystals]
+        densities = [_prepare_density(crystal, both) for crystal in crystals]
+        crystals = densities
     composition = composition_features([as_structure(c) for c in crystals])
     parts = [
         composition[["prototype"]],
@@ -124,7 +127,7 @@ def _compute_blocks(crystals: Crystals, blocks: Collection[str]) -> pd.DataFrame
     ]
     for kind in STATISTICS_BLOCKS:
         if kind in blocks:
-            statistics = density_features(crystals, (kind,)).drop(columns="volume_per_atom")
+            statistics = density_features(densities, kind).drop(columns="volume_per_atom")
             parts.append(statistics.add_prefix(f"{kind}."))
     others = [n for n in blocks if n not in (*COMPOSITION_BLOCKS, *STATISTICS_BLOCKS)]
     parts.append(descriptor_frame(crystals, others))

@@ -107,7 +107,8 @@ def elements(crystal: Crystal) -> dict[str, float]:
 @cache
 def own_volume(symbol: str) -> float:
     """Return the volume of an element's ground state, Å³/atom, from matminer's Magpie table."""
-    return float(_load_properties().loc[symbol, "volume"])
+    volumes: Any = _load_properties()["volume"]
+    return float(volumes[symbol])
 
 
 @cache

@@ -176,10 +176,10 @@ def descriptor_frame(
     _check_blocks(blocks, BLOCKS)
     rows = []
     for done, crystal in enumerate(crystals, 1):
-        if isinstance(crystal, Structure):
-            rows.append(structure_descriptors(crystal, blocks))
-        else:
-            rows.append(density_descriptors(crystal, blocks))
+        compute: Callable[..., dict[str, float]] = (
+            structure_descriptors if isinstance(crystal, Structure) else density_descriptors
+        )
+        rows.append(compute(crystal, blocks))
         if progress is not None:
             progress("descriptors", done, len(crystals))
     frame = pd.DataFrame(rows)

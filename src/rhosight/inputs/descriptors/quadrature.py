@@ -17,7 +17,7 @@ import numpy as np
 from scipy.integrate import lebedev_rule
 from scipy.ndimage import map_coordinates, spline_filter
 
-from ...density.charge_density import ChargeDensity
+from ...density.charge_density import ChargeDensity, Kind
 from ...density.elements import covalent_radius
 from ...density.free_atoms import COULOMB, load_free_atoms
 from .crystal import Crystal, Site
@@ -236,7 +236,7 @@ class Sampler:
         padded[np.ix_(rows, columns, range(depth))] = spectrum[np.ix_(rows, columns, range(depth))]
         return _Field(np.fft.irfftn(padded, fine, axes=(0, 1, 2)) * 8)
 
-    def _spectrum(self, kind: str) -> np.ndarray:
+    def _spectrum(self, kind: Kind) -> np.ndarray:
         return np.fft.rfftn(np.asarray(self._density.grid(kind), dtype=float))
 
 

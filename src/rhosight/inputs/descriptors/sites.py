@@ -60,7 +60,7 @@ def sites(crystal: Crystal) -> dict[str, float]:
     apart = np.abs(values[first] - values[second])
     away = values - values.mean(0)
     together = away[first] * away[second]
-    result = {}
+    result: dict[str, float] = {}
     for power in POWERS:
         weights = (scale / distance) ** power
         total = weights.sum()

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ...density.charge_density import ChargeDensity
+from ...density.charge_density import ChargeDensity, Kind
 from ...errors import RhosightError
 
 PERCENTS: tuple[int, ...] = (0, 1, 5, 10, 25, 50, 75, 90, 95, 99, 100)
 """Quantiles of :func:`density_statistics`, %."""
 
 
-def density_features(densities: Sequence[ChargeDensity], kinds: Sequence[str]) -> pd.DataFrame:
+def density_features(
+    densities: Sequence[ChargeDensity], kinds: Kind | Sequence[Kind]
+) -> pd.DataFrame:
     """Compute statistics over the cell of one or several kinds of density.
 
     Parameters

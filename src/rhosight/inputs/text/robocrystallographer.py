@@ -53,7 +53,9 @@ class Robocrystallographer:
         It raises errors of many types for structures that it cannot describe.
         """
         with self._lock:  # both keep the current structure in their attributes
-            return self._describer.describe(self._condenser.condense_structure(structure))
+            text = self._describer.describe(self._condenser.condense_structure(structure))
+        assert isinstance(text, str)  # a dict only if parts are requested
+        return text
 
 
 def _replace_names(function: Callable, **names: Any) -> Callable:
@@ -179,11 +181,14 @@ class Prototypes(ReducedAflowPrototypeMatcher):
         super().__init__(mineral_db=minerals)
         self._by_amounts: dict[tuple[float, ...], list[tuple[int, Structure]]]
         self._by_amounts = defaultdict(list)
-        for row, prototype in minerals["structure"].items():
+        for row, prototype in enumerate(minerals["structure"]):
             prototype = _reduce(prototype)
             self._by_amounts[_count_kinds(prototype)].append((row, prototype))
 
-    def _match_prototype(self, structure_matcher: StructureMatcher, s: Structure) -> list[int]:
+    # `get_prototypes` passes the result on as it is
+    def _match_prototype(  # type: ignore[override]
+        self, structure_matcher: StructureMatcher, s: Structure
+    ) -> list[int]:
         structure = _reduce(s)
         return [
             row
@@ -216,7 +221,7 @@ class Minerals(MineralMatcher):
 
     def get_best_mineral_name(self, structure: Structure) -> dict[str, Any]:
         """Return the name of the mineral that the structure resembles most."""
-        rows = self._prototypes.get_prototypes(structure) or []
+        rows: Any = self._prototypes.get_prototypes(structure) or []
         names = set(self.mineral_db.loc[rows, "mineral"])
         if len(names) == 1:
             return {"type": names.pop(), "distance": -1, "n_species_type_match": True}
@@ -226,6 +231,7 @@ class Minerals(MineralMatcher):
         """Return the minerals whose prototype matches the structure, the most similar first."""
         self._set_distance_matrix(structure)
         rows = self._prototypes.get_prototypes(structure) or []
+        assert self._mineral_db is not None
         nearest_first = self._mineral_db[self._mineral_db.index.isin(rows)]
         return [
             {"type": row.mineral, "distance": row.distance, "structure": row.structure}
