@@ -233,7 +233,7 @@ def test_a_unit_is_not_that_of_a_chgcar(few, tmp_path, build_of):
 def test_patterns_that_cannot_work_are_refused(tmp_path):
     (tmp_path / "runs").mkdir()
     command = ("data", "build", "directory", tmp_path / "runs", tmp_path / "x.parquet")
-    assert "known are {parent}" in error_of(*command, "--difference", "{folder}/diff.cube")
+    assert "use {parent}" in error_of(*command, "--difference", "{folder}/diff.cube")
     assert "same file for every density" in error_of(*command, "--reference", "atoms.cube")
     message = error_of(*command, "--difference", "{stem}.a", "--reference", "{stem}.b")
     assert "not both" in message
@@ -254,8 +254,8 @@ def test_rows_mean_the_file_that_they_name(few, tmp_path):
     found = {i: source.table_row(i).get("hardness") for i in source.ids()}
     assert found == {"x/a": 1.0, "y/a": 2.0, "z": 3.0}
     problems = source.problems()
-    assert "means y/a as y/a does; keep one" in problems["y/a.vasp"]
-    assert "x/a and y/a are called so" in problems["a"]
+    assert "y/a also refers to y/a; keep one" in problems["y/a.vasp"]
+    assert "x/a and y/a have this name" in problems["a"]
 
 
 def test_labels_of_another_crystal_are_refused(few, tmp_path, build_of):
@@ -265,7 +265,7 @@ def test_labels_of_another_crystal_are_refused(few, tmp_path, build_of):
     table = pd.DataFrame({"id": few.ids[:2], "formula": names, "nsites": 60, "efermi": 1.0})
     table.to_csv(tmp_path / "t.csv", index=False)
     mine, problems, _ = build_of(tmp_path / "runs", "--targets", tmp_path / "t.csv")
-    assert mine.ids == few.ids[:1] and "its labels say formula C60" in problems[few.ids[1]]
+    assert mine.ids == few.ids[:1] and "the formula is C60 in its labels" in problems[few.ids[1]]
     assert mine.table["nsites"].iloc[0] == len(few[0].density.structure)
 
 
@@ -273,7 +273,7 @@ def test_labels_of_another_crystal_are_refused(few, tmp_path, build_of):
     ("text", "message"),
     [
         ("id,gap (eV),gap (meV)\na,1,2\n", "gap is the name of two columns"),
-        ("id,structure\na,rocksalt\n", "no column can be called structure"),
+        ("id,structure\na,rocksalt\n", "the column name structure is reserved"),
         ("id;efermi\na;1,5\n", "write decimals with a point"),
     ],
 )
@@ -288,7 +288,7 @@ def test_units_and_ids_as_people_write_them(tmp_path, caplog):
     table, units = read_targets(tmp_path / "t.csv")
     assert list(table.index) == ["001"] and units == {"dft_energy": "eV per cell"}
     assert table["dft_energy"].iloc[0] == -3.5
-    assert "hardness is taken for text, and is no target: its decimals have a comma" in caplog.text
+    assert "hardness is read as text, not as a target: its decimals have a comma" in caplog.text
 
 
 @pytest.fixture
@@ -352,8 +352,8 @@ def test_a_table_that_cannot_be_right_is_one_line(runs, few, tmp_path):
         return error_of(*command, path)
 
     first = few.ids[0]
-    assert "name the one with the ids" in message(f"calculation,efermi\n{first},1\n")
-    assert f"{first} stands more than once" in message(f"id,efermi\n{first},1\n{first},2\n")
+    assert "name the column with the ids" in message(f"calculation,efermi\n{first},1\n")
+    assert f"{first} is duplicated" in message(f"id,efermi\n{first},1\n{first},2\n")
     assert "is 'n.a.', not a number" in message(f"id,hardness (GPa)\n{first},n.a.\n")
     assert "efermi is in Ha" in message(f"id,efermi [Ha]\n{first},1\n")
     assert "none of its ids" in message("id,efermi\nabsent,1\n")
@@ -382,7 +382,7 @@ def test_numbers_that_are_taken_for_text_are_told_of(runs, few, tmp_path, build_
     path.write_text(text, encoding="utf-8")
     mine, _, said = build_of(runs, "--targets", path)
     assert "targets: none\n" in said and "hardness" not in mine.targets
-    (warning,) = [r.getMessage() for r in caplog.records if "taken for text" in r.getMessage()]
+    (warning,) = [r.getMessage() for r in caplog.records if "read as text" in r.getMessage()]
     assert "hardness" in warning and f"'n.d.' of {few.ids[2]}" in warning
 
 

@@ -105,7 +105,7 @@ def test_a_bad_file_is_named_and_the_others_are_kept(
     assert len(set(load_dataset(out).ids)) == COUNT
     assert not (tmp_path / "mine.parquet.problems.csv").exists()
 
-    with pytest.raises(RhosightError, match="made in another way"):
+    with pytest.raises(RhosightError, match="built with other settings"):
         build(source_of(root), out, ["formula"], scheduler=scheduler)
 
 

@@ -69,7 +69,7 @@ def test_errors_of_clean(sample, tmp_path):
     assert "unknown Bravais lattice cQ" in error_of("data", "clean", sample, out, "--bravais", "cQ")
     assert "absent.parquet" in error_of("data", "clean", tmp_path / "absent.parquet", out)
     message = error_of("data", "clean", sample, out, "--iqr", "spin")
-    assert "no `spin`, which the IQR filter needs of every material" in message
+    assert "not `spin`, which the IQR filter needs" in message
     missing = error_of("data", "clean", sample, tmp_path / "no" / "folder" / "x.parquet")
     assert "not a writable folder" in missing
     assert not out.exists()
@@ -154,7 +154,7 @@ def test_build_gpaw(tmp_path, scheduler):
     said = rhosight(*command).stdout
     assert "1 material (1 new)" in said and "2 problems" in said
     problems = pd.read_csv(tmp_path / "mine.parquet.problems.csv", index_col="material_id")
-    assert "no readable CIF" in problems.loc["bad", "problem"]
+    assert "not a readable CIF file" in problems.loc["bad", "problem"]
     assert "no CIF file has this name" in problems.loc["absent", "problem"]
     (material,) = load_dataset(out)
     assert material.density.kinds == ("total", "difference", "promolecule")
@@ -247,8 +247,8 @@ def test_build_materials_project(mp, few):
 
 def test_errors_of_build_materials_project(mp, monkeypatch):
     arguments, out, api = mp
-    assert "bravais: 'cQ' is none of" in error_of(*arguments("--bravais", "cQ"))
-    assert "'silicon' is no Materials Project id" in error_of(*arguments("--id", "silicon"))
+    assert "bravais: 'cQ' is unknown" in error_of(*arguments("--bravais", "cQ"))
+    assert "'silicon' is not a Materials Project id" in error_of(*arguments("--id", "silicon"))
     monkeypatch.setenv("MP_API_KEY", "x" * 32)
     message = error_of(*arguments())
     assert "MP_API_KEY" in message and "x" * 32 not in message
@@ -269,7 +269,7 @@ def test_errors_of_shared_options(few, tmp_path):
     assert "lots: not an amount of memory (--memory)" in error_of(*command, "--memory", "lots")
     assert "--workers" in rhosight(*command, "--workers", 0, code=2).stderr
     nowhere = ("data", "build", "directory", tmp_path, tmp_path / "no" / "x.parquet")
-    assert "make it first" in error_of(*nowhere)
+    assert "create it first" in error_of(*nowhere)
     absent = ("data", "build", "directory", tmp_path / "absent", tmp_path / "x.parquet")
     assert "no such folder" in error_of(*absent)
 

@@ -458,10 +458,10 @@ def _other_crystal(folder: Path) -> None:
 
 BAD_MATERIALS = {
     r"no structures/mp-149.cif": lambda f: (f / "structures/mp-149.cif").unlink(),
-    r"no readable CIF": lambda f: (f / "structures/mp-149.cif").write_text("data_\n"),
-    r"says formula Si, its CIF SiC": _other_crystal,
+    r"not a readable CIF file": lambda f: (f / "structures/mp-149.cif").write_text("data_\n"),
+    r"formula is Si in materials.csv and SiC in its CIF": _other_crystal,
     r"no density in densities.h5": _without_density,
-    r"is no array of floats": _text_for_density,
+    r"is not an array of floats": _text_for_density,
     r"NaN or infinite": _poison,
     r"grid 40×4×4 contradicts the cell": lambda f: _reshape(f, "mp-149", (40, 4, 4)),
     r"three dimensions": lambda f: _reshape(f, "mp-149", (4, 4)),
@@ -498,7 +498,7 @@ BAD_LABELS = {
     "material_id is empty in line": lambda text: text.replace("mp-149,", ","),
     "mp-149 is duplicated": lambda text: text.replace("mp-1002206,", "mp-149,"),
     "efermi of mp-1001833 is 'high'": lambda text: text.replace("3.64626493", "high"),
-    "no sound material": lambda text: text.splitlines()[0] + "\n",
+    "no valid material": lambda text: text.splitlines()[0] + "\n",
     "is infinite": lambda text: text.replace("3.64626493", "inf"),
 }
 

@@ -180,7 +180,7 @@ def test_killing_either_leaves_no_process(victim: str, cifs: Path, tmp_path: Pat
     code = """
         import sys
         from rhosight.errors import RhosightError
-        from rhosight.sources.gpaw import Gpaw
+        from rhosight.dataset.sources.gpaw import Gpaw
         try:
             Gpaw(sys.argv[1]).read("mp-102")
         except RhosightError as error:
@@ -242,7 +242,7 @@ def garbage(path: Path) -> Path:
     [
         (disordered, "a site is shared or partly empty"),
         (overlapping, "two atoms are closer than 0.5 Å"),
-        (garbage, "no readable CIF"),
+        (garbage, "not a readable CIF file"),
     ],
 )
 def test_a_bad_cif_is_named(make, message: str, tmp_path: Path):
@@ -256,13 +256,13 @@ def test_files_that_cannot_be_a_source(tmp_path: Path):
         Gpaw(tmp_path)
     with pytest.raises(RhosightError, match=r"missing\.cif: no such file"):
         Gpaw(tmp_path / "missing.cif")
-    with pytest.raises(RhosightError, match="no CIF files given"):
+    with pytest.raises(RhosightError, match="no CIF files; give at least one"):
         Gpaw([])
     (tmp_path / "a").mkdir()
     twins = [write(SILICON, tmp_path / "x.cif"), write(SILICON, tmp_path / "a/x.cif")]
-    with pytest.raises(RhosightError, match=r"x\.cif has the same name, which is the id"):
+    with pytest.raises(RhosightError, match=r"x\.cif has the same name and so the same id"):
         Gpaw(twins)
     with pytest.raises(RhosightError, match="cutoff is -1; it must be positive"):
         Gpaw(twins[0], cutoff=-1)
-    with pytest.raises(RhosightError, match="y: no such CIF file among those given"):
+    with pytest.raises(RhosightError, match="y: none of the given CIF files has this name"):
         Gpaw(twins[0]).read("y")

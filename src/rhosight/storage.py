@@ -7,13 +7,16 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from .errors import RhosightError
+
+LOCK = ".lock"
+"""Name of the file by which :func:`lock_folder` locks a folder."""
 
 
 @contextmanager
@@ -80,7 +83,8 @@ def share_lock(path: Path) -> Iterator[bool]:
 def lock_folder(folder: Path) -> Iterator[None]:
     """Keep other processes out of a folder, which is created if necessary.
 
-    A file system without locks admits every process.
+    A folder that holds no other file at the end is removed. A file system without locks admits
+    every process.
 
     Raises
     ------
@@ -89,9 +93,12 @@ def lock_folder(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        is_mine = True
-        with suppress(OSError):
-            is_mine = stack.enter_context(hold_lock(folder / ".lock"))
+        try:
+            is_mine = stack.enter_context(hold_lock(folder / LOCK))
+        except FileNotFoundError:  # another process has just removed the folder
+            is_mine = False
+        except OSError:
+            is_mine = True
         if not is_mine:
             raise RhosightError(
                 f"{folder}: another process is working here; wait until it ends, or stop it"
@@ -99,12 +106,12 @@ def lock_folder(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            if [path.name for path in folder.iterdir()] == [".lock"]:  # nothing was started
+            if [path.name for path in folder.iterdir()] == [LOCK]:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def open_run(run_dir: str | os.PathLike | None, settings: dict[str, Any]) -> Path | None:
-    """Open a run folder: write its settings, or compare them with those written before.
+    """Open a run folder: write its settings, or compare them with those in it.
 
     Raises
     ------

@@ -221,9 +221,9 @@ def _read_structure(file: str) -> Structure:
 def _read_dataset(name: str) -> Dataset:
     """Load a dataset; refuse a folder of density files, which is not one."""
     from ..dataset.packing import BUNDLED, load_dataset
-    from ..dataset.sources.folder import densities_instead
+    from ..dataset.sources.folder import find_density_pattern
 
-    if name not in BUNDLED and (pattern := densities_instead(Path(name))):
+    if name not in BUNDLED and (pattern := find_density_pattern(Path(name))):
         raise RhosightError(
             f"{name}: this is a folder of density files, not a dataset; give the files: {pattern}"
         )
@@ -250,7 +250,7 @@ def read_materials(
         Command, with {file}, that reads structures alone; for messages.
     """
     from ..dataset.dataset import Lazy
-    from ..dataset.sources.directory import companion
+    from ..dataset.sources.directory import fill_pattern
     from ..density.difference import add_difference
     from ..density.files import read_density, recognise
 
@@ -271,7 +271,7 @@ def read_materials(
         with _suggest_command(file, structures):
             density = read_density(file, kind.value)
         if difference:
-            other = read_density(companion(difference, file), "difference")
+            other = read_density(fill_pattern(difference, file), "difference")
             density = add_difference(density, other)
         return density
 

@@ -150,9 +150,9 @@ def _name_images(files: list[str]) -> list[str]:
     RhosightError
         If a file is given twice.
     """
-    from ..dataset.sources.directory import material_of
+    from ..dataset.sources.directory import name_material
 
-    names = [material_of(Path(file)) for file in files]
+    names = [name_material(Path(file)) for file in files]
     shared = {name for name, count in Counter(names).items() if count > 1}
     paths = ["-".join(part for part in Path(file).parts if part.strip("./")) for file in files]
     images = [long if short in shared else short for short, long in zip(names, paths, strict=True)]

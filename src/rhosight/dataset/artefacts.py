@@ -157,7 +157,7 @@ def _find_outliers(
 def _find_nearest_nuclei(
     density: ChargeDensity, points: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distance (Å) of grid points (n, 3) to the nearest nucleus, and its site."""
+    """Return distance (Å) and site of the nucleus nearest to grid points (n, 3)."""
     if not len(points):
         return np.empty(0), np.empty(0, int)
     # in a reduced cell, the nearest image lies in one of the 27 surrounding cells

@@ -134,7 +134,7 @@ def clean(
 
 
 class _Log:
-    """The dataset as it is after each step, and what the steps found."""
+    """Keep the dataset as it is after each step, and the findings."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
@@ -192,7 +192,7 @@ def _with_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
 
 
 def _parse_bound(reason: str, tolerance: float) -> float:
-    """Return the bound, GPa, that a reason of :func:`mask_labels` names; NaN without one."""
+    """Return the bound, GPa, in a reason of :func:`mask_labels`; NaN without one."""
     if "negative" in reason:
         return 0.0
     above = re.match(r"above ([\d.e+]+) GPa", reason)

@@ -55,7 +55,7 @@ class Material:
 
 
 class Lazy(Sequence):
-    """Read-only list whose items are created on access."""
+    """Offer a read-only list whose items are created on access."""
 
     def __init__(self, make: Callable[[int], Any], length: int) -> None:
         self._make, self._length = make, length
@@ -70,7 +70,7 @@ class Lazy(Sequence):
 
 
 class Dataset:
-    """Materials in memory, like a list; densities and structures are decoded on access.
+    """Hold materials in memory, like a list; densities are decoded on access.
 
     ``dataset["mp-149"]`` and ``dataset[0]`` return a :class:`Material`. A slice, a list of ids or
     of positions, and a mask return the :class:`Dataset` of these materials, which shares the
@@ -109,7 +109,7 @@ class Dataset:
         texts: Mapping[str, Mapping[str, str | None]] | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> Dataset:
-        """Create a dataset; impossible moduli are masked (:func:`rhosight.dataset.mask_labels`).
+        """Create a dataset, and mask impossible moduli (:func:`mask_labels`).
 
         Parameters
         ----------
@@ -325,7 +325,7 @@ class Dataset:
         return f"unknown target `{target}`"
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the content: ids, structures, targets, texts and density bytes.
+        """Return the SHA-256 of ids, structures, targets, texts and density bytes.
 
         It does not depend on the order of rows, on labels that are not targets, or on metadata.
         """

@@ -33,7 +33,7 @@ def render_text(dataset: Dataset) -> str:
 
 
 def render_html(dataset: Dataset) -> str:
-    """Return the HTML that a notebook shows: facts, ranges of the targets, and the first rows."""
+    """Return the HTML that a notebook shows: facts, target ranges and first rows."""
     facts = {label: text for label, text in summarise(dataset).items() if label != "Targets"}
     about = "<br>".join(f"{label}: {html.escape(text)}" for label, text in facts.items())
     targets = dataset.targets

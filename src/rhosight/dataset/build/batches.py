@@ -1,4 +1,4 @@
-"""What a worker does with a batch of materials."""
+"""Process one batch of materials in a worker: read it, or give it new labels."""
 
 from __future__ import annotations
 
@@ -16,34 +16,35 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .. import schema
 from ...density.charge_density import ChargeDensity
 from ...errors import RhosightError
 from ...inputs.image import ImageSettings, density_image, turn_margin
-from ...storage import replacing
-from ..sources.source import Entry, Source
 from ...inputs.text.description import describe
+from ...inputs.text.extents import Extent
+from ...storage import replacing
+from .. import schema
 from ..dataset import Dataset
 from ..parquet import parquet_options
-from .merging import Place, row_reader
+from ..sources.source import Entry, Source
 from ..table import build_table
+from .merging import Place, make_row_reader
 
 PART_LEVEL = 1
-"""zstd's, of what is kept only until the end of the build."""
+"""zstd's compression level for files that exist only until the end of the build."""
 
 RELABEL_BATCH = 32
 
-# labels that every row has, if not from the source then from its structure
-_FOUND = ("formula", "spacegroup_number", "nsites")
+# labels of every row, taken from the structure if the source lacks them
+_FROM_STRUCTURE = ("formula", "spacegroup_number", "nsites")
 
 Problems = dict[str, list[tuple[str, str]]]
 """Material id → (step, problem) of each."""
 
 
 class State(NamedTuple):
-    """What a row was made from: digests, and the labels that are a table's.
+    """Identify the input of a row: digests, and the names of a table's labels.
 
-    Kept in the row's provenance (``build``), so that a later build can tell what has changed.
+    The row's provenance (``build``) keeps it, so that a later build can tell what has changed.
     """
 
     input: str
@@ -52,19 +53,23 @@ class State(NamedTuple):
 
     @classmethod
     def of(cls, source: Source, material_id: str) -> State:
-        """As the input is now, before it is read: what changes meanwhile is noticed next time."""
+        """Return the state of the input now, before it is read.
+
+        A change during reading is noticed in the next build.
+        """
         row = source.table_row(material_id)
         units = {k: v for k, v in source.about().get("units", {}).items() if k in row}
         return cls(_digest(source.state(material_id)), _digest([row, units] if row else ""))
 
     @classmethod
     def in_provenance(cls, text: str | None) -> State:
-        """As a row has it; the empty state if it is of no build."""
-        found = json.loads(text or "{}").get("build", {})
-        return cls(found.get("input", ""), found.get("table", ""), tuple(found.get("columns", ())))
+        """Return the state that a row stores; the empty state if no build made the row."""
+        stored = json.loads(text or "{}").get("build", {})
+        columns = tuple(stored.get("columns", ()))
+        return cls(stored.get("input", ""), stored.get("table", ""), columns)
 
-    def added_to(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
-        """A provenance with this state."""
+    def add_to(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a provenance with this state."""
         mine = {name: value for name, value in self._asdict().items() if value}
         return {**provenance, **({"build": mine} if mine else {})}
 
@@ -78,7 +83,7 @@ def _digest(content: Any) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one batch."""
+    """Report the result of one batch."""
 
     ids: list[str]
     problems: Problems
@@ -87,22 +92,22 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Task:
-    """All that a worker needs to turn ids into a part."""
+    """Hold all that a worker needs to read materials and write them as a part."""
 
     source: Source
     states: Mapping[str, State]
     folder: Path
-    texts: tuple[str, ...]
+    texts: tuple[Extent, ...]
     image: ImageSettings | None
     margin: bool
 
     @property
     def batch(self) -> int:
-        """Materials in one go."""
+        """Number of materials per batch."""
         return self.source.batch
 
     def run(self, ids: list[str]) -> Outcome:
-        """Read a batch, write its part. Nothing that a material does stops the others."""
+        """Read a batch and write its part. A failing material does not stop the others."""
         clock = _Clock()
         problems: Problems = {}
         rows: list[_Row] = []
@@ -114,8 +119,8 @@ class Task:
                 step = "image"
                 with clock("image"):
                     image = self._draw(entry.density)
-            except Exception as error:  # a library's failure on one file must not end the build
-                problems[material_id] = [(step, _reason(error))]
+            except Exception as error:  # no error of a library on one file may end the build
+                problems[material_id] = [(step, _explain_error(error))]
                 continue
             with clock("text"):
                 texts, failed = self._describe(entry)
@@ -123,7 +128,7 @@ class Task:
                 problems[material_id] = failed
             rows.append(self._row(entry, texts, image))
         with clock("write"):
-            _write_part(self.folder, ids, _tables(rows, problems), problems)
+            _write_part(self.folder, ids, _convert(rows, problems), problems)
         return Outcome(ids, problems, clock.seconds)
 
     def _draw(self, density: ChargeDensity) -> np.ndarray | None:
@@ -132,15 +137,15 @@ class Task:
         return density_image(density, self.image, turn_margin(self.image.size) * self.margin)
 
     def _describe(self, entry: Entry) -> tuple[dict[str, str], list[tuple[str, str]]]:
-        name, found, failed = entry.density.name, {}, []
+        name, structure = entry.density.name, entry.density.structure
+        texts: dict[str, str] = {}
+        failed: list[tuple[str, str]] = []
         for extent in self.texts:
             try:
-                found[extent] = entry.texts.get(extent) or describe(
-                    entry.density.structure, extent, name
-                )
-            except Exception as error:  # the density is worth having without it
-                failed.append((f"text {extent}", _reason(error)))
-        return found, failed
+                texts[extent] = entry.texts.get(extent) or describe(structure, extent, name)
+            except Exception as error:  # the density is useful without the text
+                failed.append((f"text {extent}", _explain_error(error)))
+        return texts, failed
 
     def _row(self, entry: Entry, texts: dict[str, str], image: np.ndarray | None) -> _Row:
         density = entry.density
@@ -150,12 +155,12 @@ class Task:
             if value is not None and column not in entry.labels
         }
         state = self.states[density.name]._replace(columns=tuple(sorted(from_table)))
-        density = replace(density, provenance=state.added_to(density.provenance))
+        density = replace(density, provenance=state.add_to(density.provenance))
         return _Row(density, {**from_table, **entry.labels}, texts, image)
 
 
 class _Row(NamedTuple):
-    """What becomes a row of the part."""
+    """Hold one material on its way into a part."""
 
     density: ChargeDensity
     labels: dict[str, Any]
@@ -167,8 +172,11 @@ class _Row(NamedTuple):
         return self.density.name
 
 
-def _tables(rows: Sequence[_Row], problems: Problems) -> list[pa.Table]:
-    """All rows as one table, or as many as can be: labels that fit no column are a problem."""
+def _convert(rows: Sequence[_Row], problems: Problems) -> list[pa.Table]:
+    """Convert all rows to one table, or to as many as possible.
+
+    Labels that fit no column become a problem of their material.
+    """
     if not rows:
         return []
     labels = pd.DataFrame(
@@ -180,18 +188,18 @@ def _tables(rows: Sequence[_Row], problems: Problems) -> list[pa.Table]:
         )
     except Exception as error:
         if len(rows) == 1:
-            problems.setdefault(rows[0].name, []).append(("labels", _reason(error)))
+            problems.setdefault(rows[0].name, []).append(("labels", _explain_error(error)))
             return []
-        return [table for row in rows for table in _tables([row], problems)]
+        return [table for row in rows for table in _convert([row], problems)]
     if rows[0].image is not None:
-        flat = [np.ravel(row.image).astype(np.float16) for row in rows]
+        flat = [np.ravel(row.image).astype(np.float16) for row in rows if row.image is not None]
         table = table.append_column("image", pa.array(flat, pa.list_(pa.float16())))
     return [table]
 
 
 @dataclass(frozen=True)
 class Relabel:
-    """All that a worker needs to give rows that are there the labels of a changed table."""
+    """Hold all that a worker needs to give rows the labels of a changed table."""
 
     source: Source
     states: Mapping[str, State]
@@ -201,39 +209,41 @@ class Relabel:
     batch: int = RELABEL_BATCH
 
     def run(self, ids: list[str]) -> Outcome:
-        """Copy a batch of rows, with the labels as they are now."""
+        """Copy a batch of rows with the current labels."""
         clock = _Clock()
         with clock("labels"):
-            read = row_reader()
+            read = make_row_reader()
             tables = [self._row(i, schema.validate(read(self.places[i]), i)) for i in ids]
             known = {i: self.problems[i] for i in ids if i in self.problems}
             _write_part(self.folder, ids, tables, known)
         return Outcome(ids, {}, clock.seconds)
 
     def _row(self, material_id: str, old: pa.Table) -> pa.Table:
-        """As reading the density again would give it, to the bit."""
+        """Return the row exactly as reading the density again would give it."""
         state = State.in_provenance(old["provenance"][0].as_py())
         dataset = Dataset(old)
-        # what was read, or found in the structure
-        mine = dataset.table.iloc[0].drop(list(state.columns), errors="ignore").dropna().to_dict()
-        raw = dataset.masked.set_index("target")["value"].drop(list(state.columns), errors="ignore")
-        mine |= raw.to_dict()
-        found = {name: mine.pop(name) for name in _FOUND if name in mine}
+        # labels that came from reading or from the structure
+        old_columns = list(state.columns)
+        row = dataset.table.iloc[0].drop(old_columns, errors="ignore").dropna()
+        own = {str(name): value for name, value in row.items()}
+        raw = dataset.masked.set_index("target")["value"].drop(old_columns, errors="ignore")
+        own |= {str(name): value for name, value in raw.items()}
+        from_structure = {name: own.pop(name) for name in _FROM_STRUCTURE if name in own}
         from_table = {
             column: value
             for column, value in self.source.table_row(material_id).items()
-            if value is not None and column not in mine
+            if value is not None and column not in own
         }
         now = self.states[material_id]._replace(columns=tuple(sorted(from_table)))
         labels = pd.DataFrame(
-            [{**found, **from_table, **mine}], index=pd.Index([material_id], name="material_id")
+            [{**from_structure, **from_table, **own}],
+            index=pd.Index([material_id], name="material_id"),
         )
-        texts = {k: v for k, v in dataset.texts.iloc[0].items() if v is not None}
+        texts = {str(k): v for k, v in dataset.texts.iloc[0].items() if v is not None}
         new = build_table([dataset.densities[0]], labels, {material_id: texts})
-        kept = schema.columns_with(old.schema, "structure", "density", "image")
-        for name in kept:
+        for name in schema.columns_with(old.schema, "structure", "density", "image"):
             new = _with_column(new, old.schema.field(name), old[name])
-        provenance = now.added_to(dataset.densities[0].provenance)
+        provenance = now.add_to(dataset.densities[0].provenance)
         text = json.dumps(provenance, ensure_ascii=False)
         return _with_column(new, old.schema.field("provenance"), pa.array([text]))
 
@@ -244,8 +254,8 @@ def _with_column(table: pa.Table, field: pa.Field, values: pa.Array | pa.Chunked
     return table.append_column(field, values)
 
 
-def _reason(error: Exception) -> str:
-    """What a table of problems says of an error."""
+def _explain_error(error: Exception) -> str:
+    """Return the text for an error in the table of problems."""
     if isinstance(error, RhosightError):
         return str(error)
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
@@ -254,13 +264,13 @@ def _reason(error: Exception) -> str:
 def _write_part(
     folder: Path, ids: Sequence[str], tables: Sequence[pa.Table], problems: Problems
 ) -> None:
-    """The rows of a batch, and what is to be said of them, under a name of the batch's own."""
+    """Write the rows of a batch and their problems to the batch's own file."""
     if not tables:
         return
     rows = [table.replace_schema_metadata(None) for table in tables]
     table = pa.concat_tables(rows, promote_options="permissive")
-    there = set(table["material_id"].to_pylist())
-    about = {i: found for i, found in problems.items() if i in there}
+    written = set(table["material_id"].to_pylist())
+    about = {i: noted for i, noted in problems.items() if i in written}
     table = table.replace_schema_metadata({"problems": json.dumps(about, ensure_ascii=False)})
     name = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
     with replacing(folder / f"{name}.parquet") as draft:
@@ -268,7 +278,7 @@ def _write_part(
 
 
 class _Clock:
-    """Seconds spent in each step."""
+    """Measure the seconds spent in each step."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

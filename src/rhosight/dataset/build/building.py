@@ -1,21 +1,21 @@
-"""Building a dataset from a source: many materials, in parallel, without losing any work.
+"""Build a dataset from a source: many materials, in parallel, without losing finished work.
 
-Workers (Dask's: processes of this machine, or a cluster's) read batches of materials and leave each
-as one small Parquet file, with a note of what failed, in a folder beside the result. When all are
-there they are merged, sorted by id. Whatever ends the build before that costs the batches in
-flight; the same command goes on with what is missing.
+Workers (Dask's: processes of this machine, or of a cluster) read batches of materials. They write
+each batch as one small Parquet file, with a note of its failures, into a folder beside the result.
+When all batches are there, they are merged and sorted by id. An interrupted build loses only the
+unfinished batches; the same command continues with the missing ones.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple, cast
 
 import pandas as pd
 import pyarrow as pa
@@ -24,45 +24,45 @@ import pyarrow.parquet as pq
 from ...errors import RhosightError
 from ...inputs.image import ImageSettings, turn_margin
 from ...inputs.progress import Progress
-from ...inputs.text.description import EXTENTS
-from ...storage import lock_folder, open_run, replacing
+from ...inputs.text.extents import EXTENTS, Extent
+from ...storage import LOCK, lock_folder, open_run, replacing
 from ..parquet import find_files
 from ..sources.source import Source
 from .batches import Problems, Relabel, State, Task
 from .merging import Place, merge, places_of, restore
 
 MEMORY = "2GiB"
-"""Of a worker. A 60³ density takes a few MB; 400³ with its texts still fits."""
+"""Memory limit of a worker. A 60³ density takes a few MB; 400³ with its texts still fits."""
 
 GONE = "no longer in the source; its row was removed"
 
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What :func:`build` did.
+    """Report what :func:`build` did.
 
     Attributes
     ----------
     path
-        The dataset: a Parquet file, or a folder of them.
+        The dataset: a Parquet file, or a folder of such files.
     materials
-        How many it holds.
+        Number of its materials.
     added
-        How many of them were not there before.
+        Number of materials that were not there before.
     problems
         Columns material_id, step ("source", "read", "image", "text <extent>", "labels"), problem.
         Also in ``<path>.problems.csv``. A material whose text failed is in the dataset, without it.
     seconds
         Step → worker time of this call, seconds.
     replaced
-        How many were read again, since their files have changed.
+        Number of materials read again, since their files have changed.
     relabelled
-        How many have new labels alone, since the table has changed.
+        Number of materials that only got new labels, since the table has changed.
     masked
-        Label → how many of its values were left out, since they cannot be right; the dataset's
-        ``masked`` has the reasons.
+        Label → number of its values that were masked as impossible; the dataset's ``masked`` has
+        the reasons.
     notes
-        Material → what is odd about its density, such as its number of electrons.
+        Material → peculiarities of its density, such as its number of electrons.
     """
 
     path: Path
@@ -94,147 +94,260 @@ def build(
     source
         See :mod:`rhosight.dataset.sources`.
     out
-        ``x.parquet`` is one file; any other name a folder of files of 992 materials each. If it
-        is there, made by the same settings, it is brought up to date: read is what it lacks and
-        what has changed since, a changed table only gives new labels, and what the source no
-        longer has is removed and listed. Same input, same bytes.
+        ``x.parquet`` is one file; any other name is a folder of files of 992 materials each. A
+        dataset of an earlier build with the same settings is updated: new and changed materials
+        are read, a changed table only gives new labels, and materials that the source no longer
+        has are removed and listed. Same input, same bytes.
     texts
-        Extents to describe each structure in; those that the source brings are used.
+        Extents of the descriptions to add; texts of the source are used as they are.
     image
-        Draw each density so as well and store the image (column ``image``). Models whose recipe
-        has these settings read it instead of drawing their own.
+        Draw each density with these settings and store the image (column ``image``). Models whose
+        recipe has the same settings read it instead of drawing their own.
     margin
-        Store the margin as well that training with augmentation needs.
+        Also store the margin that training with augmentation needs.
     workers
-        Processes on this machine; one for each core if not given.
+        Number of processes on this machine; by default one per core.
     scheduler
-        Address of a running Dask scheduler (``tcp://host:8786``) to use in their place. Its workers
-        must see the same files.
+        Address of a running Dask scheduler (``tcp://host:8786``) to use instead. Its workers must
+        see the same files.
     memory
-        Limit of each local worker; one that exceeds it is started anew, and the material that made
-        it is a problem. A cluster's workers have their own limit.
+        Limit of each local worker. A worker that exceeds it is restarted, and the material that
+        caused it becomes a problem. A cluster's workers have their own limit.
     progress
-        Called with (label, done, all).
+        Called after each batch.
 
     Raises
     ------
     RhosightError
-        If ``out`` holds a dataset made by other settings, no material could be read, or the
+        If ``out`` holds a dataset with other settings, no material could be read, or the
         scheduler does not answer.
     """
-    out = Path(out).resolve()  # workers may stand elsewhere
     _check_memory(memory)
-    if not out.parent.is_dir():
-        raise RhosightError(f"{out}: no folder {out.parent} to write to; make it first")
-    unknown = set(texts) - set(EXTENTS)
-    if unknown:
-        raise RhosightError(f"unknown extent of text {min(unknown)}; known: {', '.join(EXTENTS)}")
-    ids = source.ids()
-    settings = {
-        "source": source.name,
-        "settings": source.settings(),
-        "texts": sorted(texts),
-        "image": None,
-    }
-    if image:
-        pad = turn_margin(image.size) if margin else 0
-        settings["image"] = {"settings": image.model_dump(mode="json"), "pad": pad}
-    # the settings name folders of this machine, which are nobody else's business
-    text = json.dumps(settings, sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    notes, folder = (out.with_name(f"{out.name}.{end}") for end in ("problems.csv", "build"))
-    with lock_folder(folder):
-        restore(out)
-        files = _check(out, digest)
-        open_run(folder, settings)
-        states = {material_id: State.of(source, material_id) for material_id in ids}
-        before = {material_id for material_id, _, _ in places_of(files)}
-        there = _find(files, notes, folder, states)
-        missing = [i for i in ids if i not in there.current and i not in there.older]
-        jobs = (
-            (Relabel(source, states, folder, there.older, there.problems), sorted(there.older)),
-            (Task(source, states, folder, tuple(texts), image, margin), missing),
-        )
-        problems: Problems = {}
-        seconds: Counter[str] = Counter()
-        if missing or there.older:
-            from .workers import open_client, outcomes
-
-            count = len(missing) + len(there.older)
-            with open_client(workers, scheduler, memory, count) as client:
-                done = len(ids) - count
-                for outcome in chain.from_iterable(outcomes(client, job, i) for job, i in jobs):
-                    seconds.update(outcome.seconds)
-                    problems |= outcome.problems
-                    done += len(outcome.ids)
-                    if progress:
-                        progress("materials", done, len(ids))
-            there = _find(files, notes, folder, states)
-        problems |= there.problems
-        problems |= {i: [("source", GONE)] for i in before - set(ids)}
-        problems |= {i: [("source", why)] for i, why in source.problems().items()}
-        table = _problem_table(problems)
-        kept = sorted(there.current)
-        if not kept:
-            first = table["problem"].iloc[0] if len(table) else "the source is empty"
-            raise RhosightError(f"{out}: no material could be read; the first problem: {first}")
-        with replacing(notes) as draft:
-            table.to_csv(draft, index=False)
-        as_it_is = {place.file for place in there.current.values()} <= set(files)
-        if set(kept) != before or not as_it_is:
-            about = {"name": out.stem} | dict(source.about()) | {"build": digest}
-            if image:
-                about["image"] = settings["image"]
-            merge(there.current, kept, out, about, progress)
-    shutil.rmtree(folder)
-    if not len(table):
-        notes.unlink()
-    return BuildReport(
-        out,
-        materials=len(kept),
-        added=len(set(kept) - before),
-        problems=table,
-        seconds=dict(seconds),
-        replaced=len(set(kept) & before & set(missing)),
-        relabelled=len(set(kept) & set(jobs[0][1])),
-        masked=_masked(out),
-        notes=_notes(out),
+    return _Build(source, Path(out).resolve(), texts, image, margin).run(
+        _Pool(workers, scheduler, memory), progress
     )
 
 
-def _masked(out: Path) -> dict[str, int]:
-    """Label → how many of its values the dataset has masked."""
+class _Pool(NamedTuple):
+    """Set the number of workers, address of a scheduler, and memory limit."""
+
+    workers: int | None
+    scheduler: str | None
+    memory: str
+
+
+class _Build:
+    """Run :func:`build` once."""
+
+    def __init__(
+        self,
+        source: Source,
+        out: Path,
+        texts: Sequence[str],
+        image: ImageSettings | None,
+        margin: bool,
+    ) -> None:
+        if not out.parent.is_dir():
+            raise RhosightError(f"{out}: the folder {out.parent} does not exist; create it first")
+        if unknown := set(texts) - set(EXTENTS):
+            raise RhosightError(
+                f"unknown extent of text {min(unknown)}; choose from {', '.join(EXTENTS)}"
+            )
+        self.source, self.out = source, out
+        self.ids = source.ids()
+        self.texts = cast("tuple[Extent, ...]", tuple(texts))  # as the check above ensures
+        self.image, self.margin = image, margin
+        self.settings = {
+            "source": source.name,
+            "settings": source.settings(),
+            "texts": sorted(texts),
+            "image": None,
+        }
+        if image:
+            pad = turn_margin(image.size) if margin else 0
+            self.settings["image"] = {"settings": image.model_dump(mode="json"), "pad": pad}
+        # a dataset stores only the digest: the settings name private folders of this machine
+        text = json.dumps(self.settings, sort_keys=True)
+        self.digest = hashlib.sha256(text.encode()).hexdigest()
+        self.notes = out.with_name(f"{out.name}.problems.csv")
+        self.folder = out.with_name(f"{out.name}.build")
+        self.states: dict[str, State] = {}
+
+    def run(self, pool: _Pool, progress: Progress | None) -> BuildReport:
+        with lock_folder(self.folder):
+            restore(self.out)
+            files = _check_existing(self.out, self.digest)
+            open_run(self.folder, self.settings)
+            self.states = {i: State.of(self.source, i) for i in self.ids}
+            before = {material_id for material_id, _, _ in places_of(files)}
+            rows = self._find_rows(files)
+            missing = [i for i in self.ids if i not in rows.current and i not in rows.outdated]
+            outdated = sorted(rows.outdated)
+            problems: Problems = {}
+            seconds: Counter[str] = Counter()
+            if missing or outdated:
+                problems = self._work(rows, missing, pool, seconds, progress)
+                rows = self._find_rows(files)
+            table = self._list_problems(problems | rows.problems, before)
+            kept = sorted(rows.current)
+            self._finish(rows, files, before, table, progress)
+            for path in self.folder.iterdir():
+                if path.name != LOCK:
+                    path.unlink()
+        if not len(table):
+            self.notes.unlink()
+        return BuildReport(
+            self.out,
+            materials=len(kept),
+            added=len(set(kept) - before),
+            problems=table,
+            seconds=dict(seconds),
+            replaced=len(set(kept) & before & set(missing)),
+            relabelled=len(set(kept) & set(outdated)),
+            masked=_count_masked(self.out),
+            notes=_read_density_notes(self.out),
+        )
+
+    def _work(
+        self,
+        rows: _Rows,
+        missing: list[str],
+        pool: _Pool,
+        seconds: Counter[str],
+        progress: Progress | None,
+    ) -> Problems:
+        """Let workers read the missing materials and relabel the outdated rows."""
+        from .workers import open_client, run_batches
+
+        source, states, folder = self.source, self.states, self.folder
+        relabel = Relabel(source, states, folder, rows.outdated, rows.problems)
+        read = Task(source, states, folder, self.texts, self.image, self.margin)
+        count = len(missing) + len(rows.outdated)
+        done = len(self.ids) - count
+        problems: Problems = {}
+        with open_client(*pool, count) as client:
+            relabelled = run_batches(client, relabel, sorted(rows.outdated))
+            for outcome in chain(relabelled, run_batches(client, read, missing)):
+                seconds.update(outcome.seconds)
+                problems |= outcome.problems
+                done += len(outcome.ids)
+                if progress:
+                    progress("materials", done, len(self.ids))
+        return problems
+
+    def _list_problems(self, problems: Problems, before: set[str]) -> pd.DataFrame:
+        """Add the problems of the source, and write the table."""
+        problems |= {i: [("source", GONE)] for i in before - set(self.ids)}
+        problems |= {i: [("source", why)] for i, why in self.source.problems().items()}
+        rows = [(i, step, why) for i in sorted(problems) for step, why in problems[i]]
+        return pd.DataFrame(rows, columns=["material_id", "step", "problem"])
+
+    def _finish(
+        self,
+        rows: _Rows,
+        files: Sequence[Path],
+        before: set[str],
+        table: pd.DataFrame,
+        progress: Progress | None,
+    ) -> None:
+        """Write the problems, and merge the rows unless the dataset is up to date."""
+        kept = sorted(rows.current)
+        if not kept:
+            first = table["problem"].iloc[0] if len(table) else "the source is empty"
+            raise RhosightError(
+                f"{self.out}: no material could be read; the first problem: {first}"
+            )
+        with replacing(self.notes) as draft:
+            table.to_csv(draft, index=False)
+        is_unchanged = {place.file for place in rows.current.values()} <= set(files)
+        if set(kept) == before and is_unchanged:
+            return
+        about = {"name": self.out.stem} | dict(self.source.about()) | {"build": self.digest}
+        if self.image:
+            about["image"] = self.settings["image"]
+        merge(rows.current, kept, self.out, about, progress)
+
+    def _find_rows(self, files: Sequence[Path]) -> _Rows:
+        """Look for rows in the files of the dataset and in those of the workers."""
+        noted: dict[Path, Problems] = dict.fromkeys(files, _read_problems(self.notes))
+        for part in sorted(p for p in self.folder.glob("*.parquet") if p.name[0] != "."):
+            try:
+                known = json.loads((pq.read_schema(part).metadata or {}).get(b"problems", b"{}"))
+            except (pa.ArrowException, OSError):  # truncated by a crash of the machine
+                continue
+            noted[part] = {i: [(step, why) for step, why in known[i]] for i in known}
+        current: dict[str, Place] = {}
+        outdated: dict[str, Place] = {}
+        for material_id, place, provenance in places_of(list(noted)):
+            was, now = State.in_provenance(provenance), self.states.get(material_id)
+            if now is None or was.input != now.input:
+                continue
+            steps = [step for step, _ in noted[place.file].get(material_id, ())]
+            if place.file in files and any(step.startswith("text ") for step in steps):
+                continue  # try failed texts again
+            (current if was.table == now.table else outdated)[material_id] = place
+        outdated = {i: place for i, place in outdated.items() if i not in current}
+        problems = {
+            i: noted[place.file][i]
+            for i, place in {**outdated, **current}.items()
+            if i in noted[place.file]
+        }
+        return _Rows(current, outdated, problems)
+
+
+class _Rows(NamedTuple):
+    """Sort the rows of earlier builds.
+
+    ``current`` rows are up to date; ``outdated`` rows lack the labels of a changed table.
+    ``problems`` holds the known problems of both.
+    """
+
+    current: dict[str, Place]
+    outdated: dict[str, Place]
+    problems: Problems
+
+
+def _count_masked(out: Path) -> dict[str, int]:
+    """Return label → number of its masked values in the dataset."""
     texts = chain.from_iterable(
         pq.read_table(file, columns=["masked"])["masked"].to_pylist() for file in find_files(out)
     )
     return dict(Counter(name for text in texts for name in json.loads(text or "{}")))
 
 
-def _notes(out: Path) -> dict[str, list[str]]:
-    """Material → notes that its density's reader has left."""
+def _read_density_notes(out: Path) -> dict[str, list[str]]:
+    """Return material → notes of the reader of its density."""
     columns = ["material_id", "provenance"]
     rows = chain.from_iterable(
         zip(*(table[name].to_pylist() for name in columns), strict=True)
         for table in (pq.read_table(file, columns=columns) for file in find_files(out))
     )
-    found = {name: json.loads(text or "{}").get("notes", []) for name, text in rows}
-    return {name: notes for name, notes in found.items() if notes}
+    all_notes = {name: json.loads(text or "{}").get("notes", []) for name, text in rows}
+    return {name: notes for name, notes in all_notes.items() if notes}
 
 
 def _check_memory(memory: str) -> None:
-    from dask.utils import parse_bytes  # takes a moment to load
+    from dask.utils import parse_bytes  # slow to import
 
     try:
         parse_bytes(memory)
     except ValueError as error:
-        raise RhosightError(f"{memory}: no amount of memory (--memory); give one: 2GiB") from error
+        raise RhosightError(
+            f"{memory}: not an amount of memory (--memory); give one such as 2GiB"
+        ) from error
 
 
-def _check(out: Path, digest: str) -> list[Path]:
-    """The files of the dataset that an earlier build with these settings has left."""
+def _check_existing(out: Path, digest: str) -> list[Path]:
+    """Return the files of an earlier build.
+
+    Raises
+    ------
+    RhosightError
+        If the place holds something else, or a dataset built with other settings.
+    """
     files = find_files(out)
     if out.is_dir() and not files and any(out.iterdir()):
-        raise RhosightError(f"{out}: not empty and not a dataset; give another name")
+        raise RhosightError(f"{out}: not empty and not a dataset; choose another name")
     for file in files:
         try:
             metadata = pq.read_schema(file).metadata or {}
@@ -242,56 +355,17 @@ def _check(out: Path, digest: str) -> list[Path]:
             raise RhosightError(f"{file}: not a readable Parquet file; remove it") from error
         if metadata.get(b"build", b"").decode() != digest:
             raise RhosightError(
-                f"{out}: is there already, made in another way (another source, other texts, image "
-                "or options of reading); give another name, or remove it"
+                f"{out}: exists already, built with other settings (source, texts, image or "
+                "reading options); choose another name, or remove it"
             )
     return files
 
 
-@dataclass(frozen=True)
-class _There:
-    """Rows that earlier builds have left: as they should be, and those that only lack the labels of
-    a table that has changed; and what was said of both."""
-
-    current: dict[str, Place]
-    older: dict[str, Place]
-    problems: Problems
-
-
-def _find(files: Sequence[Path], notes: Path, folder: Path, states: Mapping[str, State]) -> _There:
-    """Look for rows in the files of a dataset, and in what workers have left so far."""
-    said: dict[Path, Problems] = dict.fromkeys(files, _read_notes(notes))
-    for part in sorted(file for file in folder.glob("*.parquet") if file.name[0] != "."):
-        try:
-            found = json.loads((pq.read_schema(part).metadata or {}).get(b"problems", b"{}"))
-        except (pa.ArrowException, OSError):  # cut short by a machine that went down
-            continue
-        said[part] = {i: [tuple(row) for row in rows] for i, rows in found.items()}
-    current: dict[str, Place] = {}
-    older: dict[str, Place] = {}
-    for material_id, place, provenance in places_of(said):
-        was, now = State.in_provenance(provenance), states.get(material_id)
-        if now is None or was.input != now.input:
-            continue
-        steps = [step for step, _ in said[place.file].get(material_id, ())]
-        if place.file in files and any(step.startswith("text ") for step in steps):
-            continue  # what failed is tried again
-        (current if was.table == now.table else older)[material_id] = place
-    older = {i: place for i, place in older.items() if i not in current}
-    usable = {**older, **current}
-    problems = {i: said[p.file][i] for i, p in usable.items() if i in said[p.file]}
-    return _There(current, older, problems)
-
-
-def _read_notes(notes: Path) -> Problems:
-    """What an earlier build said of the rows of its dataset."""
+def _read_problems(notes: Path) -> Problems:
+    """Read the problems that an earlier build noted about the rows of its dataset."""
     problems: Problems = {}
     if notes.exists():
         for row in pd.read_csv(notes, dtype=str).itertuples():
-            problems.setdefault(row.material_id, []).append((row.step, row.problem))
+            problem = str(row.step), str(row.problem)
+            problems.setdefault(str(row.material_id), []).append(problem)
     return problems
-
-
-def _problem_table(problems: Problems) -> pd.DataFrame:
-    rows = [(i, step, why) for i in sorted(problems) for step, why in problems[i]]
-    return pd.DataFrame(rows, columns=["material_id", "step", "problem"])

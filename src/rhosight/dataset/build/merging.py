@@ -1,4 +1,4 @@
-"""From many small Parquet files to one dataset, sorted by id, with flat memory."""
+"""Merge many small Parquet files into one dataset, sorted by id, with constant memory."""
 
 from __future__ import annotations
 
@@ -22,35 +22,39 @@ from .. import schema
 from ..parquet import ROWS_IN_GROUP, parquet_options
 
 SHARD_ROWS = 992
-"""Materials in a file, where a dataset is a folder of files; whole row groups."""
+"""Materials per file if a dataset is a folder of files; a multiple of the row group."""
 
-LEVEL = 9  # of zstd
+LEVEL = 9
+"""zstd's compression level."""
 
 GROUPS_KEPT = 4
 
 
 class Place(NamedTuple):
-    """Where a material's row stands."""
+    """Locate the row of a material."""
 
     file: Path
     group: int
     row: int
 
 
-def row_reader() -> Callable[[Place], pa.Table]:
-    """Reads rows. It keeps a few row groups, as neighbours in order are often neighbours in a file,
-    and no more than a few, as the groups of a finished dataset are large."""
+def make_row_reader() -> Callable[[Place], pa.Table]:
+    """Create a function that reads rows and caches a few row groups.
+
+    Neighbours in the order of ids are often neighbours in a file. The cache is small, since row
+    groups of a finished dataset are large.
+    """
 
     @lru_cache(maxsize=GROUPS_KEPT)
-    def group_of(file: Path, group: int) -> pa.Table:
+    def read_group(file: Path, group: int) -> pa.Table:
         with pq.ParquetFile(file) as content:
             return content.read_row_group(group)
 
-    return lambda place: group_of(place.file, place.group).slice(place.row, 1)
+    return lambda place: read_group(place.file, place.group).slice(place.row, 1)
 
 
 def places_of(files: Sequence[Path]) -> Iterator[tuple[str, Place, str | None]]:
-    """Material id, place and provenance of each row in these files."""
+    """Yield material id, place and provenance of each row in these files."""
     names = ["material_id", "provenance"]
     for file in files:
         with pq.ParquetFile(file) as content:
@@ -68,17 +72,22 @@ def merge(
     about: Mapping[str, Any],
     progress: Progress | None = None,
 ) -> None:
-    """Write the rows of these ids, in this order, to a dataset, at once or not at all.
+    """Write the rows of these ids, in this order, to a dataset, atomically.
 
-    ``out`` becomes one file if it ends in ``.parquet``, a folder of files otherwise.
+    ``out`` becomes one file if it ends in ``.parquet``, and a folder of files otherwise.
+
+    Raises
+    ------
+    RhosightError
+        If the type of a label differs between materials.
     """
-    goal = _schema({places[i].file for i in ids}, about)
-    chunks = _chunks(places, ids, goal, progress)
+    goal = _join_schemas({places[i].file for i in ids}, about)
+    chunks = _read_chunks(places, ids, goal, progress)
     if out.suffix == ".parquet":
         with replacing(out) as draft:
             _write(chunks, draft, goal)
         return
-    with _replacing_folder(out) as draft:
+    with _replace_folder(out) as draft:
         number = 0
         while (first := next(chunks, None)) is not None:
             more = itertools.islice(chunks, SHARD_ROWS // ROWS_IN_GROUP - 1)
@@ -86,8 +95,8 @@ def merge(
             number += 1
 
 
-def _schema(files: set[Path], about: Mapping[str, Any]) -> pa.Schema:
-    """The columns of all files together. A column that is empty in one has the others' type."""
+def _join_schemas(files: set[Path], about: Mapping[str, Any]) -> pa.Schema:
+    """Join the columns of all files; an empty column takes the others' type."""
     types: dict[str, pa.DataType] = {}
     for file in sorted(files):
         for column in pq.read_schema(file):
@@ -96,8 +105,8 @@ def _schema(files: set[Path], about: Mapping[str, Any]) -> pa.Schema:
                 types[column.name] = column.type
             elif not pa.types.is_null(column.type) and column.type != known:
                 raise RhosightError(
-                    f"label `{column.name}` is {known} for some materials and {column.type} for "
-                    "others; make it numbers, or text, throughout"
+                    f"label `{column.name}` has type {known} for some materials and {column.type} "
+                    "for others; use only numbers, or only text"
                 )
     names = [name for name in schema.KNOWN if name in types]
     names += sorted(set(types) - set(names))
@@ -111,14 +120,14 @@ def _schema(files: set[Path], about: Mapping[str, Any]) -> pa.Schema:
     return goal.with_metadata(schema.file_metadata(goal, texts))
 
 
-def _chunks(
+def _read_chunks(
     places: Mapping[str, Place],
     ids: Sequence[str],
     goal: pa.Schema,
     progress: Progress | None,
 ) -> Iterator[pa.Table]:
-    """The rows of ids, one row group at a time."""
-    read = row_reader()
+    """Yield the rows of these ids, one row group at a time."""
+    read = make_row_reader()
     for start in range(0, len(ids), ROWS_IN_GROUP):
         part = ids[start : start + ROWS_IN_GROUP]
         rows = [read(places[i]).replace_schema_metadata(None) for i in part]
@@ -140,27 +149,29 @@ def _write(chunks: Iterator[pa.Table], path: Path, goal: pa.Schema) -> None:
             writer.write_table(chunk.cast(goal), row_group_size=ROWS_IN_GROUP)
 
 
-def _old(path: Path) -> Path:
+def _old_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.old")
 
 
 def restore(path: Path) -> None:
-    """Put a folder back that was moved aside by a process that was killed before its successor
-    stood there."""
-    if _old(path).is_dir() and not path.exists():
-        os.replace(_old(path), path)
-    shutil.rmtree(_old(path), ignore_errors=True)
+    """Put back a folder that a killed process moved aside.
+
+    :func:`merge` moves the old folder aside before the new one takes its place.
+    """
+    if _old_path(path).is_dir() and not path.exists():
+        os.replace(_old_path(path), path)
+    shutil.rmtree(_old_path(path), ignore_errors=True)
 
 
 @contextmanager
-def _replacing_folder(path: Path) -> Iterator[Path]:
+def _replace_folder(path: Path) -> Iterator[Path]:
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    shutil.rmtree(draft, ignore_errors=True)  # of a process that had this number before
+    shutil.rmtree(draft, ignore_errors=True)  # left by a process with the same id
     draft.mkdir()
     try:
         yield draft
         if path.exists():
-            old = _old(path)
+            old = _old_path(path)
             os.replace(path, old)
             os.replace(draft, path)
             shutil.rmtree(old)

@@ -1,4 +1,4 @@
-"""Dask's workers: processes of this machine, or those of a running scheduler."""
+"""Run batches on Dask's workers: processes of this machine, or of a running scheduler."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from distributed import (
 from ...errors import RhosightError
 from .batches import Outcome, Relabel, Task
 
-# set as it is imported to tell of every port and connection
+# importing it sets a level that reports every port and connection
 logging.getLogger("distributed").setLevel(logging.WARNING)
 
 logger = logging.getLogger(__name__)
@@ -29,11 +29,11 @@ logger = logging.getLogger(__name__)
 CONNECT_SECONDS = 20
 
 QUEUED = 1000
-"""Batches that wait or run at a time, at least: workers that join a cluster later find work."""
+"""Minimum number of batches in flight, so that workers that join a cluster later find work."""
 
 KILLED = (
-    "its worker was killed several times while it was read, most likely for the memory it took; "
-    "give workers more (--memory), or leave this material out"
+    "its worker was killed several times while reading it, most likely for its memory use; "
+    "allow workers more (--memory), or remove this material"
 )
 
 
@@ -41,14 +41,20 @@ KILLED = (
 def open_client(
     workers: int | None, scheduler: str | None, memory: str, materials: int
 ) -> Iterator[Client]:
-    """Dask's client, of a running scheduler or of processes that end with the build."""
+    """Open a client of a running scheduler, or of processes that end with the build.
+
+    Raises
+    ------
+    RhosightError
+        If no scheduler answers.
+    """
     if scheduler:
         try:
             client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
         except (OSError, ValueError) as error:
             raise RhosightError(
                 f"{scheduler}: no Dask scheduler answers there ({type(error).__name__}); start one "
-                "with `dask scheduler`, or leave out --scheduler to use this machine"
+                "with `dask scheduler`, or omit --scheduler to use this machine"
             ) from error
         with client:
             if not client.nthreads():
@@ -61,7 +67,7 @@ def open_client(
             n_workers=count,
             threads_per_worker=1,
             memory_limit=memory,
-            dashboard_address=":0",  # any free port: two builds at once are no conflict
+            dashboard_address=":0",  # any free port, so that two builds do not conflict
             silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
@@ -69,8 +75,8 @@ def open_client(
         yield client
 
 
-def outcomes(client: Client, task: Task | Relabel, ids: list[str]) -> Iterator[Outcome]:
-    """Run all batches, a bounded number at a time, in whatever order they finish."""
+def run_batches(client: Client, task: Task | Relabel, ids: list[str]) -> Iterator[Outcome]:
+    """Run all batches, a bounded number at a time; yield outcomes as they finish."""
     plugin = TaskPlugin(task)
     client.register_plugin(plugin)
     try:
@@ -96,15 +102,15 @@ def _run_all(client: Client, plugin: str, size: int, ids: list[str]) -> Iterator
         try:
             outcome = future.result()
         except KilledWorker:
-            if len(batch) > 1:  # one of them is to blame: each on its own
+            if len(batch) > 1:  # one of them is the cause: run each alone
                 for material_id in batch:
                     submit([material_id])
                 continue
             outcome = Outcome(batch, {batch[0]: [("read", KILLED)]}, {})
-        except OSError as error:  # of writing; those of reading are the material's
+        except OSError as error:  # from writing; errors of reading are problems of the material
             raise RhosightError(
-                f"a worker cannot write what it has read ({error}); make room, or see that it "
-                "reaches the folder, and give the same command again"
+                f"a worker cannot write its results ({error}); free disk space, or make the folder "
+                "accessible to the worker, and repeat the command"
             ) from error
         if following := next(batches, None):
             submit(following)
@@ -112,7 +118,7 @@ def _run_all(client: Client, plugin: str, size: int, ids: list[str]) -> Iterator
 
 
 class TaskPlugin(WorkerPlugin):
-    """Carries the task to every worker, also to those that are started later."""
+    """Carry the task to every worker, including workers that start later."""
 
     def __init__(self, task: Task | Relabel) -> None:
         self.task = task
@@ -120,4 +126,6 @@ class TaskPlugin(WorkerPlugin):
 
 
 def _run(plugin: str, ids: list[str]) -> Outcome:
-    return get_worker().plugins[plugin].task.run(ids)
+    carrier = get_worker().plugins[plugin]
+    assert isinstance(carrier, TaskPlugin)
+    return carrier.task.run(ids)

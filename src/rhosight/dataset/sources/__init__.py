@@ -1,1 +1,1 @@
-"""Where materials come from; each module ends in densities and labels for a dataset."""
+"""Sources of materials: each yields densities and labels for a dataset."""

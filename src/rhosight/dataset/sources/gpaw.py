@@ -1,9 +1,9 @@
-"""CIF files in, charge densities out: each material is calculated with GPAW.
+"""Calculate charge densities from CIF files with GPAW.
 
-GPAW (doi:10.1088/0953-8984/22/25/253202) runs in a subprocess, with whatever Python has it, so that
-neither its version nor its compiled parts have to fit this environment's. Grids come back as .npz
-without pickle, figures as JSON. The defaults are those of the bundled dataset, which
-``benchmarks/gpaw_reproduction.py`` recalculates.
+GPAW (doi:10.1088/0953-8984/22/25/253202) runs in a subprocess, in any Python that has it, so that
+its version and compiled parts need not fit this environment. Grids come back as .npz without
+pickle, other results as JSON. The defaults are those of the bundled dataset;
+``benchmarks/gpaw_reproduction.py`` recalculates it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from pymatgen.core import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from ...density.charge_density import STORED_KINDS, ChargeDensity
+from ...density.crystals import SYMPREC
 from ...errors import RhosightError, first_line
 from .source import Entry, Source
 
@@ -47,17 +48,16 @@ KINDS = {
     "spin": "up minus down pseudo-density; its integral is below the magnetic moment",
 }
 
-# atoms closer than this are a mistake in the file: the shortest bond, H2's, is 0.74 Å
-_CLOSEST = 0.5
+# closer atoms are a mistake in the file: the shortest bond, that of H2, is 0.74 Å
+_MIN_DISTANCE = 0.5
 
-# A calculation stands alone: in a worker that MPI or SLURM started, their variables would have
-# GPAW's MPI join the worker's.
+# In a worker that MPI or SLURM started, their variables would make GPAW join the worker's MPI.
 _NOT_INHERITED = ("OMPI_COMM_WORLD_", "PMI_", "PMIX_", "SLURM_")
 
 
 @dataclass(frozen=True)
 class GpawInstallation:
-    """A Python that has GPAW, GPAW's version, and where it looks for PAW data sets."""
+    """Locate a Python that has GPAW, with GPAW's version and folders of PAW data sets."""
 
     python: str
     version: str
@@ -66,48 +66,48 @@ class GpawInstallation:
 
 @dataclass(eq=False)
 class Gpaw(Source):
-    """Calculate the density of each CIF file with GPAW: plane waves, Γ-centred k-points.
+    """Calculate the density of each CIF file with GPAW in plane waves.
 
-    The structure is brought to spglib's primitive standardised cell, on whose grid the densities
-    are, and not relaxed. The SCF is spin-polarised, with a ferromagnetic start, if the crystal
-    contains one of ``magnetic_elements``. No Hubbard U.
+    The k-points are Γ-centred. The calculation uses spglib's primitive standardised cell, without
+    relaxation; the grids are those of this cell. The SCF is spin-polarised, with a ferromagnetic
+    start, if the crystal contains one of ``magnetic_elements``. No Hubbard U.
 
     Parameters
     ----------
     cifs
         A folder of ``*.cif``, or CIF files; the ids are the files' stems.
     labels
-        Further columns, indexed by material id; NaN is left out. Figures of the calculation go
-        before those of the same name. A row that no CIF file has the id of is a problem.
+        Further columns, indexed by material id; NaN is left out. Results of the calculation take
+        precedence over columns of the same name. A row without a CIF file is a problem.
     units
-        Column → unit, of those that the schema does not know.
+        Column → unit, for columns that the schema does not know.
     python
         The Python that has GPAW. By default the first of: this one, the one that the ``gpaw``
-        command on the path uses, ``/usr/bin/python3``. Another Python than this one does not
+        command on the path uses, ``/usr/bin/python3``. A Python other than this one does not
         inherit PYTHONPATH and PYTHONHOME.
     cutoff, kpoint_density, smearing
         Plane-wave cut-off, eV; k-points per Å⁻¹; width of the Fermi-Dirac distribution, eV.
     functional
-        As GPAW names it.
+        GPAW's name of the functional.
     magnetic_elements, magnetic_moment
-        Which atoms start with a moment, and with how much, μB.
+        Elements that start with a magnetic moment, and its size, μB.
     convergence
         GPAW's ``convergence``; empty for its defaults.
     max_iterations
-        Of the SCF, after which it counts as not converged.
+        Number of SCF iterations after which it counts as not converged.
     timeout
-        Seconds for one material.
+        Seconds per material.
     symprec
-        Å, for the standardised cell.
+        Tolerance of the standardised cell, Å.
     logs
         Folder for the logs of failed calculations; by default the system's temporary folder.
 
     Raises
     ------
     RhosightError
-        From :meth:`ids` where GPAW or the CIF files are absent; from :meth:`read` for a CIF that is
-        no ordered structure, an element without PAW data set, an SCF that does not converge or
-        that takes too long, and whatever else GPAW says of a material, with the end of its log.
+        From :meth:`ids` if GPAW or the CIF files are missing. From :meth:`read` for a CIF file
+        without an ordered structure, an element without PAW data set, an SCF that does not converge
+        or takes too long, and any other error of GPAW, with the end of its log.
     """
 
     name: ClassVar[str] = "gpaw"
@@ -125,7 +125,7 @@ class Gpaw(Source):
     convergence: dict[str, float] = field(default_factory=dict)
     max_iterations: int = 333
     timeout: float = 7200.0
-    symprec: float = 0.01
+    symprec: float = SYMPREC
     logs: str | os.PathLike | None = None
     units: dict[str, str] = field(default_factory=dict)
 
@@ -134,17 +134,19 @@ class Gpaw(Source):
             if not getattr(self, name) > 0:
                 raise RhosightError(f"gpaw: {name} is {getattr(self, name)}; it must be positive")
         if self.labels is not None and not self.labels.index.is_unique:
-            twice = self.labels.index[self.labels.index.duplicated()][0]
-            raise RhosightError(f"gpaw: the labels have {twice} more than once; keep one row")
+            duplicate = self.labels.index[self.labels.index.duplicated()][0]
+            raise RhosightError(f"gpaw: {duplicate} is duplicated in the labels; keep one row")
         self._paths = _find_cifs(self.cifs)
         if self.logs is not None:
             self.logs = Path(self.logs).resolve()
 
     def ids(self) -> list[str]:
+        """List the stems of the CIF files."""
         find_gpaw(self.python)
         return sorted(self._paths)
 
     def settings(self) -> dict[str, Any]:
+        """Return all settings of the calculation, and GPAW's version."""
         return {
             "source": self.name,
             "gpaw": find_gpaw(self.python).version,
@@ -153,11 +155,13 @@ class Gpaw(Source):
         }
 
     def problems(self) -> dict[str, str]:
+        """Return the rows of the labels that have no CIF file."""
         rows = () if self.labels is None else self.labels.index
         absent = (row for row in rows if row not in self._paths)
-        return {row: f"{row}: among the labels, but no CIF file has this name" for row in absent}
+        return {row: f"{row}: in the labels, but no CIF file has this name" for row in absent}
 
     def about(self) -> dict[str, Any]:
+        """Return units, description and attribution."""
         version = find_gpaw(self.python).version
         return {
             "units": self.units,
@@ -166,8 +170,9 @@ class Gpaw(Source):
         }
 
     def read(self, material_id: str) -> Entry:
+        """Calculate the density of one material."""
         if material_id not in self._paths:
-            raise RhosightError(f"{material_id}: no such CIF file among those given")
+            raise RhosightError(f"{material_id}: none of the given CIF files has this name")
         structure = _read_structure(self._paths[material_id], self.symprec)
         gpaw = find_gpaw(self.python)
         figures, grids = self._run(gpaw, structure, material_id)
@@ -176,21 +181,23 @@ class Gpaw(Source):
         return Entry(density, labels=figures)
 
     def state(self, material_id: str) -> str:
+        """Return the SHA-256 of the CIF file."""
         try:
             return hashlib.sha256(self._paths[material_id].read_bytes()).hexdigest()
         except OSError:
-            return "absent"  # reading it says more
+            return "absent"  # reading it reports why
 
     def table_row(self, material_id: str) -> dict[str, Any]:
+        """Return its labels; None if missing."""
         if self.labels is None:
             return {}
         if material_id not in self.labels.index:
-            return dict.fromkeys(self.labels)
+            return dict.fromkeys(map(str, self.labels))
         row = self.labels.loc[material_id]
-        return {name: None if pd.isna(value) else value for name, value in row.items()}
+        return {str(name): None if pd.isna(value) else value for name, value in row.items()}
 
     def _calculation(self) -> dict[str, Any]:
-        """What the script is told, and what decides about its result."""
+        """Return the settings that the script receives and that affect its result."""
         return {
             "cutoff": self.cutoff,
             "kpoint_density": self.kpoint_density,
@@ -221,7 +228,7 @@ class Gpaw(Source):
     def _run(
         self, gpaw: GpawInstallation, structure: Structure, material_id: str
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """One calculation in a folder of its own; its figures and its grids."""
+        """Run one calculation in a folder of its own; return its results and grids."""
         task = {
             "numbers": [site.specie.Z for site in structure],
             "cell": structure.lattice.matrix.tolist(),
@@ -235,17 +242,21 @@ class Gpaw(Source):
             if code is None:
                 problem = f"took longer than {self.timeout:g} s; allow more (timeout)"
             elif not (folder / "result.json").exists():
-                killed = "; was it killed for want of memory?" if code == -signal.SIGKILL else ""
+                killed = (
+                    " (killed, most likely for its memory use)" if code == -signal.SIGKILL else ""
+                )
                 problem = f"ended with code {code}{killed}"
             else:
                 result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
                 if "error" not in result:
                     with np.load(folder / "densities.npz", allow_pickle=False) as grids:
                         return result, {k: grids[k] for k in STORED_KINDS if k in grids.files}
-                problem = self._explain(result, gpaw)
-            raise RhosightError(f"{material_id}: GPAW {problem}; {self._keep(folder, material_id)}")
+                problem = self._explain_failure(result, gpaw)
+            raise RhosightError(
+                f"{material_id}: GPAW {problem}; {self._keep_log(folder, material_id)}"
+            )
 
-    def _explain(self, result: dict[str, str], gpaw: GpawInstallation) -> str:
+    def _explain_failure(self, result: dict[str, str], gpaw: GpawInstallation) -> str:
         error = result["error"].splitlines()[0]
         if result["kind"] == "not converged":
             return (
@@ -254,17 +265,17 @@ class Gpaw(Source):
             )
         if result["kind"] == "no setup":
             folders = ", ".join(gpaw.setups) or "any folder"
-            return f"has no PAW data set in {folders} ({error}); leave the material out"
+            return f"has no PAW data set in {folders} ({error}); remove the material"
         return f"failed ({result['kind']}: {error[:160]})"
 
-    def _keep(self, folder: Path, material_id: str) -> str:
-        """Move the log out of the temporary folder; say where it is, and how it ends."""
+    def _keep_log(self, folder: Path, material_id: str) -> str:
+        """Move the log out of the temporary folder; return its place and last lines."""
         parts = [folder / "gpaw.log", folder / "output.log"]
         text = "".join(p.read_text(errors="replace") for p in parts if p.exists())
         if not text.strip():
             return "it left no log"
         if self.logs is not None:
-            self.logs.mkdir(parents=True, exist_ok=True)
+            Path(self.logs).mkdir(parents=True, exist_ok=True)
         descriptor, path = tempfile.mkstemp(
             prefix=f"rhosight-gpaw-{material_id}-", suffix=".log", dir=self.logs
         )
@@ -275,18 +286,18 @@ class Gpaw(Source):
 
 
 def find_gpaw(python: str | None = None) -> GpawInstallation:
-    """The Python that has GPAW: the given one, or the first that is found (see :class:`Gpaw`).
+    """Find the Python with GPAW: the given one, or the first (see :class:`Gpaw`).
 
     Raises
     ------
     RhosightError
-        If there is none; the message says how to install it.
+        If there is none; the message explains how to install it.
     """
     if python is not None:
-        # absolute, since it starts in another folder; a virtual environment's link stays a link
+        # absolute, since it starts in another folder; links of virtual environments must stay links
         return _probe_or_raise(os.path.abspath(shutil.which(python) or python))
     tried = []
-    for candidate in _candidates():
+    for candidate in _list_pythons():
         try:
             return _probe_or_raise(candidate)
         except RhosightError:
@@ -294,22 +305,22 @@ def find_gpaw(python: str | None = None) -> GpawInstallation:
     raise RhosightError(f"no GPAW in {', '.join(tried)}; {INSTALL}, or name its Python (python=)")
 
 
-def _candidates() -> list[str]:
-    found = [sys.executable]
+def _list_pythons() -> list[str]:
+    pythons = [sys.executable]
     command = shutil.which("gpaw")
     if command:
         with open(command, "rb") as file:
             first = file.readline(500).decode(errors="replace").strip()
         interpreter = shlex.split(first[2:]) if first.startswith("#!") else []
         if len(interpreter) == 1:
-            found.append(interpreter[0])
-    found.append("/usr/bin/python3")
-    return [python for python in dict.fromkeys(found) if shutil.which(python)]
+            pythons.append(interpreter[0])
+    pythons.append("/usr/bin/python3")
+    return [python for python in dict.fromkeys(pythons) if shutil.which(python)]
 
 
 @cache
 def _probe_or_raise(python: str) -> GpawInstallation:
-    """Ask a Python for its GPAW; the answer stands for the life of this process."""
+    """Ask a Python for its GPAW; the answer is cached for the life of this process."""
     try:
         done = subprocess.run(
             [python, _script(), "--version"],
@@ -319,17 +330,17 @@ def _probe_or_raise(python: str) -> GpawInstallation:
             timeout=300,
             text=True,
         )
-        found = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+        answer = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
     except (OSError, ValueError, IndexError, subprocess.TimeoutExpired) as error:
         raise RhosightError(f"{python} does not run as a Python ({error}); {INSTALL}") from error
-    if found is None:
+    if answer is None:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise RhosightError(f"{python} has no usable GPAW ({last[:160]}); {INSTALL}")
-    return GpawInstallation(python, found["version"], tuple(found["setups"]))
+    return GpawInstallation(python, answer["version"], tuple(answer["setups"]))
 
 
 def _run_script(python: str, folder: Path, timeout: float) -> int | None:
-    """Run the script on a folder; its exit code, or None if it took too long."""
+    """Run the script on a folder; return its exit code, or None after the timeout."""
     with open(folder / "output.log", "wb") as output:
         process = subprocess.Popen(
             [python, _script(), str(folder)],
@@ -345,7 +356,7 @@ def _run_script(python: str, folder: Path, timeout: float) -> int | None:
         except subprocess.TimeoutExpired:
             return None
         finally:
-            # also when this process is interrupted, and with whatever MPI has started
+            # also if this process is interrupted, and with all processes that MPI started
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -361,57 +372,64 @@ def _environment(python: str) -> dict[str, str]:
         for name in ("PYTHONPATH", "PYTHONHOME"):
             kept.pop(name, None)
     threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
-    kept.pop("GPAW_NEW", None)  # chooses a calculator that the script does not know
+    kept.pop("GPAW_NEW", None)  # selects a calculator that the script does not support
     return {**kept, **threads}
 
 
 def _find_cifs(cifs: str | os.PathLike | Sequence[str | os.PathLike]) -> dict[str, Path]:
-    """Id → file, absolute: a worker may have another current folder."""
+    """Return id → absolute path: workers may have another current folder."""
     if isinstance(cifs, (str, os.PathLike)):
         path = Path(cifs)
         files = sorted(path.glob("*.cif")) if path.is_dir() else [path]
         if not files:
-            raise RhosightError(f"{path}: no *.cif files in this folder")
+            raise RhosightError(f"{path}: no *.cif files in this folder; give another one")
     else:
         files = [Path(cif) for cif in cifs]
         if not files:
-            raise RhosightError("gpaw: no CIF files given")
+            raise RhosightError("gpaw: no CIF files; give at least one")
     found: dict[str, Path] = {}
     for file in files:
         if not file.is_file():
-            raise RhosightError(f"{file}: no such file")
+            raise RhosightError(f"{file}: no such file; check the path")
         if file.stem in found:
             raise RhosightError(
-                f"{file}: {found[file.stem]} has the same name, which is the id; rename one"
+                f"{file}: {found[file.stem]} has the same name and so the same id; rename one"
             )
         found[file.stem] = file.resolve()
     return found
 
 
 def _read_structure(path: Path, symprec: float) -> Structure:
-    """The primitive standardised cell of a CIF file. One that is it already keeps its origin."""
+    """Return the primitive standardised cell of a CIF file.
+
+    A cell that is already standardised keeps its origin.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             structure = Structure.from_file(path)
-    except Exception as error:  # pymatgen's CIF parser raises whatever it trips over
-        raise RhosightError(f"{path}: no readable CIF ({first_line(error)})") from error
+    except Exception as error:  # pymatgen's CIF parser raises errors of many types
+        raise RhosightError(
+            f"{path}: not a readable CIF file ({first_line(error)}); export it again"
+        ) from error
     if not structure.is_ordered:
         raise RhosightError(f"{path}: a site is shared or partly empty; give an ordered structure")
-    if not structure.is_valid(_CLOSEST):
-        raise RhosightError(f"{path}: two atoms are closer than {_CLOSEST} Å; correct the file")
+    if not structure.is_valid(_MIN_DISTANCE):
+        raise RhosightError(
+            f"{path}: two atoms are closer than {_MIN_DISTANCE} Å; correct the file"
+        )
     try:
         analyzer = SpacegroupAnalyzer(structure, symprec=symprec)
         standard = analyzer.get_primitive_standard_structure()
-    except Exception as error:  # spglib's and pymatgen's own kinds
+    except Exception as error:  # spglib and pymatgen have errors of their own
         raise RhosightError(
-            f"{path}: spglib finds no symmetry at symprec {symprec:g} Å; is the cell sound?"
+            f"{path}: spglib finds no symmetry at symprec {symprec:g} Å; check the cell"
         ) from error
     mine, its = structure.lattice, standard.lattice
     same = len(standard) == len(structure) and np.allclose(
         mine.parameters, its.parameters, atol=1e-3
     )
-    # the same parameters and the other hand would be the mirror image
+    # with equal parameters but opposite handedness, it would be the mirror image
     if same and np.linalg.det(mine.matrix) * np.linalg.det(its.matrix) > 0:
         return Structure(its, structure.species, structure.frac_coords)
     return standard

@@ -1,11 +1,12 @@
-"""Run one GPAW calculation; what :mod:`rhosight.dataset.sources.gpaw` starts in whatever Python has GPAW.
+"""Run one GPAW calculation, in any Python that has GPAW.
 
     python gpaw_script.py --version             print its version and folders of PAW data sets
     python gpaw_script.py FOLDER                calculate FOLDER/input.json
 
-Imports nothing of rhosight and works with Python 3.8. ``input.json`` holds ``numbers``, ``cell``
-(Å), ``positions`` (fractional) and ``settings``; ``result.json`` receives energies, or an error and
-its kind; ``densities.npz`` the grids, e/Å³, float64. GPAW's own log is ``gpaw.log``.
+:mod:`rhosight.dataset.sources.gpaw` starts this script. It imports nothing of rhosight and works
+with Python 3.8. ``input.json`` holds ``numbers``, ``cell`` (Å), ``positions`` (fractional) and
+``settings``; ``result.json`` receives energies, or an error and its kind; ``densities.npz``
+receives the grids, e/Å³, float64. GPAW's own log is ``gpaw.log``.
 """
 
 import inspect
@@ -20,19 +21,20 @@ import numpy as np
 
 
 def main(folder: Path) -> int:
+    """Calculate the task in a folder, and write its results or its error."""
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     task = json.loads((folder / "input.json").read_text(encoding="utf-8"))
     try:
         result, grids = calculate(task, str(folder / "gpaw.log"))
         np.savez(folder / "densities.npz", **grids)
-    except Exception as error:  # whatever GPAW trips over is this material's problem
+    except Exception as error:  # any error of GPAW is a problem of this material
         result = {"error": str(error).strip() or type(error).__name__, "kind": _kind(error)}
     (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
     return 0
 
 
 def calculate(task, log):
-    """Converge the SCF; returns its figures and its grids."""
+    """Converge the SCF; return its results and its grids."""
     from ase import Atoms
     from ase.units import Bohr
     from gpaw import GPAW, PW, FermiDirac
@@ -49,7 +51,7 @@ def calculate(task, log):
                 for s in atoms.get_chemical_symbols()
             ]
         )
-    # later versions have a second calculator, without the starting guess's density
+    # later versions have a second calculator, without access to the initial density
     old = {"legacy_gpaw": True} if "legacy_gpaw" in inspect.signature(GPAW).parameters else {}
     calculator = GPAW(
         mode=PW(settings["cutoff"]),
@@ -85,7 +87,7 @@ def calculate(task, log):
 
 
 def version():
-    """GPAW's version and the folders in which it looks for its PAW data sets."""
+    """Return GPAW's version and the folders in which it looks for PAW data sets."""
     import gpaw
 
     return {"version": gpaw.__version__, "setups": [str(path) for path in gpaw.setup_paths]}
@@ -101,14 +103,14 @@ def _kind(error):
 
 
 def _end_with_parent(parent):
-    """A worker that is killed takes its calculation along."""
+    """End the calculation when the worker is killed."""
     while os.getppid() == parent:
         time.sleep(2)
     os._exit(1)
 
 
 if __name__ == "__main__":
-    # the script's folder holds rhosight's own gpaw.py, which must not stand in for GPAW
+    # the script's folder holds rhosight's own gpaw.py, which would hide GPAW
     del sys.path[0]
     if sys.argv[1:] == ["--version"]:
         print(json.dumps(version()))

@@ -1,4 +1,4 @@
-"""What every source of materials is: a list of ids, and a way to read one of them."""
+"""The interface of every source of materials: list ids, and read one material."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ...density.charge_density import ChargeDensity
 
 @dataclass(frozen=True)
 class Entry:
-    """One material as a source gives it.
+    """Hold one material as a source gives it.
 
     Attributes
     ----------
     density
         Structure and grids, e/Å³, named by the material id, with provenance.
     labels
-        Column of :mod:`rhosight.dataset.schema` (or a further one) → value; missing ones are left out.
-        Those of a table beside the densities are not among them: :meth:`Source.table_row`.
+        Column of :mod:`rhosight.dataset.schema` (or another one) → value, without missing values.
+        Labels of a table beside the densities are not included, see :meth:`Source.table_row`.
     texts
-        Extent → text, as far as the source has it already.
+        Extent → text, for texts that the source has already.
     """
 
     density: ChargeDensity
@@ -31,24 +31,25 @@ class Entry:
 
 
 class Source(ABC):
-    """Where materials come from. :func:`rhosight.build` turns one into a dataset.
+    """Supply the materials of which :func:`rhosight.build` makes a dataset.
 
-    A source is small and can be pickled: workers of a cluster get a copy each and read from it.
-    It holds no key and no password; those come from the environment of the worker.
+    A source is small and picklable: each worker of a cluster gets a copy and reads from it. It
+    holds no key and no password; workers take those from their environment.
     """
 
     name: ClassVar[str]
-    """As in ``rhosight data build NAME``."""
+    """Name of the source in ``rhosight data build NAME``."""
 
     batch: ClassVar[int] = 8
-    """Materials that a worker reads in one go. Those in flight are lost when it is killed."""
+    """Number of materials that a worker reads at a time, and that are lost if it is killed."""
 
     @abstractmethod
     def ids(self) -> list[str]:
-        """The ids of all materials, sorted; called once, before any ``read``, in the main process.
+        """List the ids of all materials, sorted.
 
-        May look up (and keep on the object) what is asked for all materials at once. Materials
-        that are already known to be unusable are in :meth:`problems` instead.
+        It is called once, before any ``read``, in the main process. It may look up data for all
+        materials at once and keep them on the object. Materials known to be unusable are in
+        :meth:`problems` instead.
         """
 
     @abstractmethod
@@ -63,28 +64,31 @@ class Source(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """All that decides about the densities, as JSON: a build of other settings is another one.
-        What :meth:`state` and :meth:`table_row` tell is not among it.
+        """Return all settings that affect the densities, as JSON.
+
+        Builds with other settings are different builds. The settings exclude the results of
+        :meth:`state` and :meth:`table_row`.
         """
 
     def state(self, material_id: str) -> str:
-        """What tells whether the input of a material has changed since it was read, in few words;
-        empty if nothing does. A material whose state is another one is read again.
+        """Return a short text that changes whenever the input of a material changes.
+
+        A material with another state is read again. An empty text means that it never changes.
         """
         return ""
 
     def table_row(self, material_id: str) -> dict[str, Any]:
-        """Its labels in a table beside the densities: every column → value, None where missing.
+        """Return its labels in a table: column → value, None if missing.
 
-        Apart from :meth:`read`, so that a corrected table costs no reading. A label that reading
-        gives goes before one of the table.
+        They are separate from :meth:`read`, so that a corrected table needs no reading. A label
+        from reading takes precedence.
         """
         return {}
 
     def problems(self) -> dict[str, str]:
-        """Id (or file name) → why it is not among :meth:`ids`; known after these."""
+        """Return id (or file name) → why it is not in :meth:`ids`; known after that call."""
         return {}
 
     def about(self) -> dict[str, Any]:
-        """File metadata: name, description, attribution, licence, units of further targets."""
+        """Return metadata: name, description, attribution, licence, units of targets."""
         return {}

@@ -1,4 +1,4 @@
-"""Tables of targets that users keep beside their calculations: CSV, Parquet or Excel."""
+"""Read tables of targets beside calculations: CSV, Parquet or Excel."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ..schema import KNOWN, is_same_unit
 logger = logging.getLogger(__name__)
 
 ID_NAMES = ("material_id", "id", "name", "file")
-"""Columns that are taken for the id where none is named, in this order."""
+"""Default names of the id column, in order of precedence."""
 
-_KEPT = {"structure", "provenance", "masked", "image", *STORED_KINDS}
+_RESERVED = {"structure", "provenance", "masked", "image", *STORED_KINDS}
 
 _DECIMAL_COMMA = re.compile(r"^\s*[-+]?\d+,\d+([eE][-+]?\d+)?\s*$")
 _UNIT = re.compile(r"^(?P<name>.*\S)\s*[\[(](?P<unit>[^\])]*)[\])]$")
@@ -29,61 +29,61 @@ _UNIT = re.compile(r"^(?P<name>.*\S)\s*[\[(](?P<unit>[^\])]*)[\])]$")
 def read_targets(
     path: str | os.PathLike, id_column: str | None = None
 ) -> tuple[pd.DataFrame, dict[str, str]]:
-    """A table of labels, indexed by material id as text.
+    """Read a table of labels, indexed by material id as text.
 
     Parameters
     ----------
     path
         ``.csv`` (or ``.tsv``), ``.parquet``, ``.xlsx`` or ``.ods``.
     id_column
-        The column with the ids; by default the first there is of material_id, id, name, file.
+        The column with the ids; by default the first of material_id, id, name, file.
 
     Returns
     -------
     labels
-        Columns as in the file, a unit in brackets (``gap (eV)``) cut off.
+        Columns of the file; units in brackets (``gap (eV)``) are removed from their names.
     units
-        Column → unit, of those that name one.
+        Column → unit, for columns that name one.
 
     Raises
     ------
     RhosightError
-        If the file cannot be read, or has no such column, or an id is empty or stands twice, or a
-        target is not a number.
+        If the file cannot be read or has no such column, an id is empty or duplicated, or a target
+        is not a number.
     """
     path = Path(path)
     table = _read(path, id_column)
     table.columns = [str(name).strip() for name in table.columns]
     if id_column is None:
         id_column = next((name for name in ID_NAMES if name in table), None)
-    if id_column not in table:
+    if id_column is None or id_column not in table:
         raise RhosightError(
-            f"{path}: no column {id_column or ', '.join(ID_NAMES)}, found "
-            f"{', '.join(table.columns)[:100]}; name the one with the ids (--id-column)"
+            f"{path}: no column {id_column or ', '.join(ID_NAMES)}, only "
+            f"{', '.join(table.columns)[:100]}; name the column with the ids (--id-column)"
         )
     ids = table.pop(id_column)
     if ids.isna().any():
-        raise RhosightError(f"{path}: {id_column} is empty in row {int(ids.isna().argmax()) + 1}")
-    # Excel makes numbers of ids such as 149
+        raise RhosightError(
+            f"{path}: {id_column} is empty in row {int(ids.isna().argmax()) + 1}; fill it in"
+        )
+    # Excel converts ids such as 149 to numbers
     ids = ids.map(lambda value: str(int(value) if _is_whole(value) else value).strip())
     if ids.duplicated().any():
-        raise RhosightError(
-            f"{path}: {ids[ids.duplicated()].iloc[0]} stands more than once; keep one row"
-        )
+        raise RhosightError(f"{path}: {ids[ids.duplicated()].iloc[0]} is duplicated; keep one row")
     units = {}
-    for column in list(table):
-        if found := _UNIT.match(column):
-            table = table.rename(columns={column: found["name"]})
-            units[found["name"]] = found["unit"]
+    for column in map(str, table.columns.to_list()):
+        if match := _UNIT.match(column):
+            table = table.rename(columns={column: match["name"]})
+            units[match["name"]] = match["unit"]
     _check_names(table, path)
     table.index = pd.Index(ids, name="material_id")
     _check_units(units, path)
-    for column in table:
+    for column in map(str, table.columns):
         known = column in KNOWN and pa.types.is_floating(KNOWN[column].type)
-        if known or column in units:  # what has a unit is a number
-            table[column] = numbers_of(table[column], path)
+        if known or column in units:  # a column with a unit holds numbers
+            table[column] = to_numbers(table[column], path)
         else:
-            table[column] = _of_one_type(table[column])
+            table[column] = _unify_types(table[column])
             _warn_of_numbers(table[column], path)
     return table, units
 
@@ -92,10 +92,10 @@ def _read(path: Path, id_column: str | None) -> pd.DataFrame:
     kind = path.suffix.lower()
     try:
         if kind in (".csv", ".tsv", ".txt"):
-            # the separator is found out: tables from Excel often have semicolons
+            # detect the separator: tables from Excel often have semicolons
             head = pd.read_csv(path, sep=None, engine="python", nrows=0)
             names = {id_column} if id_column else set(ID_NAMES)
-            ids = {name: str for name in head if str(name).strip() in names}  # 001 stays
+            ids = {name: str for name in head if str(name).strip() in names}  # keeps 001
             return pd.read_csv(path, sep=None, engine="python", dtype=ids)
         if kind == ".parquet":
             return pd.read_parquet(path).reset_index().drop(columns="index", errors="ignore")
@@ -103,12 +103,14 @@ def _read(path: Path, id_column: str | None) -> pd.DataFrame:
             return pd.read_excel(path)
     except ImportError as error:
         raise RhosightError(
-            f"{path}: reading it needs a library ({error.name}): pip install 'rhosight[excel]', or "
-            "save the table as CSV"
+            f"{path}: the library {error.name} is missing; pip install 'rhosight[excel]', or save "
+            "the table as CSV"
         ) from error
-    except Exception as error:  # the readers have no common type of error
-        raise RhosightError(f"{path}: not a readable table ({first_line(error)})") from error
-    raise RhosightError(f"{path}: unknown kind of table; give CSV, Parquet or Excel")
+    except Exception as error:  # the readers share no type of error
+        raise RhosightError(
+            f"{path}: not a readable table ({first_line(error)}); save it again"
+        ) from error
+    raise RhosightError(f"{path}: unknown type of table; give a CSV, Parquet or Excel file")
 
 
 def _is_whole(value: Any) -> bool:
@@ -116,19 +118,22 @@ def _is_whole(value: Any) -> bool:
 
 
 def _check_names(table: pd.DataFrame, path: Path) -> None:
-    """Each column has one meaning, and none is what a dataset keeps there by itself."""
-    twice = table.columns[table.columns.duplicated()]
-    if len(twice):
-        raise RhosightError(f"{path}: {twice[0]} is the name of two columns; rename one")
-    if taken := [name for name in table if name in _KEPT]:
+    """Check that names are unique and not reserved for other contents of a dataset."""
+    duplicates = table.columns[table.columns.duplicated()]
+    if len(duplicates):
+        raise RhosightError(f"{path}: {duplicates[0]} is the name of two columns; rename one")
+    if reserved := [name for name in table if name in _RESERVED]:
         raise RhosightError(
-            f"{path}: no column can be called {taken[0]}, where a dataset keeps something else; "
-            "rename it"
+            f"{path}: the column name {reserved[0]} is reserved for other contents of a dataset; "
+            "rename the column"
         )
 
 
-def _of_one_type(column: pd.Series) -> pd.Series:
-    """Text throughout, if it is not numbers throughout: cells of Excel have a type each."""
+def _unify_types(column: pd.Series) -> pd.Series:
+    """Return text throughout unless all values are numbers.
+
+    Cells of Excel have types of their own.
+    """
     if column.dtype != object or not column.notna().any():
         return column
     numbers = pd.to_numeric(column, errors="coerce")
@@ -138,20 +143,20 @@ def _of_one_type(column: pd.Series) -> pd.Series:
 
 
 def _warn_of_numbers(column: pd.Series, path: Path) -> None:
-    """A column that is text for the sake of a few cells was most likely meant as a target."""
+    """Warn of text columns that were probably meant as targets."""
     given = column.dropna()
     numbers = pd.to_numeric(given, errors="coerce").notna()
     if len(given) and given.map(lambda value: bool(_DECIMAL_COMMA.match(str(value)))).all():
         logger.warning(
-            "%s: %s is taken for text, and is no target: its decimals have a comma; write a point",
+            "%s: %s is read as text, not as a target: its decimals have a comma; write a point",
             path,
             column.name,
         )
     if 0.5 * len(given) <= numbers.sum() < len(given):
         bad = given[~numbers]
         logger.warning(
-            "%s: %s is taken for text, and is no target, since %r of %s is not a number; leave a "
-            "missing label empty",
+            "%s: %s is read as text, not as a target, since %r of %s is not a number; leave "
+            "missing labels empty",
             path,
             column.name,
             bad.iloc[0],
@@ -160,22 +165,28 @@ def _warn_of_numbers(column: pd.Series, path: Path) -> None:
 
 
 def _check_units(units: dict[str, str], path: Path) -> None:
-    """A known target in another unit would be wrong by a factor: say so."""
+    """Raise if a known target is in another unit: it would be wrong by a factor."""
     for name, unit in units.items():
         if name in KNOWN and KNOWN[name].unit and not is_same_unit(unit, KNOWN[name].unit):
             raise RhosightError(
-                f"{path}: {name} is in {unit}, rhosight has it in {KNOWN[name].unit}; convert it, "
-                "or give it another name"
+                f"{path}: {name} is in {unit}, rhosight requires {KNOWN[name].unit}; convert the "
+                "values, or rename the column"
             )
 
 
-def numbers_of(column: pd.Series, path: Path) -> pd.Series:
-    """A column as numbers; RhosightError names the first value that is none."""
+def to_numbers(column: pd.Series, path: Path) -> pd.Series:
+    """Convert a column to numbers.
+
+    Raises
+    ------
+    RhosightError
+        For the first value that is not a number.
+    """
     numbers = pd.to_numeric(column, errors="coerce")
     bad = column[numbers.isna() & column.notna()]
     if len(bad):
         comma = _DECIMAL_COMMA.match(str(bad.iloc[0]))
-        cure = "write decimals with a point" if comma else "leave a missing label empty"
+        cure = "write decimals with a point" if comma else "leave missing labels empty"
         raise RhosightError(
             f"{path}: {column.name} of {bad.index[0]} is {bad.iloc[0]!r}, not a number; {cure}"
         )

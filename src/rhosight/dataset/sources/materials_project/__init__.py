@@ -1,7 +1,6 @@
-"""The Materials Project: labels and texts from its API, densities from its open-data bucket.
+"""Read the Materials Project: labels and texts from its API, densities from its open-data bucket.
 
-``source`` decides what is asked for and what becomes of it, ``client`` asks, ``documents`` says
-what the answers mean.
+``source`` selects materials, ``client`` sends requests, ``documents`` interprets the answers.
 """
 
 from .source import SUMMARY_THERMO_TYPE, THERMO_TYPES, MaterialsProject

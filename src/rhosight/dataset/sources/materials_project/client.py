@@ -1,4 +1,4 @@
-"""mp-api with patience: what fails in passing is tried again, what is refused is said clearly."""
+"""Send requests through mp-api: retry temporary failures, and explain refusals."""
 
 from __future__ import annotations
 
@@ -23,29 +23,31 @@ if TYPE_CHECKING:
     from pymatgen.io.vasp.outputs import Chgcar
 
 DASHBOARD = "https://next-gen.materialsproject.org/api"
-"""Where users find their key."""
+"""Address at which users find their key."""
 
 
 class _Missing(RhosightError):
-    """The server answered 404."""
+    """Report that the server answered 404."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How often, after how long, and for how long at most (seconds) to try again."""
+    """Set the number of retries, their delay and their longest delay (seconds)."""
 
     retries: int
     backoff: float
     max_wait: float
 
     def wait(self, attempt: int, asked: float | None = None) -> None:
-        """Sleep after an attempt that failed, counted from 0; not after the last one."""
+        """Sleep after a failed attempt, counted from 0; not after the last one."""
         if attempt < self.retries:
             time.sleep(min(self.backoff * 2**attempt if asked is None else asked, self.max_wait))
 
 
 class Client:
-    """The API and the open-data bucket, through mp-api. Knows the key: never pickle one.
+    """Access the API and the open-data bucket through mp-api.
+
+    It knows the key: never pickle it.
 
     Raises
     ------
@@ -63,25 +65,26 @@ class Client:
             from mp_api.client.core.exceptions import MPRestError
         except ImportError as error:
             raise RhosightError(
-                "the Materials Project needs mp-api: pip install 'rhosight[mp]'"
+                "the Materials Project needs mp-api; pip install 'rhosight[mp]'"
             ) from error
         for attempt in range(self._patience.retries + 1):
             try:
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # that there is no key: densities need none
+                    warnings.simplefilter("ignore")  # densities need no key, so ignore its warning
                     api = MPRester(
                         endpoint=endpoint,
                         session=_Session(self._patience),
                         use_document_model=False,
                         mute_progress_bars=True,
                     )
-                    api.materials.tasks  # noqa: B018, made on first use, with the same warning
+                    api.materials.tasks  # noqa: B018, created on first use, with the same warning
                     return api
-            except MPRestError as error:  # a key that cannot be one
+            except MPRestError as error:  # an invalid key
                 raise RhosightError(
-                    f"Materials Project: {first_line(error)} The key comes from {_key_origin()}"
+                    f"Materials Project: {first_line(error)} The key comes from "
+                    f"{_describe_key_origin()}; correct it"
                 ) from None
-            # mp-api asks for its heartbeat without the session, and trips over odd answers
+            # mp-api sends its heartbeat without the session, and fails on malformed answers
             except (requests.RequestException, ValueError, KeyError, TypeError) as error:
                 problem = first_line(error)
             self._patience.wait(attempt)
@@ -89,22 +92,28 @@ class Client:
         raise RhosightError(f"{where}heartbeat: no answer ({problem}); run again later")
 
     def require_key(self) -> None:
-        """Raise if no key was found."""
+        """Check that there is a key.
+
+        Raises
+        ------
+        RhosightError
+            If there is none.
+        """
         if not self.api.api_key:
             raise RhosightError(
-                f"no key of the Materials Project's API; get one at {DASHBOARD} and put it into "
-                "the environment variable MP_API_KEY"
+                f"no key for the Materials Project's API; get one at {DASHBOARD} and set the "
+                "environment variable MP_API_KEY"
             )
 
     def ask(
         self, search: Callable[..., list[dict[str, Any]]], **criteria: Any
     ) -> list[dict[str, Any]]:
-        """Call one of the API's searches; what it finds none of is an empty list.
+        """Call one of the API's searches; return an empty list if nothing matches.
 
         Raises
         ------
         RhosightError
-            If the server refuses, or fails more often than patience allows.
+            If the server refuses, or all attempts fail.
         """
         try:
             return search(**criteria)
@@ -114,15 +123,15 @@ class Client:
             raise
         except RhosightError:
             raise
-        except Exception as error:  # mp-api's own, and what it trips over in an odd answer
+        except Exception as error:  # mp-api's own, and failures on malformed answers
             text = " ".join(str(error).split()) or type(error).__name__
-            if self.api.api_key:  # first, lest half of it stays at the end
+            if self.api.api_key:  # before the text is cut, or half of the key could remain
                 text = text.replace(self.api.api_key, "<key>")
             # not `from error`: a server's answer may repeat what it was sent
             raise RhosightError(f"Materials Project: {text[:800]}") from None
 
     def density(self, task_id: str) -> Chgcar | None:
-        """The density of a calculation from the open-data bucket; None if that has none.
+        """Return a calculation's density from the open-data bucket; None without any.
 
         Raises
         ------
@@ -140,26 +149,28 @@ class Client:
                 chgcar = self.api.get_charge_density_from_task_id(task_id)
                 if isinstance(chgcar, Chgcar) and "total" in chgcar.data:
                     return chgcar
-                problem = f"what the bucket holds for {task_id} is no charge density"
+                problem = f"the file in the bucket for {task_id} is not a charge density"
                 break
             except MPRestError as error:
-                problem, passing = self._why_not(str(error))
-                if problem is None:
+                refusal, is_temporary = self._explain_missing(str(error))
+                if refusal is None:
                     return None
-                if not passing:
+                problem = refusal
+                if not is_temporary:
                     break
             except (Boto3Error, BotoCoreError, RetriesExceededError) as error:
                 problem = first_line(error)
                 break  # boto3 has tried again already
-            except Exception as error:  # gzip's, JSON's or pymatgen's own: a file cut short
-                problem = f"the density of {task_id} is cut short or damaged ({first_line(error)})"
+            except Exception as error:  # from gzip, JSON or pymatgen: a truncated file
+                problem = f"the density of {task_id} is truncated or damaged ({first_line(error)})"
             self._patience.wait(attempt)
-        raise RhosightError(f"{problem}; run again later, or leave it out")
+        raise RhosightError(f"{problem}; run again later, or remove the material")
 
-    def _why_not(self, message: str) -> tuple[str | None, bool]:
-        """What keeps an object from being read (None: there is none), and whether that may pass.
+    def _explain_missing(self, message: str) -> tuple[str | None, bool]:
+        """Return why an object cannot be read, and whether that is temporary.
 
-        mp-api says "No object found: s3://..." whatever S3 answered; so S3 itself is asked.
+        The reason is None if the object does not exist. mp-api reports "No object found: s3://..."
+        for every answer of S3, so this method asks S3 itself.
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -179,10 +190,10 @@ class Client:
 
 
 class _Session(requests.Session):
-    """Sends a request again while the server is only busy, and says clearly when it refuses.
+    """Repeat a request while the server is busy, and explain refusals.
 
-    mp-api's own session tries three times within a second, not at all after a 500 or a body that
-    was cut, and waits for as long as a server wishes.
+    mp-api's own session tries three times within a second, does not retry after a 500 or a
+    truncated body, and waits for as long as a server asks.
     """
 
     def __init__(self, patience: Patience) -> None:
@@ -191,7 +202,7 @@ class _Session(requests.Session):
         self.headers["user-agent"] = f"rhosight/{__version__} (mp-api)"
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        address = urlsplit(request.url)
+        address = urlsplit(str(request.url))
         where = f"{address.scheme}://{address.netloc}{address.path}"
         attempts = self._patience.retries + 1
         for attempt in range(attempts):
@@ -202,13 +213,15 @@ class _Session(requests.Session):
                 problem = first_line(error)
             else:
                 _check_refusal(response, where)
-                problem = _passing_problem(response)
-                if problem is None:
+                failure = _find_temporary_failure(response)
+                if failure is None:
                     return response
+                problem = failure
                 asked = _retry_after(response)
                 if asked is not None and asked > self._patience.max_wait:
                     raise RhosightError(
-                        f"{where}: {problem}, come back in {asked:.0f} s; do so, or raise max_wait"
+                        f"{where}: {problem}, retry in {asked:.0f} s; run again then, or raise "
+                        "max_wait"
                     )
             self._patience.wait(attempt, asked)
         raise RhosightError(f"{where}: {problem}, {attempts} times in a row; run again later")
@@ -216,9 +229,9 @@ class _Session(requests.Session):
     def rebuild_auth(
         self, prepared_request: requests.PreparedRequest, response: requests.Response
     ) -> None:
-        """Keep the key from another host; requests knows of its own headers only."""
+        """Keep the key from another host; requests only knows its own headers."""
         super().rebuild_auth(prepared_request, response)
-        if self.should_strip_auth(response.request.url, prepared_request.url):
+        if self.should_strip_auth(str(response.request.url), str(prepared_request.url)):
             prepared_request.headers.pop("x-api-key", None)
 
 
@@ -226,26 +239,26 @@ def _check_refusal(response: requests.Response, where: str) -> None:
     if response.status_code in (401, 403):
         raise RhosightError(
             f"{where}: access refused (HTTP {response.status_code}); the key comes from "
-            f"{_key_origin()}, compare it with the one at {DASHBOARD}"
+            f"{_describe_key_origin()}; compare it with the one at {DASHBOARD}"
         )
     if response.status_code == 404:
         raise _Missing(f"{where}: not found (HTTP 404); correct the endpoint")
 
 
-def _passing_problem(response: requests.Response) -> str | None:
-    """What may be better in a moment."""
+def _find_temporary_failure(response: requests.Response) -> str | None:
+    """Return a failure that a retry may cure, or None."""
     if response.status_code == 429 or response.status_code >= 500:
         return f"HTTP {response.status_code}"
     if response.status_code == 200:
         try:
             json.loads(response.content)
         except ValueError:
-            return "the answer is cut short"
+            return "the answer is truncated"
     return None
 
 
 def _retry_after(response: requests.Response) -> float | None:
-    """Seconds that the server asks to wait."""
+    """Return the seconds that the server asks to wait."""
     value = response.headers.get("Retry-After")
     try:
         return None if value is None else float(Retry().parse_retry_after(value))
@@ -253,7 +266,7 @@ def _retry_after(response: requests.Response) -> float | None:
         return None
 
 
-def _key_origin() -> str:
+def _describe_key_origin() -> str:
     if os.environ.get("MP_API_KEY"):
         return "the environment variable MP_API_KEY"
     return "PMG_MAPI_KEY (environment, or pymatgen's settings file)"

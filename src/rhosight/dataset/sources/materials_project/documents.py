@@ -1,4 +1,4 @@
-"""What the documents that the API serves mean in rhosight's words."""
+"""Interpret the documents that the API serves."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ SUMMARY_FIELDS = [
 TASK_FIELDS = ["task_id", "last_updated", "run_type", "vasp_version", "output.energy"]
 
 
-def identifier(value: Any) -> str:
-    """The id of a material or a calculation as mp-149, also where it is served as aaaaaaft."""
+def parse_id(value: Any) -> str:
+    """Return an id of a material or calculation as mp-149, also if aaaaaaft."""
     from emmet.core.mpid import AlphaID
 
     return AlphaID(str(value).split("-")[-1], prefix="mp").string
 
 
-def by_id(
+def index_by_id(
     documents: Iterable[dict[str, Any]], key: str = "material_id"
 ) -> dict[str, dict[str, Any]]:
-    """Id → document."""
-    return {identifier(document[key]): document for document in documents}
+    """Return id → document."""
+    return {parse_id(document[key]): document for document in documents}
 
 
-def bravais(crystal_system: str, symbol: str) -> str:
-    """Bravais lattice, such as cF, from crystal system and space-group symbol."""
+def parse_bravais(crystal_system: str, symbol: str) -> str:
+    """Return the Bravais lattice (cF) from crystal system and space-group symbol."""
     system = crystal_system.capitalize()
     letter = next((letter for letter, names in SYSTEMS.items() if system in names), "?")
     return letter + symbol[:1].replace("A", "C").replace("B", "C")
 
 
-def served_bravais(summary: Mapping[str, Any]) -> str:
-    """Bravais lattice of a summary."""
+def read_bravais(summary: Mapping[str, Any]) -> str:
+    """Return the Bravais lattice of a summary."""
     symmetry = summary.get("symmetry") or {}
-    return bravais(str(symmetry.get("crystal_system")), str(symmetry.get("symbol")))
+    return parse_bravais(str(symmetry.get("crystal_system")), str(symmetry.get("symbol")))
 
 
-def labels(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of the schema that a summary serves; missing ones are left out."""
+def read_labels(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema's columns in a summary, without missing values."""
     modulus = summary.get("bulk_modulus") or {}
     numbers = {
         "formation_energy_per_atom": summary.get("formation_energy_per_atom"),
@@ -70,14 +70,16 @@ def labels(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in known.items() if value is not None}
 
 
-def of_gnome(summary: Mapping[str, Any]) -> bool:
-    """GNoME's materials are the ones that are served for non-commercial use only."""
+def is_gnome(summary: Mapping[str, Any]) -> bool:
+    """Return whether a material is from GNoME: only those are for non-commercial use."""
     return (summary.get("builder_meta") or {}).get("license") == "BY-NC"
 
 
 def has_density(summary: Mapping[str, Any]) -> bool:
-    """As ``has_props`` has it, a list in older databases, property → bool in newer ones; a summary
-    without it does not rule a density out.
+    """Return whether a summary lists a charge density.
+
+    ``has_props`` is a list in older databases, and property → bool in newer ones. A summary
+    without it does not exclude a density.
     """
     props = summary.get("has_props")
     if isinstance(props, Mapping):
@@ -85,16 +87,16 @@ def has_density(summary: Mapping[str, Any]) -> bool:
     return props is None or "charge_density" in props
 
 
-def calculation_types(material: Mapping[str, Any]) -> dict[str, str]:
-    """Calculation id → type, such as ``GGA Static``, without those that were withdrawn."""
-    withdrawn = {identifier(task_id) for task_id in material.get("deprecated_tasks") or ()}
+def read_calculation_types(material: Mapping[str, Any]) -> dict[str, str]:
+    """Return calculation id → type, such as ``GGA Static``, without withdrawn ones."""
+    withdrawn = {parse_id(task_id) for task_id in material.get("deprecated_tasks") or ()}
     served = material.get("calc_types") or {}
-    types = {identifier(task_id): kind for task_id, kind in sorted(served.items())}
+    types = {parse_id(task_id): kind for task_id, kind in sorted(served.items())}
     return {task_id: kind for task_id, kind in types.items() if task_id not in withdrawn}
 
 
-def task(task_id: str, kind: str, document: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept of a calculation: its id, when it was updated, labels and provenance."""
+def summarise_task(task_id: str, kind: str, document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return id, date of the last update, labels and provenance of a calculation."""
     energy = (document.get("output") or {}).get("energy")
     known = {
         "version": document.get("vasp_version"),
