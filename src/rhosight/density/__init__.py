@@ -1,4 +1,4 @@
-"""Charge densities on grids, the files they are read from, and their lattice planes."""
+"""Charge densities on grids, their files, and their lattice planes."""
 
 from .charge_density import (
     KINDS,

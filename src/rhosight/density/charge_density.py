@@ -119,12 +119,12 @@ class ChargeDensity:
         if kind == "promolecule" and {"total", "difference"} <= set(self.grids):
             return np.asarray(self.grids["total"]) - np.asarray(self.grids["difference"])
         where = self.name or self.structure.composition.reduced_formula
-        cure = (
+        remedy = (
             "; `promolecule` needs both `total` and `difference`"
             if kind == "promolecule"
             else "; if the file contains that kind, name it with kind=... or --kind"
         )
-        raise RhosightError(f"{where}: has {', '.join(self.kinds)} but not `{kind}`{cure}")
+        raise RhosightError(f"{where}: has {', '.join(self.kinds)} but not `{kind}`{remedy}")
 
     def integral(self, kind: Kind) -> float:
         """Return the integral over the cell, electrons."""
@@ -158,7 +158,7 @@ class ChargeDensity:
         return ChargeDensity(self.structure, grids, name=self.name, provenance=provenance)
 
     def to_chgcar(self, path: str | os.PathLike, kind: Kind = "total") -> None:
-        """Write one kind as the first block of a CHGCAR, and ``spin`` as the second if present.
+        """Write one kind to a CHGCAR, and ``spin`` as the second block if present.
 
         A ``difference`` file looks like any CHGCAR: read it with ``kind="difference"``.
         """
@@ -220,7 +220,7 @@ def add_notes(density: ChargeDensity, notes: Sequence[str]) -> ChargeDensity:
 
 
 def collect_notes(*densities: ChargeDensity) -> dict[str, list[str]]:
-    """Return the notes of all densities for a provenance, each once; empty without any."""
+    """Return the notes of all densities for a provenance, each once."""
     notes = [note for density in densities for note in density.provenance.get("notes", [])]
     return {"notes": list(dict.fromkeys(notes))} if notes else {}
 

@@ -17,7 +17,7 @@ SIGNED_KINDS = ("difference", "spin")
 
 
 def compute_colour_limits(values: np.ndarray, kind: str) -> tuple[float, float]:
-    """Return the values at the ends of the colour scale of a slice, in the slice's unit.
+    """Return the ends of the colour scale of a slice, in the slice's unit.
 
     They enclose the middle 98 % of the values and are symmetric about zero for kinds that change
     sign.

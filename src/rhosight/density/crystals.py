@@ -1,4 +1,4 @@
-"""Crystals as pymatgen structures: conversion, checks, and the tolerances of their symmetry."""
+"""Crystals as pymatgen structures: conversion, checks, symmetry."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import spglib
-from pymatgen.core import DummySpecies, Element, Structure
+from pymatgen.core import DummySpecies, Element, IStructure, Structure
 
 from ..errors import RhosightError, first_line
 
@@ -31,10 +31,10 @@ _SPGLIB_ERROR: Any = getattr(spglib, "SpglibError", ())
 
 
 class HasStructure(Protocol):
-    """An object with a structure: a ``ChargeDensity``, a pymatgen ``Chgcar``, a ``Material``."""
+    """An object with a structure: ``ChargeDensity``, ``Chgcar``, ``Material``."""
 
     @property
-    def structure(self) -> Structure:
+    def structure(self) -> IStructure:
         """The crystal."""
 
 
@@ -132,7 +132,7 @@ def number_species(structure: Structure) -> list[int]:
 
 
 def list_symbols(structure: Structure) -> list[str]:
-    """Return the element of each site of an ordered crystal, without its oxidation state."""
+    """Return the element of each site of an ordered crystal."""
     return [getattr(site.specie, "symbol", str(site.specie)) for site in structure]
 
 

@@ -1,9 +1,10 @@
-"""Gaussian cube files of a periodic cell (https://paulbourke.net/dataformats/cube/).
+"""Gaussian cube files of a periodic cell.
 
-Two lines of comment; the number of atoms and the origin of the grid; for each direction the number
-of points and the step; the atoms; the values, z fastest. Lengths are in Bohr, or in Å where the
-numbers of points are negative. The format does not define a period: the cell is the steps times the
-numbers of points, as all plane-wave codes write it.
+A file (https://paulbourke.net/dataformats/cube/) consists of two lines of comment; the number of
+atoms and the origin of the grid; for each direction the number of points and the step; the atoms;
+the values, z fastest. Lengths are in Bohr, or in Å where the numbers of points are negative. The
+format does not define a period: the cell is the steps times the numbers of points, as all
+plane-wave codes write it.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def read_cube(
     ------
     RhosightError
         If the file is missing, truncated or not numeric, contains several orbitals, or lacks a cell
-        or atoms. The message names the file and the cure.
+        or atoms. The message names the file and says how to fix it.
     """
     path = Path(path)
     where = str(path)
@@ -135,7 +136,10 @@ def _read_integer(stream: TextStream, number: float) -> int:
 
 
 def _read_first_row(stream: TextStream) -> tuple[int, np.ndarray, int]:
-    """Return the number of atoms (negative before orbitals), origin, values at each point."""
+    """Return the number of atoms, the origin, and the values at each point.
+
+    The number is negative before orbitals.
+    """
     row = stream.row(4, "the number of atoms and the origin of the grid of a cube file")
     atoms = _read_integer(stream, row[0])
     if atoms == 0:

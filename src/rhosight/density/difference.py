@@ -1,4 +1,4 @@
-"""``difference`` from two files of one calculation: its density and that of superposed atoms."""
+"""``difference`` from the density and the superposed atoms of one calculation."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .vasp import ALL_ELECTRON
 def compute_difference(
     scf: ChargeDensity, reference: ChargeDensity, name: str | None = None
 ) -> ChargeDensity:
-    """Return the deformation density: ``total`` of one file minus ``total`` of another, e/Å³.
+    """Subtract ``total`` of one file from ``total`` of another, e/Å³.
 
-    With VASP these are AECCAR2, the self-consistent valence density, and AECCAR1, the superposition
-    of the atoms' valence densities; both all-electron, written with ``LAECHG = .TRUE.``
-    (https://vasp.at/wiki/LAECHG). Do not subtract AECCAR1 from a CHGCAR: near the nuclei the CHGCAR
-    is another density than AECCAR2, and the result would show the difference between the two
-    descriptions, not the bonding.
+    The result is the deformation density. With VASP the files are AECCAR2, the self-consistent
+    valence density, and AECCAR1, the superposition of the atoms' valence densities; both are
+    all-electron, written with ``LAECHG = .TRUE.`` (https://vasp.at/wiki/LAECHG). Do not subtract
+    AECCAR1 from a CHGCAR: near the nuclei the CHGCAR is another density than AECCAR2, and the
+    result would show the difference between the two descriptions, not the bonding.
 
     Parameters
     ----------

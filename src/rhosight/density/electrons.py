@@ -59,14 +59,14 @@ def check_electron_count(
     expected: float | None = None,
     sure: bool = False,
 ) -> list[str]:
-    """Compare the integral of ``total`` (or of ``difference``) with the number of electrons.
+    """Compare the integral of a density with the number of electrons.
 
-    With ``expected`` the integral must be within 2 % of it. Without, it must be within
-    :func:`expected_electrons`, a wide range for heavy elements: an error of (Å/Bohr)³ = 6.75 stays
-    within it for most elements beyond the third row. There the integral is noted if it is a whole
-    number of electrons in another unit and not in this one. Some densities contain no whole number
-    of electrons for good reasons, for example the smooth pseudo-densities of PAW; about three in a
-    hundred of these are noted by chance.
+    The density is ``total`` or, if there is none, ``difference``. With ``expected`` the integral
+    must be within 2 % of it. Without, it must be within :func:`expected_electrons`, a wide range
+    for heavy elements: an error of (Å/Bohr)³ = 6.75 stays within it for most elements beyond the
+    third row. There the integral is noted if it is a whole number of electrons in another unit and
+    not in this one. Smooth pseudo-densities such as those of PAW contain no whole number of
+    electrons; about three in a hundred of them are noted by chance.
 
     Parameters
     ----------

@@ -21,7 +21,10 @@ def covalent_radius(symbol: str) -> float:
 
 @cache
 def electronegativity(symbol: str) -> float:
-    """Return Pauling's electronegativity, from pymatgen; 2.5 for noble gases without a value."""
+    """Return Pauling's electronegativity; 2.5 for noble gases without a value.
+
+    From pymatgen.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         value = float(Element(symbol).X)

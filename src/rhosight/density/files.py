@@ -101,7 +101,7 @@ def read_density(
     ------
     RhosightError
         If the format is unknown, the file is damaged, or its number of electrons suggests another
-        unit (see :func:`check_electron_count`). One line that names the file and the cure.
+        unit (see :func:`check_electron_count`). One line that names the file and the fix.
     """
     path = Path(path)
     if kind not in STORED_KINDS:

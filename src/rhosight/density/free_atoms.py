@@ -1,4 +1,4 @@
-"""Superposed free atoms: ``difference`` for a ``total`` that came without a reference.
+"""Superposed free atoms: ``difference`` for a ``total`` without a reference.
 
 The table ``data/free_atoms.safetensors`` contains spherical valence densities of 69 elements, up to
 Rn and without the lanthanides beyond La, computed with GPAW's atomic code (PBE,
@@ -247,7 +247,7 @@ def difference_from_total(
 
 @cache
 def _transform_atoms() -> dict[str, tuple[CubicSpline, CubicSpline]]:
-    """Return spherical Fourier transforms of valence and core, electrons over Å⁻¹, by symbol."""
+    """Return Fourier transforms of valence and core, electrons over Å⁻¹, by symbol."""
     atoms = load_free_atoms().atoms
     radii = next(iter(atoms.values())).radii
     waves = np.linspace(0, MAX_WAVE, 1 + round(MAX_WAVE / WAVE_STEP))

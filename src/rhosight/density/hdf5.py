@@ -45,7 +45,7 @@ def read_hdf5(
     ------
     RhosightError
         If the file is not an HDF5 file of pymatgen, its grids are not three-dimensional or too
-        large, or its cell has no volume. The message names the file and the cure.
+        large, or its cell has no volume. The message names the file and says how to fix it.
     """
     import h5py
 

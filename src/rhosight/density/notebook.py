@@ -30,14 +30,12 @@ def summarise(density: ChargeDensity) -> dict[str, str]:
     """Return the main facts about a density, label → text."""
     structure = density.structure
     atoms = len(structure)
-    steps = sorted(
-        f"{a / n:.3f}" for a, n in zip(structure.lattice.abc, density.shape, strict=True)
-    )
+    steps = [a / n for a, n in zip(structure.lattice.abc, density.shape, strict=True)]
+    spacing = "–".join(dict.fromkeys(f"{step:.3f}" for step in (min(steps), max(steps))))
     facts = {
         "Formula": f"{structure.composition.reduced_formula} ({atoms} "
         f"{'atom' if atoms == 1 else 'atoms'}, {structure.volume:.2f} Å³)",
-        "Grid": f"{'×'.join(map(str, density.shape))}, spacing "
-        f"{'–'.join(dict.fromkeys((steps[0], steps[-1])))} Å",
+        "Grid": f"{'×'.join(map(str, density.shape))}, spacing {spacing} Å",
         "Kinds": ", ".join(density.kinds),
     }
     if "total" in density.grids:
@@ -58,7 +56,7 @@ def render_text(density: ChargeDensity) -> str:
 
 
 def render_html(density: ChargeDensity) -> str:
-    """Return the HTML that a notebook shows: a table of facts and a slice of the density.
+    """Return HTML for notebooks: a table of facts and a slice of the density.
 
     The slice lies along the densest lattice plane. A density that cannot be sliced is shown
     without it.

@@ -184,7 +184,10 @@ def _check_indices(hkl: tuple[int, int, int] | None) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Cell:
-    """A structure idealised to its symmetry. Lattices are rows, Å, in one Cartesian frame."""
+    """A structure idealised to its symmetry.
+
+    Lattices are rows, Å, in one Cartesian frame.
+    """
 
     lattice: np.ndarray
     frac_coords: np.ndarray
@@ -196,10 +199,10 @@ class _Cell:
 
 @dataclass(frozen=True, eq=False)
 class _Frame:
-    """A candidate for the window: plane, axes (rows, unit vectors) and site at the origin.
+    """A candidate for the window: plane, axes and site at the origin.
 
-    ``reciprocal`` is the normal with length 1/d, ``indices`` are its Miller indices, ``direction``
-    is x in the conventional setting.
+    The axes are unit vectors (rows). ``reciprocal`` is the normal with length 1/d, ``indices`` are
+    its Miller indices, ``direction`` is x in the conventional setting.
     """
 
     score: float
@@ -213,7 +216,7 @@ class _Frame:
 def _find_densest_layers(
     cell: _Cell, normals: np.ndarray
 ) -> tuple[list[tuple[np.ndarray, int]], int]:
-    """Return the (normal, site) pairs whose layers have most atoms, and that number of atoms."""
+    """Return the (normal, site) pairs of the densest layers, and their atoms."""
     positions = cell.frac_coords @ cell.lattice
     copies = round(abs(np.linalg.det(cell.lattice) / np.linalg.det(cell.primitive)))
     layers = []
@@ -259,7 +262,7 @@ def _choose_frame(frames: list[_Frame]) -> _Frame:
 
 
 def _find_shortest(basis: np.ndarray) -> np.ndarray:
-    """Return all shortest lattice vectors (rows) of a reduced basis (rows), both signs."""
+    """Return all shortest lattice vectors of a reduced basis (rows), both signs."""
     combinations = np.array(list(itertools.product(range(-4, 5), repeat=len(basis))))
     vectors = combinations[combinations.any(axis=1)] @ basis
     lengths = np.linalg.norm(vectors, axis=1)
@@ -267,7 +270,10 @@ def _find_shortest(basis: np.ndarray) -> np.ndarray:
 
 
 def _find_in_plane_basis(primitive: np.ndarray, g: np.ndarray) -> np.ndarray:
-    """Return a reduced basis (2, 3) of the lattice vectors orthogonal to a reciprocal vector."""
+    """Return a reduced basis (2, 3) of a lattice plane with the given normal.
+
+    The normal ``g`` is a primitive reciprocal vector.
+    """
     h, k, m = (int(i) for i in np.rint(primitive @ g))
     if (h, k) == (0, 0):
         short, long = primitive[0], primitive[1]
@@ -326,10 +332,11 @@ def _idealise(structure: Structure, symprec: float) -> _Cell:
 
 
 def _find_mirror_image(site: int, structure: Structure, symmetry: SpglibDataset) -> int:
-    """Return the image of a site under an improper operation; the site itself if there is none.
+    """Return the image of a site under an improper operation, if there is one.
 
-    Frames are right-handed, so the frames at one site cover its symmetry-equivalent frames only up
-    to proper operations. With this second site they cover all of an orbit.
+    Otherwise it is the site itself. Frames are right-handed, so the frames at one site cover its
+    symmetry-equivalent frames only up to proper operations. With this second site they cover all of
+    an orbit.
     """
     improper = np.flatnonzero(np.linalg.det(symmetry.rotations) < 0)
     if not len(improper):
@@ -361,7 +368,10 @@ def _find_equivalent_normals(hkl: tuple[int, int, int], cell: _Cell) -> np.ndarr
 def _find_neighbours(
     structure: Structure, cell: _Cell, site: int, scale: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return relative positions (n, 3) of the atoms around a site, Å, and their weights (n,)."""
+    """Return the positions (n, 3) of atoms around a site, Å, and weights (n,).
+
+    Positions are relative to the site.
+    """
     radius = 1.5 * scale
     centre = cell.frac_coords[site] @ cell.lattice
     around: Any = Lattice(cell.lattice).get_points_in_sphere(

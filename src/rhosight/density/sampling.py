@@ -155,9 +155,10 @@ def _sample_fourier_window(
 
 
 def _compute_phases(frequency: np.ndarray, axis: np.ndarray) -> np.ndarray:
-    """Return exp(2πi · frequency · axis) on an evenly spaced axis, shape (axis, frequency).
+    """Return exp(2πi · frequency · axis), shape (axis, frequency).
 
-    By repeated multiplication, because the exponentials would take most of the time.
+    The axis is evenly spaced. Repeated multiplication replaces the exponentials, which would take
+    most of the time.
     """
     steps = np.empty((len(axis), len(frequency)), dtype=complex)
     steps[0] = np.exp(2j * np.pi * frequency * axis[0])
@@ -167,10 +168,11 @@ def _compute_phases(frequency: np.ndarray, axis: np.ndarray) -> np.ndarray:
 
 
 def _compute_spectrum(grid: np.ndarray, reciprocal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return integer wave vectors (n, 3) and amplitudes (n,) whose real part sums to the grid.
+    """Return integer wave vectors (n, 3) and amplitudes (n,) of a grid.
 
-    Only half of the waves are kept, because the others are their complex conjugates. Waves that are
-    equal on the grid are replaced by the shortest of them, measured with ``reciprocal`` (rows).
+    The real part of the waves sums to the grid. Only half of the waves are kept, because the others
+    are their complex conjugates. Waves that are equal on the grid are replaced by the shortest of
+    them, measured with ``reciprocal`` (rows).
     """
     shape = grid.shape
     amplitudes = np.fft.rfftn(np.asarray(grid, dtype=float)) / grid.size

@@ -1,4 +1,4 @@
-"""Read a text file once, in pieces: the lines of a header, then millions of numbers.
+"""Read a text file in pieces: lines of a header, then millions of numbers.
 
 The first bytes tell whether the file is compressed. Memory is bounded by one piece and the
 requested numbers, whatever the file contains or declares.
@@ -274,7 +274,7 @@ class TextStream:
         self._at += length
 
     def _read_whole_words(self) -> bytes:
-        """Return the buffered text up to its last line end or, without one, its last blank."""
+        """Return the buffered text up to its last line end or else last blank."""
         while True:
             if len(self._buffer) - self._at < _LONGEST_LINE and self._fill():
                 continue
@@ -342,7 +342,10 @@ class TextStream:
 
 
 def is_number(word: bytes) -> bool:
-    """Return whether this is a number as programs write it, bare Fortran exponents included."""
+    """Return whether this is a number as programs write it.
+
+    Fortran's exponents without E are included.
+    """
     return _NUMBER.fullmatch(word) is not None
 
 
@@ -357,7 +360,7 @@ def number_format(token: bytes) -> tuple[int, int, int]:
 
 
 def quote(content: bytes) -> str:
-    """Return the beginning of some content of a file for an error message, without noise."""
+    """Return the beginning of some content for an error message, without noise."""
     text = content[:40].decode(errors="replace")
     return repr(text) if text.isprintable() and "\ufffd" not in text else "binary data"
 

@@ -2,7 +2,7 @@
 
 A structure as in a POSCAR, an empty line, then blocks. A block is the grid (three integers) and its
 values times the cell volume, x fastest. In a CHGCAR, one entry of augmentation occupancies per atom
-follows each block, and a line of magnetic moments, a number per atom, stands between blocks. One
+follows each block, and a line of magnetic moments, a number per atom, separates blocks. One
 block is a density, two are a density and its magnetisation, four a density and the vector of its
 magnetisation (https://vasp.at/wiki/CHGCAR).
 """
@@ -55,13 +55,13 @@ def read_chgcar(
     unit: Unit = "e",
     max_bytes: int = MAX_BYTES,
 ) -> ChargeDensity:
-    """Read a VASP CHGCAR or a file in its format, plain or compressed (gzip, bzip2, xz).
+    """Read a VASP CHGCAR or a file in its format, plain or compressed.
 
-    The file's values are divided by the cell volume. The first block becomes ``kind``; give
-    ``"difference"`` for a file from a tool that subtracts densities. The second block of a
-    spin-polarised calculation, which VASP and pymatgen call ``diff``, becomes ``spin``: it is the
-    magnetisation density, never ``difference``. Only the first of the four blocks of a
-    non-collinear file is kept, and ``provenance["notes"]`` says so.
+    Compressed files are gzip, bzip2 or xz. The file's values are divided by the cell volume. The
+    first block becomes ``kind``; give ``"difference"`` for a file from a tool that subtracts
+    densities. The second block of a spin-polarised calculation, which VASP and pymatgen call
+    ``diff``, becomes ``spin``: it is the magnetisation density, never ``difference``. Only the
+    first of the four blocks of a non-collinear file is kept, and ``provenance["notes"]`` says so.
 
     A truncated file raises an error wherever the cut leaves a trace: within a number, a block or
     the augmentation occupancies, after a line of magnetic moments, after the values of a second
@@ -86,7 +86,7 @@ def read_chgcar(
     ------
     RhosightError
         If the file is missing, truncated, not numeric, contains NaN, or declares a grid that
-        contradicts its data or its cell. The message names the file and the cure.
+        contradicts its data or its cell. The message names the file and says how to fix it.
     """
     path = Path(path)
     _check_kind(kind, str(path))
@@ -121,7 +121,10 @@ def _make_density(
     provenance: dict[str, Any],
     name: str,
 ) -> ChargeDensity:
-    """Return the density of the first blocks of a file; ``count`` includes those not given."""
+    """Return the density of the first blocks of a file.
+
+    ``count`` is the number of all blocks.
+    """
     kinds: dict[str, np.ndarray] = {kind: grids[0]}
     if count == 2 and kind == "difference":
         provenance["notes"] = ["the second block, a difference of magnetisations, is left out"]
@@ -148,7 +151,7 @@ def _read_structure(stream: TextStream) -> Structure:
 
 
 def _read_structure_lines(stream: TextStream) -> list[bytes]:
-    """Return the lines of the POSCAR; their number agrees with the atoms that it declares."""
+    """Return the lines of the POSCAR, as many as its atoms require."""
     lines: list[bytes] = []
     most = _HEAD_LINES
     while (line := stream.line()) is not None:
@@ -204,7 +207,7 @@ def _parse_poscar(stream: TextStream, text: str) -> Structure:
 
 
 def _read_atom_counts(lines: list[bytes]) -> list[int]:
-    """Return the numbers of atoms in a POSCAR: integers between the cell and the positions."""
+    """Return the numbers of atoms, the integers below the cell of a POSCAR."""
     counts: list[int] = []
     for line in lines[5:]:
         tokens = line.split()
@@ -241,7 +244,10 @@ def _parse_integers(line: bytes) -> tuple[int, int, int] | None:
 
 @dataclass
 class _Blocks:
-    """The blocks of a file: values of the first two, flat, x fastest, and the number of blocks."""
+    """The values of the first two blocks of a file, and the number of blocks.
+
+    Values are flat, x fastest.
+    """
 
     values: list[np.ndarray]
     count: int

@@ -61,7 +61,7 @@ def read_xsf(
     ------
     RhosightError
         If the file is missing, truncated or not numeric, has no crystal, no atoms or no grid, or
-        its grid spans another cell. The message names the file and the cure.
+        its grid spans another cell. The message names the file and says how to fix it.
     """
     path = Path(path)
     with TextStream(path, max_bytes) as stream:
@@ -100,7 +100,7 @@ class _Crystal:
 
 
 def _read_line(stream: TextStream) -> bytes:
-    """Return the next line that is neither empty nor a comment; empty at the end of the file."""
+    """Return the next line that is neither empty nor a comment; empty at the end."""
     while (line := stream.next_text()) is not None:
         if not line.startswith(b"#"):
             return line
@@ -156,7 +156,10 @@ def _read_atoms(stream: TextStream) -> tuple[list[Element], np.ndarray]:
 
 
 def _parse_element(stream: TextStream, words: list[bytes]) -> Element:
-    """Return the element of an atomic number or symbol; a symbol may have a suffix, as in Fe1."""
+    """Return the element of an atomic number or symbol.
+
+    A symbol may have a suffix, as in Fe1.
+    """
     word = words[0].decode(errors="replace") if words else ""
     symbol = re.match(r"[A-Za-z]{1,2}", word)
     try:

@@ -1,1 +1,1 @@
-"""What models read: images, texts and descriptors of a crystal, as arrays and tensors."""
+"""Inputs of models: images, texts and descriptors, as arrays and tensors."""

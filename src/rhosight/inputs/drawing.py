@@ -143,7 +143,7 @@ def draw_colour_bar(
 
 
 def choose_ink(colour: tuple[float, ...]) -> str:
-    """Return black or white, whichever has more contrast (WCAG 2.1, relative luminance)."""
+    """Return black or white, the one of more contrast by WCAG 2.1's luminance."""
     red, green, blue = (
         c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]
     )

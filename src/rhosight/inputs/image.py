@@ -1,4 +1,4 @@
-"""Images of slices: window, resolution, normalisation, channels, colour map, Fourier transform."""
+"""Images of slices of charge densities, and their settings."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class ImageSettings(BaseModel):
 
     @property
     def steps(self) -> tuple[float, float, float]:
-        """Length of one pixel of the narrowest window, in pixels of each of the three channels.
+        """Length of one pixel of the narrowest window, in pixels of each channel.
 
         The windows must have one unit.
         """
@@ -216,7 +216,7 @@ def core_pixels(
     plane: LatticePlane,
     pad: int = 0,
 ) -> np.ndarray:
-    """Find the pixels of :func:`density_slice` within ``radius`` covalent radii of a nucleus.
+    """Find the pixels of a slice within ``radius`` covalent radii of a nucleus.
 
     A site with several occupants has the radius of the largest.
 
@@ -276,7 +276,10 @@ def normalise(
 
 
 def fourier_image(values: np.ndarray) -> np.ndarray:
-    """Return log(1 + |F|) of a square image, origin in the centre, rescaled to [-1, 1]."""
+    """Return log(1 + |F|) of a square image, rescaled to [-1, 1].
+
+    F is its Fourier transform, with the origin in the centre.
+    """
     spectrum = np.log1p(np.abs(np.fft.fftshift(np.fft.fft2(values))))
     span = spectrum.max() - spectrum.min()
     return 2.0 * (spectrum - spectrum.min()) / span - 1.0 if span > 0 else spectrum * 0.0
@@ -354,7 +357,10 @@ def _draw_channel(
 
 
 def apply_reference(density: ChargeDensity, settings: ImageSettings) -> ChargeDensity:
-    """Return the density with `difference` and `promolecule` relative to ``settings.reference``."""
+    """Return the density with `difference` relative to ``settings.reference``.
+
+    `promolecule` changes with it.
+    """
     if settings.reference == "code" or not DERIVED & {c.kind for c in settings.channels}:
         return density
     bare = {kind: grid for kind, grid in density.grids.items() if kind not in DERIVED}
@@ -362,9 +368,9 @@ def apply_reference(density: ChargeDensity, settings: ImageSettings) -> ChargeDe
 
 
 def turn_margin(size: int, shift: float = 0.0) -> int:
-    """Return the pixels to add on every side of an image so that it can be turned and shifted.
+    """Return the margin, in pixels, for an image that is turned and shifted.
 
-    By any angle, and by the fraction ``shift`` of its side along each axis.
+    The turn may have any angle, the shift at most ``shift`` of its side along each axis.
     """
     return math.ceil(size * (math.sqrt(2) - 1) / 2) + math.ceil(size * shift)
 

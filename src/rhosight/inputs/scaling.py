@@ -12,7 +12,9 @@ from ..errors import RhosightError
 
 @dataclass
 class BlockScaler:
-    """Scaling of a block's features to mean 0 and standard deviation 1 in the training set.
+    """Scaling of a block's features to mean 0 and standard deviation 1.
+
+    Mean and standard deviation are those of the training set.
 
     Attributes
     ----------

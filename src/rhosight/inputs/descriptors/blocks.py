@@ -1,4 +1,4 @@
-"""Blocks of descriptors of many crystals as one table, the input of descriptor models.
+"""Blocks of descriptors as one table, the input of descriptor models.
 
 It combines composition and structure type (:mod:`rhosight.inputs.descriptors.composition`),
 statistics of the density over the cell (:mod:`rhosight.inputs.descriptors.statistics`), and the

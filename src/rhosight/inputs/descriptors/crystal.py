@@ -20,7 +20,7 @@ SHARPNESS = 6.0
 
 @dataclass(frozen=True)
 class Site:
-    """One inequivalent atom: its index, its element, and the indices of its equivalents.
+    """One inequivalent atom: index, element, indices of its equivalents.
 
     The equivalents (``members``) include the atom itself.
     """
@@ -37,7 +37,10 @@ class Site:
 
 @dataclass(frozen=True)
 class Crystal:
-    """A structure, its inequivalent atoms, and reference axes (rows, Cartesian unit vectors)."""
+    """A structure, its inequivalent atoms, and reference axes.
+
+    The axes are Cartesian unit vectors (rows).
+    """
 
     structure: Structure
     sites: tuple[Site, ...]

@@ -1,4 +1,4 @@
-"""Blocks that need a formula and the volume, beyond the Magpie statistics of the baselines."""
+"""Blocks that need a formula and the volume, beyond Magpie's statistics."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def elements(crystal: Crystal) -> dict[str, float]:
 
 @cache
 def own_volume(symbol: str) -> float:
-    """Return the volume of an element's ground state, Å³/atom, from matminer's Magpie table."""
+    """Return the volume of an element's ground state, Å³/atom, from Magpie's table."""
     volumes: Any = _load_properties()["volume"]
     return float(volumes[symbol])
 

@@ -1,4 +1,4 @@
-"""Blocks that need the structure alone: sums over pairs of atoms, no self-consistent density."""
+"""Blocks that need the structure alone: sums over pairs of atoms."""
 
 from __future__ import annotations
 
@@ -132,13 +132,13 @@ def packing(crystal: Crystal) -> dict[str, float]:
 
 
 def _choose_radius(crystal: Crystal) -> float:
-    """Return a radius within which every atom has a neighbour, at least its periodic image."""
+    """Return a radius within which every atom has a neighbour or periodic image."""
     return max(NEIGHBOURS, 1.01 * min(crystal.structure.lattice.abc))
 
 
 @cache
 def _transform_atom(symbol: str) -> np.ndarray:
-    """Return the spherical Fourier transform of a free atom's valence, electrons over WAVES."""
+    """Return the Fourier transform of a free atom's valence, electrons over WAVES."""
     atom = load_free_atoms().atoms[symbol]
     kernel = 4 * np.pi * atom.radii**2 * np.sinc(np.outer(WAVES, atom.radii) / np.pi)
     return simpson(kernel * atom.valence, x=atom.radii)
@@ -146,7 +146,10 @@ def _transform_atom(symbol: str) -> np.ndarray:
 
 @cache
 def _make_kernel() -> tuple[np.ndarray, np.ndarray]:
-    """Return distances R (Å), and the matrix that integrates f(q) sin(qR)/(qR) over q for each."""
+    """Return distances R, Å, and the matrix of the integral over q for each.
+
+    It integrates f(q) sin(qR)/(qR).
+    """
     distances = np.linspace(CLOSEST, 2 * load_free_atoms().reach, 260)
     weights = simpson(np.eye(len(WAVES)), x=WAVES)
     return distances, np.sinc(np.outer(distances, WAVES) / np.pi) * weights
@@ -154,7 +157,10 @@ def _make_kernel() -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def _make_pair_functions(one: str, other: str) -> tuple[CubicSpline, CubicSpline]:
-    """Return electrostatic energy (eV) and ∫ nₐ n_b (e²/Å³) of two atoms over their distance, Å."""
+    """Return the pair functions of two free atoms over their distance, Å.
+
+    These are the electrostatic energy (eV) and ∫ nₐ n_b (e²/Å³).
+    """
     if one > other:
         return _make_pair_functions(other, one)
     distances, kernel = _make_kernel()

@@ -1,4 +1,4 @@
-"""Points and weights around the inequivalent atoms of a crystal, and its fields there.
+"""Points and weights around the atoms of a crystal, and its fields there.
 
 An integral over the cell is a sum over atoms, ∫ f = Σₐ ∫ wₐ f, with the stockholder weights
 wₐ = nₐ / Σ_b n_b of the free atoms' spherical valence densities (Hirshfeld, Theor. Chim. Acta 44,
@@ -241,7 +241,7 @@ class Sampler:
 
 
 class Fields:
-    """Fields of a density at some points, all of one shape; each is computed on first use."""
+    """Fields of a density at some points; each is computed on first use."""
 
     def __init__(self, sampler: Sampler, frac: np.ndarray) -> None:
         self._sampler, self._frac = sampler, frac
@@ -258,7 +258,7 @@ class Fields:
 
     @cached_property
     def hartree(self) -> np.ndarray:
-        """Potential energy of an electron in the field of the difference, eV, zero on average."""
+        """Potential of an electron in the field of the difference, eV, mean zero."""
         return self._sampler.hartree(self._frac)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Blocks of the distribution of the density: over the volume, about sites, along bonds."""
+"""Blocks of the density: over the volume, about sites, along bonds."""
 
 from __future__ import annotations
 
@@ -241,7 +241,10 @@ def _sample_bonds(
 
 
 def _compute_madelung(crystal: Crystal, charge: np.ndarray) -> float:
-    """Return the energy of point charges, one per inequivalent atom (electrons), eV/atom."""
+    """Return the energy of point charges at the inequivalent atoms, eV/atom.
+
+    Charges are in electrons.
+    """
     charged = crystal.structure.copy()
     values = np.zeros(crystal.n_atoms)
     for site, value in zip(crystal.sites, charge, strict=True):
@@ -260,7 +263,7 @@ def _compute_quantiles(
 
 
 def _compute_gradients(fields: list[Fields]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return `total` (e/Å³), its squared gradient and its reduced gradient at all points."""
+    """Return `total` (e/Å³), its squared and its reduced gradient at all points."""
     n = _flatten([np.maximum(f.total, FLOOR) for f in fields])
     gradient2 = _flatten([f.gradient2 for f in fields])
     return n, gradient2, np.sqrt(gradient2) / (2 * np.cbrt(3 * np.pi**2) * n ** (4 / 3))

@@ -1,4 +1,4 @@
-"""Descriptions of crystal structures in words, of three extents, and their number of tokens.
+"""Descriptions of crystals in words, of three extents, and their tokens.
 
 ``formula`` is the reduced formula, ``keywords`` adds the bond lengths in Å, and ``all`` is the
 description by Robocrystallographer (Ganose & Jain, MRS Commun. 9, 874 (2019),
@@ -219,7 +219,7 @@ def canonical_cell(structure: Structure) -> Structure:
 def _choose_setting(
     basis: np.ndarray, coords: np.ndarray, numbers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return coordinates and kinds in the origin and basis of the smallest sorted coordinates.
+    """Return coordinates and kinds in the setting of smallest sorted coordinates.
 
     Equivalent bases differ by proper rotations of the lattice ``basis`` (rows, Å).
     """

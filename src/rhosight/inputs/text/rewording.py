@@ -1,4 +1,4 @@
-"""Equivalent wordings of a description, which augment texts as rotations augment images.
+"""Equivalent wordings of a description, for the augmentation of texts.
 
 The order of the elements in a formula, of the bonds in a list and of the two atoms of a bond is
 arbitrary. With several wordings a language model learns to ignore it.

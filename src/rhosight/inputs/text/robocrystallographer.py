@@ -100,7 +100,7 @@ class Memory(dict[Hashable, Any]):
 
 
 class BondGraph(StructureGraph):
-    """Bonds with cached neighbours, which are requested again by each neighbour of a site."""
+    """Bonds with cached neighbours, which are requested many times."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._connected = Memory()
@@ -137,7 +137,7 @@ class NearNeighbors(CrystalNN):
 
 
 class Fingerprints:
-    """Order parameters of sites, and their mean and standard deviation over a structure."""
+    """Order parameters of sites, and their statistics over a structure."""
 
     def __init__(self, neighbors: NearNeighbors) -> None:
         self._featurizer = CrystalNNFingerprint.from_preset("ops", cation_anion=False)
@@ -207,7 +207,7 @@ def _count_kinds(structure: Structure) -> tuple[float, ...]:
 
 
 class Minerals(MineralMatcher):
-    """Names minerals; fingerprints are computed only if prototypes do not determine the name."""
+    """Names minerals, by fingerprints only if prototypes do not determine the name."""
 
     def __init__(self, fingerprints: Fingerprints) -> None:
         super().__init__()
@@ -228,7 +228,7 @@ class Minerals(MineralMatcher):
         return super().get_best_mineral_name(structure)
 
     def get_aflow_matches(self, structure: Structure) -> list[dict[str, Any]] | None:
-        """Return the minerals whose prototype matches the structure, the most similar first."""
+        """Return the minerals of matching prototypes, the most similar first."""
         self._set_distance_matrix(structure)
         rows = self._prototypes.get_prototypes(structure) or []
         assert self._mineral_db is not None
@@ -265,9 +265,10 @@ class Sites(SiteAnalyzer):
 
 
 class NoNames:
-    """Replaces robocrys' MoleculeNamer, which queries PubChem if Open Babel is installed.
+    """Replaces robocrys' MoleculeNamer, which may query PubChem.
 
-    It has no option to disable this, and a text must not depend on the network.
+    It does so if Open Babel is installed. It has no option to disable this, and a text must not
+    depend on the network.
     """
 
     def get_name_from_molecule_graph(self, molecule_graph: Any) -> None:
