@@ -76,11 +76,11 @@ def reproduce(
     Several processes can share a run folder: run the same command more than once.
     """
     from ..dataset.packing import load_dataset
+    from ..experiments.exhibits.catalogue import EXPERIMENTS
     from ..experiments.jobs import JobFolder
     from ..experiments.plan import Plan
     from ..experiments.presets import get_preset
     from ..experiments.published import import_jobs, publish, require_all
-    from ..experiments.reproduction import EXPERIMENTS
     from ..experiments.reproduction import reproduce as run
 
     wanted = {experiment.value for experiment in experiments}

@@ -7,14 +7,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from ..errors import RhosightError
 from ..evaluation.html import NBSP, describe_target
 from ..storage import replacing
-from .scores import format_cell, name_row
+from .scores import BOTH, Whose, format_cell, name_row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 TABLE_FORMATS: tuple[str, ...] = ("csv", "tex")
 FIGURE_FORMATS: tuple[str, ...] = ("png", "svg", "pdf")
 
-_BOTH: tuple[Literal["ours"], Literal["paper"]] = ("ours", "paper")
 _DPI = 200  # resolution of PNG files
 _DATELESS = {"svg": {"Date": None}, "pdf": {"CreationDate": None, "ModDate": None}, "png": None}
 
@@ -79,7 +78,7 @@ class Exhibit:
                 names = [str(value) for value in values]
                 trials = [name for name in names[:-3] if name not in ("", "mean")]
                 by_part = {row["part"]: row for _, row in group.iterrows()}
-                texts = [_write_cell(by_part.get(part), whose) for part in parts for whose in _BOTH]
+                texts = [_write_cell(by_part.get(part), whose) for part in parts for whose in BOTH]
                 rows.append([", ".join([*trials, name_row(*names[-3:])]), *texts])
             unit = next(iter(cells["rmse_unit"].dropna()), "")
             title = f"{describe_target(str(target))}, R²{f' / RMSE ({unit})' if unit else ''}"
@@ -167,6 +166,6 @@ class Exhibit:
         )
 
 
-def _write_cell(row: pd.Series | None, whose: Literal["ours", "paper"]) -> str:
+def _write_cell(row: pd.Series | None, whose: Whose) -> str:
     """Return a cell of a narrow table."""
     return "" if row is None else " /".join(format_cell(row, whose)).replace(NBSP, "")

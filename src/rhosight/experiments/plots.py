@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from itertools import product
 from string import ascii_lowercase
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ from ..dataset.schema import TARGET_NAMES
 from ..errors import RhosightError
 from ..evaluation.html import FIRST, NBSP, SECOND, SOFT, page_style
 from ..networks.recipe import PARTS
-from .scores import format_cell, name_row
+from .scores import BOTH, Whose, format_cell, name_row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,15 +54,15 @@ def draw_heat_map(table: pd.DataFrame, title: str = "") -> Figure:
     rows = list(table[keys].drop_duplicates().itertuples(index=False, name=None))
     targets = list(table["target"].unique())
     parts = [part for part in PARTS if part in set(table["part"])]
-    both: tuple[Literal["ours"], Literal["paper"]] = ("ours", "paper")
-    columns = list(product(parts, both))
+    columns: list[tuple[str, Whose]] = list(product(parts, BOTH))
     cells = table.set_index(["target", *keys, "part"])
     with page_style(title):
         size = 1.15 * len(columns) + 2.4, 0.36 * len(rows) + 0.75
         figure = Figure(figsize=(size[0], size[1] * len(targets)), layout="constrained")
         panels = figure.subplots(len(targets), 1, squeeze=False).ravel()
         for letter, axes, target in zip(ascii_lowercase, panels, targets, strict=False):
-            for (y, row), (x, (part, whose)) in product(enumerate(rows), enumerate(columns)):
+            for (y, row), (x, column) in product(enumerate(rows), enumerate(columns)):
+                part, whose = column
                 key = (target, *row, part)
                 if key in cells.index:
                     _draw_cell(axes, x, y, cells.loc[key], whose)
@@ -81,9 +81,7 @@ def draw_heat_map(table: pd.DataFrame, title: str = "") -> Figure:
     return figure
 
 
-def _draw_cell(
-    axes: Axes, x: int, y: int, cell: pd.Series, whose: Literal["ours", "paper"]
-) -> None:
+def _draw_cell(axes: Axes, x: int, y: int, cell: pd.Series, whose: Whose) -> None:
     from matplotlib import colormaps
 
     text = "\n".join(format_cell(cell, whose)).replace(NBSP, "")

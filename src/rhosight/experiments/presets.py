@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ..dataset.schema import TARGET_NAMES, TARGETS
 from ..errors import RhosightError
@@ -202,7 +203,7 @@ def _offline_stacked(extent: str) -> tuple[Recipe, ...]:
 
 def _offline_clip(trial: str, fourier: bool, targets: tuple[str, ...]) -> tuple[Recipe, ...]:
     batch, rate, patience, size = _OFFLINE_TRIALS[trial]
-    colour = "grey" if fourier else "viridis"
+    colour: Literal["grey", "viridis"] = "grey" if fourier else "viridis"
     recipe = Recipe(
         modality="clip",
         targets=tuple(TARGETS) if set(targets) <= set(TARGETS) else targets,

@@ -38,6 +38,10 @@ COLUMNS: tuple[str, ...] = (
 )
 """Columns of predictions; values are in the unit of the target."""
 
+Whose = Literal["ours", "paper"]
+BOTH: tuple[Whose, ...] = ("ours", "paper")
+"""Columns of scores, in the order of the tables."""
+
 CELL: tuple[str, ...] = ("target", "extent", "model", "stage", "part")
 """Columns that identify a cell of the paper's tables and figures."""
 
@@ -225,9 +229,7 @@ def name_row(model: str, extent: str, stage: str) -> str:
     return f"{name}, head stage" if stage == "head" else name
 
 
-def format_cell(
-    cell: pd.Series, whose: Literal["ours", "paper"] = "ours", rmse_spread: bool = False
-) -> list[str]:
+def format_cell(cell: pd.Series, whose: Whose = "ours", rmse_spread: bool = False) -> list[str]:
     """Return the texts of a cell: R², and RMSE if there is one.
 
     Parameters

@@ -11,11 +11,13 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from pymatgen.core import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from ...dataset.schema import KNOWN
+from ...density.charge_density import Kind
 from ...density.plane import LatticePlane, lattice_plane
 from ...density.sampling import sample
 from ...evaluation.html import INK, SECOND, SOFT, describe_target, format_significant, page_style
@@ -74,7 +76,7 @@ def draw(dataset: Dataset, material_id: str | None = None) -> Figure:
     density, settings = material.density, choose_image_settings(material.density)
     channel = settings.channels[0]
     plane = lattice_plane(density.structure)
-    kind = channel.kind if channel.kind in density.kinds else "total"
+    kind: Kind = channel.kind if channel.kind in density.kinds else "total"
     side = window_side(channel, plane)
     wide = channel.model_copy(
         update={
@@ -84,9 +86,8 @@ def draw(dataset: Dataset, material_id: str | None = None) -> Figure:
         }
     )
     with page_style("figure1"):
-        figure = Figure(figsize=(10.5, 5.9), layout="constrained")
-        figure.get_layout_engine().set(h_pad=0.1)
-        upper, lower = figure.subfigures(2, 1, height_ratios=(1.5, 1))
+        figure = Figure(figsize=(10.5, 5.9), layout=ConstrainedLayoutEngine(h_pad=0.1))
+        upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.5, 1))[:, 0]
         bulk = upper.add_subplot(1, 3, 1, projection="3d")
         _draw_crystal(bulk, material, plane, kind)
         axes = upper.add_subplot(1, 3, 2)
@@ -94,8 +95,8 @@ def draw(dataset: Dataset, material_id: str | None = None) -> Figure:
         half = window_side(wide, plane) / 2
         norm = CenteredNorm(0, np.quantile(np.abs(values), 0.99)) if kind != "total" else None
         axes.imshow(values, cmap=_COLOURS, norm=norm, extent=(-half, half, -half, half))
-        frame = {"fill": False, "edgecolor": INK, "linewidth": 1.5}
-        axes.add_patch(Rectangle((-side / 2, -side / 2), side, side, **frame))
+        corner = (-side / 2, -side / 2)
+        axes.add_patch(Rectangle(corner, side, side, fill=False, edgecolor=INK, linewidth=1.5))
         axes.set(xlabel="x (Å)", ylabel="y (Å)")
         indices = " ".join(map(str, plane.hkl))
         axes.set_title(f"b) {kind} on plane ({indices}), and the square", loc="left")
@@ -118,7 +119,7 @@ def _shortest_vector(structure: Structure) -> float:
     return min(structure.lattice.get_niggli_reduced_lattice().abc)
 
 
-def _draw_crystal(axes: Axes3D, material: Material, plane: LatticePlane, kind: str) -> None:
+def _draw_crystal(axes: Axes3D, material: Material, plane: LatticePlane, kind: Kind) -> None:
     """Draw the conventional cell with its atoms and the density on the plane."""
     structure = material.structure
     to_cartesian = structure.lattice.get_cartesian_coords
@@ -143,14 +144,20 @@ def _draw_crystal(axes: Axes3D, material: Material, plane: LatticePlane, kind: s
     colours = colormaps[_COLOURS](0.5 + 0.5 * np.clip(values / scale, -1, 1))
     colours[~shown] = 0.0  # transparent
     points[~shown] = np.nan
-    look = {"rcount": len(u), "ccount": len(u), "shade": False, "antialiased": False}
-    axes.plot_surface(*np.moveaxis(points, -1, 0), facecolors=colours, rasterized=True, **look)
+    surface = {"rcount": len(u), "ccount": len(u), "shade": False, "antialiased": False}
+    axes.plot_surface(*np.moveaxis(points, -1, 0), facecolors=colours, rasterized=True, **surface)
     sites = structure.get_sites_in_sphere(centre, reach)
     species = sorted({site.species_string for site in structure})
     for i, name in enumerate(species):
         atoms = np.array([s.coords for s in sites if s.species_string == name]) - centre
         marker, face = _MARKERS[i % len(_MARKERS)]
-        look = {"s": 60, "marker": marker, "color": face, "edgecolors": INK, "label": name}
+        look: dict[str, Any] = {
+            "s": 60,
+            "marker": marker,
+            "color": face,
+            "edgecolors": INK,
+            "label": name,
+        }
         axes.scatter(*atoms[inside(atoms)].T, depthshade=False, **look)
     for a, b in combinations(corners, 2):
         if np.abs(a - b).sum() == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -62,7 +62,7 @@ def make_exhibit(dataset: Dataset, material_ids: Sequence[str] | None = None) ->
     for name in ids:
         material = dataset[name]
         plane = lattice_plane(material.structure)
-        row = {"material_id": name, "formula": material.formula}
+        row: dict[str, Any] = {"material_id": name, "formula": material.formula}
         row |= {"plane": "({} {} {})".format(*plane.hkl), "d_angstrom": plane.spacing}
         rows.append(row | {"window_angstrom": _side(material.density)})
     note = "Materials of the dataset; the paper does not name its three."
