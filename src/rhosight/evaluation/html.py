@@ -79,7 +79,7 @@ def write_page(
 
 @contextmanager
 def page_style(name: str = "") -> Iterator[None]:
-    """Set the style of figures for :func:`inline_svg`; ``name`` makes the ids of an SVG fixed."""
+    """Set the style of figures for :func:`inline_svg`; ``name`` fixes the SVG ids."""
     import matplotlib
 
     style = {"svg.fonttype": "none", "svg.hashsalt": name, "font.family": ["DejaVu Sans"]}

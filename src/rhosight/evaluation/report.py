@@ -23,7 +23,8 @@ from ..models.baselines.baselines import BASELINES, PRETRAINED
 from ..models.baselines.chgnet import CHGNET_NOTE
 from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES
 from ..networks.recipe import PARTS
-from .cross_validation import CUSTOM, CrossValidation
+from .cross_validation import CrossValidation
+from .folds import CUSTOM
 from .html import (
     FIRST,
     SECOND,
@@ -59,7 +60,7 @@ MAX_POINTS = 2000
 
 
 def write_report(result: CrossValidation, dataset: Dataset, path: str | os.PathLike) -> Path:
-    """Write a cross-validation as one HTML file: scores, plots, examples, settings, sources.
+    """Write a cross-validation as one HTML file with scores, plots and examples.
 
     Parameters
     ----------
@@ -167,7 +168,7 @@ class _Report:
         return EXAMPLE_TARGET if EXAMPLE_TARGET in labelled else labelled[0]
 
     def example_ids(self) -> list[str]:
-        """Return materials of the test set from the smallest to the largest value of a target."""
+        """Return test materials from the smallest to the largest value of a target."""
         test = _where(self.test, target=self.example_target())
         ids = test.sort_values(["true", "material_id"])["material_id"].unique()
         where = np.linspace(0, len(ids) - 1, min(EXAMPLES, len(ids)))
@@ -266,7 +267,7 @@ def _draw_svg(draw: Callable[[Axes], None], size: tuple[float, float], label: st
 
 
 def _scale_bar(side: float, settings: ImageSettings) -> dict[str, str]:
-    """Return a round length of at most a third of the side, and its share of the side in %."""
+    """Return a round length of at most a third of the side, and its share in %."""
     unit = "Å"
     if settings.fourier:
         side, unit = settings.size / side, "Å⁻¹"

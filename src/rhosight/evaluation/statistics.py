@@ -1,4 +1,4 @@
-"""Cross-validate several models on the same repeated folds and compare their scores.
+"""Cross-validate several models on the same folds and compare their scores.
 
 A model is any estimator with scikit-learn's ``fit`` and ``predict`` and a table of features. A
 model that is trained in another way supplies a table of predictions with the same columns; the same
@@ -161,7 +161,7 @@ def _check_features(candidates: Mapping[str, Candidate], materials: int) -> None
 def _predict_fold(
     candidate: Candidate, part: Fold, labels: np.ndarray, ids: np.ndarray, seed: int
 ) -> dict[str, np.ndarray]:
-    """Fit a model of one target on a fold and predict the fold's labelled validation materials."""
+    """Fit a model of one target and predict the labelled validation materials."""
     known = ~np.isnan(labels)
     train, scored = (rows[known[rows]] for rows in (part.train, part.validation))
     model = candidate.make(seed)
@@ -365,7 +365,7 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def draw_materials(materials: int, resamples: int, seed: int = 0) -> np.ndarray:
-    """Draw bootstrap samples with replacement: positions, shape (resamples, materials)."""
+    """Draw bootstrap samples of positions, shape (resamples, materials)."""
     return np.random.default_rng(seed).integers(materials, size=(resamples, materials))
 
 
@@ -381,7 +381,7 @@ def _errors(predictions: pd.DataFrame) -> pd.DataFrame:
 def _pooled(
     materials: pd.DataFrame, confidence: float, resamples: int, seed: int
 ) -> dict[str, float]:
-    """Return R² and RMSE of all materials with intervals; squared errors are repeat means."""
+    """Return pooled R² and RMSE with intervals; squared errors are repeat means."""
     true, squared = materials["true"].to_numpy(), materials["squared"].to_numpy()
 
     def scores(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -399,7 +399,7 @@ def _pooled(
 
 
 def _check_pairs(ordered: pd.DataFrame, target: str, model: str, baseline: str) -> None:
-    """Raise unless both models have predictions of the same materials in the same folds."""
+    """Raise unless both models have predictions of the same materials and folds."""
     tables = []
     for name in (model, baseline):
         table = ordered.loc[ordered["model"] == name, ["repeat", "fold", "material_id", "true"]]

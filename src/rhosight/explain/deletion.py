@@ -1,4 +1,4 @@
-"""Test attributions by deletion: remove pieces of the input and follow the prediction.
+"""Test attributions by removing pieces of the input.
 
 The pieces of an input (patches of the slices, words, descriptors) are removed one after another,
 those with the largest attributions first. If the attributions are meaningful, the prediction

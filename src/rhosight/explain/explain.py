@@ -94,7 +94,7 @@ def explain(
 
 
 def _default_explainer(model: SavedModel) -> Explainer:
-    """Return the explainer with the training set as background, created once for each fit."""
+    """Return the explainer with the default background, created once for each fit."""
     if model.explainer is None:
         model.explainer = make_explainer(model)
     return model.explainer

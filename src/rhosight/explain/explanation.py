@@ -1,4 +1,4 @@
-"""Results of explaining predictions: one explanation, or those of several materials."""
+"""Results of explaining predictions for one or several materials."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Explanation:
         return chemical_class(self.formula)
 
     def table(self) -> pd.DataFrame:
-        """Return base, modalities and prediction as rows of a table, in the targets' units."""
+        """Return base, modalities and prediction as rows, in the targets' units."""
         base, prediction = (
             pd.DataFrame([values], index=[name], columns=list(self.targets))
             for name, values in (("base", self.base), ("prediction", self.prediction))

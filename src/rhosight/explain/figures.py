@@ -70,7 +70,7 @@ def draw_explanation(why: Explanation) -> Figure:
 
 
 def _title(why: Explanation) -> str:
-    """Return formula and name; a long path is shortened to its end, which identifies the file."""
+    """Return formula and name; long paths are shortened to their end."""
     name = why.name if len(why.name) <= 40 else f"…{why.name[-39:]}"
     return f"{why.formula} ({name})"
 
@@ -98,7 +98,7 @@ def _draw_bars(axis: Axes, values: pd.Series, unit: str) -> None:
 
 
 def _shorten(name: str) -> str:
-    """Return a descriptor's name without its common prefix, at most 36 characters long."""
+    """Return a descriptor's name without prefix, at most 36 characters long."""
     name = name.replace("MagpieData ", "")
     return name if len(name) <= 36 else f"{name[:35]}…"
 
@@ -193,7 +193,7 @@ def _mark_bonds(axis: Axes, one: SliceMap) -> None:
 
 
 def _find_bonds(one: SliceMap) -> list[np.ndarray]:
-    """Return pairs of nearest neighbours near the plane, rows of (u, v, height above it), Å."""
+    """Return pairs of nearest neighbours, rows of (u, v, height above plane), Å."""
     structure, plane = one.structure, one.plane
     start = plane.points(0.0, 0.0, one.channel.offset)
     centre = structure.lattice.get_cartesian_coords(start)

@@ -1,4 +1,6 @@
-"""Integrated gradients (Sundararajan, Taly, Yan 2017, arXiv:1703.01365), computed with Captum.
+"""Compute integrated gradients with Captum.
+
+Sundararajan, Taly, Yan 2017, arXiv:1703.01365.
 
 The gradient of the prediction is integrated along the straight line from a baseline to the input.
 This attributes to each number of the input a contribution to the prediction. By the fundamental

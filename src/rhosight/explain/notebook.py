@@ -1,4 +1,4 @@
-"""Show explanations as a few lines of text, and as HTML with a figure in notebooks."""
+"""Show explanations as text, and as HTML with a figure in notebooks."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def render_html(why: Explanation) -> str:
 
 
 def render_several_as_text(explanations: Explanations) -> str:
-    """Return the text that Python shows for several explanations: their mean fractions."""
+    """Return the text that Python shows for several: their mean fractions."""
     if not len(explanations):
         return _count(explanations)
     fractions = _fractions(explanations)
@@ -62,7 +62,7 @@ def render_several_as_text(explanations: Explanations) -> str:
 
 
 def render_several_as_html(explanations: Explanations) -> str:
-    """Return the HTML that a notebook shows: mean fractions, a figure and the predictions."""
+    """Return the HTML for several: mean fractions, predictions and a figure."""
     title = f"<p><strong>{html.escape(_count(explanations))}</strong></p>"
     if not len(explanations):
         return title
@@ -104,7 +104,7 @@ def _column(why: Explanation, target: str) -> str:
 
 
 def _contributions(why: Explanation) -> pd.DataFrame:
-    """Return base, signed contributions and prediction as text, one column for each target."""
+    """Return base, contributions and prediction as text, a column for each target."""
     table = why.table().rename(columns={target: _column(why, target) for target in why.targets})
     text = table.map("{:+.4g}".format)
     for end in ("base", "prediction"):
@@ -113,7 +113,7 @@ def _contributions(why: Explanation) -> pd.DataFrame:
 
 
 def _largest_details(why: Explanation) -> pd.DataFrame | None:
-    """Return the words or descriptors with the largest contributions, a column for each target."""
+    """Return the largest words or descriptors as text, a column for each target."""
     columns = {
         _column(why, target): [
             f"{name} {value:+.3g}" for name, value in why.largest(target, MOST_ROWS).items()
@@ -125,7 +125,7 @@ def _largest_details(why: Explanation) -> pd.DataFrame | None:
 
 
 def _fractions(explanations: Explanations) -> pd.DataFrame:
-    """Return the fraction of each modality over all materials as text, a row for each target."""
+    """Return the fraction of each modality as text, a row for each target."""
     parts = explanations.summary()["part"].xs("all", level="class").unstack("modality")
     table = parts.map("{:.0%}".format)
     return pd.DataFrame(table.to_numpy(), [str(t) for t in table.index], map(str, table.columns))

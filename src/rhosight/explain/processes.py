@@ -1,4 +1,4 @@
-"""Attribute the predictions of a descriptor model to groups of blocks and to descriptors.
+"""Attribute predictions of a descriptor model to groups and descriptors.
 
 The modalities are groups of blocks of descriptors. An absent group is replaced by the descriptors
 of each training material in turn; the value of a coalition is the mean over these predictions
@@ -172,7 +172,7 @@ class ProcessAttributions:
         return np.hstack([scaled[name] for name in self._features])
 
     def predict(self, features: Tensor) -> Tensor:
-        """Return predictions (m, targets) of scaled features (m, features), differentiable."""
+        """Return differentiable predictions (m, targets) of features (m, features)."""
         widths = [self._features[name].shape[1] for name in self._features]
         parts = dict(zip(self._features, features.split(widths, dim=1), strict=True))
         found = [m.mean_at(m.distances(parts), torch) for m in self.process.members]

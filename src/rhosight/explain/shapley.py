@@ -13,7 +13,7 @@ MOST_PLAYERS = 8
 
 
 def select_rows(count: int, most: int) -> np.ndarray:
-    """Return the rows of the background: all ``count``, or a fixed sample of ``most`` of them."""
+    """Return all ``count`` rows of a background, or a fixed sample of ``most``."""
     if count <= most:
         return np.arange(count)
     return np.sort(np.random.default_rng(0).choice(count, most, replace=False))

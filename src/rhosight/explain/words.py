@@ -30,7 +30,7 @@ def find_words(text: str) -> list[tuple[str, int, int]]:
 
 
 def _find_elements(chunk: str, begin: int) -> list[tuple[str, int, int]]:
-    """Return the elements of a formula or bond with their numbers; empty for other words."""
+    """Return the elements of a formula or bond; empty for other words."""
     elements = []
     for piece in re.finditer(r"[^-]+", chunk):
         parts = list(_PART.finditer(piece.group()))

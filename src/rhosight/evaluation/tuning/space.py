@@ -1,4 +1,4 @@
-"""Define search spaces: the fields of a recipe that a sweep varies, and their ranges.
+"""Define search spaces: the varied fields of a recipe and their ranges.
 
 >>> SearchSpace.from_name("network")
 >>> SearchSpace.from_json("mine.json")
@@ -248,7 +248,7 @@ class SearchSpace(BaseModel):
         return {name: part.suggest(trial, name) for name, part in self.parameters.items()}
 
     def _check_recipes(self, where: str) -> None:
-        """Raise unless both ends of all parameters, and the first trials, give valid recipes.
+        """Raise unless the first trials and both ends of parameters are valid.
 
         Mistakes are thus found before the sweep starts.
         """

@@ -31,9 +31,8 @@ from ...dataset.dataset import Dataset
 from ...dataset.splits import Groups, folds, split
 from ...errors import RhosightError
 from ...inputs.progress import AnyProgress
-from ...models.descriptor_model import DescriptorModel
 from ...models.gaussian_process.recipe import DescriptorRecipe
-from ...models.property_model import PropertyModel
+from ...models.loading import model_for
 from ...networks.recipe import Recipe
 from ...storage import open_run, replacing
 from .folds import InnerFolds
@@ -45,6 +44,9 @@ logger = logging.getLogger(__name__)
 
 BEST_RECIPE, TRIALS, SCORE = "best-recipe.json", "trials.csv", "score.json"
 """Result files in the folder of a sweep."""
+
+SPLIT = ("test_fraction", "split_seed", "groups")
+"""Settings of a sweep that define the split into training and test set."""
 
 
 @dataclass
@@ -131,7 +133,7 @@ class Sweep:
     def score(
         self, dataset: Dataset, progress: AnyProgress | None = None
     ) -> dict[str, dict[str, float]]:
-        """Train the best recipe on the whole training set and score it on the test set, once.
+        """Train the best recipe on the training set and score it once on the test set.
 
         The model and its score are saved in the folder. Later calls return the saved score and do
         not use the test set again.
@@ -156,13 +158,9 @@ class Sweep:
                 )
             return before["scores"]
         used = dataset.require_targets(self.recipe.targets, how="any")
-        names = ("test_fraction", "split_seed", "groups")
-        train, test = split(used, *(self.settings[name] for name in names))
-        if isinstance(self.recipe, DescriptorRecipe):
-            model: Any = DescriptorModel(self.recipe).fit(used[train], progress)
-        else:
-            run_dir = self.folder / "final.run"
-            model = PropertyModel(self.recipe).fit(used[train], run_dir, progress)
+        train, test = split(used, *(self.settings[name] for name in SPLIT))
+        model = model_for(self.recipe)
+        model.fit(used[train], run_dir=self.folder / "final.run", progress=progress)
         scores = model.score(used[test])
         model.save_pretrained(self.folder / "model")
         with replacing(file) as draft:
@@ -186,7 +184,7 @@ def sweep(
     heartbeat: int = 15,
     progress: AnyProgress | None = None,
 ) -> Sweep:
-    """Search for the hyperparameters with the lowest error on folds of the training set.
+    """Search for hyperparameters on folds of the training set.
 
     Parameters
     ----------
@@ -195,25 +193,18 @@ def sweep(
     space
         A :class:`SearchSpace` or the name of one.
     run_dir
-        Folder of the run. The same call resumes an interrupted run. With more ``trials`` it runs
-        the missing ones; finished trials are never repeated.
+        Folder of the run. The same call resumes a run, or adds trials if ``trials`` is larger.
     trials
-        Number of finished trials in the end, including those that were stopped early. Several
-        processes that share a storage may finish a few more.
-    n_splits
-        Folds of the training set; by default those of :func:`rhosight.cross_validate`.
-    test_fraction, split_seed, groups
-        See :func:`rhosight.split`.
+        Number of finished trials, including those stopped early; a shared storage may get more.
+    n_splits, test_fraction, split_seed, groups
+        See :func:`rhosight.cross_validate`.
     seed
         Seed of the sampler. With one worker, the same seed gives the same trials.
     storage
-        Database URL for SQLAlchemy; a SQLite file in the folder by default. On several machines,
-        run the same call with the URL of a database server.
-    workers
-        Number of trials at a time; several trials run in separate processes.
-    scheduler
-        Address of a running Dask scheduler whose workers train instead of this machine. They need
-        rhosight, but neither the dataset nor the storage.
+        Database URL for SQLAlchemy, shared by machines; by default a SQLite file in the folder.
+    workers, scheduler
+        Trials at a time, each in its own process; or the address of a running Dask scheduler, whose
+        workers need neither the dataset nor the storage.
     heartbeat
         Seconds. A trial without a sign of life for four heartbeats is repeated.
     progress
@@ -222,34 +213,33 @@ def sweep(
     Raises
     ------
     RhosightError
-        If the dataset lacks data for the recipe, the storage cannot be opened, or the folder
-        contains another run.
+        If the dataset lacks data for the recipe, or the storage or the folder cannot be used.
     """
     space = SearchSpace.from_name(space) if isinstance(space, str) else space
-    recipe = space.make_recipe({})  # without the varied fields
-    dataset = dataset.require_targets(recipe.targets, how="any")
-    if not isinstance(recipe, DescriptorRecipe) and recipe.training.early_stopping == "validation":
-        logger.info("early stopping uses the scored fold, as in the paper; scores are optimistic")
+    dataset = dataset.require_targets(_initial_recipe(space).targets, how="any")
     numbers = {"n_splits": n_splits, "test_fraction": test_fraction, "split_seed": split_seed}
     settings = _run_settings(dataset, space, {**numbers, "groups": groups, "seed": seed})
     folder = open_run(run_dir, settings)
     assert folder is not None, "a sweep always has a folder"
-    train, _ = split(dataset, test_fraction, split_seed, groups)
-    inner = InnerFolds(dataset, folds(dataset, n_splits, split_seed, groups, indices=train))
     with quiet_optuna():
-        url = storage or f"sqlite:///{folder.resolve()}/trials.db"
-        study = open_study(url, _study_name(settings), heartbeat)
-        enqueue_first_trials(study, space)
-        _run_trials(
-            TrialRunner(study, space, trials, seed, n_splits), inner, workers, scheduler, progress
-        )
+        study = _open_study(storage, folder, settings, heartbeat)
+        runner = TrialRunner(study, space, trials, seed, n_splits)
+        _run_trials(runner, _inner_folds(dataset, settings), workers, scheduler, progress)
         result = Sweep(study, space, folder, settings)
         result.write()
     return result
 
 
+def _initial_recipe(space: SearchSpace) -> Recipe | DescriptorRecipe:
+    """Return the recipe without varied fields; log if its scores are optimistic."""
+    recipe = space.make_recipe({})
+    if isinstance(recipe, Recipe) and recipe.training.early_stopping == "validation":
+        logger.info("early stopping uses the scored fold, as in the paper; scores are optimistic")
+    return recipe
+
+
 def _run_settings(dataset: Dataset, space: SearchSpace, numbers: dict[str, Any]) -> dict[str, Any]:
-    """Return all that identifies a sweep; ``numbers`` are those of the split and the seed."""
+    """Return all that identifies a sweep; ``numbers`` belong to split and sampler."""
     return {
         "space": space.model_dump(mode="json"),
         **numbers,
@@ -258,9 +248,19 @@ def _run_settings(dataset: Dataset, space: SearchSpace, numbers: dict[str, Any])
     }
 
 
-def _study_name(settings: dict[str, Any]) -> str:
-    """Return the name of a sweep's study in its database, a hash of its settings."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+def _inner_folds(dataset: Dataset, settings: dict[str, Any]) -> InnerFolds:
+    """Return the folds of the training set."""
+    test_fraction, seed, groups = (settings[name] for name in SPLIT)
+    train, _ = split(dataset, test_fraction, seed, groups)
+    return InnerFolds(dataset, folds(dataset, settings["n_splits"], seed, groups, indices=train))
+
+
+def _open_study(
+    storage: str | None, folder: Path, settings: dict[str, Any], heartbeat: int
+) -> optuna.Study:
+    """Open the study of a sweep; its name is a hash of the settings."""
+    name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    return open_study(storage or f"sqlite:///{folder.resolve()}/trials.db", name, heartbeat)
 
 
 def _run_trials(
@@ -271,6 +271,7 @@ def _run_trials(
     progress: AnyProgress | None,
 ) -> None:
     """Run the missing trials in this process or on Dask workers."""
+    enqueue_first_trials(runner.study, runner.space)
     missing = runner.missing
     if missing > 0 and workers == 1 and scheduler is None:
         runner.run(partial(inner.score, progress=progress))
