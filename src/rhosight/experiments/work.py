@@ -1,4 +1,4 @@
-"""Run a job: train networks on a fold, or fit a baseline, and predict all materials."""
+"""Run a job: train networks or fit a baseline on a fold, and predict."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..dataset.dataset import Dataset
 from ..dataset.splits import folds, split
-from ..evaluation.cross_validation import fit_baseline, fit_descriptors
+from ..evaluation.folds import fit_baseline, fit_descriptors
 from ..inputs.progress import AnyProgress
 from ..inputs.tensors import Inputs
 from ..models.baselines.baselines import compute_baseline_features
 from ..models.descriptor_model import compute_descriptors
 from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecipe, descriptor_recipe
-from ..models.inputs import inputs_key, find_prototypes, make_inputs
+from ..models.inputs import find_prototypes, inputs_key, make_inputs
 from ..networks.recipe import Recipe
 from ..training.folds import prepare_fold
 from ..training.stages import EncoderCache, StageResult, train
@@ -46,7 +45,7 @@ class Workbench:
     def __init__(self, dataset: Dataset, targets: Sequence[str]):
         self.dataset, self.targets = dataset, list(targets)
         self._inputs: dict[str, Inputs] = {}
-        self._frozen: dict[str, dict[str, Any]] = {}
+        self._caches: dict[str, EncoderCache] = {}
         self._features: dict[str, pd.DataFrame] = {}
 
     def run(
@@ -159,17 +158,17 @@ class Workbench:
             )
         return self._inputs[key]
 
-    def _frozen_of(self, recipe: Recipe) -> dict[str, Any]:
-        """Return the cache of frozen features for a recipe.
+    def _cache_of(self, recipe: Recipe) -> EncoderCache:
+        """Return the cache of encoders for a recipe.
 
         Features that depend on no label may serve all folds. A pre-trained dual encoder has seen
         the training set of a fold, and serves only that fold.
         """
         if recipe.modality == "clip":
-            return {}
+            return EncoderCache()
         learned = recipe.text.element_steps, recipe.seed * bool(recipe.text.element_steps)
         key = f"{inputs_key(recipe)} {recipe.image.backbone} {learned}"
-        return self._frozen.setdefault(key, {})
+        return self._caches.setdefault(key, EncoderCache())
 
 
 def _release_memory() -> None:
@@ -183,7 +182,7 @@ def _release_memory() -> None:
 
 
 def _copy_stage(source: Path, target: Path) -> None:
-    """Copy a finished stage for another job, as hard links where the file system has them."""
+    """Copy a finished stage for another job, as hard links if possible."""
 
     def place(one: str, other: str) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Attribute the predictions of a network to its modalities, image places and words.
+"""Attribute predictions of a network to modalities, image places and words.
 
 The modalities are image, text and descriptors, as far as the network reads them. An absent modality
 is replaced by that of each background material in turn; the value of a coalition is the mean over
@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from ..inputs.tensors import Inputs
 from ..inputs.text.rewording import reword
-from ..networks.backbones import ClipBackbone
-from ..networks.modules import modality_features, reader
+from ..networks.backbones import ClipBackbone, TextEncoder
+from ..networks.modules import Network
 from ..networks.recipe import Recipe
 from .gradients import AT_ONCE, integrated_gradients
 from .shapley import shapley_values
@@ -56,7 +56,7 @@ TENSORS = {
 
 
 class NetworkAttributions:
-    """Attributions of a network's predictions, in units of the targets' standard deviations.
+    """Attributions of a network, in units of the targets' standard deviations.
 
     Parameters
     ----------
@@ -66,11 +66,11 @@ class NetworkAttributions:
         Inputs of the background materials, which replace absent modalities.
     """
 
-    def __init__(self, network: nn.Module, recipe: Recipe, background: Inputs):
+    def __init__(self, network: Network, recipe: Recipe, background: Inputs):
         self.network = network.eval()
         self.recipe = recipe
         self.views = range(recipe.views)
-        self._functions = modality_features(network)
+        self._functions = network.modality_features
         self._device = next(network.parameters()).device
         self._count = len(background)
         self._others = self.features(background)
@@ -88,7 +88,7 @@ class NetworkAttributions:
         return tuple(self._functions)
 
     def features(self, inputs: Inputs) -> dict[str, Tensor]:
-        """Return modality → the network's features of n materials, shape (views, n, width)."""
+        """Return modality → features of n materials, shape (views, n, width)."""
         with torch.no_grad():
             return {name: self._features(inputs, name) for name in self._functions}
 
@@ -144,7 +144,7 @@ class NetworkAttributions:
         return attributions, start, end - start - attributions.sum(axis=(1, 2, 3), dtype=float)
 
     def _squares(self, side: int) -> Tensor:
-        """Return the square of each pixel on a randomly shifted grid, shape (1, 3, side, side).
+        """Return each pixel's square on a shifted grid, shape (1, 3, side, side).
 
         Channels of different slices have separate squares.
         """
@@ -257,7 +257,7 @@ class NetworkAttributions:
         return self.network.head(torch.cat([parts[name] for name in self._functions], dim=1))
 
     def _mean_output(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """Return the mean output over views, shape (n, targets), of features (views, n, width)."""
+        """Return the mean output over views of features (views, n, width)."""
         views = [
             self._output({name: features[view] for name, features in parts.items()})
             for view in self.views
@@ -271,7 +271,7 @@ class NetworkAttributions:
         ids, mask = inputs.batch(TENSORS["text"], torch.arange(1), view=view)
         assert inputs.input_ids is not None, "the network reads text"
         wording = reword(text, view % len(inputs.input_ids))
-        encoder = reader(self.network)
+        encoder = self._reader
         spans = encoder.tokenizer(
             wording,
             truncation=True,
@@ -283,16 +283,23 @@ class NetworkAttributions:
 
     def _mask(self, ids: Tensor, hidden: np.ndarray) -> Tensor:
         """Return token ids, shape (1, t), with masks in place of the hidden tokens."""
-        tokenizer = reader(self.network).tokenizer
+        tokenizer = self._reader.tokenizer
         blank = tokenizer.mask_token_id
         if blank is None:  # CLIP has no mask token
             blank = tokenizer.pad_token_id
         return ids.masked_fill(torch.as_tensor(hidden, device=ids.device)[None], blank)
 
     @property
+    def _reader(self) -> TextEncoder:
+        """Encoder that tokenises the network's texts."""
+        reader = self.network.reader
+        assert reader is not None, "the network reads text"
+        return reader
+
+    @property
     def _embedding(self) -> nn.Module:
         """Layer that maps token ids to vectors."""
-        encoder = reader(self.network)
+        encoder = self._reader
         if isinstance(encoder, ClipBackbone):
             return encoder.model.text_model.embeddings.token_embedding
         return encoder.model.get_input_embeddings()

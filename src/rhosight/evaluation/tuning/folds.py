@@ -1,4 +1,4 @@
-"""How a sweep scores a recipe: by folds of the training part, here or on a worker."""
+"""Score a recipe on folds of the training set, in this process or on a worker."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from ...inputs.descriptors.blocks import to_blocks
 from ...inputs.progress import AnyProgress
 from ...inputs.tensors import Inputs
 from ...metrics import rmse
-from ...models.descriptor_model import committee_of, descriptor_table
+from ...models.descriptor_model import compute_descriptors, make_committee
 from ...models.gaussian_process.recipe import DescriptorRecipe
-from ...models.inputs import inputs_key, known_prototypes, make_inputs
+from ...models.inputs import find_prototypes, inputs_key, make_inputs
 from ...networks.recipe import Recipe
-from ...training.folds import inner_split, scaler_of
+from ...training.folds import fit_scaler, prepare_fold
 from ...training.stages import StageResult, train
 
 _ONE_AT_A_TIME = threading.Lock()
-"""Training draws from the process's generator of random numbers."""
+"""Held during training, which draws from the random generator of the process."""
 
 
 class InnerFolds:
-    """Folds of the training part, and what their trials share.
+    """Folds of the training set and the data that their trials share.
 
-    Inputs are made again only for a recipe that reads other ones than the recipe before. Pickled,
-    for a worker, it has made nothing yet.
+    Inputs are computed again only if a recipe reads other inputs than the previous one. They are
+    not pickled for a worker.
 
     Parameters
     ----------
     dataset
         The materials.
     parts
-        (train, validation) positions for each fold; no other materials are looked at.
+        (train, validation) positions for each fold; other materials are not used.
     """
 
     def __init__(self, dataset: Dataset, parts: list[tuple[np.ndarray, np.ndarray]]) -> None:
@@ -69,7 +69,7 @@ class InnerFolds:
         number: int,
         progress: AnyProgress | None = None,
     ) -> dict[str, float]:
-        """Train on one fold's training part and score the final model on its validation part.
+        """Train on the training set of a fold and score the validation set.
 
         Returns
         -------
@@ -78,17 +78,18 @@ class InnerFolds:
         Raises
         ------
         RhosightError
-            If a material lacks what the recipe reads; :class:`rhosight.training.loop.Diverged` if training
-            has no finite loss.
+            If a material lacks data that the recipe reads.
+        Diverged
+            If training has no finite loss; see :class:`rhosight.training.loop.Diverged`.
         """
         learn, ask = self.parts[number]
         labels = self.dataset.targets[list(recipe.targets)].to_numpy(dtype=float)
-        scaler = scaler_of(labels[learn])
+        scaler = fit_scaler(labels[learn])
         with _ONE_AT_A_TIME:
             if isinstance(recipe, DescriptorRecipe):
                 predicted = self._descriptors(recipe, labels, learn, ask, progress)
             else:
-                predicted = self._network(recipe, labels, learn, ask, scaler, progress)
+                predicted = self._network(recipe, learn, ask, progress)
         known = ~np.isnan(labels[ask])
         return {
             target: rmse(labels[ask][known[:, i], i], predicted[known[:, i], i]) / scaler[1][i]
@@ -104,43 +105,29 @@ class InnerFolds:
         progress: AnyProgress | None,
     ) -> np.ndarray:
         if self._table is None or not self._blocks.issuperset(recipe.blocks):
-            self._table = descriptor_table(self.dataset.densities, recipe, progress)
+            self._table = compute_descriptors(self.dataset.densities, recipe, progress)
             self._blocks = set(recipe.blocks)
         prototypes = sorted(set(self._table["prototype"].iloc[learn]))
         known, new = (to_blocks(self._table.iloc[rows], prototypes) for rows in (learn, ask))
-        return committee_of(recipe).fit(known, labels[learn]).predict(new)
+        return make_committee(recipe).fit(known, labels[learn]).predict(new)
 
     def _network(
         self,
         recipe: Recipe,
-        labels: np.ndarray,
         learn: np.ndarray,
         ask: np.ndarray,
-        scaler: tuple[np.ndarray, np.ndarray],
         progress: AnyProgress | None,
     ) -> np.ndarray:
         key = inputs_key(recipe)
         if key != self._key:
-            prototypes = known_prototypes(self.dataset, recipe)
+            prototypes = find_prototypes(self.dataset, recipe)
             self._inputs = make_inputs(
                 self.dataset, recipe, progress=progress, prototypes=prototypes
             )
             self._key = key
         recipe.require_training()
-        fit_rows, stop_rows = learn, ask  # the paper's way: optimistic
-        if recipe.training.early_stopping == "inner":
-            fit, stop = inner_split(self.dataset[learn], recipe)
-            fit_rows, stop_rows = learn[fit], learn[stop]
+        assert self._inputs is not None
         stages: list[StageResult] = []
-        train(
-            recipe,
-            self._inputs,
-            labels,
-            fit_rows,
-            stop_rows,
-            scaler,
-            on_stage=stages.append,
-            progress=progress,
-            formulas=self.dataset.table["formula"].to_list(),
-        )
+        data = prepare_fold(recipe, self.dataset, self._inputs, learn, ask)
+        train(recipe, data, on_stage=stages.append, progress=progress)
         return stages[-1].predict(ask)

@@ -1,0 +1,274 @@
+"""Train and score all models on one fold of a cross-validation."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..dataset.dataset import Dataset
+from ..errors import RhosightError
+from ..inputs.descriptors.blocks import to_blocks
+from ..inputs.progress import AnyProgress
+from ..inputs.tensors import Inputs
+from ..models.baselines.baselines import (
+    BASELINES,
+    PRETRAINED,
+    compute_baseline_features,
+    make_baseline,
+)
+from ..models.baselines.chgnet import CHGNET_NOTE, find_chgnet_version
+from ..models.descriptor_model import compute_descriptors, make_committee
+from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecipe, descriptor_recipe
+from ..models.inputs import collect_texts, find_prototypes, make_inputs
+from ..networks.recipe import Recipe
+from ..storage import replacing
+from ..training.folds import prepare_fold
+from ..training.stages import EncoderCache, StageResult, train
+
+logger = logging.getLogger(__name__)
+
+CUSTOM = "custom"
+"""Name of a descriptor recipe that is neither `best` nor `no-dft`."""
+
+
+class SharedData:
+    """Data that all folds share, computed when a fold first needs them."""
+
+    def __init__(
+        self, dataset: Dataset, recipe: Recipe | DescriptorRecipe, progress: AnyProgress | None
+    ):
+        self.dataset, self.recipe, self.progress = dataset, recipe, progress
+        self.targets = dataset.targets[list(recipe.targets)].to_numpy(dtype=float)
+        self.cache = EncoderCache()
+        self._inputs: Inputs | None = None
+
+    @property
+    def inputs(self) -> Inputs:
+        """Inputs of the networks."""
+        assert isinstance(self.recipe, Recipe), "only networks read tensors"
+        if self._inputs is None:
+            self._inputs = make_inputs(
+                self.dataset,
+                self.recipe,
+                progress=self.progress,
+                texts=self.texts,
+                # a prototype that a fold's training set lacks is constant there and ignored
+                prototypes=find_prototypes(self.dataset, self.recipe),
+            )
+        return self._inputs
+
+    @cached_property
+    def texts(self) -> list[str] | None:
+        """Descriptions in the order of the dataset; each takes seconds to generate."""
+        if not isinstance(self.recipe, Recipe) or not self.recipe.uses_text:
+            return None
+        return collect_texts(self.dataset, self.recipe.text.extent)
+
+    @cached_property
+    def descriptor_recipes(self) -> dict[str, DescriptorRecipe]:
+        """`best`, `no-dft`, and the recipe of this run if it is a different one."""
+        changes = {"targets": self.recipe.targets, "seed": self.recipe.seed}
+        recipes = {name: descriptor_recipe(name, **changes) for name in DESCRIPTOR_RECIPES}
+        known = [recipe.kernels for recipe in recipes.values()]
+        if isinstance(self.recipe, DescriptorRecipe) and self.recipe.kernels not in known:
+            recipes[CUSTOM] = self.recipe
+        return recipes
+
+    @cached_property
+    def descriptors(self) -> pd.DataFrame | None:
+        """Descriptors of the descriptor recipes; None if the dataset lacks data for them."""
+        kernels = [k for recipe in self.descriptor_recipes.values() for k in recipe.kernels]
+        try:
+            return compute_descriptors(
+                self.dataset.densities, DescriptorRecipe(kernels=kernels), self.progress
+            )
+        except RhosightError as error:
+            logger.warning("%s are omitted: %s", " and ".join(DESCRIPTOR_RECIPES), error)
+            if not isinstance(self.recipe, DescriptorRecipe):
+                return None
+        # the requested recipe may still be possible
+        self.descriptor_recipes = {
+            name: recipe
+            for name, recipe in self.descriptor_recipes.items()
+            if recipe.kernels == self.recipe.kernels
+        }
+        return compute_descriptors(self.dataset.densities, self.recipe, self.progress)
+
+    @cached_property
+    def baselines(self) -> dict[str, pd.DataFrame]:
+        """Features of the baselines that the dataset allows; CHGNet's if it is installed."""
+        names: tuple[str, ...] = BASELINES
+        if find_chgnet_version() is None:
+            missing = " and ".join(PRETRAINED)
+            logger.info("%s are omitted; install them with pip install 'rhosight[chgnet]'", missing)
+        else:
+            logger.info("%s", CHGNET_NOTE)
+            names = (*BASELINES, *PRETRAINED)
+        features = {}
+        for name in names:
+            if self.progress:
+                self.progress(f"features of baseline {name}", 0, 1)
+            try:
+                features[name] = compute_baseline_features(name, self.dataset.densities)
+            except RhosightError as error:
+                logger.warning("baseline %s is omitted: %s", name, error)
+        return features
+
+
+def run_fold(
+    number: int, rows: dict[str, np.ndarray], shared: SharedData, folder: Path | None, count: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return predictions and history of one fold, or load them if it is finished."""
+    fold_dir = folder / f"fold-{number}" if folder else None
+    if fold_dir and (fold_dir / "history.parquet").exists():
+        logger.info("fold %d of %d: already finished", number + 1, count)
+        predictions_file, history_file = (
+            fold_dir / name for name in ("predictions.parquet", "history.parquet")
+        )
+        return pd.read_parquet(predictions_file), pd.read_parquet(history_file)
+    recipe, dataset = shared.recipe, shared.dataset
+    started = time.monotonic()
+    predictions: list[pd.DataFrame] = []
+    history = pd.DataFrame(columns=["model", "stage", "fold", "epoch"])
+
+    def record(model: str, stage: str, predict: Callable[[np.ndarray], np.ndarray]) -> None:
+        for part, where in rows.items():
+            values = predict(where)
+            for column, target in enumerate(recipe.targets):
+                true = shared.targets[where, column]
+                frame = pd.DataFrame(
+                    {
+                        "model": model,
+                        "stage": stage,
+                        "fold": number,
+                        "part": part,
+                        "target": target,
+                        "material_id": [dataset.ids[i] for i in where],
+                        "true": true,
+                        "predicted": np.asarray(values, dtype=float)[:, column],
+                    }
+                )
+                predictions.append(frame[frame["true"].notna()])
+
+    for name, features in shared.baselines.items():
+        fitted = fit_baseline(name, features, shared.targets, rows["train"], recipe.seed)
+        record(name, "", fitted)
+
+    if shared.descriptors is not None:
+        for name, own in shared.descriptor_recipes.items():
+            fitted = fit_descriptors(own, shared.descriptors, shared.targets, rows["train"])
+            record(name, "", fitted)
+
+    if isinstance(recipe, Recipe):
+        history = _train_networks(number, rows, shared, fold_dir, count, record)
+    logger.info("fold %d of %d: %.0f s", number + 1, count, time.monotonic() - started)
+    result = pd.concat(predictions, ignore_index=True), history
+    if fold_dir:
+        fold_dir.mkdir(exist_ok=True)
+        names = ("predictions.parquet", "history.parquet")
+        # the history comes last: it marks the fold as finished
+        for frame, name in zip(result, names, strict=True):
+            with replacing(fold_dir / name) as draft:
+                frame.to_parquet(draft)
+        for stage in fold_dir.iterdir():  # weights of a scored fold are not needed
+            if stage.is_dir():
+                shutil.rmtree(stage)
+    return result
+
+
+def _train_networks(
+    number: int,
+    rows: dict[str, np.ndarray],
+    shared: SharedData,
+    fold_dir: Path | None,
+    count: int,
+    record: Callable[[str, str, Callable[[np.ndarray], np.ndarray]], None],
+) -> pd.DataFrame:
+    """Train the networks of a fold, record predictions, and return the history."""
+    recipe, dataset = shared.recipe, shared.dataset
+    assert isinstance(recipe, Recipe), "only networks are trained in stages"
+    history = []
+
+    def on_stage(result: StageResult) -> None:
+        record(result.modality, result.stage, result.predict)
+        frame = pd.DataFrame(result.history)
+        frame.insert(0, "model", result.modality)
+        frame.insert(1, "stage", result.stage)
+        frame.insert(2, "fold", number)
+        history.append(frame)
+        logger.info(
+            "fold %d of %d: %s, %s: %d epochs",
+            number + 1,
+            count,
+            result.modality,
+            result.stage,
+            len(result.history),
+        )
+
+    def label(text: str, *values: Any) -> None:
+        assert shared.progress is not None
+        shared.progress(f"fold {number + 1} of {count}: {text}", *values)
+
+    data = prepare_fold(recipe, dataset, shared.inputs, rows["train"], rows["validation"])
+    shown = label if shared.progress else None
+    train(recipe, data, shared.cache, fold_dir, on_stage, shown)
+    return pd.concat(history, ignore_index=True)
+
+
+def fit_baseline(
+    name: str, features: pd.DataFrame, targets: np.ndarray, rows: np.ndarray, seed: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Fit one baseline for each target on the available labels.
+
+    Parameters
+    ----------
+    name
+        Name of the baseline.
+    features
+        Table of :func:`rhosight.models.baselines.baselines.compute_baseline_features`.
+    targets
+        Labels, shape (n, targets).
+    rows
+        Rows of the training set.
+    seed
+        Seed of the baseline.
+
+    Returns
+    -------
+    Rows → predictions, shape (rows, targets), in the targets' units.
+    """
+    models = []
+    for column in range(targets.shape[1]):
+        known = rows[~np.isnan(targets[rows, column])]
+        model = make_baseline(name, seed)
+        models.append(model.fit(features.iloc[known], targets[known, column]))
+
+    def predict(where: np.ndarray) -> np.ndarray:
+        return np.column_stack([model.predict(features.iloc[where]) for model in models])
+
+    return predict
+
+
+def fit_descriptors(
+    recipe: DescriptorRecipe, table: pd.DataFrame, targets: np.ndarray, rows: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Fit the Gaussian processes of a descriptor recipe on some rows of its table.
+
+    Returns rows → predictions, shape (rows, targets), in the targets' units.
+    """
+    prototypes = sorted(set(table["prototype"].iloc[rows]))
+    process = make_committee(recipe)
+    process.fit(to_blocks(table.iloc[rows], prototypes), targets[rows])
+
+    def predict(where: np.ndarray) -> np.ndarray:
+        return process.predict(to_blocks(table.iloc[where], prototypes))
+
+    return predict
