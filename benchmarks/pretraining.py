@@ -26,9 +26,9 @@ from rhosight.metrics import r2_score, rmse
 from rhosight.models.inputs import make_inputs
 from rhosight.networks.modules import ClipModel
 from rhosight.networks.recipe import Recipe
-from rhosight.training.contrastive import embeddings, retrieval
-from rhosight.training.folds import inner_split, scaler_of
-from rhosight.training.stages import StageResult, train
+from rhosight.training.contrastive import compute_embeddings, score_retrieval
+from rhosight.training.folds import prepare_fold
+from rhosight.training.stages import EncoderCache, StageResult, train
 
 BEFORE, AFTER = "retrieval", "retrieval, fine-tuned"
 
@@ -65,7 +65,7 @@ def main() -> None:
     dataset = rhosight.load_dataset("mp-fcc").require_targets(base.targets, how="any")
     training_part, _ = rhosight.split(dataset)
     inputs = make_inputs(dataset, base)
-    frozen: dict[int, dict] = {}  # by seed: what depends on no fold
+    caches: dict[int, EncoderCache] = {}  # by seed: what depends on no fold
 
     found = pd.read_csv(arguments.out) if arguments.out.exists() else pd.DataFrame()
     parts = folds(dataset, 5, indices=training_part)[: arguments.folds]
@@ -76,9 +76,9 @@ def main() -> None:
                 if len(found) and (found[list(key)] == pd.Series(key)).all(axis=1).any():
                     continue
                 started = time.perf_counter()
-                recipe = recipe.model_copy(update={"seed": seed})
-                features = frozen.setdefault(seed, {})
-                scores = trial(recipe, dataset, inputs, rows, validation, features)
+                recipe = recipe.replace(seed=seed)
+                cache = caches.setdefault(seed, EncoderCache())
+                scores = trial(recipe, dataset, inputs, rows, validation, cache)
                 seconds = time.perf_counter() - started
                 print(f"fold {fold}, seed {seed}, {arm} pre-training: {seconds:.0f} s", flush=True)
                 found = pd.concat([found, scores.assign(**key)], ignore_index=True)
@@ -92,13 +92,11 @@ def trial(
     inputs: Inputs,
     rows: np.ndarray,
     validation: np.ndarray,
-    frozen: dict,
+    cache: EncoderCache,
 ) -> pd.DataFrame:
     """Scores of both stages, and retrieval before and after them, of one arm on one fold."""
     targets = dataset.targets[list(recipe.targets)].to_numpy(dtype=float)
     formulas = dataset.table["formula"].to_list()
-    fit, stop = (rows[part] for part in inner_split(dataset[rows], recipe))
-    scaler = scaler_of(targets[rows])
     found = []
 
     def record(result: StageResult) -> None:
@@ -113,10 +111,8 @@ def trial(
     alone = recipe.replace(head={"epochs": 0}, fine_tuning={"epochs": 0})
     with TemporaryDirectory() as folder:
         for settings, what in ((alone, BEFORE), (recipe, AFTER)):
-            network = train(
-                settings, inputs, targets, fit, stop, scaler,
-                run_dir=Path(folder), on_stage=record, formulas=formulas, frozen=frozen,
-            )  # fmt: skip
+            data = prepare_fold(settings, dataset, inputs, rows)
+            network = train(settings, data, cache, Path(folder), record)
             ranks = retrieved(network, inputs, validation, settings, formulas)
             found.append(ranks.assign(what=what))
     return pd.concat(found, ignore_index=True)
@@ -126,8 +122,8 @@ def retrieved(
     network: ClipModel, inputs: Inputs, rows: np.ndarray, recipe: Recipe, formulas: list[str]
 ) -> pd.DataFrame:
     """Recall@k and median rank among the materials of some rows, both directions and chance."""
-    image, text = embeddings(network.backbone, inputs, rows, recipe.views)
-    table = retrieval(image, text, [formulas[row] for row in rows])
+    image, text = compute_embeddings(network.backbone, inputs, rows, recipe.views)
+    table = score_retrieval(image, text, [formulas[row] for row in rows])
     return table.drop(columns="materials").rename_axis("of").reset_index()
 
 

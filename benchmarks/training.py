@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from rhosight import Dataset, Recipe
     from rhosight.inputs.tensors import Inputs
+    from rhosight.training.stages import EncoderCache
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 TUNED = ("all", "last", "lora")
@@ -57,6 +58,7 @@ def main() -> None:
     from rhosight.dataset import folds
     from rhosight.models.inputs import make_inputs
     from rhosight.training.folds import inner_split
+    from rhosight.training.stages import EncoderCache
 
     changes = {"targets": (arguments.target,), "text": {"element_steps": arguments.element_steps}}
     recipe = load_recipe("quick", **changes)
@@ -77,7 +79,7 @@ def main() -> None:
                 if not arguments.only_tuned:
                     changed = recipe.replace(fine_tuning={"epochs": epochs})
                     row = {"program": "rhosight", "fold": fold, "epochs": epochs}
-                    found = rhosight_run(changed, dataset, inputs, part, {})
+                    found = rhosight_run(changed, dataset, inputs, part, EncoderCache())
                     rows.append(row | found[-1])
                     report(rows[-1])
                 if arguments.autogluon_python:
@@ -88,11 +90,11 @@ def main() -> None:
                     rows.append(row | autogluon_fit(arguments.autogluon_python, folder, job))
                     report(rows[-1])
             for modality in ("image", "text"):
-                frozen: dict[str, Any] = {}
+                cache = EncoderCache()
                 for tuned in TUNED:
                     stage = {"tuned": tuned, "epochs": arguments.tuned_epochs}
                     changed = recipe.replace(modality=modality, fine_tuning=stage)
-                    head, whole = rhosight_run(changed, dataset, inputs, part, frozen)
+                    head, whole = rhosight_run(changed, dataset, inputs, part, cache)
                     row = {"program": f"{modality}, {tuned}", "fold": fold}
                     row |= {"epoch": whole["epoch"], "r2_head": head["r2"], "r2": whole["r2"]}
                     rows.append(row)
@@ -126,17 +128,17 @@ def rhosight_run(
     dataset: Dataset,
     inputs: Inputs,
     rows: dict[str, np.ndarray],
-    frozen: dict[str, Any],
+    cache: EncoderCache,
 ) -> list[dict[str, float]]:
     """Seconds from the start, of a fine-tuning epoch, and validation R² after each stage.
 
-    ``frozen`` keeps the features of frozen backbones from one run to the next.
+    ``cache`` keeps the features of frozen backbones from one run to the next.
     """
     import numpy as np
 
     from rhosight.metrics import r2_score
-    from rhosight.training.folds import scaler_of
-    from rhosight.training.stages import train
+    from rhosight.training.folds import fit_scaler
+    from rhosight.training.stages import TrainingData, train
 
     targets = dataset.targets[list(recipe.targets)].to_numpy(dtype=float)
     training = np.concatenate([rows["learned"], rows["watched"]])
@@ -155,10 +157,9 @@ def rhosight_run(
         stages[-1]["epoch"] = float(np.median(np.diff(ends))) if len(ends) > 1 else float("nan")
         ends.clear()
 
-    train(
-        recipe, inputs, targets, rows["learned"], rows["watched"], scaler_of(targets[training]),
-        on_stage=remember, progress=progress, frozen=frozen,
-    )  # fmt: skip
+    scaler = fit_scaler(targets[training])
+    data = TrainingData(inputs, targets, rows["learned"], rows["watched"], scaler)
+    train(recipe, data, cache, on_stage=remember, progress=progress)
     return stages
 
 
@@ -189,7 +190,7 @@ def write_materials(folder: Path, dataset: Dataset, recipe: Recipe) -> None:
     import pandas as pd
 
     from rhosight.inputs.image import density_image, to_pil
-    from rhosight.models.inputs import texts_of
+    from rhosight.models.inputs import collect_texts
 
     (folder / "images").mkdir()
     files = []
@@ -197,7 +198,7 @@ def write_materials(folder: Path, dataset: Dataset, recipe: Recipe) -> None:
         files.append(str(folder / "images" / f"{name}.png"))
         to_pil(density_image(density, recipe.image.settings)).save(files[-1])
     target = recipe.targets[0]
-    columns = {"image": files, "text": texts_of(dataset, recipe.text.extent)}
+    columns = {"image": files, "text": collect_texts(dataset, recipe.text.extent)}
     columns[target] = dataset.targets[target].to_numpy()
     pd.DataFrame(columns).to_csv(folder / "materials.csv", index=False)
 

@@ -18,8 +18,8 @@ from rhosight.inputs.image import ImageSettings
 from rhosight.models.image_text_encoder import ImageTextEncoder
 from rhosight.models.inputs import make_inputs
 from rhosight.networks.recipe import Recipe
-from rhosight.training.contrastive import contrastive_loss, retrieval
-from rhosight.training.stages import train
+from rhosight.training.contrastive import contrastive_loss, score_retrieval
+from rhosight.training.stages import TrainingData, train
 
 IMAGE = ImageSettings().model_copy(update={"size": 48})
 
@@ -82,7 +82,7 @@ class TestLoss:
 class TestRetrieval:
     def test_counterparts_that_are_nearest_are_found(self):
         unit = np.eye(12)
-        table = retrieval(unit, unit, [f"A{i}" for i in range(12)])
+        table = score_retrieval(unit, unit, [f"A{i}" for i in range(12)])
         assert (table.loc["text → density", ["recall@1", "recall@5", "recall@10"]] == 1).all()
         assert table.loc["density → text", "median_rank"] == 1
         chance = table.loc["chance"]
@@ -94,19 +94,19 @@ class TestRetrieval:
         angle = np.radians([0, 10, 40])
         text = np.column_stack([np.cos(angle), np.sin(angle)])
         image = text[[2, 1, 0]]  # the first and the last belong to each other's text
-        table = retrieval(image, text, ["A", "B", "C"])
+        table = score_retrieval(image, text, ["A", "B", "C"])
         # text 0 (0°): images at 40°, 10°, 0°, its own the farthest; text 1: its own the nearest
         assert table.loc["text → density", "recall@1"] == pytest.approx(1 / 3)
         assert table.loc["text → density", "median_rank"] == 3
 
     def test_other_materials_of_the_formula_are_not_in_the_way(self):
         unit = np.eye(3)[[0, 0, 1, 2]]
-        table = retrieval(unit, unit, ["A", "A", "B", "C"])
+        table = score_retrieval(unit, unit, ["A", "A", "B", "C"])
         assert table.loc["text → density", "recall@1"] == 1
         assert table.loc["chance", "recall@1"] == pytest.approx((1 / 3 + 1 / 3 + 1 / 4 + 1 / 4) / 4)
 
     def test_an_encoder_that_sees_no_difference_is_at_chance(self):
-        table = retrieval(np.ones((9, 1)), np.ones((9, 1)), [f"A{i}" for i in range(9)])
+        table = score_retrieval(np.ones((9, 1)), np.ones((9, 1)), [f"A{i}" for i in range(9)])
         assert table.loc["density → text", "median_rank"] == table.loc["chance", "median_rank"]
         assert table.loc["density → text", "recall@1"] == 0
 
@@ -117,7 +117,7 @@ class TestPretraining:
         dataset = load_dataset("mp-fcc")[:96]  # so that enough are watched to choose an epoch by
         encoder = ImageTextEncoder(small(epochs=40, patience=40)).fit(dataset)
         image, text = encoder.embed(dataset)
-        table = retrieval(image, text, list(dataset.table["formula"]))
+        table = score_retrieval(image, text, list(dataset.table["formula"]))
         assert table.loc["text → density", "recall@5"] > 3 * table.loc["chance", "recall@5"]
         assert table.loc["density → text", "recall@5"] > 3 * table.loc["chance", "recall@5"]
         losses = [epoch["train"] for epoch in encoder.history]
@@ -188,9 +188,8 @@ def weights_after_pretraining(dataset, recipe, inputs, folder):
     scaler = np.nanmean(targets[rows], axis=0), np.nanstd(targets[rows], axis=0)
     formulas = list(dataset.table["formula"])
     seen = []
-    train(
-        recipe, inputs, targets, rows[8:], rows[:8], scaler, folder, seen.append, formulas=formulas
-    )
+    data = TrainingData(inputs, targets, rows[8:], rows[:8], scaler, formulas)
+    train(recipe, data, run_dir=folder, on_stage=seen.append)
     assert [(r.modality, r.stage) for r in seen] == [("clip", "head"), ("clip", "fine-tuning")]
     return load_file(folder / "pre-training" / "weights.safetensors")
 

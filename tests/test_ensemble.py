@@ -166,7 +166,7 @@ def test_descriptors_join_an_ensemble(dataset: Dataset):
     other = dataclasses.replace(inputs, descriptors=inputs.descriptors.flip(0))
     for member in model.networks:
         assert member.network.inputs == ("image", "descriptors")
-        assert np.abs(member.values(other) - member.values(inputs)).max() > 1e-4
+        assert np.abs(member.predict_inputs(other) - member.predict_inputs(inputs)).max() > 1e-4
 
 
 def test_the_command_line_trains_one_and_prints_its_intervals(dataset: Dataset, tmp_path):

@@ -10,7 +10,7 @@ from rhosight import Recipe, cross_validate
 from rhosight.inputs.text.description import describe
 from rhosight.inputs.text.rewording import reword
 from rhosight.networks.backbones import TextBackbone
-from rhosight.training.elements import facts, learn_elements, make_up
+from rhosight.training.elements import compute_facts, learn_elements, make_up
 
 
 def test_made_up_crystals_read_like_descriptions(dataset):
@@ -40,9 +40,9 @@ def test_facts_are_magpies_statistics():
     magpie = ElementProperty.from_preset("magpie", impute_nan=True)
     label = magpie.feature_labels().index("MagpieData mean Electronegativity")
     theirs = [magpie.featurize(Composition(c.amounts))[label] for c in crystals]
-    ours = facts(crystals)[:, magpie.features.index("Electronegativity")]
+    ours = compute_facts(crystals)[:, magpie.features.index("Electronegativity")]
     assert np.corrcoef(ours, theirs)[0, 1] > 1 - 1e-9
-    assert np.isfinite(facts(crystals)).all()
+    assert np.isfinite(compute_facts(crystals)).all()
 
 
 @pytest.fixture(scope="module")

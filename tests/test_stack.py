@@ -21,7 +21,7 @@ from rhosight.inputs.image import Channel, ImageSettings, core_pixels, density_i
 from rhosight.inputs.tensors import Inputs, crop_middle, draw_images, turn
 from rhosight.models.inputs import make_inputs
 from rhosight.networks.modules import build_model
-from rhosight.training.stages import train
+from rhosight.training.stages import TrainingData, train
 
 SMALL = {
     "image": {"settings": ImageSettings(size=32)},
@@ -78,7 +78,7 @@ def test_the_stack_predicts_the_same_after_saving_and_from_files(
 def test_predictions_depend_on_the_descriptors(fitted: PropertyModel, some: Dataset):
     inputs = fitted.read(some[22:])
     other = dataclasses.replace(inputs, descriptors=inputs.descriptors.flip(0))
-    assert np.abs(fitted.values(other) - fitted.values(inputs)).max() > 1e-3
+    assert np.abs(fitted.predict_inputs(other) - fitted.predict_inputs(inputs)).max() > 1e-3
 
 
 def test_descriptors_are_standardised_by_what_is_learned_from(some: Dataset):
@@ -98,7 +98,7 @@ def test_descriptors_are_standardised_by_what_is_learned_from(some: Dataset):
     rows = np.arange(len(some))
 
     def learned(inputs: Inputs):
-        network = train(recipe, inputs, targets, rows[8:], rows[:8], scaler)
+        network = train(recipe, TrainingData(inputs, targets, rows[8:], rows[:8], scaler))
         return network.descriptors.backbone
 
     scaling = learned(inputs)

@@ -17,7 +17,7 @@ from rhosight.models.inputs import make_inputs
 from rhosight.networks.backbones import ImageBackbone, TextBackbone
 from rhosight.networks.modules import ImageModel, StackedModel, TextModel, build_model
 from rhosight.training.loop import one_cycle
-from rhosight.training.stages import predict_rows, train
+from rhosight.training.stages import TrainingData, predict_rows, train
 
 SMALL = {
     "image": {"settings": ImageSettings().model_copy(update={"size": 48})},
@@ -80,10 +80,8 @@ def stages_of(dataset, recipe, run_dir=None, stop_after=None):
 
     scaler = np.nanmean(targets, axis=0), np.nanstd(targets, axis=0)
     rows = np.arange(len(dataset))
-    network = train(
-        recipe, inputs, targets, rows[8:], rows[:8], scaler, run_dir=run_dir, on_stage=on_stage
-    )
-    return network, seen
+    data = TrainingData(inputs, targets, rows[8:], rows[:8], scaler)
+    return train(recipe, data, run_dir=run_dir, on_stage=on_stage), seen
 
 
 def test_the_head_stage_leaves_the_backbone_alone_and_fine_tuning_does_not(dataset, tmp_path):
@@ -159,9 +157,8 @@ def test_a_stage_interrupted_between_epochs_goes_on_from_its_checkpoint(
             if interrupt and label.endswith("fine-tuning") and epoch == 2:
                 raise KeyboardInterrupt
 
-        return train(
-            recipe, inputs, targets, rows[8:], rows[:8], scaler, tmp_path, progress=progress
-        )
+        data = TrainingData(inputs, targets, rows[8:], rows[:8], scaler)
+        return train(recipe, data, run_dir=tmp_path, progress=progress)
 
     with pytest.raises(KeyboardInterrupt):
         run(interrupt=True)

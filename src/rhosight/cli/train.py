@@ -81,15 +81,13 @@ def crossval(
     """
     from ..dataset.packing import load_dataset
     from ..evaluation.cross_validation import cross_validate
-    from ..networks.recipe import Recipe
 
     loaded = load_dataset(dataset)
     recipe = complete_targets(recipe, loaded)
     if out is None:
         text = f"{to_json(recipe.flat()).decode()}{loaded.fingerprint()}{folds}{split_seed}"
         text += "" if groups is Groups.formula else groups
-        own = recipe.modalities[-1] if isinstance(recipe, Recipe) else "descriptors"
-        name = f"crossval-{own.replace('+', '-')}"
+        name = f"crossval-{recipe.label.replace('+', '-')}"
         out = Path("runs") / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     console.print(f"run folder: {out}")
     with progress_bar() as progress:
@@ -130,13 +128,10 @@ def train(
     The test set is used only for the final scores.
     """
     from ..dataset.packing import load_dataset
-    from ..models.descriptor_model import DescriptorModel
-    from ..models.ensemble import Ensemble
     from ..models.folder import check_new_folder
-    from ..models.gaussian_process.recipe import DescriptorRecipe
-    from ..models.property_model import PropertyModel
+    from ..models.loading import model_for
 
-    if members > 1 and isinstance(recipe, DescriptorRecipe):
+    if members > 1 and not recipe.trains_network:
         raise RhosightError(
             "--members is for networks; best and no-dft have prediction intervals without it. Add "
             "--modality, or omit --members"
@@ -148,11 +143,8 @@ def train(
     rows, test = _split_rows(loaded, test_fraction, split_seed)
     run_dir = out.with_name(f"{out.name}.run")
     with progress_bar() as progress:
-        if isinstance(recipe, DescriptorRecipe):
-            model: Any = DescriptorModel(recipe).fit(loaded[rows], progress)
-        else:
-            network = PropertyModel(recipe) if members == 1 else Ensemble(recipe, members)
-            model = network.fit(loaded[rows], run_dir=run_dir, progress=progress)
+        model = model_for(recipe, members)
+        model.fit(loaded[rows], run_dir=run_dir, progress=progress)
         if len(test):
             model.score(loaded[test])
     model.save_pretrained(out)

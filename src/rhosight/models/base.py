@@ -1,9 +1,10 @@
-"""What every model has in common: scores on held-out materials, a folder on disk, a model card."""
+"""The base class of all models: prediction, scores on a test set, a folder on disk."""
 
 from __future__ import annotations
 
 import json
 import os
+import tempfile
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -14,10 +15,11 @@ from safetensors import SafetensorError
 
 from ..dataset.dataset import Dataset
 from ..errors import RhosightError, first_line
-from ..inputs.progress import Progress
+from ..inputs.progress import AnyProgress, Progress
 from ..metrics import r2_score, rmse
-from .folder import CARD, CONFIG, FORMAT, new_folder, read_config
-from .provenance import versions
+from .card import render_html, render_text, write_card
+from .folder import CARD, CONFIG, FORMAT, new_folder, read_config, upload_folder
+from .provenance import collect_versions
 
 
 class SavedModel(ABC):
@@ -30,72 +32,101 @@ class SavedModel(ABC):
     scores
         Target → R² and RMSE on the materials given to ``score``; saved with the model.
     about
-        What is known of the training: dataset, its hash, ids, licence, versions, codes.
+        Facts about the training: dataset, its hash, ids, licence, versions, codes.
     """
 
     kind: ClassVar[str]
-    """What ``config.json`` calls this class."""
+    """Name of this class in ``config.json``."""
 
     def __init__(self) -> None:
         self.units: dict[str, str] = {}
         self.scores: dict[str, dict[str, float]] = {}
         self.about: dict[str, Any] = {}
         self.explainer: Any = None
-        """Made by :func:`rhosight.explain`, kept for the next call; ``fit`` drops it."""
+        """Made by :func:`rhosight.explain` and kept for the next call; ``fit`` removes it."""
 
     @property
     @abstractmethod
     def targets(self) -> tuple[str, ...]:
-        """What it predicts, in order."""
+        """Return the predicted targets, in order."""
 
     @property
     @abstractmethod
-    def fitted(self) -> bool:
-        """Whether there is something to predict with."""
+    def is_fitted(self) -> bool:
+        """Tell whether the model can predict."""
 
     @property
     @abstractmethod
     def uses_density(self) -> bool:
-        """Whether a structure is not enough."""
+        """Tell whether the model needs charge densities, not only structures."""
 
     @property
     def core_free(self) -> bool:
-        """Whether it reads only what codes agree on: nothing near the nuclei."""
+        """Tell whether the model ignores the density near the nuclei, where codes disagree."""
         return False
 
     @abstractmethod
+    def fit(
+        self,
+        dataset: Dataset,
+        run_dir: str | os.PathLike | None = None,
+        progress: AnyProgress | None = None,
+    ) -> Self:
+        """Train on the materials that have at least one of the targets.
+
+        Parameters
+        ----------
+        dataset
+            The training set.
+        run_dir
+            Folder from which an interrupted training resumes, if this kind of model can.
+        progress
+            Called with (label, step, steps, ...).
+        """
+
+    @abstractmethod
     def predict(self, materials: Any, progress: Progress | None = None) -> pd.DataFrame:
-        """Predictions (materials, targets), in :attr:`units`, indexed by id or file name."""
+        """Predict the targets of materials, in :attr:`units`.
+
+        Returns
+        -------
+        DataFrame (materials, targets), indexed by material id or file name.
+        """
 
     def predict_intervals(self, materials: Any, progress: Progress | None = None) -> pd.DataFrame:
-        """As :meth:`predict`, with the intervals of the models that have them."""
+        """Predict as :meth:`predict`, with intervals if this kind of model has them."""
         return self.predict(materials, progress)
 
     @abstractmethod
     def _write(self, folder: Path) -> dict[str, Any]:
-        """Write weights into a folder; return what else the config has to hold."""
+        """Write weights into a folder; return further entries of the config."""
 
     @classmethod
     @abstractmethod
     def _read(cls, config: dict[str, Any], folder: Path) -> Self:
-        """The model of a config, with the weights of a folder."""
+        """Rebuild the model of a config with the weights of a folder."""
 
     @abstractmethod
     def _describe(self) -> tuple[str, str]:
-        """For the model card: what kind of model this is, and what to know of it, Markdown."""
+        """Return title and text of the model card, Markdown: kind of model, inputs, limits."""
 
     def score(self, dataset: Dataset) -> dict[str, dict[str, float]]:
-        """R², RMSE (in the target's unit) and count for each target; remembered in the card.
+        """Score predictions of a test set; the model card shows the scores.
+
+        Returns
+        -------
+        Target → ``r2``, ``rmse`` in the target's unit, and ``n``, the number of labels.
 
         Raises
         ------
         RhosightError
-            If a material was part of the training data: such a score would mean nothing.
+            If a material belongs to the training set: its score would be meaningless.
         """
         seen = set(self.about.get("training_ids", ())) & set(dataset.ids)
         if seen:
             raise RhosightError(
-                f"{len(seen)} of these materials were trained on, {min(seen)} for one: score others"
+                f"{len(seen)} of these materials are in the training set, such as {min(seen)}; "
+                "score a test set"
             )
         predicted = self.predict(dataset)
         dataset = dataset.with_targets(self.targets)
@@ -111,9 +142,9 @@ class SavedModel(ABC):
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write weights (safetensors), config (JSON) and model card to a folder.
 
-        The folder appears at once or not at all; an existing model in it is replaced.
+        The folder appears at once or not at all, and replaces an existing model. No pickle.
         """
-        self.check_fitted("nothing to save: the model is not fitted")
+        self.check_fitted("the model is not fitted; call fit before save_pretrained")
         with new_folder(Path(folder)) as draft:
             config = {
                 "rhosight_format": FORMAT,
@@ -123,12 +154,13 @@ class SavedModel(ABC):
                 "about": self.about,
                 **self._write(draft),
             }
-            (draft / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-            (draft / CARD).write_text(self._card())
+            text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+            (draft / CONFIG).write_text(text, encoding="utf-8")
+            (draft / CARD).write_text(write_card(self, *self._describe()), encoding="utf-8")
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike) -> Self:
-        """Load a model that ``save_pretrained`` wrote: a local folder, or a Hugging Face hub id.
+        """Load a model from a folder that ``save_pretrained`` wrote, or from the Hugging Face hub.
 
         Raises
         ------
@@ -139,7 +171,7 @@ class SavedModel(ABC):
         if config["kind"] != cls.kind:
             raise RhosightError(
                 f"{folder}: a model of kind {config['kind']!r}, not {cls.kind!r}; "
-                "rhosight.load_model loads either"
+                "rhosight.load_model loads any kind"
             )
         try:
             model = cls._read(config, path)
@@ -154,15 +186,16 @@ class SavedModel(ABC):
         return model
 
     def check_fitted(self, message: str = "") -> None:
-        """Raise RhosightError if there is nothing to predict with."""
-        if not self.fitted:
+        """Raise RhosightError if the model cannot predict yet."""
+        if not self.is_fitted:
             raise RhosightError(
-                message or "this model is not fitted; call fit, or load one: from_pretrained"
+                message
+                or "this model is not fitted; call fit, or load a model with from_pretrained"
             )
 
     def _remember(self, dataset: Dataset, **more: Any) -> None:
-        """What the card and later warnings need to know of the training part."""
-        self.explainer = None  # that of an earlier fit
+        """Store the facts about the training set that the card and later warnings need."""
+        self.explainer = None  # belongs to an earlier fit
         self.units = {name: dataset.units[name] for name in self.targets}
         self.about = {
             "dataset": dataset.metadata.get("name", ""),
@@ -171,56 +204,47 @@ class SavedModel(ABC):
             "training_ids": dataset.ids,
             "licence": dataset.metadata.get("licence", ""),
             "attribution": dataset.metadata.get("attribution", ""),
-            "versions": versions(),
+            "versions": collect_versions(),
             **more,
         }
 
-    def _score_lines(self) -> str:
-        if not self.scores:
-            return "Not scored on materials of its own: no test part was held out.\n"
-        rows = [
-            f"| `{name}` | {s['r2']:.3f} | {s['rmse']:.4g} {self.units[name]} | {s['n']} |"
-            for name, s in self.scores.items()
-        ]
-        head = ["Scores on held-out materials:", "", "| target | R² | RMSE | materials |"]
-        return "\n".join([*head, "| --- | --- | --- | --- |", *rows, ""])
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str = "Upload a rhosight model",
+    ) -> str:
+        """Upload what :meth:`save_pretrained` writes to the Hugging Face hub.
 
-    def _card(self) -> str:
-        """The model card, Markdown with the hub's YAML header."""
-        title, text = self._describe()
-        targets = "\n".join(f"- `{name}` ({self.units[name]})" for name in self.targets)
-        used = ", ".join(f"{name} {number}" for name, number in self.about["versions"].items())
-        example = ["import rhosight", "", 'model = rhosight.load_model("this-folder")']
-        if self.uses_density:
-            example.append('model.predict([rhosight.read_density("CHGCAR")])')
-        else:
-            example.insert(1, "from pymatgen.core import Structure")
-            example.append('model.predict({"mine": Structure.from_file("mine.cif")})')
-        code = "\n".join(example)
-        return f"""---
-library_name: rhosight
-tags: [materials-science, charge-density]
----
+        Parameters
+        ----------
+        repo_id
+            Name on the hub, such as ``user/model``; created if it does not exist.
+        private
+            Create the repository private; by default the setting of the account decides.
+        token
+            Of the account; by default that of ``hf auth login``.
+        commit_message
+            Of the one commit of all files.
 
-# {title} for {", ".join(self.targets)}
+        Returns
+        -------
+        URL of the commit.
 
-Predicts, for a crystal:
+        Raises
+        ------
+        RhosightError
+            If the model is not fitted, or the hub cannot be reached or refuses.
+        """
+        with tempfile.TemporaryDirectory() as above:
+            folder = Path(above) / "model"
+            self.save_pretrained(folder)
+            return upload_folder(folder, repo_id, private, token, commit_message)
 
-{targets}
+    def __repr__(self) -> str:
+        return render_text(self)
 
-{text}
-
-## Scores
-
-{self._score_lines()}
-## Training data
-
-{self.about["materials"]} materials of `{self.about["dataset"]}` (SHA-256
-`{self.about["dataset_sha256"]}`). {self.about["attribution"]} {self.about["licence"]}
-
-Made with {used}.
-
-```python
-{code}
-```
-"""
+    def _repr_html_(self) -> str:
+        return render_html(self)

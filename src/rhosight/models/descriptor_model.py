@@ -1,15 +1,16 @@
 """DescriptorModel: the `best` recipe, and `no-dft`, which needs no charge density.
 
-What is known of a crystal (composition, structure type, its charge density and what follows from it
-by electrostatics and the theory of the electron gas) becomes blocks of numbers, and a Gaussian
-process over these blocks predicts. No network is trained: a fit takes a minute or two, and a
-prediction comes with an interval and a word on whether the material is like those of the training
-part.
+Composition, structure type, charge density, and the quantities that electrostatics and the theory
+of the electron gas derive from it become blocks of numbers. Gaussian processes over these blocks
+predict. No network is trained: a fit takes a minute or two. A prediction has an interval, and flags
+materials outside the training domain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -22,12 +23,12 @@ from threadpoolctl import threadpool_limits
 from ..dataset.dataset import Dataset
 from ..dataset.splits import check_labels, folds
 from ..density.charge_density import ChargeDensity
+from ..density.crystals import as_structure
 from ..inputs.descriptors.blocks import (
     SPARSE,
     Crystals,
     block_table,
-    described,
-    structure_of,
+    iterate_blocks,
     to_blocks,
 )
 from ..inputs.progress import Progress
@@ -36,11 +37,20 @@ from .folder import WEIGHTS
 from .gaussian_process.committee import Committee
 from .gaussian_process.process import GaussianProcess
 from .gaussian_process.recipe import DescriptorRecipe
-from .provenance import codes_of, warn_of_other_codes
+from .materials import Materials, as_crystals, as_densities
+from .provenance import find_codes, warn_of_other_codes
 from .uncertainty import ConformalIntervals, TrainingDomain
 
-Materials = Dataset | Sequence[ChargeDensity] | Mapping[str, Structure]
-"""A dataset, densities, or (for a model that needs none) name → structure."""
+
+@dataclass(frozen=True)
+class _Fitted:
+    """The state of a fitted model."""
+
+    prototypes: list[str]
+    """Structure types of the training set, sorted."""
+    process: Committee
+    intervals: ConformalIntervals
+    domain: TrainingDomain
 
 
 class DescriptorModel(SavedModel):
@@ -56,8 +66,8 @@ class DescriptorModel(SavedModel):
     units, scores, about
         See :class:`rhosight.models.base.SavedModel`.
     out_of_fold
-        Predictions of the training part by models that had not seen the material (after ``fit``):
-        columns material_id, target, true, predicted, std, in the target's unit.
+        Predictions of each material of the training set by models that were trained without it
+        (after ``fit``): columns material_id, target, true, predicted, std, in the target's unit.
 
     Examples
     --------
@@ -72,58 +82,70 @@ class DescriptorModel(SavedModel):
         super().__init__()
         self.recipe = recipe or DescriptorRecipe()
         self.out_of_fold = pd.DataFrame()
-        self.process: Committee | None = None
-        self._prototypes: list[str] = []
-        self._intervals: ConformalIntervals | None = None
-        self._domain: TrainingDomain | None = None
+        self._state: _Fitted | None = None
 
     @property
     def targets(self) -> tuple[str, ...]:
+        """Return the predicted targets, in order."""
         return self.recipe.targets
 
     @property
     def uses_density(self) -> bool:
+        """Tell whether the model needs charge densities, not only structures."""
         return self.recipe.uses_density
 
     @property
     def core_free(self) -> bool:
+        """Tell whether the model ignores the density near the nuclei, where codes disagree."""
         return self.recipe.core_free
 
     @property
-    def fitted(self) -> bool:
-        return self.process is not None
+    def is_fitted(self) -> bool:
+        """Tell whether the model can predict."""
+        return self._state is not None
 
-    def fit(self, dataset: Dataset, progress: Progress | None = None) -> Self:
+    def fit(
+        self,
+        dataset: Dataset,
+        run_dir: str | os.PathLike | None = None,
+        progress: Progress | None = None,
+    ) -> Self:
         """Learn from all materials that have at least one of the recipe's targets.
 
         Parameters
         ----------
         dataset
-            The training part: nothing else is looked at.
+            The training set.
+        run_dir
+            Ignored: training takes minutes, and is not resumed.
         progress
             Called with (label, step, steps).
 
         Raises
         ------
         RhosightError
-            If a target is unknown or has no values, or a material lacks what the recipe reads.
+            If a target is unknown or has no values, or a material lacks an input of the recipe.
         """
         dataset = dataset.require_targets(self.targets, how="any")
         parts = folds(dataset, self.recipe.n_splits, self.recipe.seed)
         check_labels(dataset, self.targets, [rows for rows, _ in parts])
-        table = descriptor_table(dataset.densities, self.recipe, progress)
+        table = compute_descriptors(dataset.densities, self.recipe, progress)
         labels = dataset.targets[list(self.targets)].to_numpy(dtype=float)
-        self._prototypes = sorted(set(table["prototype"]))
-        blocks = to_blocks(table, self._prototypes)
+        prototypes = sorted(set(table["prototype"]))
+        blocks = to_blocks(table, prototypes)
         predicted, std = self._cross_predict(parts, blocks, labels, progress)
-        self.process = committee_of(self.recipe).fit(blocks, labels)
-        # The models of the folds knew a fifth less and were less sure: their quantile of
-        # |error| / std is too small for the std of a model that knows all.
-        less_sure = np.nanmedian(std / self.process.leave_one_out()[1], axis=0)
+        process = make_committee(self.recipe).fit(blocks, labels)
+        # The models of the folds learned from a fifth less and have larger std: their quantile of
+        # |error| / std is too small for the std of a model that learned from all.
+        less_sure = np.nanmedian(std / process.leave_one_out()[1], axis=0)
         intervals = ConformalIntervals.fit(labels, predicted, std, self.recipe.level)
-        self._intervals = intervals.widened(np.maximum(less_sure, 1))
-        self._domain = TrainingDomain.fit(
-            _joined(blocks), [_elements(structure) for structure in dataset.structures], std
+        self._state = _Fitted(
+            prototypes=prototypes,
+            process=process,
+            intervals=intervals.widen(np.maximum(less_sure, 1)),
+            domain=TrainingDomain.fit(
+                _join_blocks(blocks), [_elements(s) for s in dataset.structures], std
+            ),
         )
         self.out_of_fold = pd.DataFrame(
             {
@@ -134,7 +156,7 @@ class DescriptorModel(SavedModel):
                 "std": std.ravel(),
             }
         ).dropna(ignore_index=True)
-        codes = sorted(codes_of(dataset)) if self.recipe.uses_density else []
+        codes = sorted(find_codes(dataset)) if self.recipe.uses_density else []
         self._remember(dataset, codes=codes)
         return self
 
@@ -144,8 +166,9 @@ class DescriptorModel(SavedModel):
         Parameters
         ----------
         materials
-            A dataset (labels are not looked at), charge densities, or name → structure for a
-            recipe without density.
+            A dataset (labels are ignored), one charge density or several (``ChargeDensity`` or
+            pymatgen ``Chgcar``), or name → density. A recipe without density also takes one
+            structure or several (pymatgen ``Structure``, ASE ``Atoms``), or name → structure.
         progress
             Called with (label, done, all).
 
@@ -156,7 +179,7 @@ class DescriptorModel(SavedModel):
         Raises
         ------
         RhosightError
-            If the model is not fitted, or a material lacks a density.
+            If the model is not fitted, or a material is of another type or lacks a density.
         """
         return self.predict_intervals(materials, progress)[list(self.targets)]
 
@@ -167,59 +190,76 @@ class DescriptorModel(SavedModel):
         progress: Progress | None = None,
         nearest: int = 0,
     ) -> pd.DataFrame:
-        """Predictions with their intervals, and why a material may be beyond the model.
+        """Predict with intervals, and flag materials outside the training domain.
 
         Parameters
         ----------
         materials, progress
             As :meth:`predict` takes them.
         nearest
-            How many of the nearest training materials to name.
+            Number of nearest training materials to name.
 
         Returns
         -------
         DataFrame indexed as that of :meth:`predict`. For each target ``{target}``, and the ends
-        ``{target}_low`` and ``{target}_high`` of an interval that is meant to hold the truth for
-        the recipe's ``level`` of the materials that are like the training part (conformal,
-        :mod:`rhosight.models.uncertainty`); ``outside``: why a material is not, or None. With ``nearest``
-        also ``nearest``: pairs of a training material's id and its distance in the descriptors,
-        1 being one standard deviation in each.
+        ``{target}_low`` and ``{target}_high`` of an interval that should contain the true value for
+        a share ``level`` of the materials that are like the training set (conformal,
+        :mod:`rhosight.models.uncertainty`). ``outside``: the reason why a material is outside the
+        training domain, or None. With ``nearest`` also ``nearest``: pairs of a training material's
+        id and its distance in the descriptors; 1 is one standard deviation in each.
         """
-        self.check_fitted()
-        crystals = crystals_of(materials)
+        fitted = self._fitted()
+        crystals = self._read_materials(materials)
         if not len(crystals):
             ends = ("", "_low", "_high")
             names = [f"{target}{end}" for target in self.targets for end in ends]
             return pd.DataFrame(columns=[*names, "outside"], index=pd.Index([], name="material_id"))
-        parts, names, elements, codes = [], [], [], set()
-        for part, descriptors in described(crystals, self.recipe.blocks, progress):
+        parts, names, elements = [], [], []
+        codes: set[str] = set()
+        sequence = list(crystals.values()) if isinstance(crystals, dict) else crystals
+        for part, descriptors in iterate_blocks(sequence, self.recipe.blocks, progress):
             parts.append(descriptors)
             names += [getattr(crystal, "name", "") for crystal in part]
-            elements += [_elements(structure_of(crystal)) for crystal in part]
-            codes |= codes_of(part)
+            elements += [_elements(as_structure(crystal)) for crystal in part]
+            codes |= find_codes(part)
         warn_of_other_codes(codes, self.about.get("codes", []), self.core_free)
         table = pd.concat(parts, ignore_index=True)
-        blocks = to_blocks(table, self._prototypes)
-        values, std = self.process.predict(blocks, return_std=True)
-        low, high = self._intervals(values, std)
-        columns = {}
+        columns = self._columns(fitted, table, elements, nearest)
+        names = list(crystals) if isinstance(crystals, dict) else names
+        return pd.DataFrame(columns, index=pd.Index(names, name="material_id"))
+
+    def _columns(
+        self, fitted: _Fitted, table: pd.DataFrame, elements: list[set[str]], nearest: int
+    ) -> dict[str, Any]:
+        """Return the columns that :meth:`predict_intervals` documents."""
+        blocks = to_blocks(table, fitted.prototypes)
+        values, std = fitted.process.predict_with_std(blocks)
+        low, high = fitted.intervals(values, std)
+        columns: dict[str, Any] = {}
         for number, target in enumerate(self.targets):
             columns[target] = values[:, number]
             columns[f"{target}_low"], columns[f"{target}_high"] = low[:, number], high[:, number]
-        reasons = self._domain.reasons(_joined(blocks), elements, std, self.targets)
+        features = _join_blocks(blocks)
+        reasons = fitted.domain.reasons(features, elements, std, self.targets)
         columns["outside"] = [
-            reason if label in self._prototypes else _of_new_type(label, reason)
+            reason if label in fitted.prototypes else _add_new_type(label, reason)
             for label, reason in zip(table["prototype"], reasons, strict=True)
         ]
         if nearest:
-            rows, distances = self._domain.nearest(_joined(blocks), nearest)
+            rows, distances = fitted.domain.nearest(features, nearest)
             ids = np.array(self.about["training_ids"])[rows]
             columns["nearest"] = [
                 list(zip(i.tolist(), d.tolist(), strict=True))
                 for i, d in zip(ids, distances, strict=True)
             ]
-        names = list(materials) if isinstance(materials, Mapping) else names
-        return pd.DataFrame(columns, index=pd.Index(names, name="material_id"))
+        return columns
+
+    def _read_materials(
+        self, materials: Materials
+    ) -> Sequence[ChargeDensity] | dict[str, Structure]:
+        """Return what the recipe reads; a sequence that reads files on demand stays one."""
+        crystals = as_densities(materials) if self.uses_density else as_crystals(materials)
+        return crystals.densities if isinstance(crystals, Dataset) else crystals
 
     def _cross_predict(
         self,
@@ -228,34 +268,49 @@ class DescriptorModel(SavedModel):
         labels: np.ndarray,
         progress: Progress | None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation for each material by a process that has not seen it."""
+        """Predict mean and standard deviation of each material by a process trained without it."""
         mean, std = np.full(labels.shape, np.nan), np.full(labels.shape, np.nan)
         for number, (train, rest) in enumerate(parts, start=1):
-            process = committee_of(self.recipe).fit(_rows(blocks, train), labels[train])
-            mean[rest], std[rest] = process.predict(_rows(blocks, rest), return_std=True)
+            process = make_committee(self.recipe).fit(_rows(blocks, train), labels[train])
+            mean[rest], std[rest] = process.predict_with_std(_rows(blocks, rest))
             if progress:
                 progress("folds for the intervals", number, len(parts))
         return mean, std
 
     def read_one(self, part: Materials) -> tuple[str, Structure, dict[str, pd.DataFrame]]:
-        """Name, structure and blocks of a single material."""
-        (crystal,) = crystals_of(part)
-        name = next(iter(part)) if isinstance(part, Mapping) else crystal.name
-        return name, structure_of(crystal), self.blocks_of([crystal])
+        """Return name, structure and blocks of a single material."""
+        crystals = self._read_materials(part)
+        if isinstance(crystals, dict):
+            ((name, structure),) = crystals.items()
+            return name, structure, self.compute_blocks([structure])
+        (density,) = crystals
+        return density.name, density.structure, self.compute_blocks([density])
 
-    def blocks_of(self, crystals: Crystals) -> dict[str, pd.DataFrame]:
-        return to_blocks(descriptor_table(crystals, self.recipe), self._prototypes)
+    def compute_blocks(self, crystals: Crystals) -> dict[str, pd.DataFrame]:
+        """Compute the blocks that the model reads of some crystals."""
+        return to_blocks(compute_descriptors(crystals, self.recipe), self._fitted().prototypes)
+
+    def _fitted(self) -> _Fitted:
+        self.check_fitted()
+        assert self._state is not None
+        return self._state
+
+    @property
+    def process(self) -> Committee:
+        """Return the fitted Gaussian processes."""
+        return self._fitted().process
 
     def _write(self, folder: Path) -> dict[str, Any]:
-        arrays = {f"process/{k}": v for k, v in self.process.arrays().items()}
-        arrays |= {f"domain/{k}": v for k, v in self._domain.arrays().items()}
+        fitted = self._fitted()
+        arrays = {f"process/{k}": v for k, v in fitted.process.arrays().items()}
+        arrays |= {f"domain/{k}": v for k, v in fitted.domain.arrays().items()}
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / WEIGHTS)
         return {
             "recipe": self.recipe.model_dump(mode="json"),
-            "prototypes": self._prototypes,
-            "process": self.process.to_dict(),
-            "intervals": self._intervals.to_dict(),
-            "domain": self._domain.to_dict(),
+            "prototypes": fitted.prototypes,
+            "process": fitted.process.to_dict(),
+            "intervals": fitted.intervals.to_dict(),
+            "domain": fitted.domain.to_dict(),
         }
 
     @classmethod
@@ -267,68 +322,61 @@ class DescriptorModel(SavedModel):
             return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
         model = cls(DescriptorRecipe(**config["recipe"]))
-        model._prototypes = config["prototypes"]
-        model.process = Committee.from_state(config["process"], part("process"))
-        model._intervals = ConformalIntervals.from_dict(config["intervals"])
-        model._domain = TrainingDomain.from_state(config["domain"], part("domain"))
+        model._state = _Fitted(
+            prototypes=config["prototypes"],
+            process=Committee.from_state(config["process"], part("process")),
+            intervals=ConformalIntervals.from_dict(config["intervals"]),
+            domain=TrainingDomain.from_state(config["domain"], part("domain")),
+        )
         return model
 
     def _describe(self) -> tuple[str, str]:
         reads = "charge density and structure" if self.recipe.uses_density else "structure"
         return "Descriptor model", (
             f"Reads the {reads} of a crystal: the blocks {', '.join(self.recipe.blocks)} of "
-            "`rhosight.inputs.descriptors.frame` and `rhosight.models.baselines.baselines`, with a committee of Gaussian "
-            "processes for each target. Intervals are "
-            f"conformal, for {100 * self.recipe.level:g} % of the materials that are like the "
-            f"training part, calibrated on {self.recipe.n_splits} folds of it. Of materials with "
-            "other elements, or far from the training part, `predict_intervals` says so. Of "
-            f"structure types that the training part lacks it knows little.\n\n{self._codes()}"
+            "`rhosight.inputs.descriptors`. A committee of Gaussian processes predicts each "
+            "target. "
+            f"Intervals are conformal for {100 * self.recipe.level:g} %, calibrated on "
+            f"{self.recipe.n_splits} folds of the training set, and valid for materials like it. "
+            "`predict_intervals` flags materials with other elements or far from the training set. "
+            "Predictions for structure types outside the training set are much less accurate.\n\n"
+            f"{self._describe_codes()}"
         )
 
-    def _codes(self) -> str:
-        """For the model card: what another code's densities are to this model."""
+    def _describe_codes(self) -> str:
+        """Explain in the model card how the model treats densities of other codes."""
         if not self.recipe.uses_density:
             return (
-                "It reads no density. It reads volumes and distances, though: relax a structure as "
-                "those of the training data were; other geometries were not tried."
+                "It reads no density, but volumes and distances: relax a structure as those of the "
+                "training data were relaxed. Other geometries were not tested."
             )
         codes = f"Trained on densities of {', '.join(self.about['codes']) or 'no known code'}."
         if self.recipe.core_free:
-            return f"{codes} Of a density it reads what lies between the atoms, where codes agree."
-        return f"{codes} Those of another code differ near the nuclei: prediction warns of them."
+            return f"{codes} It reads a density only between the atoms, where codes agree."
+        return f"{codes} Other codes differ near the nuclei; prediction warns about them."
 
 
-def committee_of(recipe: DescriptorRecipe) -> Committee:
-    """The unfitted Gaussian processes of a recipe."""
+def make_committee(recipe: DescriptorRecipe) -> Committee:
+    """Return the unfitted Gaussian processes of a recipe."""
     return Committee(
         [GaussianProcess(k.terms, linear=SPARSE, seed=recipe.seed) for k in recipe.kernels]
     )
 
 
-def descriptor_table(
-    crystals: Crystals,
-    recipe: DescriptorRecipe,
-    progress: Progress | None = None,
+def compute_descriptors(
+    crystals: Crystals, recipe: DescriptorRecipe, progress: Progress | None = None
 ) -> pd.DataFrame:
-    """All numbers that a recipe reads of n crystals, see :func:`rhosight.inputs.descriptors.blocks.block_table`."""
+    """Compute all numbers that a recipe reads of n crystals.
+
+    See :func:`rhosight.inputs.descriptors.blocks.block_table`.
+    """
     return block_table(crystals, recipe.blocks, progress)
 
 
-def crystals_of(materials: Materials) -> Crystals:
-    """The crystals; those of a sequence that reads them on demand are not read here."""
-    if isinstance(materials, Dataset):
-        return materials.densities
-    if isinstance(materials, ChargeDensity):
-        return [materials]
-    if isinstance(materials, Mapping):
-        return list(materials.values())
-    return materials if isinstance(materials, Sequence) else list(materials)
-
-
-def _of_new_type(label: str, reason: str | None) -> str:
-    """The structure type comes first: models know little beyond those that they have seen."""
-    said = f"structure type {label} (space group and sites) is that of no training material"
-    return f"{said}; {reason}" if reason else said
+def _add_new_type(label: str, reason: str | None) -> str:
+    """Put an unknown structure type first: models predict those least accurately."""
+    new_type = f"structure type {label} (space group and sites) is that of no training material"
+    return f"{new_type}; {reason}" if reason else new_type
 
 
 def _elements(structure: Structure) -> set[str]:
@@ -339,9 +387,10 @@ def _rows(blocks: dict[str, pd.DataFrame], rows: np.ndarray) -> dict[str, pd.Dat
     return {name: block.iloc[rows] for name, block in blocks.items()}
 
 
-def _joined(blocks: dict[str, pd.DataFrame]) -> np.ndarray:
-    """What decides about the training domain: all but the mostly empty blocks of the elements,
-    which are asked for by name.
+def _join_blocks(blocks: dict[str, pd.DataFrame]) -> np.ndarray:
+    """Return the features of the training-domain check: all blocks except the sparse ones.
+
+    The domain checks elements by name.
     """
     return np.hstack(
         [block.to_numpy(float) for name, block in blocks.items() if name not in SPARSE]

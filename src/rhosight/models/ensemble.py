@@ -1,14 +1,14 @@
-"""Ensemble: networks of folds and seeds, whose errors on what they have not seen give intervals.
+"""Ensemble: networks of folds and seeds with calibrated prediction intervals.
 
-The training part is divided into folds. Each member learns from all but one of them, so that every
-training material has predictions by networks that were not shown it; a new material has those of
-all members, and their mean is better than any of them.
+The training set is divided into folds. Each member learns from all folds but one, so every training
+material has predictions by networks that have not seen it. A new material has predictions by all
+members, and their mean is better than any single one.
 
-Intervals are CV+ (:func:`rhosight.models.uncertainty.cv_plus`): each training material's residual is laid
-around the prediction of the members that had not seen that material. Where members agree, an
-interval is as wide as their residuals; where they do not, it is wider. The members' spread itself
-is no scale here: of a training material it could be taken over those members alone that had not
-seen it, one for each seed.
+Intervals are CV+ (:func:`rhosight.models.uncertainty.cv_plus`): the residual of each training
+material is laid around the prediction of the members that have not seen that material. If the
+members agree, an interval is as wide as their residuals; if they do not, it is wider. The spread of
+the members is not used as a scale: for a training material it could be computed only over the
+members that have not seen it, one per seed.
 
 >>> model = rhosight.Ensemble(members=5, modality="image").fit(dataset[train])
 >>> model.predict_intervals(dataset[test])
@@ -33,40 +33,44 @@ from ..inputs.descriptors.composition import composition_features
 from ..inputs.progress import AnyProgress, EpochProgress, Progress
 from ..networks.recipe import Recipe
 from ..storage import open_run
+from ..training.stages import EncoderCache
 from .base import SavedModel
 from .folder import WEIGHTS
-from .inputs import known_prototypes, make_inputs
+from .inputs import find_prototypes, make_inputs
+from .materials import as_densities
 from .property_model import PropertyModel
-from .provenance import codes_of, local_weights, versions, warn_of_other_codes
+from .provenance import collect_versions, find_codes, hash_weights, warn_of_other_codes
 from .uncertainty import TrainingDomain, cv_plus
 
 LEVEL = 0.9
-"""Share of new materials whose truth is meant to lie in the interval."""
+"""Intended share of new materials whose true value lies in the interval."""
 
 
 class Ensemble(SavedModel):
-    """Networks of one recipe, one for each fold of the training part and seed, trained without that
-    fold; with calibrated intervals and a training domain.
+    """Networks of one recipe on folds of the training set, with prediction intervals.
+
+    There is one network for each fold and seed, trained without that fold. The training domain is
+    stored with them.
 
     Parameters
     ----------
     recipe
-        Of every member; the default recipe if not given. Seeds count up from its own.
+        Recipe of every member; the default recipe if not given. Seeds count up from its own.
     members
-        Folds, each with networks of its own.
+        Number of folds.
     seeds
-        Networks for each fold.
+        Networks per fold.
     level
-        Share of new materials whose truth is meant to lie in the interval.
+        Intended share of new materials whose true value lies in the interval.
     **changes
-        Fields of the recipe to change.
+        Fields of the recipe to change, as :meth:`rhosight.Recipe.replace` takes them.
 
     Attributes
     ----------
     networks
         The members, fold by fold and seed by seed (after ``fit``).
     out_of_fold
-        Predictions of the training part, each the mean over the networks that had not seen the
+        Predictions of the training set, each the mean over the networks that have not seen the
         material (after ``fit``; not saved): columns material_id, target, fold, true, predicted.
     units, scores, about
         See :class:`rhosight.models.base.SavedModel`.
@@ -85,8 +89,8 @@ class Ensemble(SavedModel):
         super().__init__()
         if members < 2 or seeds < 1 or not 0 < level < 1:
             raise RhosightError(
-                f"an ensemble of {members} fold(s), {seeds} seed(s) and level {level}: it takes "
-                "two folds and one seed at least, and a level between 0 and 1"
+                f"an ensemble of {members} fold(s), {seeds} seed(s) and level {level}: give at "
+                "least two folds and one seed, and a level between 0 and 1"
             )
         self.recipe = (recipe or Recipe()).replace(**changes)
         self.members, self.seeds, self.level = members, seeds, level
@@ -98,15 +102,18 @@ class Ensemble(SavedModel):
 
     @property
     def targets(self) -> tuple[str, ...]:
+        """The predicted targets, in order."""
         return self.recipe.targets
 
     @property
     def is_fitted(self) -> bool:
+        """Whether the model can predict."""
         return bool(self.networks)
 
     @property
     def uses_density(self) -> bool:
-        return True  # as of its members
+        """Whether the model needs charge densities, as its members do."""
+        return True
 
     def fit(
         self,
@@ -119,10 +126,10 @@ class Ensemble(SavedModel):
         Parameters
         ----------
         dataset
-            The training part: nothing else is looked at. Materials of one formula are in one fold.
+            The training set. Materials of one formula are in one fold.
         run_dir
-            Folder for finished stages and checkpoints; the same call with the same folder goes on
-            where an interrupted one stopped.
+            Folder for finished stages and checkpoints; the same call with the same folder resumes
+            an interrupted one.
         progress
             Called with (label, step, steps, watched loss).
 
@@ -137,40 +144,15 @@ class Ensemble(SavedModel):
         settings = {
             "task": "ensemble",
             "recipe": recipe.flat(),
-            "weights": local_weights(recipe),
+            "weights": hash_weights(recipe.weight_sources),
             "members": self.members,
             "seeds": self.seeds,
             "dataset_sha256": dataset.fingerprint(),
-            "versions": versions(),
+            "versions": collect_versions(),
         }
         folder = open_run(run_dir, settings)
-        parts = folds(dataset, self.members, recipe.seed)
-        check_labels(dataset, recipe.targets, [rows for rows, _ in parts])
-        prototypes = known_prototypes(dataset, recipe)
-        inputs = make_inputs(dataset, recipe, progress=progress, prototypes=prototypes)
         labels = dataset.targets[list(recipe.targets)].to_numpy(dtype=float)
-        frozen: dict[str, Any] = {}
-        networks, predicted = [], np.full(labels.shape, np.nan)
-        self._fold = np.zeros(len(dataset), dtype=int)
-        for fold, (rows, left_out) in enumerate(parts):
-            self._fold[left_out] = fold
-            own = []
-            for _ in range(self.seeds):
-                number = len(networks) + 1
-                member = PropertyModel(recipe, seed=recipe.seed + number - 1)
-                member.fit_rows(
-                    dataset,
-                    inputs,
-                    rows,
-                    prototypes,
-                    folder / f"member-{number}" if folder else None,
-                    _labelled(progress, f"member {number} of {self.members * self.seeds}: "),
-                    frozen,
-                )
-                networks.append(member)
-                own.append(member.values(inputs, left_out))
-            predicted[left_out] = np.mean(own, axis=0)
-        self.networks = networks
+        predicted = self._fit_members(dataset, folder, progress)
         self._residuals = np.abs(labels - predicted)
         self._domain = TrainingDomain.fit(*_domain_features(dataset.structures))
         self.out_of_fold = pd.DataFrame(
@@ -182,20 +164,54 @@ class Ensemble(SavedModel):
                 "predicted": predicted.ravel(),
             }
         ).dropna(ignore_index=True)
-        seen = {i for member in networks for i in member.about["training_ids"]}
-        about = networks[0].about
-        codes = sorted(codes_of(dataset)) if about["codes"] else []
+        seen = {i for member in self.networks for i in member.about["training_ids"]}
+        about = self.networks[0].about
+        codes = sorted(find_codes(dataset)) if about["codes"] else []
         self._remember(
             dataset, training_ids=sorted(seen), backbones=about["backbones"], codes=codes
         )
         return self
+
+    def _fit_members(
+        self, dataset: Dataset, folder: Path | None, progress: EpochProgress | None
+    ) -> np.ndarray:
+        """Train the members; return predictions of each material by those that have not seen it."""
+        recipe = self.recipe
+        parts = folds(dataset, self.members, recipe.seed)
+        check_labels(dataset, recipe.targets, [rows for rows, _ in parts])
+        prototypes = find_prototypes(dataset, recipe)
+        inputs = make_inputs(dataset, recipe, progress=progress, prototypes=prototypes)
+        cache, networks = EncoderCache(), []
+        predicted = np.full((len(dataset), len(recipe.targets)), np.nan)
+        self._fold = np.zeros(len(dataset), dtype=int)
+        for fold, (rows, left_out) in enumerate(parts):
+            self._fold[left_out] = fold
+            own = []
+            for _ in range(self.seeds):
+                number = len(networks) + 1
+                label = f"member {number} of {self.members * self.seeds}: "
+                member = PropertyModel(recipe, seed=recipe.seed + number - 1)
+                member.fit_rows(
+                    dataset,
+                    inputs,
+                    rows,
+                    prototypes,
+                    folder / f"member-{number}" if folder else None,
+                    _add_prefix(progress, label),
+                    cache,
+                )
+                networks.append(member)
+                own.append(member.predict_inputs(inputs, left_out))
+            predicted[left_out] = np.mean(own, axis=0)
+        self.networks = networks
+        return predicted
 
     def predict(
         self,
         materials: Dataset | Sequence[ChargeDensity],
         progress: Progress | None = None,
     ) -> pd.DataFrame:
-        """The mean of all members, see :meth:`rhosight.PropertyModel.predict`."""
+        """Predict the mean of all members, see :meth:`rhosight.PropertyModel.predict`."""
         return self.predict_intervals(materials, progress)[list(self.targets)]
 
     def predict_intervals(
@@ -203,7 +219,7 @@ class Ensemble(SavedModel):
         materials: Dataset | Sequence[ChargeDensity],
         progress: Progress | None = None,
     ) -> pd.DataFrame:
-        """Predictions with their intervals, and why a material may be beyond the model.
+        """Predict with intervals, and flag materials outside the training domain.
 
         Parameters
         ----------
@@ -212,26 +228,28 @@ class Ensemble(SavedModel):
 
         Returns
         -------
-        DataFrame indexed as that of :meth:`predict`. For each target ``{target}``, the members'
-        mean, and ``{target}_low``, ``{target}_high``, the smallest interval about it that holds the
-        one of CV+; ``{target}_std``, the standard deviation over members; ``outside``: why a
-        material is not like the training part in composition and volume, or None.
+        DataFrame indexed as that of :meth:`predict`. For each target: ``{target}``, the mean of the
+        members; ``{target}_low``, ``{target}_high``, the smallest symmetric interval that contains
+        the one of CV+; ``{target}_std``, the standard deviation over members. ``outside`` is the
+        reason why a material is out of domain in composition and volume, or None.
         """
         self.check_fitted()
-        if isinstance(materials, ChargeDensity):
-            materials = [materials]
-        found, names, structures, codes = [], [], [], set()
-        first = self.networks[0]  # members read the same
-        for part, inputs in first.inputs_of(materials, progress):
-            found.append(np.stack([member.values(inputs) for member in self.networks]))
+        materials = as_densities(materials)
+        parts: list[np.ndarray] = []
+        names: list[str] = []
+        structures: list[Any] = []
+        codes: set[str] = set()
+        first = self.networks[0]  # all members read the same inputs
+        for part, inputs in first.iterate_inputs(materials, progress):
+            parts.append(np.stack([member.predict_inputs(inputs) for member in self.networks]))
             names += part.ids if isinstance(part, Dataset) else [d.name for d in part]
             structures += (
                 part.structures if isinstance(part, Dataset) else [d.structure for d in part]
             )
-            codes |= codes_of(part)
+            codes |= find_codes(part)
         warn_of_other_codes(codes, self.about.get("codes", []))
         shape = (len(self.networks), 0, len(self.targets))
-        values = np.concatenate(found, axis=1) if found else np.empty(shape)
+        values = np.concatenate(parts, axis=1) if parts else np.empty(shape)
         columns: dict[str, Any] = {}
         for number, target in enumerate(self.targets):
             mean, spread = values[..., number].mean(axis=0), values[..., number].std(axis=0, ddof=1)
@@ -246,7 +264,7 @@ class Ensemble(SavedModel):
     def _half_widths(
         self, values: np.ndarray, mean: np.ndarray, residuals: np.ndarray
     ) -> np.ndarray:
-        """Of one target: from the members' mean to the farther end of CV+, shape (n,)."""
+        """Return the distance from the mean to the farther end of CV+, shape (n,)."""
         centres = values.reshape(self.members, self.seeds, -1).mean(axis=1)
         known = ~np.isnan(residuals)
         low, high = cv_plus(centres.T, residuals[known], self._fold[known], self.level)
@@ -285,21 +303,21 @@ class Ensemble(SavedModel):
         title, text = self.networks[0]._describe()
         return f"Ensemble: {title}", (
             f"{len(self.networks)} networks, {self.seeds} for each of {self.members} folds of the "
-            "training part, which they were not shown; the prediction is their mean. Intervals are "
-            f"CV+, for {100 * self.level:g} % of the materials that are like the training part. Of "
-            "materials with other elements, or of a composition and volume far from the training "
-            f"part, `predict_intervals` says so.\n\n{text}"
+            "training set, trained without that fold; the prediction is their mean. Prediction "
+            f"intervals are CV+, for {100 * self.level:g} % of materials like the training set. "
+            "`predict_intervals` flags materials with other elements, or with a composition and "
+            f"volume far from the training set.\n\n{text}"
         )
 
 
-def _labelled(progress: AnyProgress | None, prefix: str) -> AnyProgress | None:
+def _add_prefix(progress: AnyProgress | None, prefix: str) -> AnyProgress | None:
     if progress is None:
         return None
     return lambda label, *values: progress(f"{prefix}{label}", *values)
 
 
 def _domain_features(structures: Sequence[Any]) -> tuple[np.ndarray, list[set[str]]]:
-    """Magpie's statistics and volume per atom, and the elements, of n crystals."""
+    """Return Magpie's statistics with the volume per atom, and the elements, of n crystals."""
     features = composition_features(structures).drop(columns=["prototype", "nsites"])
     elements = [{str(e) for e in s.composition.element_composition} for s in structures]
     return features.to_numpy(dtype=float), elements

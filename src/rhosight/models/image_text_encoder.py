@@ -1,4 +1,4 @@
-"""ImageTextEncoder: learn without labels which density and which description belong together.
+"""ImageTextEncoder: learn without labels which density and description belong together.
 
 >>> dataset = rhosight.load_dataset("mp-fcc")
 >>> train, test = rhosight.split(dataset)
@@ -22,6 +22,7 @@ from ..dataset.dataset import Dataset
 from ..errors import RhosightError
 from ..inputs.progress import AnyProgress, EpochProgress
 from ..networks.backbones import save_backbone_configs
+from ..networks.dual_encoder import AnyDualEncoder
 from ..networks.flat import nest_fields
 from ..networks.modules import build_encoder
 from ..networks.presets import network_recipe
@@ -29,18 +30,19 @@ from ..networks.recipe import Recipe
 from ..networks.settings import validate_settings
 from ..storage import open_run
 from ..training.contrastive import (
-    Encoder,
-    embeddings,
+    Pairs,
+    compute_embeddings,
     load_weights,
     pretrain_encoder,
-    pretraining_config,
-    retrieval,
+    pretrained_ids,
+    read_pretraining,
+    score_retrieval,
 )
 from ..training.folds import inner_split
 from ..version import __version__
 from .folder import new_folder
 from .inputs import make_inputs
-from .provenance import local_weights, versions
+from .provenance import collect_versions, hash_weights
 
 
 class ImageTextEncoder:
@@ -49,10 +51,11 @@ class ImageTextEncoder:
     Parameters
     ----------
     recipe
-        Settings; ``clip-offline`` if not given. Its backbones, ``pretraining``, ``image``,
-        ``extent``, ``augment``, ``views`` and ``seed`` are read, those of regression are not.
+        Settings; ``clip-offline`` if not given. Its groups ``image``, ``text``, ``augmentation``
+        and ``pretraining``, its ``clip`` and its ``seed`` are used; those of regression are not.
     **changes
-        Fields of the recipe to change, e.g. ``extent="all"``.
+        Fields of the recipe to change, as :meth:`rhosight.Recipe.replace` takes them, e.g.
+        ``text={"extent": "all"}``.
 
     Attributes
     ----------
@@ -61,13 +64,13 @@ class ImageTextEncoder:
     history
         Losses of each epoch (after ``fit``).
     scores
-        What ``retrieval`` last returned; saved with the encoder.
+        Last result of ``retrieval``; saved with the encoder.
     """
 
     def __init__(self, recipe: Recipe | None = None, **changes: Any):
         recipe = recipe or network_recipe("clip-offline")
         self.recipe = recipe.replace(**{**changes, "modality": "clip"})
-        self.encoder: Encoder | None = None
+        self.encoder: AnyDualEncoder | None = None
         self.history: list[dict[str, float]] = []
         self.scores: pd.DataFrame | None = None
         self._about: dict[str, Any] = {}
@@ -78,60 +81,53 @@ class ImageTextEncoder:
         run_dir: str | os.PathLike | None = None,
         progress: EpochProgress | None = None,
     ) -> ImageTextEncoder:
-        """Pre-train on all materials of a dataset. Labels are not looked at.
+        """Pre-train on all materials of a dataset. Labels are ignored.
 
         Parameters
         ----------
         dataset
-            An inner split of it, by formula, is watched for early stopping.
+            The training set. An inner split of it, by formula, is watched for early stopping.
         run_dir
-            Folder for checkpoints; the same call with the same folder goes on where an interrupted
-            one stopped.
+            Folder for checkpoints; the same call with the same folder resumes an interrupted one.
         progress
             Called with (label, step, steps, watched loss).
 
         Raises
         ------
         RhosightError
-            If a material lacks what the recipe reads, or the recipe has no epochs of pre-training.
+            If a material lacks data that the recipe reads, or the recipe has no epochs of
+            pre-training.
         """
-        if not self.recipe.pretraining.epochs:
-            raise RhosightError("recipe: pretraining.epochs is 0: nothing would be learned")
+        recipe = self.recipe
+        if not recipe.pretraining.epochs:
+            raise RhosightError(
+                "recipe: pretraining.epochs is 0: nothing would be learned; raise it"
+            )
         settings = {
             "task": "pretrain",
-            "recipe": self.recipe.flat(),
-            "weights": local_weights(self.recipe),
+            "recipe": recipe.flat(),
+            "weights": hash_weights(recipe.weight_sources),
             "dataset_sha256": dataset.fingerprint(),
-            "versions": versions(),
+            "versions": collect_versions(),
         }
         folder = open_run(run_dir, settings)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.recipe.seed)
-            encoder = build_encoder(self.recipe)
-        if self.recipe.pretraining.weights:
-            load_weights(encoder, self.recipe)
-        inputs = make_inputs(dataset, self.recipe, encoder.reader, progress)
-        fit_rows, stop_rows = inner_split(dataset, self.recipe)
-        self.history = pretrain_encoder(
-            encoder,
-            inputs,
-            dataset.table["formula"].to_list(),
-            fit_rows,
-            stop_rows,
-            self.recipe,
-            folder / "pre-training" if folder else None,
-            progress,
-        )
-        seen = set(dataset.ids)
-        if weights := self.recipe.pretraining.weights:
-            seen |= set(pretraining_config(Path(weights))["about"]["pretrained_ids"])
+            torch.manual_seed(recipe.seed)
+            encoder = build_encoder(recipe)
+        if recipe.pretraining.weights:
+            load_weights(encoder, recipe)
+        inputs = make_inputs(dataset, recipe, encoder.reader, progress)
+        formulas = dataset.table["formula"].to_list()
+        pairs = Pairs(inputs, formulas, *inner_split(dataset, recipe))
+        run = folder / "pre-training" if folder else None
+        self.history = pretrain_encoder(encoder, pairs, recipe, run, progress)
         self.encoder = encoder.eval()
         self._about = {
             "dataset": dataset.metadata.get("name", ""),
             "dataset_sha256": settings["dataset_sha256"],
             "licence": dataset.metadata.get("licence", ""),
             "attribution": dataset.metadata.get("attribution", ""),
-            "pretrained_ids": sorted(seen),
+            "pretrained_ids": sorted({*dataset.ids, *pretrained_ids(recipe.pretrained_folder)}),
             "backbones": {part.name: part.weights for part in encoder.encoders},
             "versions": settings["versions"],
         }
@@ -140,39 +136,40 @@ class ImageTextEncoder:
     def embed(
         self, dataset: Dataset, progress: AnyProgress | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Unit vectors of the materials' images and of their texts, (materials, width) each.
+        """Return unit vectors of the images and of the texts, (materials, width) each.
 
-        The cosine similarity of two of them is their scalar product.
+        The cosine similarity of two vectors is their scalar product.
         """
         if self.encoder is None:
             raise RhosightError("this encoder is not fitted; call fit, or from_pretrained")
         inputs = make_inputs(dataset, self.recipe, self.encoder.reader, progress)
-        return embeddings(self.encoder, inputs, views=self.recipe.views)
+        return compute_embeddings(self.encoder, inputs, views=self.recipe.views)
 
     def retrieval(self, dataset: Dataset, progress: AnyProgress | None = None) -> pd.DataFrame:
-        """Zero-shot retrieval among the materials of a dataset, the chance level beside it.
+        """Score zero-shot retrieval among the materials of a dataset, with the chance level.
 
-        See :func:`rhosight.training.contrastive.retrieval` for the table.
+        See :func:`rhosight.training.contrastive.score_retrieval` for the table.
 
         Raises
         ------
         RhosightError
-            If a material was part of the pre-training: such a score would mean nothing.
+            If a material was used in pre-training: its score would be meaningless.
         """
         seen = set(self._about.get("pretrained_ids", ())) & set(dataset.ids)
         if seen:
             raise RhosightError(
-                f"{len(seen)} of these materials were pre-trained on, {min(seen)} for one: "
-                "retrieve among others"
+                f"{len(seen)} of these materials were used in pre-training, such as {min(seen)}; "
+                "score other materials"
             )
         image, text = self.embed(dataset, progress)
-        self.scores = retrieval(image, text, dataset.table["formula"].to_list())
+        self.scores = score_retrieval(image, text, dataset.table["formula"].to_list())
         return self.scores
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write weights (safetensors), config (JSON), tokenizer and model card to a folder.
 
-        The folder appears at once or not at all; an encoder that is already in it is replaced.
+        The folder is written completely or not at all; an encoder that is already in it is
+        replaced.
         """
         if self.encoder is None:
             raise RhosightError("nothing to save: the encoder is not fitted")
@@ -196,7 +193,7 @@ class ImageTextEncoder:
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike) -> ImageTextEncoder:
-        """Load what ``save_pretrained`` wrote.
+        """Load an encoder that ``save_pretrained`` wrote.
 
         Raises
         ------
@@ -204,20 +201,20 @@ class ImageTextEncoder:
             If the folder holds no such encoder.
         """
         path = Path(folder)
-        config = pretraining_config(path)
-        found = cls(validate_settings(Recipe, nest_fields(config["recipe"])))
-        found._about, found.history = config["about"], config["history"]
+        config = read_pretraining(path)
+        loaded = cls(validate_settings(Recipe, nest_fields(config["recipe"])))
+        loaded._about, loaded.history = config["about"], config["history"]
         if config["retrieval"]:
-            found.scores = pd.DataFrame(config["retrieval"]).T
-        encoder = build_encoder(found.recipe, pretrained=False, saved=path)
-        load_weights(encoder, found.recipe, path)
-        found.encoder = encoder.eval()
-        return found
+            loaded.scores = pd.DataFrame(config["retrieval"]).T
+        encoder = build_encoder(loaded.recipe, pretrained=False, saved=path)
+        load_weights(encoder, loaded.recipe, path)
+        loaded.encoder = encoder.eval()
+        return loaded
 
     def _card(self) -> str:
         about = self._about
         backbones = "\n".join(f"- `{n}`, SHA-256 `{h}`" for n, h in about["backbones"].items())
-        scores = "Not scored on materials of its own: none were held out.\n"
+        scores = "Not scored: no test set was held out.\n"
         if self.scores is not None:
             head = ["| | recall@1 | recall@5 | recall@10 | median rank |", "| --- " * 5 + "|"]
             rows = [

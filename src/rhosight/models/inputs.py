@@ -6,11 +6,11 @@ import json
 import logging
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from ..dataset.dataset import Dataset
 from ..density.charge_density import ChargeDensity
@@ -21,87 +21,130 @@ from ..inputs.progress import AnyProgress
 from ..inputs.tensors import Inputs, draw_images
 from ..inputs.text.description import describe, truncated_fraction
 from ..inputs.text.rewording import reword
-from ..networks.backbones import ClipBackbone, TextBackbone
+from ..networks.backbones import TextReader, Tokenizer
 from ..networks.recipe import Recipe
+from .materials import Densities
 
 logger = logging.getLogger(__name__)
 
 
 def make_inputs(
-    materials: Dataset | Sequence[ChargeDensity],
+    materials: Densities,
     recipe: Recipe,
-    text_backbone: Any = None,
+    reader: TextReader | None = None,
     progress: AnyProgress | None = None,
     texts: Sequence[str] | None = None,
     dtype: torch.dtype = torch.float16,
     prototypes: Sequence[str] = (),
 ) -> Inputs:
-    """The images, tokens and descriptors that a recipe reads of some materials; ``texts`` if
-    already made. ``dtype`` is that of the images; ``prototypes`` as :func:`known_prototypes` gives
-    them.
+    """Return the images, tokens and descriptors that a recipe's network reads.
+
+    Parameters
+    ----------
+    materials
+        A dataset, or charge densities.
+    recipe
+        The settings.
+    reader
+        Encoder that tokenises; by default the tokenizer that the recipe names.
+    progress
+        Called with (label, done, all).
+    texts
+        Descriptions of the materials, if they exist already.
+    dtype
+        Type of the images.
+    prototypes
+        Structure types of the training set, see :func:`find_prototypes`.
+
+    Raises
+    ------
+    RhosightError
+        If a material lacks a kind of density or a text.
     """
-    canvas = ids = mask = parallel = descriptors = linear = None
-    densities = materials.densities if isinstance(materials, Dataset) else materials
-    picture = recipe.image.settings
+    canvas = parallel = ids = mask = descriptors = linear = None
     if recipe.uses_image:
-        stored = None
-        if isinstance(materials, Dataset):
-            turned = recipe.augmentation.enabled
-            pad = turn_margin(picture.size, recipe.augmentation.shift) if turned else 0
-            stored = materials.images(picture, pad)
-        if stored is not None:
-            canvas = torch.from_numpy(np.array(stored))
-        draw = partial(
-            draw_images,
-            densities,
-            margin=recipe.augmentation.enabled,
-            progress=progress,
-            dtype=dtype,
-            shift=recipe.augmentation.shift,
-        )
-        if canvas is None:
-            canvas = draw(picture)
-        if recipe.augmentation.parallel:
-            planes = [draw(picture.shift_planes(by)) for by in recipe.augmentation.parallel]
-            parallel = torch.stack(planes)
+        canvas, parallel = _draw(materials, recipe, dtype, progress)
     if recipe.uses_text:
-        backbone = text_backbone or _reader(recipe)
-        longest = min(recipe.text.max_tokens or backbone.max_tokens, backbone.max_tokens)
-        texts = texts or texts_of(materials, recipe.text.extent)
-        wordings = recipe.views
-        said = [reword(text, number) for number in range(wordings) for text in texts]
-        ids, mask = (
-            part.reshape(wordings, len(texts), -1) for part in backbone.tokenize(said, longest)
-        )
-        cut = truncated_fraction(texts, backbone.tokenizer, longest)
-        if cut or text_backbone is None:
-            logger.info(
-                "texts (%s): %.1f %% are longer than the %d tokens that %s reads, and cut",
-                recipe.text.extent,
-                100 * cut,
-                longest,
-                backbone.name,
-            )
+        texts = texts or collect_texts(materials, recipe.text.extent)
+        ids, mask = _tokenize(texts, recipe, reader)
     if recipe.descriptors:
-        table = to_blocks(block_table(densities, recipe.descriptors, progress), prototypes)
-        parts = {name: table[name].to_numpy(dtype=np.float32) for name in recipe.descriptors}
-        descriptors = torch.from_numpy(np.hstack(list(parts.values())))
-        linear = torch.tensor([n in SPARSE for n, part in parts.items() for _ in part.T])
+        descriptors, linear = _describe_numbers(materials, recipe, prototypes, progress)
     return Inputs(
         canvas,
-        picture.size,
+        recipe.image.settings.size,
         ids,
         mask,
         parallel=parallel,
-        shift=recipe.augmentation.shift * picture.size,
-        steps=picture.steps,
+        shift=recipe.augmentation.shift * recipe.image.settings.size,
+        steps=recipe.image.settings.steps,
         descriptors=descriptors,
         linear=linear,
     )
 
 
+def _list_densities(materials: Densities) -> Sequence[ChargeDensity]:
+    return materials.densities if isinstance(materials, Dataset) else materials
+
+
+def _draw(
+    materials: Densities, recipe: Recipe, dtype: torch.dtype, progress: AnyProgress | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return the images, stored or drawn, and those of parallel planes if there are any."""
+    settings, augmentation = recipe.image.settings, recipe.augmentation
+    draw = partial(
+        draw_images,
+        _list_densities(materials),
+        margin=augmentation.enabled,
+        progress=progress,
+        dtype=dtype,
+        shift=augmentation.shift,
+    )
+    stored = None
+    if isinstance(materials, Dataset):
+        pad = turn_margin(settings.size, augmentation.shift) if augmentation.enabled else 0
+        stored = materials.images(settings, pad)
+    canvas = draw(settings) if stored is None else torch.from_numpy(np.array(stored))
+    if not augmentation.parallel:
+        return canvas, None
+    planes = [draw(settings.shift_planes(distance)) for distance in augmentation.parallel]
+    return canvas, torch.stack(planes)
+
+
+def _tokenize(
+    texts: Sequence[str], recipe: Recipe, reader: TextReader | None
+) -> tuple[Tensor, Tensor]:
+    """Return token ids and attention mask of all wordings, (wordings, n, longest) each."""
+    tokenizer = reader or _load_tokenizer(recipe)
+    longest = min(recipe.text.max_tokens or tokenizer.max_tokens, tokenizer.max_tokens)
+    wordings = [reword(text, number) for number in range(recipe.views) for text in texts]
+    ids, mask = (
+        part.reshape(recipe.views, len(texts), -1) for part in tokenizer.tokenize(wordings, longest)
+    )
+    cut = truncated_fraction(texts, tokenizer.tokenizer, longest)
+    if cut or reader is None:
+        logger.info(
+            "texts (%s): %.1f %% are longer than the %d tokens that %s reads, and are cut",
+            recipe.text.extent,
+            100 * cut,
+            longest,
+            tokenizer.name,
+        )
+    return ids, mask
+
+
+def _describe_numbers(
+    materials: Densities, recipe: Recipe, prototypes: Sequence[str], progress: AnyProgress | None
+) -> tuple[Tensor, Tensor]:
+    """Return descriptors (n, columns), and which columns have no long tails (columns,)."""
+    densities = _list_densities(materials)
+    table = to_blocks(block_table(densities, recipe.descriptors, progress), prototypes)
+    parts = {name: table[name].to_numpy(dtype=np.float32) for name in recipe.descriptors}
+    descriptors = torch.from_numpy(np.hstack(list(parts.values())))
+    return descriptors, torch.tensor([n in SPARSE for n, part in parts.items() for _ in part.T])
+
+
 def inputs_key(recipe: Recipe) -> str:
-    """What :func:`make_inputs` asks a recipe for: with the same key, the same inputs."""
+    """Return a key of the settings that :func:`make_inputs` reads: same key, same inputs."""
     names = ["modality", "augment", "views", "descriptors"]
     if recipe.uses_image:
         names += ["image", "shift", "parallel"]
@@ -111,22 +154,22 @@ def inputs_key(recipe: Recipe) -> str:
     return json.dumps({name: flat[name] for name in names}, sort_keys=True)
 
 
-def known_prototypes(dataset: Dataset, recipe: Recipe) -> list[str]:
-    """Structure types of a training part, sorted, if the recipe's descriptors tell them apart."""
+def find_prototypes(dataset: Dataset, recipe: Recipe) -> list[str]:
+    """Return the sorted structure types of a training set, if the recipe's descriptors use them."""
     if "prototype" not in recipe.descriptors:
         return []
     return sorted({prototype_label(structure) for structure in dataset.structures})
 
 
-def _reader(recipe: Recipe) -> TextBackbone | ClipBackbone:
-    """What tokenises the texts of a recipe."""
+def _load_tokenizer(recipe: Recipe) -> Tokenizer:
+    """Return the tokenizer of a recipe's text encoder, without loading the encoder."""
     if recipe.modality == "clip" and recipe.clip:
-        return ClipBackbone(recipe.clip)
-    return TextBackbone(recipe.text.backbone)
+        return Tokenizer(recipe.clip, clip=True)
+    return Tokenizer(recipe.text.backbone)
 
 
-def texts_of(materials: Dataset | Sequence[ChargeDensity], extent: str) -> list[str]:
-    """Stored descriptions where there are any, made ones otherwise."""
+def collect_texts(materials: Densities, extent: str) -> list[str]:
+    """Return the stored descriptions of materials, and new ones where none are stored."""
     if isinstance(materials, Dataset):
         stored = materials.texts.get(extent, pd.Series(None, index=materials.ids, dtype=object))
         return [

@@ -3,43 +3,99 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
+from ..errors import RhosightError
 from ..networks.presets import network_recipe
 from ..networks.recipe import Recipe
 from .base import SavedModel
 from .folder import BUNDLED_MODELS, bundled_folder, read_config
 from .gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecipe, descriptor_recipe
 
+AnyRecipe = Recipe | DescriptorRecipe
+
+
+@dataclass(frozen=True)
+class ModelClass:
+    """A kind of model; its module is imported when the kind is used.
+
+    Attributes
+    ----------
+    module, name
+        Module in this package, and class in it.
+    recipe
+        Recipe of the model; None if it is made of other models.
+    """
+
+    module: str
+    name: str
+    recipe: type[AnyRecipe] | None = None
+
+    def load(self) -> type[SavedModel]:
+        """Import the class."""
+        return getattr(import_module(f".{self.module}", __package__), self.name)
+
+
+MODELS = {
+    "descriptors": ModelClass("descriptor_model", "DescriptorModel", DescriptorRecipe),
+    "network": ModelClass("property_model", "PropertyModel", Recipe),
+    "ensemble": ModelClass("ensemble", "Ensemble"),
+}
+"""Kind in ``config.json`` → class. A new model is one module and one entry here."""
+
+
+def model_for(recipe: AnyRecipe, members: int = 1) -> SavedModel:
+    """Return an unfitted model of a recipe.
+
+    Parameters
+    ----------
+    recipe
+        The settings.
+    members
+        With more than one, an ensemble of networks on so many folds.
+
+    Raises
+    ------
+    RhosightError
+        For an ensemble of a recipe that trains no network.
+    """
+    if members > 1:
+        if not recipe.trains_network:
+            raise RhosightError("an ensemble is made of networks; give another recipe, or 1 member")
+        ensemble: Any = MODELS["ensemble"].load()
+        return ensemble(recipe, members)
+    made: Any = next(entry for entry in MODELS.values() if entry.recipe is type(recipe)).load()
+    return made(recipe)
+
 
 def load_model(name: str | os.PathLike) -> SavedModel:
-    """Load any model.
+    """Load a saved model of any kind.
 
     Parameters
     ----------
     name
         ``best`` or ``no-dft``, which come with the package (trained on 85 % of ``mp-fcc``, see
-        their cards), a folder that ``save_pretrained`` wrote, or a Hugging Face hub id.
+        their model cards), a folder that ``save_pretrained`` wrote, or a Hugging Face hub id.
 
     Raises
     ------
     RhosightError
         If there is no such model, or its weights are not those that were packaged.
     """
-    from .descriptor_model import DescriptorModel
-
     if name in BUNDLED_MODELS:
-        return DescriptorModel.from_pretrained(bundled_folder(str(name)))
+        return MODELS["descriptors"].load().from_pretrained(bundled_folder(str(name)))
     kind = read_config(name)[1]["kind"]
-    if kind == DescriptorModel.kind:
-        return DescriptorModel.from_pretrained(name)
-    from .ensemble import Ensemble
-    from .property_model import PropertyModel
+    if kind not in MODELS:
+        raise RhosightError(
+            f"{name}: a model of the unknown kind {kind!r}; known are {', '.join(MODELS)}; load it "
+            "with the version of rhosight that saved it"
+        )
+    return MODELS[kind].load().from_pretrained(name)
 
-    return (Ensemble if kind == Ensemble.kind else PropertyModel).from_pretrained(name)
 
-
-def load_recipe(name: str, **changes: Any) -> Recipe | DescriptorRecipe:
+def load_recipe(name: str, **changes: Any) -> AnyRecipe:
     """Return a named recipe, with some fields changed.
 
     Parameters

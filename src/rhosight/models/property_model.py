@@ -1,4 +1,4 @@
-"""PropertyModel: fit, predict, save and load, in scikit-learn's and Hugging Face's manner."""
+"""PropertyModel: a network with the methods of scikit-learn and Hugging Face."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from ..dataset.dataset import Dataset
 from ..density.charge_density import ChargeDensity
@@ -21,21 +20,22 @@ from ..inputs.progress import EpochProgress, Progress
 from ..inputs.tensors import Inputs
 from ..networks.adapters import load_state, stored_state
 from ..networks.backbones import save_backbone_configs
-from ..networks.modules import build_model, encoders, reader
+from ..networks.modules import Network, build_model
 from ..networks.recipe import Recipe
 from ..storage import open_run
 from ..training.contrastive import pretrained_ids
-from ..training.folds import inner_split, scaler_of
-from ..training.stages import StageResult, predict_rows, train
+from ..training.folds import prepare_fold
+from ..training.stages import EncoderCache, StageResult, predict_rows, train
 from .base import SavedModel
 from .folder import WEIGHTS
-from .inputs import known_prototypes, make_inputs
-from .provenance import codes_of, local_weights, versions, warn_of_other_codes
+from .inputs import find_prototypes, make_inputs
+from .materials import as_densities
+from .provenance import collect_versions, find_codes, hash_weights, warn_of_other_codes
 
 logger = logging.getLogger(__name__)
 
 CHUNK = 16
-"""Materials that are predicted at a time."""
+"""Number of materials predicted at a time."""
 
 
 class PropertyModel(SavedModel):
@@ -46,12 +46,13 @@ class PropertyModel(SavedModel):
     recipe
         All settings; the default recipe if not given.
     **changes
-        Fields of the recipe to change, e.g. ``modality="image"``.
+        Fields of the recipe to change, as :meth:`rhosight.Recipe.replace` takes them, e.g.
+        ``modality="image"``.
 
     Attributes
     ----------
     recipe
-        As given.
+        The settings.
     units, scores, about
         See :class:`rhosight.models.base.SavedModel`.
     history
@@ -70,22 +71,25 @@ class PropertyModel(SavedModel):
     def __init__(self, recipe: Recipe | None = None, **changes: Any):
         super().__init__()
         self.recipe = (recipe or Recipe()).replace(**changes)
-        self.network: nn.Module | None = None
+        self.network: Network | None = None
         self.history: dict[tuple[str, str], list[dict[str, float]]] = {}
         self.scaler: tuple[np.ndarray, np.ndarray] | None = None
         self._prototypes: list[str] = []
 
     @property
     def targets(self) -> tuple[str, ...]:
+        """The predicted targets, in order."""
         return self.recipe.targets
 
     @property
     def is_fitted(self) -> bool:
+        """Whether the model can predict."""
         return self.network is not None
 
     @property
     def uses_density(self) -> bool:
-        return True  # texts alone are made from the structure of a density's file
+        """Whether the model needs charge densities; a text is made from a density's structure."""
+        return True
 
     def fit(
         self,
@@ -98,29 +102,28 @@ class PropertyModel(SavedModel):
         Parameters
         ----------
         dataset
-            The training part: nothing else is looked at. An inner split of it, by formula, is
-            watched for early stopping.
+            The training set. An inner split of it, by formula, is watched for early stopping.
         run_dir
-            Folder for finished stages and checkpoints; the same call with the same folder goes on
-            where an interrupted one stopped.
+            Folder for finished stages and checkpoints; the same call with the same folder resumes
+            an interrupted one.
         progress
             Called with (label, step, steps, watched loss).
 
         Raises
         ------
         RhosightError
-            If a target is unknown or has no values, or a material lacks what the recipe reads.
+            If a target is unknown or has no labels, or a material lacks data that the recipe reads.
         """
         self.recipe.require_training()
         dataset = dataset.require_targets(self.recipe.targets, how="any")
-        prototypes = known_prototypes(dataset, self.recipe)
+        prototypes = find_prototypes(dataset, self.recipe)
         inputs = make_inputs(dataset, self.recipe, progress=progress, prototypes=prototypes)
         settings = {
             "task": "fit",
             "recipe": self.recipe.flat(),
-            "weights": local_weights(self.recipe),
+            "weights": hash_weights(self.recipe.weight_sources),
             "dataset_sha256": dataset.fingerprint(),
-            "versions": versions(),
+            "versions": collect_versions(),
         }
         folder = open_run(run_dir, settings)
         rows = np.arange(len(dataset))
@@ -134,42 +137,41 @@ class PropertyModel(SavedModel):
         prototypes: Sequence[str] = (),
         folder: Path | None = None,
         progress: EpochProgress | None = None,
-        frozen: dict[str, Any] | None = None,
+        cache: EncoderCache | None = None,
     ) -> Self:
-        """:meth:`fit` on some rows of a dataset, whose inputs and ``prototypes`` (their structure
-        types) are made already: what several models share is computed once.
+        """Fit as :meth:`fit`, on some rows of a dataset whose inputs exist already.
 
-        ``folder`` is that of an opened run; ``frozen`` as :func:`rhosight.training.stages.train` has it.
+        Parameters
+        ----------
+        dataset, inputs
+            Materials, and what the network reads of them.
+        rows
+            The training set.
+        prototypes
+            Structure types that the inputs were made with.
+        folder
+            Folder of an open run.
+        progress
+            Called with (label, step, steps, watched loss).
+        cache
+            Shared with other models of the same inputs and recipe.
         """
         part = dataset[rows]
-        targets = dataset.targets[list(self.targets)].to_numpy(dtype=float)
-        fit_rows, stop_rows = (rows[r] for r in inner_split(part, self.recipe))
-        self.scaler, self._prototypes = scaler_of(targets[rows]), list(prototypes)
+        data = prepare_fold(self.recipe, dataset, inputs, rows)
+        self.scaler, self._prototypes = data.scaler, list(prototypes)
         self.history = {}
 
         def remember(result: StageResult) -> None:
             self.history[result.modality, result.stage] = result.history
 
-        self.network = train(
-            self.recipe,
-            inputs,
-            targets,
-            fit_rows,
-            stop_rows,
-            self.scaler,
-            run_dir=folder,
-            on_stage=remember,
-            frozen=frozen,
-            progress=progress,
-            formulas=dataset.table["formula"].to_list(),
-        )
+        network = self.network = train(self.recipe, data, cache, folder, remember, progress)
         recipe = self.recipe
         reads_density = recipe.uses_image or needs_density(recipe.descriptors)
         self._remember(
             part,
-            training_ids=sorted({*part.ids, *pretrained_ids(recipe)}),
-            backbones={b.name: b.weights for b in encoders(self.network)},
-            codes=sorted(codes_of(part)) if reads_density else [],
+            training_ids=sorted({*part.ids, *pretrained_ids(recipe.pretrained_folder)}),
+            backbones={encoder.name: encoder.weights for encoder in network.encoders},
+            codes=sorted(find_codes(part)) if reads_density else [],
         )
         return self
 
@@ -183,8 +185,8 @@ class PropertyModel(SavedModel):
         Parameters
         ----------
         materials
-            A dataset (labels are not looked at; stored texts are used), or charge densities, whose
-            texts are made from their structures.
+            A dataset (labels are ignored; stored texts are used), or charge densities, whose texts
+            are made from their structures.
         progress
             Called with (label, done, all).
 
@@ -198,28 +200,31 @@ class PropertyModel(SavedModel):
             If the model is not fitted, or a material lacks a kind of density or a text.
         """
         self.check_fitted()
-        if isinstance(materials, ChargeDensity):
-            materials = [materials]
-        found, names, codes = [], [], set()
-        for part, inputs in self.inputs_of(materials, progress):
-            found.append(self.values(inputs))
+        materials = as_densities(materials)
+        values: list[np.ndarray] = []
+        names: list[str] = []
+        codes: set[str] = set()
+        for part, inputs in self.iterate_inputs(materials, progress):
+            values.append(self.predict_inputs(inputs))
             names += part.ids if isinstance(part, Dataset) else [d.name for d in part]
-            codes |= codes_of(part)
+            codes |= find_codes(part)
         warn_of_other_codes(codes, self.about.get("codes", []))
-        values = np.concatenate(found) if found else np.empty((0, len(self.recipe.targets)))
+        table = np.concatenate(values) if values else np.empty((0, len(self.targets)))
         index = pd.Index(names, name="material_id")
-        return pd.DataFrame(values, index=index, columns=list(self.recipe.targets))
+        return pd.DataFrame(table, index=index, columns=list(self.targets))
 
-    def inputs_of(
+    def iterate_inputs(
         self,
         materials: Dataset | Sequence[ChargeDensity],
         progress: Progress | None = None,
     ) -> Iterator[tuple[Dataset | Sequence[ChargeDensity], Inputs]]:
-        """A few materials at a time and what the network reads of them, so that memory does not
-        grow with their number; ``progress`` is called after each with (label, done, all).
+        """Yield a few materials at a time, with what the network reads of them.
+
+        Memory does not grow with the number of materials. ``progress`` is called after each part
+        with (label, done, all).
         """
         for start in range(0, len(materials), CHUNK):
-            part = materials[start : start + CHUNK]  # may be read from files at this moment
+            part = materials[start : start + CHUNK]  # a lazy sequence reads its files here
             yield part, self.read(part)
             if progress:
                 progress("predict", start + len(part), len(materials))
@@ -227,30 +232,38 @@ class PropertyModel(SavedModel):
     def read(
         self, materials: Dataset | Sequence[ChargeDensity], texts: Sequence[str] | None = None
     ) -> Inputs:
-        """What the network reads of some materials; ``texts`` if already made."""
+        """Return what the network reads of some materials; ``texts`` if they exist already."""
         return make_inputs(
             materials,
             self.recipe,
-            reader(self.network),
+            self._fitted_network.reader,
             texts=texts,
-            # full precision: files of one crystal differ in the last digits, predictions must not
+            # full precision: files of one crystal differ in the last digits; predictions must agree
             dtype=torch.float32,
             prototypes=self._prototypes,
         )
 
-    def values(self, inputs: Inputs, rows: np.ndarray | None = None) -> np.ndarray:
-        """Predictions of such inputs, or some rows of them, shape (rows, targets), in
-        :attr:`units`.
-        """
+    def predict_inputs(self, inputs: Inputs, rows: np.ndarray | None = None) -> np.ndarray:
+        """Return predictions of all or some rows of inputs, (rows, targets), in :attr:`units`."""
+        assert self.scaler is not None
         mean, std = self.scaler
-        rows = torch.arange(len(inputs)) if rows is None else torch.as_tensor(rows)
-        return predict_rows(self.network, inputs, rows, self.recipe).numpy() * std + mean
+        where = torch.arange(len(inputs)) if rows is None else torch.as_tensor(rows)
+        predicted = predict_rows(self._fitted_network, inputs, where, self.recipe)
+        return predicted.numpy() * std + mean
+
+    @property
+    def _fitted_network(self) -> Network:
+        self.check_fitted()
+        assert self.network is not None
+        return self.network
 
     def _write(self, folder: Path) -> dict[str, Any]:
-        state, packaged = stored_state(self.network, self.recipe)
+        network = self._fitted_network
+        assert self.scaler is not None
+        state, packaged = stored_state(network, self.recipe)
         state = {key: value.contiguous() for key, value in state.items()}
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
-        save_backbone_configs(encoders(self.network), folder)
+        save_backbone_configs(network.encoders, folder)
         mean, std = self.scaler
         return {
             "recipe": self.recipe.flat(),
@@ -262,12 +275,13 @@ class PropertyModel(SavedModel):
     @classmethod
     def _read(cls, config: dict[str, Any], folder: Path) -> Self:
         model = cls(Recipe.from_flat(config["recipe"]))
-        model.scaler = tuple(np.array(config["scaler"][name]) for name in ("mean", "std"))
+        mean, std = (np.array(config["scaler"][name]) for name in ("mean", "std"))
+        model.scaler = mean, std
         model._prototypes = config.get("prototypes", [])
         weights = load_file(folder / WEIGHTS)
         columns = len(weights.get("descriptors.backbone.mean", ()))
         network = build_model(model.recipe, pretrained=False, saved=folder, columns=columns)
-        # an older model's config has no "packaged": its weights are whole
+        # the config of an older model has no "packaged": its weights are complete
         load_state(network, model.recipe, weights, config.get("packaged", {}))
         model.network = network.eval()
         return model
@@ -286,6 +300,6 @@ class PropertyModel(SavedModel):
             f"Reads: density {density}; text {recipe.text.extent if recipe.uses_text else 'none'}"
             f"{numbers}.\n\n"
             f"Pre-trained encoders, {tuned}:\n\n{backbones}\n\n"
-            "Limits: valid for crystals and densities like those it was trained on. The kind of "
-            "density and the code that made it matter: see `config.json` for every setting."
+            "Limits: valid for crystals and densities like those of the training set. The kind of "
+            "density and the code that computed it matter: see `config.json` for all settings."
         )

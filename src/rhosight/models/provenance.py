@@ -5,89 +5,99 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ..dataset.dataset import Dataset
 from ..density.charge_density import ChargeDensity
-from ..networks.recipe import Recipe
 from ..version import __version__
 
 logger = logging.getLogger(__name__)
 
+PACKAGES = (
+    "torch",
+    "timm",
+    "transformers",
+    "lightning",
+    "peft",
+    "pymatgen",
+    "robocrys",
+    "matminer",
+    "spglib",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+)
+"""Packages whose versions affect predictions."""
 
-def codes_of(materials: Dataset | Sequence[Any] | Mapping[str, Any]) -> set[str]:
-    """Codes that densities come from, as far as their provenance tells."""
+
+def find_codes(materials: Dataset | Sequence[Any] | Mapping[str, Any]) -> set[str]:
+    """Return the codes that made some densities, as far as their provenance names them."""
     if isinstance(materials, Dataset):
-        found: Sequence[Any] = materials.provenances
+        provenances: Sequence[Any] = materials.provenances
     else:
-        found = [d.provenance for d in materials if isinstance(d, ChargeDensity)]
-    return {str(about["code"]) for about in found if about.get("code")}
+        provenances = [d.provenance for d in materials if isinstance(d, ChargeDensity)]
+    return {str(about["code"]) for about in provenances if about.get("code")}
 
 
-def other_codes(found: set[str], trained: Sequence[str], core_free: bool = False) -> str:
-    """What to say of densities from codes that a model was not trained on; empty if nothing.
+def describe_other_codes(codes: set[str], trained: Sequence[str], core_free: bool = False) -> str:
+    """Return a warning about densities of codes outside the training set, or an empty text.
 
     Parameters
     ----------
-    found
+    codes
         Codes of the densities.
     trained
-        Codes of the training part; empty for a model that reads no density.
+        Codes of the training set; empty for a model that reads no density.
     core_free
-        Whether the model reads only what codes agree on.
+        Whether the model ignores the density near the nuclei.
     """
-    others = ", ".join(sorted(found - set(trained)))
+    others = ", ".join(sorted(codes - set(trained)))
     if not trained or not others:
         return ""
-    why = (
-        "it reads what codes agree on, between the atoms, but was tried on few of such densities; "
-        "the model no-dft reads none and tells how far to trust it"
+    reason = (
+        "it reads the density only between the atoms, where codes agree, but few such densities "
+        "were tested; compare with the model no-dft, which reads no density"
         if core_free
-        else "near the nuclei they are not the same quantity, and predictions may be far off; use "
-        "best, which does not look there, or no-dft, which reads no density"
+        else "near the nuclei the two are different quantities, and predictions may be far off; "
+        "use best, which ignores that region, or no-dft, which reads no density"
     )
-    return f"densities of {others}, but the model learned from those of {', '.join(trained)}: {why}"
-
-
-def warn_of_other_codes(found: set[str], trained: Sequence[str], core_free: bool = False) -> None:
-    """Log what :func:`other_codes` says."""
-    if said := other_codes(found, sorted(trained), core_free):
-        logger.warning("%s", said)
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides about the numbers."""
-    packages = (
-        "torch",
-        "timm",
-        "transformers",
-        "lightning",
-        "peft",
-        "pymatgen",
-        "robocrys",
-        "matminer",
-        "spglib",
-        "numpy",
-        "scipy",
-        "scikit-learn",
+    return (
+        f"densities of {others}, but the model learned from those of {', '.join(trained)}: {reason}"
     )
-    return {"rhosight": __version__} | {name: version(name) for name in packages}
 
 
-def local_weights(recipe: Recipe) -> dict[str, str]:
-    """Folder that a recipe takes weights from → SHA-256 of what is in it now: it may be written
-    anew before an interrupted run goes on.
+def warn_of_other_codes(codes: set[str], trained: Sequence[str], core_free: bool = False) -> None:
+    """Log the warning of :func:`describe_other_codes`."""
+    if warning := describe_other_codes(codes, sorted(trained), core_free):
+        logger.warning("%s", warning)
+
+
+def collect_versions() -> dict[str, str]:
+    """Return the versions of rhosight and of the installed packages that affect predictions."""
+    versions = {"rhosight": __version__}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # best and no-dft need no PyTorch
+            continue
+    return versions
+
+
+def hash_weights(sources: Sequence[str]) -> dict[str, str]:
+    """Return the SHA-256 of the files of each source of weights that is a folder.
+
+    A folder may be overwritten before an interrupted run resumes. ``sources`` are the
+    ``weight_sources`` of a recipe; names of a hub are left out.
     """
-    names = (recipe.image.backbone, recipe.text.backbone, recipe.clip, recipe.pretraining.weights)
-    found = {}
-    for name in filter(None, names):
+    hashes = {}
+    for name in sources:
         digest = hashlib.sha256()
         for path in sorted(Path(name).expanduser().rglob("*")):
             if path.is_file():
                 digest.update(path.name.encode())
                 digest.update(path.read_bytes())
         if Path(name).expanduser().is_dir():
-            found[name] = digest.hexdigest()
-    return found
+            hashes[name] = digest.hexdigest()
+    return hashes

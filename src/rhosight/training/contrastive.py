@@ -1,8 +1,9 @@
-"""Contrastive pre-training of a dual encoder, and what it is good for without any label.
+"""Contrastive pre-training of a dual encoder, and retrieval with it.
 
-An image and a text of one material are drawn together in the space that the two encoders share,
-those of different materials apart (CLIP: Radford et al. 2021, arXiv:2103.00020, section 2.3). The
-encoder then finds a material's density by its description, and the description by the density.
+Image and text of one material are pulled together in the space that the two encoders share, those
+of different materials pushed apart (CLIP: Radford et al. 2021, arXiv:2103.00020, section 2.3). The
+encoder then retrieves a material's density by its description, and the description by the density.
+No labels are used.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,12 +26,10 @@ from torch.nn import functional
 from ..errors import RhosightError, first_line
 from ..inputs.progress import EpochProgress
 from ..inputs.tensors import Inputs
-from ..networks.backbones import ClipBackbone
-from ..networks.modules import ClipModel, DualEncoder
+from ..networks.dual_encoder import AnyDualEncoder
+from ..networks.modules import ClipModel
 from ..networks.recipe import Recipe
 from .loop import EVAL_BATCH, Plan, Stage, fit_stage, quiet_lightning
-
-Encoder = ClipBackbone | DualEncoder
 
 RANKS = (1, 5, 10)
 """The k of recall@k."""
@@ -37,10 +38,10 @@ _LARGEST_SCALE = math.log(100)  # CLIP section 2.5: no logit is scaled by more t
 
 
 def contrastive_loss(image: Tensor, text: Tensor, logit_scale: Tensor, formulas: Tensor) -> Tensor:
-    """CLIP's symmetric loss of n pairs of embeddings, each (n, width).
+    """Return CLIP's symmetric loss of n pairs of embeddings, (n, width) each.
 
-    Of two materials with one formula (n,), neither is a negative of the other: their texts may be
-    the same to the letter.
+    Two materials with the same code in ``formulas`` (n,) are no negatives of each other: their
+    texts may be identical.
     """
     image, text = functional.normalize(image, dim=1), functional.normalize(text, dim=1)
     logits = logit_scale.clamp(max=_LARGEST_SCALE).exp() * image @ text.T
@@ -51,12 +52,27 @@ def contrastive_loss(image: Tensor, text: Tensor, logit_scale: Tensor, formulas:
     return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
 
 
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Images and texts to pre-train on.
+
+    Attributes
+    ----------
+    inputs, formulas
+        Images and tokens, and the formulas, of n materials.
+    fit_rows, stop_rows
+        Rows to learn from, and rows to watch for early stopping.
+    """
+
+    inputs: Inputs
+    formulas: Sequence[str]
+    fit_rows: np.ndarray
+    stop_rows: np.ndarray
+
+
 def pretrain_encoder(
-    encoder: Encoder,
-    inputs: Inputs,
-    formulas: Sequence[str],
-    fit_rows: np.ndarray,
-    stop_rows: np.ndarray,
+    encoder: AnyDualEncoder,
+    pairs: Pairs,
     recipe: Recipe,
     run_dir: Path | None = None,
     progress: EpochProgress | None = None,
@@ -66,15 +82,14 @@ def pretrain_encoder(
     Parameters
     ----------
     encoder
-        What learns; it ends with the weights of the epoch with the lowest watched loss.
-    inputs, formulas
-        Of n materials.
-    fit_rows, stop_rows
-        Which materials are learned from, and which are watched.
+        Encoder that learns; it ends with the weights of the epoch with the lowest watched loss.
+    pairs
+        The materials.
     recipe
-        Its ``pretraining``, ``augment``, ``weight_decay`` and ``seed`` are read.
+        Its groups ``pretraining``, ``augmentation``, ``training`` and ``hardware``, and its
+        ``seed``, are used.
     run_dir
-        The same folder goes on where an interrupted call stopped.
+        Folder for checkpoints; the same call with the same folder resumes an interrupted one.
     progress
         Called with (label, epoch, epochs, watched loss).
 
@@ -82,16 +97,14 @@ def pretrain_encoder(
     -------
     The losses of each epoch.
     """
-    codes = torch.as_tensor(pd.factorize(np.asarray(formulas))[0])
     with torch.random.fork_rng(devices=[]), quiet_lightning():
-        stage = _Contrast(recipe, encoder, inputs, codes, stop_rows)
-        return fit_stage(stage, fit_rows, run_dir, progress)
+        return fit_stage(_Contrast(recipe, encoder, pairs), pairs.fit_rows, run_dir, progress)
 
 
 class _Contrast(Stage):
-    def __init__(
-        self, recipe: Recipe, encoder: Encoder, inputs: Inputs, codes: Tensor, stop: np.ndarray
-    ):
+    """The stage of contrastive pre-training."""
+
+    def __init__(self, recipe: Recipe, encoder: AnyDualEncoder, pairs: Pairs):
         settings = recipe.pretraining
         plan = Plan(
             label="pre-training",
@@ -102,70 +115,81 @@ class _Contrast(Stage):
             weight_decay=recipe.training.weight_decay,
             precision=recipe.hardware.precision,
         )
-        super().__init__(plan, encoder, stop)
-        self.recipe, self.inputs, self.codes = recipe, inputs, codes
+        super().__init__(plan, encoder, pairs.stop_rows)
+        self.recipe, self.inputs = recipe, pairs.inputs
+        self.codes = torch.as_tensor(pd.factorize(np.asarray(pairs.formulas))[0])
+
+    @property
+    def encoder(self) -> AnyDualEncoder:
+        """The network, which is a dual encoder."""
+        assert isinstance(self.network, AnyDualEncoder)
+        return self.network
 
     def loss(self, rows: Tensor, learning: bool) -> tuple[Tensor, int]:
+        """Return the contrastive loss of some pairs, and their number."""
         augment = learning and self.recipe.augmentation.enabled
-        batch = self.inputs.batch(ClipModel.inputs, rows, augment)
+        batch = self.inputs.batch(ClipModel.names, rows, augment)
         image, *tokens = (part.to(self.device) for part in batch)
         loss = contrastive_loss(
-            self.network.image_embedding(image),
-            self.network.text_embedding(*tokens),
-            self.network.logit_scale,
+            self.encoder.image_embedding(image),
+            self.encoder.text_embedding(*tokens),
+            self.encoder.logit_scale,
             self.codes[rows],
         )
         return loss, len(rows)
 
-    def parameter_groups(self):
-        settings, parts = self.recipe.pretraining, self.network.parts
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the weights that learn; the temperature without weight decay."""
+        settings, parts = self.recipe.pretraining, self.encoder.parts
         rates = {"image": settings.image_rate, "text": settings.text_rate}
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": list(module.parameters()), "lr": rates.get(name, settings.learning_rate)}
             for name, modules in parts.items()
             for module in modules
         ]
-        scale = {"params": [self.network.logit_scale], "lr": settings.learning_rate}
-        return [*groups, scale | {"weight_decay": 0.0}]
+        scale = {"params": [self.encoder.logit_scale], "lr": settings.learning_rate}
+        return [*groups, {**scale, "weight_decay": 0.0}]
 
 
-def embeddings(
-    encoder: Encoder, inputs: Inputs, rows: Sequence[int] | None = None, views: int = 1
+def compute_embeddings(
+    encoder: AnyDualEncoder, inputs: Inputs, rows: Sequence[int] | None = None, views: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors of the images and of the texts of some materials, each (rows, width).
+    """Return unit vectors of the images and of the texts of materials, (rows, width) each.
 
-    Each is the mean over so many fixed turns or wordings, see :meth:`Inputs.batch`.
+    A vector is the mean over ``views`` fixed turns or wordings, see
+    :meth:`rhosight.inputs.tensors.Inputs.batch`.
     """
-    rows = torch.arange(len(inputs)) if rows is None else torch.as_tensor(np.asarray(rows))
+    where = torch.arange(len(inputs)) if rows is None else torch.as_tensor(np.asarray(rows))
     device = next(encoder.parameters()).device
     encoder.eval()
-    images, texts = [], []
+    images: list[Tensor] = []
+    texts: list[Tensor] = []
     with torch.inference_mode():
-        for part in rows.split(EVAL_BATCH):
-            both = []
+        for part in where.split(EVAL_BATCH):
+            pairs = []
             for view in range(views):
-                batch = inputs.batch(ClipModel.inputs, part, view=view)
+                batch = inputs.batch(ClipModel.names, part, view=view)
                 image, *tokens = (tensor.to(device) for tensor in batch)
-                found = encoder.image_embedding(image), encoder.text_embedding(*tokens)
-                both.append([functional.normalize(one, dim=1) for one in found])
-            for kept, views_of_one in zip((images, texts), zip(*both, strict=True), strict=True):
-                mean = torch.stack(views_of_one).mean(0)
-                kept.append(functional.normalize(mean, dim=1).cpu())
+                pair = encoder.image_embedding(image), encoder.text_embedding(*tokens)
+                pairs.append([functional.normalize(vectors, dim=1) for vectors in pair])
+            for means, of_views in zip((images, texts), zip(*pairs, strict=True), strict=True):
+                mean = torch.stack(of_views).mean(0)
+                means.append(functional.normalize(mean, dim=1).cpu())
     return torch.cat(images).numpy(), torch.cat(texts).numpy()
 
 
-def retrieval(image: np.ndarray, text: np.ndarray, formulas: Sequence[str]) -> pd.DataFrame:
-    """How well images and texts find each other, by cosine similarity.
+def score_retrieval(image: np.ndarray, text: np.ndarray, formulas: Sequence[str]) -> pd.DataFrame:
+    """Score how well images and texts retrieve each other by cosine similarity.
 
-    Each material's embedding is a query; the candidates are the other kind of embedding of that
+    Each material's embedding is a query. Its candidates are the other kind of embedding of the same
     material and of all materials of another formula. A tie counts half.
 
     Parameters
     ----------
     image, text
-        Unit vectors, (n, width) each, as :func:`embeddings` returns them.
+        Unit vectors, (n, width) each, as :func:`compute_embeddings` returns them.
     formulas
-        Of the n materials.
+        Formulas of the n materials.
 
     Returns
     -------
@@ -173,8 +197,8 @@ def retrieval(image: np.ndarray, text: np.ndarray, formulas: Sequence[str]) -> p
     order), and columns ``recall@1``, ``recall@5``, ``recall@10`` (fractions of the queries whose
     own counterpart is among the first k), ``median_rank`` (1 is best) and ``materials``.
     """
-    formulas = np.asarray(formulas)
-    others = formulas[:, None] != formulas[None, :]
+    names = np.asarray(formulas)
+    others = names[:, None] != names[None, :]
     similarity = text @ image.T
     rows = {}
     for name, table in (("text → density", similarity), ("density → text", similarity.T)):
@@ -195,17 +219,17 @@ def _rank_scores(ranks: np.ndarray) -> dict[str, float]:
 
 
 def load_weights(encoder: nn.Module, recipe: Recipe, folder: Path | None = None) -> None:
-    """Give an encoder the weights of a folder that ``rhosight pretrain`` wrote.
+    """Load weights that ``rhosight pretrain`` wrote into an encoder.
 
-    By default the one that the recipe's ``pretraining`` names.
+    The default folder is the recipe's ``pretraining.weights``.
 
     Raises
     ------
     RhosightError
-        If it is no such folder, or is of other backbones than the recipe's.
+        If the folder holds no such weights, or those of other backbones than the recipe's.
     """
     folder = folder or Path(recipe.pretraining.weights or "")
-    about = pretraining_config(folder)["recipe"]
+    about = read_pretraining(folder)["recipe"]
     there = [about["clip"], about["image_backbone"], about["text_backbone"]]
     wanted = [recipe.clip, recipe.image.backbone, recipe.text.backbone]
     if there != wanted or about["pretraining"]["width"] != recipe.pretraining.width:
@@ -222,20 +246,20 @@ def load_weights(encoder: nn.Module, recipe: Recipe, folder: Path | None = None)
         ) from error
 
 
-def pretrained_ids(recipe: Recipe) -> set[str]:
-    """Ids of the materials that a recipe's encoder has seen before its training begins."""
-    if recipe.modality != "clip" or recipe.pretraining.weights is None:
-        return set()
-    return set(pretraining_config(Path(recipe.pretraining.weights))["about"]["pretrained_ids"])
+def pretrained_ids(folder: str | None) -> set[str]:
+    """Return the ids of the materials that an encoder was pre-trained on; none without folder."""
+    return (
+        set() if folder is None else set(read_pretraining(Path(folder))["about"]["pretrained_ids"])
+    )
 
 
-def pretraining_config(folder: Path) -> dict:
-    """The ``config.json`` of a folder that ``rhosight pretrain`` wrote.
+def read_pretraining(folder: Path) -> dict[str, Any]:
+    """Return the ``config.json`` of a folder that ``rhosight pretrain`` wrote.
 
     Raises
     ------
     RhosightError
-        If it is no such folder.
+        If the folder holds no such file.
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -1,11 +1,11 @@
-"""What a language model should know of the elements before it sees a label.
+"""Teach a language model the elements before it sees a label.
 
 A general encoder reads `Zn` and `Cd` as two strings. Before the head stage it can learn what the
-periodic table says of them: descriptions of made-up crystals go in, statistics of the elements'
-properties are to come out, by which the few hundred labelled materials are then told apart. The
-crystals are drawn at random, so no dataset, structure or label takes part, and one such encoder
-serves all folds. This is pre-training in the domain (Gururangan et al. 2020,
-doi:10.18653/v1/2020.acl-main.740) with targets that cost nothing; the paper has none of it.
+periodic table says about them: it reads descriptions of made-up crystals and predicts statistics of
+the elements' properties, which later tell the few hundred labelled materials apart. The crystals
+are drawn at random, so no dataset, structure or label takes part, and one such encoder serves all
+folds. This is pre-training in the domain (Gururangan et al. 2020,
+doi:10.18653/v1/2020.acl-main.740) with targets that cost nothing; the paper does not do it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..networks.backbones import TextBackbone
 from .loop import one_cycle
 
 HEAVIEST = 83
-"""Bi: beyond it Magpie's table has gaps, and crystals are few."""
+"""Atomic number of Bi: Magpie's table has gaps beyond it, and crystals are few."""
 
 NOBLE_GASES = ("He", "Ne", "Ar", "Kr", "Xe")
 
@@ -36,7 +36,7 @@ STOICHIOMETRIES = (
     *((1, 1, 1), (1, 1, 2), (1, 2, 2), (1, 1, 3), (1, 2, 4), (1, 2, 6), (1, 1, 4), (2, 3, 5)),
     *((1, 1, 1, 1), (1, 1, 2, 6), (1, 1, 1, 3)),
 )
-"""Atoms of each element in a formula unit; none of them stands for one structure type."""
+"""Atoms of each element in a formula unit; none implies one structure type."""
 
 COORDINATIONS = (2, 3, 4, 6, 8, 9, 12)
 
@@ -45,16 +45,17 @@ BATCH, BACKBONE_RATE, READOUT_RATE = 16, 2e-4, 2e-3
 
 @dataclass(frozen=True)
 class MadeUpCrystal:
-    """A description, and what is to be learned from it.
+    """A description of a crystal, and the facts to learn from it.
 
     Attributes
     ----------
     text
-        In the words of :func:`rhosight.inputs.text.description.describe`'s ``keywords``.
+        Description in the words of the extent ``keywords`` of
+        :func:`rhosight.inputs.text.description.describe`.
     amounts
         Symbol → atoms in the formula unit.
     lengths
-        Bond lengths of the text, Å.
+        Bond lengths in the text, Å.
     """
 
     text: str
@@ -63,10 +64,10 @@ class MadeUpCrystal:
 
 
 def make_up(count: int, seed: int) -> list[MadeUpCrystal]:
-    """Crystals that need not exist: random elements, proportions, and bonds of likely lengths."""
+    """Make up crystals of random elements and proportions, with bonds of likely lengths."""
     draw = random.Random(seed)
     symbols, radii = _elements().symbols, _elements().radii
-    found = []
+    crystals = []
     for _ in range(count):
         numbers = draw.choice(STOICHIOMETRIES)
         amounts = dict(zip(draw.sample(symbols, len(numbers)), numbers, strict=True))
@@ -83,16 +84,16 @@ def make_up(count: int, seed: int) -> list[MadeUpCrystal]:
             bonds.append(f"{one}-{other} {length:.2f} Å ({counts})")
             lengths.append(length)
         text = f"{formula} has bond lengths {'; '.join(bonds)}."
-        found.append(MadeUpCrystal(text, amounts, tuple(lengths)))
-    return found
+        crystals.append(MadeUpCrystal(text, amounts, tuple(lengths)))
+    return crystals
 
 
-def facts(crystals: Sequence[MadeUpCrystal]) -> np.ndarray:
-    """What is to be learned of each crystal, shape (n, facts), standardised over the elements.
+def compute_facts(crystals: Sequence[MadeUpCrystal]) -> np.ndarray:
+    """Return what an encoder is to learn about each crystal, shape (n, facts).
 
-    Mean, mean absolute deviation, largest and smallest value of each of Magpie's elemental
+    They are mean, mean absolute deviation, largest and smallest value of each of Magpie's elemental
     properties (doi:10.1038/npjcompumats.2016.28) over the atoms of the formula, then the mean and
-    the shortest bond length (Å, from 2.7).
+    the shortest bond length minus 2.7 Å. Properties are standardised over the elements.
     """
     table = _elements()
     rows = []
@@ -113,16 +114,16 @@ def learn_elements(
     seed: int,
     progress: EpochProgress | None = None,
 ) -> None:
-    """Train a text encoder, in place, to tell the elements' properties from descriptions.
+    """Train a text encoder in place to tell the elements' properties from descriptions.
 
     Parameters
     ----------
     backbone
-        Left in evaluation mode, with the same width and tokens.
+        Encoder to train; it is left in evaluation mode, with the same width and tokens.
     steps
         Batches of 16 descriptions, each seen once.
     seed
-        Fixes crystals, order and dropout; torch's global generator is left as it was.
+        Fixes crystals, order and dropout; torch's global generator is not changed.
     progress
         Called with (label, step, steps, mean squared error of the standardised facts).
     """
@@ -131,7 +132,7 @@ def learn_elements(
     device = next(backbone.parameters()).device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        wanted = torch.as_tensor(facts(crystals), dtype=torch.float32)
+        wanted = torch.as_tensor(compute_facts(crystals), dtype=torch.float32)
         readout = nn.Linear(backbone.width, wanted.shape[1]).to(device)
         groups = [
             {"params": list(backbone.parameters()), "lr": BACKBONE_RATE},
@@ -163,7 +164,7 @@ class _Elements:
 
 @cache
 def _elements() -> _Elements:
-    """Magpie's table of the elements, each property standardised; covalent radii in Å."""
+    """Return Magpie's table of the elements, standardised, and covalent radii in Å."""
     from pymatgen.core import Element
 
     with warnings.catch_warnings():

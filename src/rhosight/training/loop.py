@@ -1,9 +1,8 @@
-"""The loop that every stage of training runs in: Lightning, and what makes a stage resumable.
+"""The training loop of a stage: Lightning, the best weights, and resumable checkpoints.
 
-A :class:`Stage` says what is learned; :func:`fit_stage` runs it, keeps the best weights and, with a
-folder, goes on where an interrupted run stopped. Everything random is drawn from the plan's seeds,
-epoch by epoch, so that a run that was interrupted and resumed ends with the same weights as one
-that was not.
+A :class:`Stage` defines what is learned. :func:`fit_stage` runs it, keeps the best weights and,
+with a folder, resumes an interrupted run. Random numbers are drawn from the plan's seeds, epoch by
+epoch, so an interrupted and resumed run ends with the same weights as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import tempfile
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,15 +33,17 @@ from ..errors import RhosightError
 from ..inputs.progress import EpochProgress
 from ..networks.settings import Precision
 from ..storage import replacing
+from .seeds import combine_seeds
 
 CHECKPOINT_SECONDS = 60.0
+"""Shortest time between two checkpoints."""
 
 EVAL_BATCH = 64
-"""Materials at a time where nothing is learned."""
+"""Batch size without learning."""
 
 
 class Diverged(RhosightError):
-    """A stage whose loss was never a finite number."""
+    """The loss of a stage was never a finite number."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,15 @@ class Plan:
     Attributes
     ----------
     label
-        What progress calls it.
+        Name of the stage in progress reports.
     seeds
-        Of everything random in it; no two stages of a run have the same.
-    keeps_start
-        The weights that it begins with are among those that the best are chosen from.
-    precision
+        Seeds of its random numbers; no two stages of a run have the same.
+    epochs, batch_size, patience, weight_decay, schedule
         See :class:`rhosight.networks.recipe.Recipe`.
+    keeps_start
+        Also consider the initial weights when selecting the best epoch.
+    precision
+        See :class:`rhosight.networks.settings.Hardware`.
     devices
         Processes that share every batch.
     """
@@ -75,11 +78,12 @@ class Plan:
     devices: int = 1
 
     def seed(self, *more: int) -> int:
-        return hash((*self.seeds, *more)) % 2**63
+        """Return a seed from the plan's seeds and more numbers."""
+        return combine_seeds(*self.seeds, *more) % 2**63
 
 
 class Stage(L.LightningModule, ABC):
-    """One stage: ``network`` learns; ``loss`` and ``parameter_groups`` say what and how fast."""
+    """One stage: ``network`` learns, ``loss`` and ``parameter_groups`` define what and how fast."""
 
     def __init__(self, plan: Plan, network: nn.Module, stop_rows: np.ndarray):
         super().__init__()
@@ -88,13 +92,14 @@ class Stage(L.LightningModule, ABC):
 
     @abstractmethod
     def loss(self, rows: Tensor, learning: bool) -> tuple[Tensor, int]:
-        """The mean loss of some materials, and over how many numbers it is the mean."""
+        """Return the mean loss of some materials, and the count of numbers it averages."""
 
     @abstractmethod
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What learns, each group with its peak rate ``lr``."""
+        """Return the weights that learn, each group with its peak rate ``lr``."""
 
     def training_step(self, rows: Tensor, _: int) -> Tensor:
+        """Return the loss of a batch, and log it."""
         loss, count = self.loss(rows.cpu(), learning=True)
         self.log(
             "train", loss, on_step=False, on_epoch=True, batch_size=count, sync_dist=self._shared
@@ -102,36 +107,39 @@ class Stage(L.LightningModule, ABC):
         return loss
 
     def validation_step(self, rows: Tensor, _: int) -> None:
+        """Log the watched loss of a batch."""
         loss, count = self.loss(rows.cpu(), learning=False)
         self.log(
             "watched", loss, on_step=False, on_epoch=True, batch_size=count, sync_dist=self._shared
         )
 
     def watched_loss(self) -> float:
-        """The loss that early stopping watches, as the network stands."""
+        """Return the loss that early stopping watches, with the current weights."""
         self.network.eval()
         with torch.inference_mode():
-            found = [self.loss(rows, learning=False) for rows in self.stop_rows.split(EVAL_BATCH)]
-        return sum(float(loss) * count for loss, count in found) / sum(n for _, n in found)
+            losses = [self.loss(rows, learning=False) for rows in self.stop_rows.split(EVAL_BATCH)]
+        return sum(float(loss) * count for loss, count in losses) / sum(n for _, n in losses)
 
     def epoch_scores(self) -> dict[str, float]:
-        """What the history holds of an epoch besides its losses; changes no mode or number."""
+        """Return scores for the history of an epoch, without changing modes or weights."""
         return {}
 
     def on_train_epoch_start(self) -> None:
-        # one seed per epoch: dropout and augmentation survive an interruption
+        """Set the seed and the training mode of an epoch."""
+        # one seed per epoch: dropout and augmentation are the same after an interruption
         rank = (self.global_rank,) if self._shared else ()
         torch.manual_seed(self.plan.seed(self.current_epoch, *rank))
-        # Lightning keeps the mode that it finds, and whoever looked at features left evaluation
+        # Lightning keeps the current mode, which is evaluation after features were computed
         self.start_learning()
 
     def start_learning(self) -> None:
-        """Put the network into the mode that it learns in."""
+        """Set the training mode of the network."""
         self.network.train()
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> Any:
+        """Return AdamW with the plan's schedule."""
         groups = self.parameter_groups()
-        # the fastest step, but in mixed precision Lightning clips no gradients before it
+        # the fastest step; but Lightning does not clip gradients before it in mixed precision
         fused = self.trainer.precision == "32-true"
         optimiser = torch.optim.AdamW(groups, weight_decay=self.plan.weight_decay, fused=fused)
         if self.plan.schedule == "constant":
@@ -153,8 +161,22 @@ def fit_stage(
 ) -> list[dict[str, float]]:
     """Train one stage, or load it if the folder already holds it.
 
-    Leaves the weights of the epoch with the lowest watched loss in ``stage.network``, and returns
-    the losses of each epoch. ``progress`` is called with (label, epoch, epochs, watched loss).
+    Afterwards ``stage.network`` has the weights of the epoch with the lowest watched loss.
+
+    Parameters
+    ----------
+    stage
+        What is learned.
+    fit_rows
+        Rows to learn from.
+    folder
+        Folder of the finished stage and of its checkpoints.
+    progress
+        Called with (label, epoch, epochs, watched loss).
+
+    Returns
+    -------
+    The losses of each epoch.
     """
     plan = stage.plan
     if folder and (folder / "history.json").exists():
@@ -163,52 +185,19 @@ def fit_stage(
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
     best, record = _KeepBest(), _Record(checkpoint, progress)
-    callbacks = [best, EarlyStopping("watched", patience=plan.patience), record]
-    loaders = (
-        _loader(fit_rows, plan.batch_size, plan),
-        _loader(stage.stop_rows, EVAL_BATCH),
-    )
-    resume = str(checkpoint) if checkpoint and checkpoint.exists() else None
     with ExitStack() as stack:
-        strategy: str | DDPStrategy = "auto"
-        kept = folder
         if plan.devices > 1:
             # processes of their own, so the results come back through files
-            kept = folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            callbacks.append(_HandOver(best, record, kept))
-            strategy = DDPStrategy(start_method="spawn", find_unused_parameters=True)
-            # tensors that share memory would be handed over twice as one file descriptor
-            sharing = multiprocessing.get_sharing_strategy()
-            stack.callback(multiprocessing.set_sharing_strategy, sharing)
-            multiprocessing.set_sharing_strategy("file_system")
-            if "MASTER_PORT" not in os.environ:  # the next stage finds a free port of its own
-                stack.callback(os.environ.pop, "MASTER_PORT", None)
-        trainer = L.Trainer(
-            max_epochs=plan.epochs,
-            accelerator="auto",
-            devices=plan.devices,
-            strategy=strategy,
-            precision=_precision(plan.precision),
-            use_distributed_sampler=False,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            gradient_clip_val=2.0,
-            callbacks=callbacks,
-        )
-        handler = signal.getsignal(signal.SIGINT)
-        try:
-            trainer.fit(stage, *loaders, ckpt_path=resume, weights_only=True if resume else None)
-        except SystemExit as stop:  # what Lightning makes of Ctrl-C, deaf to it from then on
-            signal.signal(signal.SIGINT, handler)
-            raise KeyboardInterrupt from stop
-        if plan.devices > 1:
-            history = _load(stage.network, kept)
+            shared = folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            stack.enter_context(_sharing_by_files())
+            _run_trainer(
+                stage, fit_rows, [best, record, _HandOver(best, record, shared)], checkpoint
+            )
+            history = _load(stage.network, shared)
             if progress:
                 progress(plan.label, len(history), plan.epochs, history[-1]["watched"])
         else:
+            _run_trainer(stage, fit_rows, [best, record], checkpoint)
             stage.network.load_state_dict(best.weights)
             history = record.history
             if folder:
@@ -218,13 +207,63 @@ def fit_stage(
     return history
 
 
+def _run_trainer(
+    stage: Stage, fit_rows: np.ndarray, callbacks: list[Callback], checkpoint: Path | None
+) -> None:
+    """Run Lightning's trainer on a stage, from its checkpoint if there is one."""
+    plan = stage.plan
+    strategy: str | DDPStrategy = "auto"
+    if plan.devices > 1:
+        strategy = DDPStrategy(start_method="spawn", find_unused_parameters=True)
+    best, *others = callbacks
+    trainer = L.Trainer(
+        max_epochs=plan.epochs,
+        accelerator="auto",
+        devices=plan.devices,
+        strategy=strategy,
+        precision=_resolve_precision(plan.precision),
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        gradient_clip_val=2.0,
+        callbacks=[best, EarlyStopping("watched", patience=plan.patience), *others],
+    )
+    loaders = _loader(fit_rows, plan.batch_size, plan), _loader(stage.stop_rows, EVAL_BATCH)
+    resume = str(checkpoint) if checkpoint and checkpoint.exists() else None
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(stage, *loaders, ckpt_path=resume, weights_only=True if resume else None)
+    except SystemExit as stop:  # Lightning turns Ctrl-C into it, and ignores the next ones
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from stop
+
+
+@contextmanager
+def _sharing_by_files() -> Iterator[None]:
+    """Let processes share tensors through files, and find a free port for each stage."""
+    # tensors that share memory would otherwise be passed twice as one file descriptor
+    sharing = multiprocessing.get_sharing_strategy()
+    has_port = "MASTER_PORT" in os.environ
+    multiprocessing.set_sharing_strategy("file_system")
+    try:
+        yield
+    finally:
+        multiprocessing.set_sharing_strategy(sharing)
+        if not has_port:
+            os.environ.pop("MASTER_PORT", None)
+
+
 def one_cycle(
     optimiser: torch.optim.Optimizer, steps: int, warm_up: float
 ) -> torch.optim.lr_scheduler.OneCycleLR:
-    """The schedule of Smith and Topin (arXiv:1708.07120): up to each group's rate over the fraction
-    ``warm_up`` of the steps, then down.
+    """Return the schedule of Smith and Topin (arXiv:1708.07120).
+
+    Each group's rate rises to its peak over the fraction ``warm_up`` of the steps, then falls.
     """
-    if warm_up * steps == 1:  # the scheduler would divide by the steps of the way up, none
+    if warm_up * steps == 1:  # else the scheduler divides by 0 rising steps
         steps += 1
     rates = [group["lr"] for group in optimiser.param_groups]
     return torch.optim.lr_scheduler.OneCycleLR(
@@ -235,7 +274,7 @@ def one_cycle(
 def _save(folder: Path, weights: dict[str, Tensor], history: list[dict[str, float]]) -> None:
     with replacing(folder / "weights.safetensors") as draft:
         save_file({key: value.cpu().contiguous() for key, value in weights.items()}, draft)
-    # written last: it says that the stage is finished
+    # written last: it marks a finished stage
     with replacing(folder / "history.json") as draft:
         draft.write_text(json.dumps(history))
 
@@ -245,11 +284,12 @@ def _load(network: nn.Module, folder: Path) -> list[dict[str, float]]:
     return json.loads((folder / "history.json").read_text())
 
 
-def _precision(wanted: Precision) -> Precision:
-    """The precision as Lightning takes it: ``"auto"`` is what the hardware is fast at."""
+def _resolve_precision(wanted: Precision) -> Precision:
+    """Return the precision for Lightning; ``"auto"`` becomes the fast one of the hardware."""
     if wanted == "16-mixed" and not torch.cuda.is_available():
         raise RhosightError(
-            "recipe: hardware.precision: 16-mixed needs a GPU; use auto, or bf16-mixed, which CPUs have"
+            "recipe: hardware.precision: 16-mixed needs a GPU; use auto, or bf16-mixed, which CPUs "
+            "support"
         )
     if wanted != "auto":
         return wanted
@@ -260,10 +300,11 @@ def _precision(wanted: Precision) -> Precision:
 
 
 class _KeepBest(Callback):
-    """The weights of the epoch with the lowest watched loss; they survive in checkpoints."""
+    """Keep the weights of the epoch with the lowest watched loss, also in checkpoints."""
 
     def __init__(self) -> None:
-        self.loss, self.weights = float("inf"), {}
+        self.loss = float("inf")
+        self.weights: dict[str, Tensor] = {}
 
     def on_fit_start(self, trainer: L.Trainer, stage: Stage) -> None:
         resumed = bool(self.weights)
@@ -290,7 +331,7 @@ class _KeepBest(Callback):
 
 
 class _Record(Callback):
-    """History, progress, and a checkpoint now and then; kept and resumed with the checkpoint."""
+    """Record the history, report progress, and write a checkpoint from time to time."""
 
     def __init__(self, path: Path | None, progress: EpochProgress | None) -> None:
         self.path, self.progress = path, progress
@@ -310,6 +351,7 @@ class _Record(Callback):
             self.saved = time.monotonic()
 
     def _checkpoint(self, trainer: L.Trainer) -> None:
+        assert self.path is not None
         if not trainer.is_global_zero:  # writes nothing, but the others wait for it
             trainer.save_checkpoint(self.path)
             return
@@ -323,12 +365,12 @@ class _Record(Callback):
         self.history = state["history"]
 
     def __getstate__(self) -> dict[str, Any]:
-        # to a process of its own, which has no terminal to show progress on
+        # sent to a process of its own, which has no terminal
         return self.__dict__ | {"progress": None}
 
 
 class _HandOver(Callback):
-    """Writes down what a stage found, for the process that started the others."""
+    """Save the result of a stage for the process that started the others."""
 
     def __init__(self, best: _KeepBest, record: _Record, folder: Path) -> None:
         self.best, self.record, self.folder = best, record, folder
@@ -339,9 +381,9 @@ class _HandOver(Callback):
 
 
 class _Shuffle(torch.utils.data.Sampler):
-    """An order that depends on seed and epoch alone, not on what was drawn before.
+    """An order that depends on seed and epoch alone, not on random numbers drawn before.
 
-    Of several processes each takes its turn in the same order; all get equally many.
+    Several processes take turns in the same order, and all get equally many rows.
     """
 
     def __init__(self, count: int, plan: Plan):
@@ -350,8 +392,8 @@ class _Shuffle(torch.utils.data.Sampler):
     def set_epoch(self, epoch: int) -> None:  # Lightning calls it, also after a resume
         self.epoch = epoch
 
-    def __iter__(self):
-        seed = hash((hash(self.plan.seeds), self.epoch)) % 2**63
+    def __iter__(self) -> Iterator[int]:
+        seed = combine_seeds(combine_seeds(*self.plan.seeds), self.epoch) % 2**63
         order = torch.randperm(self.count, generator=torch.Generator().manual_seed(seed)).tolist()
         if self.plan.devices == 1:
             return iter(order)
@@ -362,9 +404,12 @@ class _Shuffle(torch.utils.data.Sampler):
         return self.count // self.plan.devices
 
 
-def _loader(rows: Sequence[int] | Tensor, size: int, plan: Plan | None = None):
-    """Batches of row numbers, shuffled by a plan. In training a last batch of one is left out:
-    BatchNorm needs two.
+def _loader(
+    rows: np.ndarray | Tensor, size: int, plan: Plan | None = None
+) -> torch.utils.data.DataLoader:
+    """Return batches of row numbers, shuffled if there is a plan.
+
+    In training a last batch of one row is left out, because BatchNorm needs two.
     """
     dataset = torch.as_tensor(np.asarray(rows))
     sampler = _Shuffle(len(dataset), plan) if plan else None
@@ -375,14 +420,14 @@ def _loader(rows: Sequence[int] | Tensor, size: int, plan: Plan | None = None):
         batch_size=min(size, count),
         sampler=sampler,
         drop_last=plan is not None and count % size == 1,
-        # else it would draw a number from the global generator, at a time that differs on a resume
+        # without it, it draws from the global generator, at another time after a resume
         generator=torch.Generator(),
     )
 
 
 @contextmanager
-def quiet_lightning():
-    """Lightning's notes on loggers, workers and hardware say nothing to our users."""
+def quiet_lightning() -> Iterator[None]:
+    """Silence Lightning's notes on loggers, workers and hardware."""
     noisy = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [log.level for log in noisy]
     try:

@@ -5,10 +5,11 @@ text model come first, the stacked model is built from both:
 
     image: head, fine-tuning → text: head, fine-tuning → image+text: head, fine-tuning
 
-Descriptors, if the recipe has any, come before the stacked model, with a head stage alone: nothing
-of them is pre-trained.
+Descriptors, if the recipe has any, come before the stacked model. They have a head stage only,
+because nothing of them is pre-trained.
 
-A CLIP reads both from the start; one that no hub has trained begins with pre-training:
+A CLIP reads image and text from the start; one that does not come from a hub begins with
+pre-training:
 
     pre-training → clip: head, fine-tuning
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +32,72 @@ from ..inputs.tensors import Inputs
 from ..metrics import r2_score, rmse
 from ..networks.adapters import limit_tuning
 from ..networks.backbones import TextBackbone
-from ..networks.modules import ClipModel, DescriptorNetwork, StackedModel, build_model, encoders
-from ..networks.recipe import MODALITIES, STAGES, Recipe
-from .contrastive import load_weights, pretrain_encoder
+from ..networks.modules import Network, build_model
+from ..networks.recipe import STAGES, Recipe
+from .contrastive import Pairs, load_weights, pretrain_encoder
 from .elements import learn_elements
 from .loop import EVAL_BATCH, Plan, Stage, fit_stage, quiet_lightning
 
-__all__ = ["MODALITIES", "STAGES", "Recipe", "StageResult", "build_model", "predict_rows", "train"]
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """The materials of a training.
+
+    Attributes
+    ----------
+    inputs
+        Images, tokens and descriptors of n materials.
+    targets
+        Shape (n, targets), in their units, NaN where missing.
+    fit_rows, stop_rows
+        Rows to learn from, and rows to watch for early stopping.
+    scaler
+        Mean and standard deviation of each target over the training set.
+    formulas
+        Formulas of the n materials; used if the recipe pre-trains.
+    scored_rows
+        Rows that are scored after every epoch, for learning curves: the history then has
+        ``r2_TARGET`` and ``rmse_TARGET`` (of the standardised target). Nothing else depends on
+        them.
+    """
+
+    inputs: Inputs
+    targets: np.ndarray
+    fit_rows: np.ndarray
+    stop_rows: np.ndarray
+    scaler: tuple[np.ndarray, np.ndarray]
+    formulas: Sequence[str] = ()
+    scored_rows: np.ndarray | None = None
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """Standardised targets, shape (n, targets), float32."""
+        mean, std = self.scaler
+        return torch.as_tensor((self.targets - mean) / std, dtype=torch.float32)
+
+
+@dataclass(eq=False)
+class EncoderCache:
+    """Results of pre-trained encoders that do not depend on labels.
+
+    Pass one cache to several trainings with the same inputs and recipe (folds): the first fills
+    it, and the others use it.
+
+    Attributes
+    ----------
+    features
+        Modality → features of its backbone as it was loaded, shape (views, n, width).
+    elements
+        Weights of the text backbone that has learned the elements; None if there is none yet.
+    """
+
+    features: dict[str, Tensor] = field(default_factory=dict)
+    elements: dict[str, Tensor] | None = None
 
 
 @dataclass
 class StageResult:
-    """What one stage leaves behind, handed to ``on_stage`` as soon as it ends."""
+    """The result of one stage, passed to ``on_stage`` as soon as the stage ends."""
 
     modality: str
     stage: str
@@ -52,124 +108,117 @@ class StageResult:
 
 def train(
     recipe: Recipe,
-    inputs: Inputs,
-    targets: np.ndarray,
-    fit_rows: np.ndarray,
-    stop_rows: np.ndarray,
-    scaler: tuple[np.ndarray, np.ndarray],
+    data: TrainingData,
+    cache: EncoderCache | None = None,
     run_dir: Path | None = None,
     on_stage: Callable[[StageResult], None] | None = None,
-    frozen: dict[str, Any] | None = None,
     progress: EpochProgress | None = None,
-    formulas: Sequence[str] = (),
-    scored_rows: np.ndarray | None = None,
-) -> nn.Module:
+) -> Network:
     """Run the protocol and return the trained network.
 
     Parameters
     ----------
     recipe
         The settings.
-    inputs
-        Images and tokens of n materials.
-    targets
-        Shape (n, targets), in their units, NaN where missing.
-    fit_rows, stop_rows
-        Which materials are learned from, and which are watched for early stopping.
-    scaler
-        Mean and standard deviation of each target over the training part.
+    data
+        The materials.
+    cache
+        Shared with other trainings on the same inputs.
     run_dir
-        Where finished stages and checkpoints go; running again with the same folder goes on.
+        Folder for finished stages and checkpoints; the same call with the same folder resumes an
+        interrupted one.
     on_stage
         Called after each stage with its :class:`StageResult`; not after pre-training, which
         predicts nothing.
-    frozen
-        What depends on no label: features of the pre-trained backbones by name, and the text
-        backbone that knows the elements. Filled and used again: pass one dict to several calls with
-        the same inputs and recipe (folds) to compute them once.
     progress
         Called with (label, epoch, epochs, watched loss).
-    formulas
-        Of the n materials; read if the recipe pre-trains.
-    scored_rows
-        Materials that are scored after every epoch, for learning curves: the history then has
-        ``r2_TARGET`` and ``rmse_TARGET`` (of the standardised target). Nothing else reads them.
     """
-    mean, std = scaler
-    labels = torch.as_tensor((targets - mean) / std, dtype=torch.float32)
-    frozen = {} if frozen is None else frozen
+    cache = EncoderCache() if cache is None else cache
+    mean, std = data.scaler
     with torch.random.fork_rng(devices=[]), quiet_lightning():
         torch.manual_seed(recipe.seed)
-        columns = 0 if inputs.descriptors is None else inputs.descriptors.shape[1]
-        network = build_model(recipe, columns=columns)
-        for module in network.modules():
-            if isinstance(module, DescriptorNetwork):
-                module.backbone.fit(inputs.descriptors[fit_rows], inputs.linear)
-        if recipe.uses_text and recipe.text.element_steps:
-            _teach_elements(network, recipe, frozen, progress)
-        if recipe.pretrains:
-            folder = run_dir / "pre-training" if run_dir else None
-            pretrain_encoder(
-                network.backbone, inputs, formulas, fit_rows, stop_rows, recipe, folder, progress
-            )
-        elif recipe.modality == "clip" and recipe.pretraining.weights:
-            load_weights(network.backbone, recipe)
-        if isinstance(network, ClipModel):  # no part of a regression
-            network.backbone.logit_scale.requires_grad_(False)
-        limit_tuning(network, recipe)
-        parts = network.parts if isinstance(network, StackedModel) else {}
+        network = _build_network(recipe, data, cache, run_dir, progress)
         for number, modality in enumerate(recipe.modalities):
-            model = parts.get(modality, network)
+            model = network.parts.get(modality, network)
             for phase, stage in enumerate(STAGES):
                 job = _Job(recipe, phase, modality, number * len(STAGES) + phase)
                 if not job.epochs:
                     continue
                 if phase == 0:
-                    job.features = _features(job, model, inputs, frozen)
-                lightning = _Regression(job, model, inputs, labels, stop_rows, scored_rows)
+                    job.features = _compute_features(job, model, data.inputs, cache)
+                regression = _Regression(job, model, data)
                 folder = run_dir / f"{modality}-{stage}" if run_dir else None
-                history = fit_stage(lightning, fit_rows, folder, progress)
+                history = fit_stage(regression, data.fit_rows, folder, progress)
 
-                def predict(rows, run=lightning.predict):
-                    return run(rows) * std + mean
+                def predict(
+                    rows: np.ndarray, standardised: Callable = regression.predict_rows
+                ) -> np.ndarray:
+                    return standardised(rows) * std + mean
 
                 if on_stage:
                     on_stage(StageResult(modality, stage, history, predict))
     return network.eval()
 
 
-def frozen_features(model: nn.Module, inputs: Inputs, recipe: Recipe) -> Tensor:
-    """What the frozen part of a model says of every material, shape (views, n, width)."""
+def frozen_features(model: Network, inputs: Inputs, recipe: Recipe) -> Tensor:
+    """Return the features of a model for every material, shape (views, n, width)."""
     model.eval()
     rows = torch.arange(len(inputs))
-    found = []
+    views = []
     with torch.inference_mode():
         for view in range(recipe.views):
             parts = [
                 model.features(*inputs.batch(model.inputs, part, view=view))
                 for part in rows.split(EVAL_BATCH)
             ]
-            found.append(torch.cat(parts))
-    return torch.stack(found).clone()
+            views.append(torch.cat(parts))
+    return torch.stack(views).clone()
 
 
-def predict_rows(model: nn.Module, inputs: Inputs, rows: Tensor, recipe: Recipe) -> Tensor:
-    """Standardised predictions (rows, targets) of a whole model: the mean over its views."""
+def predict_rows(model: Network, inputs: Inputs, rows: Tensor, recipe: Recipe) -> Tensor:
+    """Return standardised predictions (rows, targets) of a model: the mean over its views."""
     device = next(model.parameters()).device
     model.eval()
     with torch.inference_mode():
         views = range(recipe.views)
-        found = []
+        means = []
         for part in rows.split(EVAL_BATCH):
             batches = (inputs.batch(model.inputs, part, view=view) for view in views)
             outputs = [model(*(tensor.to(device) for tensor in batch)) for batch in batches]
-            found.append(torch.stack(outputs).mean(0).cpu())
-    return torch.cat(found)
+            means.append(torch.stack(outputs).mean(0).cpu())
+    return torch.cat(means)
+
+
+def _build_network(
+    recipe: Recipe,
+    data: TrainingData,
+    cache: EncoderCache,
+    run_dir: Path | None,
+    progress: EpochProgress | None,
+) -> Network:
+    """Return the network before its first stage, with what its encoders learn without labels."""
+    inputs = data.inputs
+    columns = 0 if inputs.descriptors is None else inputs.descriptors.shape[1]
+    network = build_model(recipe, columns=columns)
+    if inputs.descriptors is not None and inputs.linear is not None:
+        network.fit_descriptors(inputs.descriptors[data.fit_rows], inputs.linear)
+    if recipe.uses_text and recipe.text.element_steps:
+        _teach_elements(network, recipe, cache, progress)
+    encoder = network.dual_encoder
+    if encoder is not None and recipe.pretrains:
+        pairs = Pairs(inputs, data.formulas, data.fit_rows, data.stop_rows)
+        folder = run_dir / "pre-training" if run_dir else None
+        pretrain_encoder(encoder, pairs, recipe, folder, progress)
+    elif encoder is not None and recipe.pretraining.weights:
+        load_weights(encoder, recipe)
+    network.freeze_unused()
+    limit_tuning(network, recipe)
+    return network
 
 
 @dataclass
 class _Job:
-    """One stage of one model: where it stands in the protocol, and what it is given."""
+    """One stage of one model: its place in the protocol, and the features it reads."""
 
     recipe: Recipe
     phase: int
@@ -180,7 +229,7 @@ class _Job:
     @property
     def epochs(self) -> int:
         if self.modality == "descriptors" and self.phase == 1:
-            return 0  # the head is all that there is
+            return 0  # the head is all that learns
         return self.recipe.epochs(self.stacked)[self.phase]
 
     @property
@@ -199,10 +248,9 @@ class _Job:
             patience=stage.patience,
             weight_decay=recipe.training.weight_decay,
             schedule=recipe.training.schedule,
-            # The parts of the stacked model are tuned already, and to tune them together can make
-            # it worse. Other models begin with frozen backbones, and a head that was best of many
-            # epochs on the few materials that are watched: to keep that is to believe a lucky
-            # number.
+            # The parts of the stacked model are already tuned, and tuning them together can make
+            # it worse. Other models begin with frozen backbones and a head that was the best of
+            # many epochs on the few watched materials: to keep it would be to trust a lucky number.
             keeps_start=self.stacked and phase == 1,
             precision=recipe.hardware.precision,
             devices=recipe.hardware.devices if phase == 1 else 1,  # the head alone takes seconds
@@ -210,128 +258,112 @@ class _Job:
 
 
 def _teach_elements(
-    network: nn.Module, recipe: Recipe, frozen: dict[str, Any], progress: EpochProgress | None
+    network: Network, recipe: Recipe, cache: EncoderCache, progress: EpochProgress | None
 ) -> None:
     """Give the network a text backbone that knows the elements, trained the first time."""
-    backbone = next((e for e in encoders(network) if isinstance(e, TextBackbone)), None)
+    backbone = next((e for e in network.encoders if isinstance(e, TextBackbone)), None)
     if backbone is None:  # a CLIP of the hub brings its own encoders, trained together
         return
-    if "elements" not in frozen:
+    if cache.elements is None:
         learn_elements(backbone, recipe.text.element_steps, recipe.seed, progress)
-        frozen["elements"] = {k: v.detach().clone() for k, v in backbone.state_dict().items()}
-    backbone.load_state_dict(frozen["elements"])
+        cache.elements = {k: v.detach().clone() for k, v in backbone.state_dict().items()}
+    backbone.load_state_dict(cache.elements)
 
 
-def _features(job: _Job, model: nn.Module, inputs: Inputs, frozen: dict[str, Any]) -> Tensor:
-    """The features that a head learns from; those of a backbone as it was loaded, only once."""
+def _compute_features(job: _Job, model: Network, inputs: Inputs, cache: EncoderCache) -> Tensor:
+    """Return the features that a head reads; those of a backbone as loaded are cached."""
     own = job.modality == "clip" and not job.recipe.clip  # its projections begin at random
     if job.stacked or job.modality == "descriptors" or own:
         return frozen_features(model, inputs, job.recipe)
-    if job.modality not in frozen:
-        frozen[job.modality] = frozen_features(model, inputs, job.recipe)
-    return frozen[job.modality]
+    if job.modality not in cache.features:
+        cache.features[job.modality] = frozen_features(model, inputs, job.recipe)
+    return cache.features[job.modality]
 
 
 class _Regression(Stage):
     """Head stage: the head learns from cached features. Fine-tuning: the backbones learn, too."""
 
-    def __init__(
-        self,
-        job: _Job,
-        model: nn.Module,
-        inputs: Inputs,
-        labels: Tensor,
-        stop_rows: np.ndarray,
-        scored_rows: np.ndarray | None = None,
-    ):
-        super().__init__(job.plan, model.head if job.phase == 0 else model, stop_rows)
-        self.job, self.inputs, self.labels = job, inputs, labels
-        self.scored_rows = scored_rows
+    network: Network | nn.Module
+
+    def __init__(self, job: _Job, model: Network, data: TrainingData):
+        super().__init__(job.plan, model.head if job.phase == 0 else model, data.stop_rows)
+        self.job, self.inputs, self.labels = job, data.inputs, data.labels
+        self.scored_rows = data.scored_rows
+
+    @property
+    def whole(self) -> Network:
+        """The whole network, in the fine-tuning stage."""
+        assert isinstance(self.network, Network)
+        return self.network
 
     def setup(self, stage: str) -> None:
         if self.job.phase == 1 and self.job.recipe.hardware.compiled:
-            for encoder in encoders(self.network):
+            for encoder in self.whole.encoders:
                 # in place: names of weights stay, and a copy in another process compiles its own
                 encoder.model.compile(dynamic=True)
 
     def start_learning(self) -> None:
         super().start_learning()
         if self.job.phase == 1:
-            # Readouts keep the statistics that the head stage found and drop nothing: a batch is
-            # too small to find others in while the features move (worse on validation folds).
-            parts = self.network.parts.values() if isinstance(self.network, StackedModel) else ()
-            for model in (self.network, *parts):
-                model.head.eval()
+            # Readouts keep the statistics of the head stage and drop nothing: a batch is too small
+            # to estimate others while the features move (worse on validation folds).
+            for head in self.whole.heads:
+                head.eval()
             if self.job.recipe.fine_tuning.batch_statistics == "kept":
                 for module in self.network.modules():
                     if isinstance(module, nn.BatchNorm2d):
                         module.eval()
 
     def outputs(self, rows: Tensor, learning: bool) -> Tensor:
-        """Standardised predictions for rows of the inputs."""
-        if self.job.phase == 0:
+        """Return standardised predictions for rows of the inputs."""
+        if self.job.features is not None:
             views = len(self.job.features)
             view = torch.randint(views, rows.shape) if learning else torch.zeros_like(rows)
             return self.network(self.job.features[view, rows].to(self.device))
         augment = learning and self.job.recipe.augmentation.enabled
-        batch = self.inputs.batch(self.network.inputs, rows, augment)
+        batch = self.inputs.batch(self.whole.inputs, rows, augment)
         return self.network(*(part.to(self.device) for part in batch))
 
-    def predict(self, rows: np.ndarray) -> np.ndarray:
-        """Standardised predictions, shape (rows, targets), mean over the views."""
-        rows = torch.as_tensor(rows)
-        if self.job.phase == 1:
-            return predict_rows(self.network, self.inputs, rows, self.job.recipe).numpy()
+    def predict_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Return standardised predictions, shape (rows, targets), mean over the views."""
+        where = torch.as_tensor(rows)
+        if self.job.features is None:
+            return predict_rows(self.whole, self.inputs, where, self.job.recipe).numpy()
         self.network.eval()
         with torch.inference_mode():
-            views = [self.network(view[rows].to(self.device)) for view in self.job.features]
+            views = [self.network(view[where].to(self.device)) for view in self.job.features]
         return torch.stack(views).mean(0).cpu().numpy()
 
     def epoch_scores(self) -> dict[str, float]:
-        """R² and RMSE of each standardised target on the scored rows."""
+        """Return R² and RMSE of each standardised target on the scored rows."""
         if self.scored_rows is None:
             return {}
         modes = {module: module.training for module in self.network.modules()}
-        predicted = self.predict(self.scored_rows)
+        predicted = self.predict_rows(self.scored_rows)
         for module, mode in modes.items():
             module.training = mode
-        found = {}
+        scores = {}
         for column, target in enumerate(self.job.recipe.targets):
             true = self.labels[self.scored_rows, column].double().numpy()
             known = ~np.isnan(true)
             pair = true[known], predicted[known, column].astype(float)
-            found |= {f"r2_{target}": r2_score(*pair), f"rmse_{target}": rmse(*pair)}
-        return found
+            scores |= {f"r2_{target}": r2_score(*pair), f"rmse_{target}": rmse(*pair)}
+        return scores
 
     def loss(self, rows: Tensor, learning: bool) -> tuple[Tensor, int]:
-        """Huber loss of the standardised targets over the labels that are there."""
+        """Return the Huber loss of the standardised targets over the known labels."""
         labels = self.labels[rows].to(self.device)
-        there = ~labels.isnan()
-        outputs = self.outputs(rows, learning).float()  # which mixed precision has halved
-        loss = functional.huber_loss(outputs[there], labels[there])
-        return loss, max(1, int(there.sum()))
+        known = ~labels.isnan()
+        outputs = self.outputs(rows, learning).float()  # half precision in mixed training
+        loss = functional.huber_loss(outputs[known], labels[known])
+        return loss, max(1, int(known.sum()))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Backbones learn at their own rates; all of the stacked model more slowly."""
-        recipe, model = self.job.recipe, self.network
-        stage = recipe.fine_tuning if self.job.phase == 1 else recipe.head
-        rate = stage.learning_rate
+        """Return the weights that learn, each group with its peak learning rate."""
+        recipe = self.job.recipe
         if self.job.phase == 0:
-            parts = [(model, rate)]
-        elif isinstance(model, StackedModel):
-            slow = recipe.stacked.rate_factor
-            rates = {"image": recipe.image.rate, "text": recipe.text.rate}
-            backbones = {n: p.backbone for n, p in model.parts.items() if n in rates}
-            parts = [(backbone, rates[name] * slow) for name, backbone in backbones.items()]
-            parts += [(part.head.hidden, rate * slow) for part in model.parts.values()]
-            parts.append((model.head, rate * slow))
-        elif isinstance(model, ClipModel):
-            rates = {"image": recipe.image.rate, "text": recipe.text.rate, "new": rate}
-            found = model.backbone.parts.items()
-            parts = [(part, rates[name]) for name, modules in found for part in modules]
-            parts.append((model.head, rate))
+            rates = [(self.network, recipe.head.learning_rate)]
         else:
-            backbone_rate = recipe.image.rate if "image" in model.inputs else recipe.text.rate
-            parts = [(model.backbone, backbone_rate), (model.head, rate)]
-        learning = (([p for p in part.parameters() if p.requires_grad], lr) for part, lr in parts)
+            rates = self.whole.tuning_rates(recipe)
+        learning = (([p for p in part.parameters() if p.requires_grad], lr) for part, lr in rates)
         return [{"params": weights, "lr": lr} for weights, lr in learning if weights]

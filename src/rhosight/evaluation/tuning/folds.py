@@ -109,7 +109,7 @@ class InnerFolds:
             self._blocks = set(recipe.blocks)
         prototypes = sorted(set(self._table["prototype"].iloc[learn]))
         known, new = (to_blocks(self._table.iloc[rows], prototypes) for rows in (learn, ask))
-        return make_committee(recipe).fit(known, labels[learn]).predict(new)
+        return make_committee(recipe).fit(known, labels[learn]).predict_with_std(new)[0]
 
     def _network(
         self,

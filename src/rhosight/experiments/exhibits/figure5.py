@@ -12,7 +12,7 @@ from matplotlib.patches import FancyBboxPatch
 from torch import nn
 
 from ...evaluation.html import FIRST, INK, SECOND, SOFT, page_style
-from ...networks.modules import ClipModel, ImageModel, StackedModel, TextModel, build_model
+from ...networks.modules import Branch, Network, build_model
 from ...networks.recipe import Recipe
 from ..exhibit import Exhibit
 
@@ -46,7 +46,7 @@ def draw(recipe: Recipe | None = None, pretrained: bool = False) -> Figure:
     return _draw(list_layers(build_model(recipe, pretrained)), recipe)
 
 
-def list_layers(network: nn.Module) -> pd.DataFrame:
+def list_layers(network: Network) -> pd.DataFrame:
     """List the layers of a network in the order of the data flow.
 
     Returns
@@ -59,29 +59,30 @@ def list_layers(network: nn.Module) -> pd.DataFrame:
     return pd.DataFrame(list(_walk_blocks(network)))
 
 
-def _walk_blocks(network: nn.Module) -> Iterator[dict]:
-    if isinstance(network, StackedModel):
-        yield from _branch("image", network.image, used=False)
-        yield from _branch("text", network.text, used=False)
-        yield from _head("both", "head", network.head)
-    elif isinstance(network, ClipModel):
-        encoder = network.backbone
+def _walk_blocks(network: Network) -> Iterator[dict]:
+    if isinstance(network, Branch):
+        yield from _branch(network.modality, network)
+        return
+    for branch, part in network.parts.items():
+        if part.encoders:
+            yield from _branch(branch, part, used=False)
+    if encoder := network.dual_encoder:
+        name = _name_backbone(encoder)
         for branch in ("image", "text"):
-            found = [parameter for part in encoder.parts[branch] for parameter in part.parameters()]
-            yield _block(
-                branch, "backbone", _name_backbone(encoder), 0, encoder.width, found, "backbone"
-            )
-        yield from _head("both", "head", nn.Sequential(network.head))
-    else:
-        yield from _branch("image" if isinstance(network, ImageModel) else "text", network)
+            weights = [weight for part in encoder.parts[branch] for weight in part.parameters()]
+            yield _block(branch, "backbone", name, 0, encoder.width, weights, "backbone")
+    head = network.head
+    yield from _head("both", head if isinstance(head, nn.Sequential) else nn.Sequential(head))
 
 
-def _branch(branch: str, model: ImageModel | TextModel, used: bool = True) -> Iterator[dict]:
-    """Yield backbone, readout and last layer; ``used`` tells if the last output is used."""
-    backbone = model.backbone
-    found = list(backbone.parameters())
-    yield _block(branch, "backbone", _name_backbone(backbone), 0, backbone.width, found, "backbone")
+def _branch(branch: str, model: Branch, used: bool = True) -> Iterator[dict]:
+    """Yield backbone, readout and last layer; ``used``: is its output used."""
+    backbone, width = model.backbone, model.backbone.width
+    assert isinstance(width, int)
+    weights = list(backbone.parameters())
+    yield _block(branch, "backbone", _name_backbone(backbone), 0, width, weights, "backbone")
     for i, block in enumerate(model.head.hidden):
+        assert isinstance(block, nn.Sequential)
         yield _dense(branch, f"head.hidden.{i}", block)
     last = model.head.last
     role = "output" if used else "last"
@@ -89,18 +90,20 @@ def _branch(branch: str, model: ImageModel | TextModel, used: bool = True) -> It
     yield _block(branch, "head.last", "Linear", *sizes, list(last.parameters()), role)
 
 
-def _head(branch: str, name: str, head: nn.Sequential) -> Iterator[dict]:
+def _head(branch: str, head: nn.Sequential) -> Iterator[dict]:
     for i, block in enumerate(head):
         if isinstance(block, nn.Linear):
             sizes = block.in_features, block.out_features
-            found = list(block.parameters())
-            yield _block(branch, f"{name}.{i}", "Linear", *sizes, found, "output")
+            weights = list(block.parameters())
+            yield _block(branch, f"head.{i}", "Linear", *sizes, weights, "output")
         else:
-            yield _dense(branch, f"{name}.{i}", block)
+            assert isinstance(block, nn.Sequential)
+            yield _dense(branch, f"head.{i}", block)
 
 
 def _dense(branch: str, name: str, block: nn.Sequential) -> dict:
     linear = block[0]
+    assert isinstance(linear, nn.Linear)
     what = ", ".join(type(layer).__name__ for layer in block)
     sizes = linear.in_features, linear.out_features
     return _block(branch, name, what, *sizes, list(block.parameters()), "dense")
@@ -154,7 +157,7 @@ def _draw(table: pd.DataFrame, recipe: Recipe) -> Figure:
             places = [_draw_box(axes, x, 0, entry, INK, dashed=False)]
             for j, row in enumerate(rows.itertuples(), start=1):
                 y = j * (_HIGH + _GAP)
-                dashed = row.role == "last"
+                dashed = bool(row.role == "last")
                 places.append(_draw_box(axes, x, y, _label(row), _COLOURS[branch], dashed))
             for start, end in pairwise(places):
                 _draw_arrow(axes, start, end)

@@ -1,11 +1,11 @@
-"""A descriptor recipe: all settings of a descriptor model. `best` and `no-dft`, by name.
+"""The recipe of a descriptor model: all its settings. `best` and `no-dft` have names.
 
 >>> descriptor_recipe("no-dft", targets=("efermi",))
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,8 +30,9 @@ LEAN, FULL = (
     Kernel(alone=kernel.alone, together=(*kernel.together, "interstitial"))
     for kernel in (LEAN_STRUCTURE, FULL_STRUCTURE)
 )
-"""Of the density they read what codes agree on. All other blocks together are no better on folds
-of the bundled data (``benchmarks/choosing.py``), and worthless with another code's densities."""
+"""They read the density only between the atoms, where codes agree. All other blocks together are no
+better on folds of the bundled data (``benchmarks/choosing.py``), and worthless with densities of
+another code."""
 
 
 class DescriptorRecipe(BaseModel):
@@ -40,19 +41,27 @@ class DescriptorRecipe(BaseModel):
     Attributes
     ----------
     targets
-        Columns of the dataset, each with Gaussian processes of its own.
+        Columns of the dataset, each with its own Gaussian processes.
     kernels
-        One for each member of the committee. A lean one misses something, a full one has more
-        hyper-parameters than a few hundred labels settle; their mean is better than either.
+        One for each member of the committee. A lean kernel misses something, a full one has more
+        hyperparameters than a few hundred labels determine; their mean is better than either.
     level
-        Share of new materials whose truth is meant to lie in the interval.
+        Share of new materials whose true value should lie in the interval.
     n_splits
-        Folds of the training part on whose residuals the intervals are calibrated.
+        Number of folds of the training set for the calibration of the intervals.
     seed
-        Of the folds and of the optimiser's restarts.
+        For the folds and the optimiser's restarts.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    trains_network: ClassVar[bool] = False
+    # what a recipe of networks may answer otherwise
+    label: ClassVar[str] = "descriptors"
+    uses_text: ClassVar[bool] = False
+    watches_validation: ClassVar[bool] = False
+    weight_sources: ClassVar[tuple[str, ...]] = ()
+    pretrained_folder: ClassVar[None] = None
 
     targets: tuple[str, ...] = Field(tuple(TARGETS), min_length=1)
     kernels: tuple[Kernel, ...] = Field((LEAN, FULL), min_length=1)
@@ -64,20 +73,23 @@ class DescriptorRecipe(BaseModel):
         """Return the form in which recipes are stored, as JSON values."""
         return self.model_dump(mode="json")
 
+    def require_training(self) -> None:
+        """Accept every recipe: a Gaussian process is always trained."""
+
     @property
     def blocks(self) -> tuple[str, ...]:
-        """All that the kernels look at, in a fixed order."""
+        """Return the names of all blocks that the kernels read, sorted."""
         names = {n for kernel in self.kernels for n in (*kernel.alone, *kernel.together)}
         return tuple(sorted(names))
 
     @property
     def uses_density(self) -> bool:
-        """Whether a structure is not enough."""
+        """Tell whether the recipe needs charge densities, not only structures."""
         return needs_density(self.blocks)
 
     @property
     def core_free(self) -> bool:
-        """Whether it does not matter what a code writes near the nuclei."""
+        """Tell whether the recipe ignores the density near the nuclei, where codes disagree."""
         return not needs_density(set(self.blocks) - set(TOTAL_BLOCKS))
 
 
@@ -90,7 +102,7 @@ DESCRIPTOR_RECIPES: dict[str, dict[str, Any]] = {
 def descriptor_recipe(name: str, **changes: Any) -> DescriptorRecipe:
     """Return a recipe of :data:`DESCRIPTOR_RECIPES` with some fields changed.
 
-    ``best`` reads structure and density; ``no-dft`` the structure alone, so a CIF is enough.
+    ``best`` reads structure and density. ``no-dft`` reads the structure only, so a CIF is enough.
 
     Raises
     ------
