@@ -152,7 +152,7 @@ class Dataset:
 
     @overload
     def __getitem__(
-        self, key: slice | list[Any] | np.ndarray | pd.Series | pd.Index
+        self, key: slice | list[Any] | Sequence[int] | np.ndarray | pd.Series | pd.Index
     ) -> Dataset: ...
 
     def __getitem__(self, key: Any) -> Material | Dataset:

@@ -39,17 +39,13 @@ def mask_labels(
         Columns material_id, target, value (as served, GPa), reason.
     """
     labels = labels.copy()
-    reasons: dict[str, str] = {}
+    rows = []
     for material_id, row in labels.iterrows() if MODULUS in labels else ():
-        reason = _explain_modulus(row, max_modulus, tolerance)
-        if reason:
-            reasons[material_id] = reason
-    masked = pd.DataFrame(
-        [(i, MODULUS, float(labels.at[i, MODULUS]), reason) for i, reason in reasons.items()],
-        columns=["material_id", "target", "value", "reason"],
-    )
-    if reasons:
-        labels.loc[list(reasons), MODULUS] = np.nan
+        if reason := _explain_modulus(row, max_modulus, tolerance):
+            rows.append((material_id, MODULUS, float(row[MODULUS]), reason))
+    masked = pd.DataFrame(rows, columns=["material_id", "target", "value", "reason"])
+    if rows:
+        labels.loc[masked["material_id"].to_list(), MODULUS] = np.nan
     return labels, masked
 
 

@@ -154,7 +154,8 @@ def _read_notes(path: Path) -> dict[str, tuple[dict[str, str], dict[str, str]]]:
 
 def _describe(density: ChargeDensity) -> tuple[dict[str, str], dict[str, str]]:
     """Return extent → text, and extent → reason for a missing text."""
-    texts, failed = {}, {}
+    texts: dict[str, str] = {}
+    failed: dict[str, str] = {}
     for extent in EXTENTS:
         try:
             texts[extent] = describe(density.structure, extent, name=density.name)

@@ -405,7 +405,7 @@ def _grid_problems(table: pa.Table, ids: list[str]) -> list[Problem]:
             sizes[i] = shape[0] * shape[1] * shape[2]
     for kind in columns_with(table.schema, "density"):
         lengths = pc.fill_null(pc.list_value_length(table[kind]).cast(pa.int64()), -1).to_numpy()
-        for i in np.flatnonzero((lengths != sizes) & (lengths != -1) & (sizes != -1)):
+        for i in np.flatnonzero((lengths != sizes) & (lengths != -1) & (sizes != -1)).tolist():
             what = (
                 f"`{kind}` of {ids[i]} has {lengths[i]} values, its grid "
                 f"{'×'.join(map(str, shapes[i]))} needs {sizes[i]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ import pyarrow as pa
 from pymatgen.core import Composition, Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
-from ..density.charge_density import STORED_KINDS, ChargeDensity
+from ..density.charge_density import STORED_KINDS, ChargeDensity, StoredKind
 from ..density.crystals import MP_SYMPREC
 from ..errors import RhosightError
 from ..inputs.text.extents import EXTENTS
@@ -128,7 +128,8 @@ def _encode_densities(densities: list[ChargeDensity]) -> dict[str, list]:
 
 
 def _provenance(density: ChargeDensity) -> dict[str, Any]:
-    integrals = {kind: round(density.integral(kind), 6) for kind in density.grids}
+    # a density refuses other kinds
+    integrals = {kind: round(density.integral(cast(StoredKind, kind)), 6) for kind in density.grids}
     return {**density.provenance, "integrals": integrals}
 
 

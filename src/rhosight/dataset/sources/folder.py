@@ -92,6 +92,7 @@ def read_folder(
     with _open_h5(folder / DENSITIES) as file:
         for material_id in map(str, labels.index):
             row = labels.loc[material_id]
+            assert isinstance(row, pd.Series)  # ids are unique
             try:
                 densities.append(_read_material(folder, file, material_id, row, provenance))
             except RhosightError as error:

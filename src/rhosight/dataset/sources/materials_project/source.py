@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pymatgen.core import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from ....density.charge_density import ChargeDensity
@@ -383,6 +384,7 @@ class MaterialsProject(Source):
         """Convert a density to e/Å³, and check formula and lattice."""
         entry = self._found[material_id]
         structure, blocks = chgcar.structure, chgcar.data
+        assert isinstance(structure, Structure)
         formula = structure.composition.reduced_formula
         if formula != entry["labels"].get("formula", formula):
             raise RhosightError(
