@@ -197,7 +197,7 @@ def _make_edges(edges: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _describe_slice(slices: Slices, kind: str) -> str:
+def _describe_slice(slices: Slices, kind: StoredKind) -> str:
     values, side = slices.values[kind], len(slices.axis) * (slices.axis[1] - slices.axis[0])
     atoms = Counter(element for _, _, element in slices.atoms)
     listed = ", ".join(f"{n} {element}" for element, n in atoms.items()) or "none"

@@ -20,6 +20,7 @@ from ..dataset.schema import TARGETS
 from ..density.charge_density import ChargeDensity
 from ..density.crystals import SYMPREC, as_structure
 from ..errors import RhosightError
+from ..explain.explain import explain as explain_predictions
 from ..inputs.drawing import draw_slices
 from ..inputs.progress import Progress
 from ..models.descriptor_model import DescriptorModel
@@ -123,8 +124,6 @@ def make_block(arguments: dict[str, Any], limits: Limits, progress: Progress) ->
 
 def explain(arguments: dict[str, Any], limits: Limits, progress: Progress) -> dict[str, Any]:
     """Return the contribution of each modality to the prediction, see :mod:`rhosight.explain`."""
-    from ..explain.explain import explain as explain_predictions
-
     crystal = reading.load_crystal(Path())
     progress("explaining: predictions without each modality", 0, 1)
     model = _load_model("best" if _has_total(crystal) else "no-dft")
@@ -194,7 +193,9 @@ def _predict_crystal(crystal: Crystal) -> tuple[dict[str, Any], list[str]]:
             f"density, and this file contains {kinds}."
         ]
     best = _load_model("best")
-    warning = describe_other_codes(find_codes([crystal]), best.about["codes"], best.recipe.core_free)
+    warning = describe_other_codes(
+        find_codes([crystal]), best.about["codes"], best.recipe.core_free
+    )
     notes = [f"{warning[0].upper()}{warning[1:]}."] if warning else []
     return _predict("best", crystal), notes
 

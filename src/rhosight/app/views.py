@@ -17,7 +17,7 @@ from ..density.crystals import find_symmetry
 from ..density.plane import LatticePlane, lattice_plane
 from ..density.sampling import sample
 from ..errors import RhosightError
-from ..inputs.drawing import atoms_on_plane
+from ..inputs.drawing import find_atoms_on_plane
 from ..inputs.image import Channel, density_slice
 from .limits import MAX_INDEX
 
@@ -159,7 +159,7 @@ def cut_slices(
         channel = Channel(kind=kind, window=window, offset=offset)
         values[kind] = density_slice(density, channel, size, "spline", plane=plane)
     axis = ((np.arange(size) + 0.5) / size - 0.5) * window
-    atoms = atoms_on_plane(density.structure, plane, window / 2, offset)
+    atoms = find_atoms_on_plane(density.structure, plane, window / 2, offset)
     return Slices(plane, offset, axis, values, atoms)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -288,7 +289,7 @@ def _build(source: Any, out: Path, options: dict[str, Any]) -> None:
         console.print(f"computing time of the workers: {total:.1f} s ({steps})")
 
 
-def _print_notes(notes: dict[str, list[str]]) -> None:
+def _print_notes(notes: Mapping[str, Sequence[str]]) -> None:
     for name in list(notes)[:MAX_SHOWN]:
         print_line(f"note: {name}: {'; '.join(notes[name])}")
     if len(notes) > MAX_SHOWN:

@@ -23,9 +23,23 @@ if TYPE_CHECKING:
 VISIBLE_CHANGE = 0.005
 """Smaller differences between scores do not show in the tables."""
 
-NUMBERS = ("table1", "table2", "table3", *(f"figure{n}" for n in range(1, 10)))
 
-Experiment = StrEnum("Experiment", ["all", *NUMBERS])
+class Experiment(StrEnum):
+    """Tables and figures of the paper."""
+
+    all = "all"
+    table1 = "table1"
+    table2 = "table2"
+    table3 = "table3"
+    figure1 = "figure1"
+    figure2 = "figure2"
+    figure3 = "figure3"
+    figure4 = "figure4"
+    figure5 = "figure5"
+    figure6 = "figure6"
+    figure7 = "figure7"
+    figure8 = "figure8"
+    figure9 = "figure9"
 
 
 class PresetName(StrEnum):
@@ -94,7 +108,7 @@ def reproduce(
         jobs = format_count(count, "finished job")
         console.print(f"{jobs} imported from {write}", highlight=False)
     with progress_bar() as progress:
-        result = run(names, plan, out, progress, command, log and log.value, scheduler)
+        result = run(names, plan, out, progress, command, log.value if log else None, scheduler)
     if write:
         publish(result, write)
     for exhibit in result.exhibits.values():
@@ -207,7 +221,7 @@ def runs_compare(
     )
     for (exhibit, target), cells in scores[~alike].groupby(["exhibit", "target"], sort=False):
         console.print(
-            make_score_table(_compare_scores(cells), f"{exhibit}: {describe_target(target)}")
+            make_score_table(_compare_scores(cells), f"{exhibit}: {describe_target(str(target))}")
         )
 
 

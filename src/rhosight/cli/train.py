@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -202,12 +201,14 @@ def pretrain(
 
 def _split_rows(
     dataset: Dataset, test_fraction: float, split_seed: int
-) -> tuple[Sequence[int] | np.ndarray, Sequence[int] | np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of the training set and of the test set, empty for a fraction of 0."""
+    import numpy as np
+
     from ..dataset.splits import split
 
     if not test_fraction:
-        return range(len(dataset)), []
+        return np.arange(len(dataset)), np.array([], dtype=int)
     return split(dataset, test_fraction, split_seed)
 
 
@@ -228,7 +229,9 @@ def _report(result: CrossValidation, dataset: Dataset, out: Path) -> None:
         table.add_column("model", no_wrap=True)
         for name in ("train: R²", "validation", "test"):
             table.add_column(name, justify="right", overflow="fold")
-        for (model, stage), row in summary.loc[target].iterrows():
+        rows = summary.loc[target]
+        for number, (model, stage) in enumerate(rows.index.to_list()):
+            row = rows.iloc[number]
             train, validation, test = (row[part] for part in ("train", "validation", "test"))
             scores = _format_r2(train), _format_scores(validation), _format_scores(test)
             table.add_row(f"{model} {stage}".strip(), *scores)

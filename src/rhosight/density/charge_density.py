@@ -20,10 +20,10 @@ from ..errors import RhosightError
 Kind = Literal["total", "difference", "spin", "promolecule"]
 StoredKind = Literal["total", "difference", "spin"]
 
-STORED_KINDS: tuple[str, ...] = ("total", "difference", "spin")
+STORED_KINDS: tuple[StoredKind, ...] = ("total", "difference", "spin")
 """Kinds that a dataset stores; ``promolecule`` is derived as ``total`` − ``difference``."""
 
-KINDS: tuple[str, ...] = (*STORED_KINDS, "promolecule")
+KINDS: tuple[Kind, ...] = (*STORED_KINDS, "promolecule")
 
 # Plane-wave codes choose the grid from one cut-off, so it samples the three directions about
 # equally densely. Beyond this ratio, grid and cell do not belong together.
