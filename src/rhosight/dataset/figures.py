@@ -106,8 +106,10 @@ def element_heatmap(dataset: Dataset) -> Figure:
     for element in (Element.from_Z(z) for z in range(1, 119)):
         x, y = _locate_square(element)
         number = counts.get(element.symbol, 0)
-        face = colours(scale(number)) if number else "white"
-        ink = choose_ink(face) if number else "#6E6E6E"
+        face, ink = (1.0, 1.0, 1.0, 1.0), "#6E6E6E"
+        if number:
+            face = colours(scale(number))
+            ink = choose_ink(face)
         axis.fill([x, x + 1, x + 1, x], [y, y, y + 1, y + 1], fc=face, ec="#9A9A9A", lw=0.6)
         axis.text(x + 0.5, y + 0.42, element.symbol, color=ink, ha="center", va="center", size=13)
         if number:
