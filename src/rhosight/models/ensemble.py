@@ -98,7 +98,7 @@ class Ensemble(SavedModel):
         self.out_of_fold = pd.DataFrame()
         self._residuals = np.empty((0, 0))
         self._fold = np.empty(0, dtype=int)
-        self._domain: TrainingDomain | None = None
+        self._domain: TrainingDomain
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -181,7 +181,8 @@ class Ensemble(SavedModel):
         check_labels(dataset, recipe.targets, [rows for rows, _ in parts])
         prototypes = find_prototypes(dataset, recipe)
         inputs = make_inputs(dataset, recipe, progress=progress, prototypes=prototypes)
-        cache, networks = EncoderCache(), []
+        cache = EncoderCache()
+        networks: list[PropertyModel] = []
         predicted = np.full((len(dataset), len(recipe.targets)), np.nan)
         self._fold = np.zeros(len(dataset), dtype=int)
         for fold, (rows, left_out) in enumerate(parts):

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from ..dataset.dataset import Dataset
 from ..density.charge_density import ChargeDensity
-from ..inputs.descriptors.blocks import SPARSE, block_table, to_blocks
+from ..inputs.descriptors.blocks import SPARSE, compute_blocks, to_blocks
 from ..inputs.descriptors.composition import prototype_label
 from ..inputs.image import turn_margin
 from ..inputs.progress import AnyProgress
 from ..inputs.tensors import Inputs, draw_images
 from ..inputs.text.description import describe, truncated_fraction
+from ..inputs.text.extents import Extent
 from ..inputs.text.rewording import reword
 from ..networks.backbones import TextReader, Tokenizer
 from ..networks.recipe import Recipe
@@ -137,7 +138,7 @@ def _describe_numbers(
 ) -> tuple[Tensor, Tensor]:
     """Return descriptors (n, columns), and which columns have no long tails (columns,)."""
     densities = _list_densities(materials)
-    table = to_blocks(block_table(densities, recipe.descriptors, progress), prototypes)
+    table = to_blocks(compute_blocks(densities, recipe.descriptors, progress), prototypes)
     parts = {name: table[name].to_numpy(dtype=np.float32) for name in recipe.descriptors}
     descriptors = torch.from_numpy(np.hstack(list(parts.values())))
     return descriptors, torch.tensor([n in SPARSE for n, part in parts.items() for _ in part.T])
@@ -168,7 +169,7 @@ def _load_tokenizer(recipe: Recipe) -> Tokenizer:
     return Tokenizer(recipe.text.backbone)
 
 
-def collect_texts(materials: Densities, extent: str) -> list[str]:
+def collect_texts(materials: Densities, extent: Extent) -> list[str]:
     """Return the stored descriptions of materials, and new ones where none are stored."""
     if isinstance(materials, Dataset):
         stored = materials.texts.get(extent, pd.Series(None, index=materials.ids, dtype=object))

@@ -55,8 +55,8 @@ def stored_state(network: Network, recipe: Recipe) -> tuple[dict[str, Tensor], d
     if recipe.fine_tuning.tuned == "all":
         return state, hashes
     learned = {key for key, value in network.named_parameters() if value.requires_grad}
-    for prefix, encoder, name in _iterate_packaged(network, recipe):
-        hashes[name] = packaged_hash(name)
+    for prefix, encoder, name, digest in _iterate_packaged(network, recipe):
+        hashes[name] = digest
         # a frozen text encoder may still differ: it may have learned the elements before
         for key, value in type(encoder)(name).state_dict(prefix=prefix).items():
             key = key if key in state else _wrap_key(key)
@@ -80,13 +80,13 @@ def load_state(
         If the tensors are not those of this network.
     """
     packaged_prefixes: list[str] = []
-    for prefix, encoder, name in _iterate_packaged(network, recipe):
+    for prefix, encoder, name, digest in _iterate_packaged(network, recipe):
         if name not in hashes:
             continue
-        if hashes[name] != packaged_hash(name):
+        if hashes[name] != digest:
             raise RhosightError(
                 f"the model was trained from other weights of {name} (SHA-256 {hashes[name]}) than "
-                f"this version of rhosight uses ({packaged_hash(name)}); load it with the version "
+                f"this version of rhosight uses ({digest}); load it with the version "
                 "that is in its config.json"
             )
         encoder.load_state_dict(type(encoder)(name).state_dict())
@@ -101,14 +101,14 @@ def load_state(
         raise RuntimeError(f"{wrong[0]} is missing or unknown")
 
 
-def _iterate_packaged(network: Network, recipe: Recipe) -> Iterator[tuple[str, Encoder, str]]:
-    """Yield the encoders from PyPI packages: prefix of their tensors, encoder, name."""
+def _iterate_packaged(network: Network, recipe: Recipe) -> Iterator[tuple[str, Encoder, str, str]]:
+    """Yield the encoders from PyPI packages: prefix of tensors, encoder, name, SHA-256."""
     prefixes = {module: f"{name}." for name, module in network.named_modules()}
     names = {ImageBackbone: recipe.image.backbone, TextBackbone: recipe.text.backbone}
     for encoder in network.encoders:
         name = names.get(type(encoder))
-        if name and packaged_hash(name):
-            yield prefixes[encoder], encoder, name
+        if name and (digest := packaged_hash(name)):
+            yield prefixes[encoder], encoder, name, digest
 
 
 def _wrap_key(key: str) -> str:

@@ -233,9 +233,11 @@ class ClipBackbone(_TextEncoder):
         super().__init__(name, pretrained, clip=True)
         self.width = self.model.config.projection_dim
         self.size = self.model.config.vision_config.image_size
-        from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+        from transformers import image_utils
 
-        for key, values in (("mean", OPENAI_CLIP_MEAN), ("std", OPENAI_CLIP_STD)):
+        constants: Any = image_utils
+        pixels = {"mean": constants.OPENAI_CLIP_MEAN, "std": constants.OPENAI_CLIP_STD}
+        for key, values in pixels.items():
             self.register_buffer(key, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
     @property
@@ -310,7 +312,7 @@ def _count_tokens(name: str, tokenizer: Any, config: Any, clip: bool) -> int:
 def _load_timm(name: str, pretrained: bool, classifier: bool) -> nn.Module:
     import timm
 
-    keep_head = {} if classifier else {"num_classes": 0}
+    keep_head: dict[str, Any] = {} if classifier else {"num_classes": 0}
     folder = Path(name).expanduser()
     if folder.is_dir():
         try:
@@ -327,7 +329,7 @@ def _load_timm(name: str, pretrained: bool, classifier: bool) -> nn.Module:
     if not pretrained:
         return timm.create_model(name, pretrained=False, **keep_head)
     if name == DEFAULT_IMAGE:
-        model = timm.create_model(name, pretrained=False)
+        model: Any = timm.create_model(name, pretrained=False)
         weights = torch.load(packaged_file(name), map_location="cpu", weights_only=True)
         target = model.state_dict()
         # same architecture with other names: the tensors are in the same order
@@ -340,8 +342,8 @@ def _load_timm(name: str, pretrained: bool, classifier: bool) -> nn.Module:
         if not classifier:
             model.reset_classifier(0)
         return model
-    hub_id = timm.get_pretrained_cfg(name).hf_hub_id
-    require_hub(name, hub_id, "image", DEFAULT_IMAGE)
+    config = timm.get_pretrained_cfg(name)
+    require_hub(name, config.hf_hub_id if config else None, "image", DEFAULT_IMAGE)
     try:
         return timm.create_model(name, pretrained=True, **keep_head)
     except Exception as error:

@@ -37,8 +37,10 @@ def merge_settings(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dic
     merged = dict(fields)
     for name, change in changes.items():
         old = merged.get(name)
-        both = isinstance(old, Mapping) and isinstance(change, Mapping)
-        merged[name] = merge_settings(old, change) if both else change
+        if isinstance(old, Mapping) and isinstance(change, Mapping):
+            merged[name] = merge_settings(old, change)
+        else:
+            merged[name] = change
     return merged
 
 

@@ -284,7 +284,9 @@ def _load(network: nn.Module, folder: Path) -> list[dict[str, float]]:
     return json.loads((folder / "history.json").read_text())
 
 
-def _resolve_precision(wanted: Precision) -> Precision:
+def _resolve_precision(
+    wanted: Precision,
+) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
     """Return the precision for Lightning; ``"auto"`` becomes the fast one of the hardware."""
     if wanted == "16-mixed" and not torch.cuda.is_available():
         raise RhosightError(
@@ -306,17 +308,20 @@ class _KeepBest(Callback):
         self.loss = float("inf")
         self.weights: dict[str, Tensor] = {}
 
-    def on_fit_start(self, trainer: L.Trainer, stage: Stage) -> None:
+    def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, Stage)
         resumed = bool(self.weights)
-        if stage.plan.keeps_start and not resumed:
-            self._offer(stage.watched_loss(), stage)
+        if module.plan.keeps_start and not resumed:
+            self._offer(module.watched_loss(), module)
 
-    def on_validation_end(self, trainer: L.Trainer, stage: Stage) -> None:
-        self._offer(float(trainer.callback_metrics["watched"]), stage)
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, Stage)
+        self._offer(float(trainer.callback_metrics["watched"]), module)
 
-    def on_fit_end(self, trainer: L.Trainer, stage: Stage) -> None:
+    def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, Stage)
         if not self.weights:
-            raise Diverged(f"{stage.plan.label}: the loss is not finite; lower the learning rates")
+            raise Diverged(f"{module.plan.label}: the loss is not finite; lower the learning rates")
 
     def _offer(self, loss: float, stage: Stage) -> None:
         if loss < self.loss:
@@ -338,13 +343,14 @@ class _Record(Callback):
         self.history: list[dict[str, float]] = []
         self.saved = time.monotonic()
 
-    def on_train_epoch_end(self, trainer: L.Trainer, stage: Stage) -> None:
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, Stage)
         metrics = {key: float(trainer.callback_metrics[key]) for key in ("train", "watched")}
-        scores = stage.epoch_scores()
+        scores = module.epoch_scores()
         self.history.append({"epoch": trainer.current_epoch, **metrics, **scores})
         if self.progress:
-            epochs = trainer.max_epochs
-            self.progress(stage.plan.label, trainer.current_epoch + 1, epochs, metrics["watched"])
+            done, plan = trainer.current_epoch + 1, module.plan
+            self.progress(plan.label, done, plan.epochs, metrics["watched"])
         due = time.monotonic() - self.saved > CHECKPOINT_SECONDS
         if self.path and trainer.strategy.broadcast(due):
             self._checkpoint(trainer)
@@ -375,7 +381,7 @@ class _HandOver(Callback):
     def __init__(self, best: _KeepBest, record: _Record, folder: Path) -> None:
         self.best, self.record, self.folder = best, record, folder
 
-    def on_fit_end(self, trainer: L.Trainer, stage: Stage) -> None:
+    def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if trainer.is_global_zero:
             _save(self.folder, self.best.weights, self.record.history)
 
@@ -411,7 +417,7 @@ def _loader(
 
     In training a last batch of one row is left out, because BatchNorm needs two.
     """
-    dataset = torch.as_tensor(np.asarray(rows))
+    dataset: Any = torch.as_tensor(np.asarray(rows))  # a tensor serves as a dataset
     sampler = _Shuffle(len(dataset), plan) if plan else None
     count = len(sampler) if sampler else len(dataset)
     size = max(2, size // plan.devices) if plan else size

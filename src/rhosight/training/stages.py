@@ -342,7 +342,7 @@ class _Regression(Stage):
         predicted = self.predict_rows(self.scored_rows)
         for module, mode in modes.items():
             module.training = mode
-        scores = {}
+        scores: dict[str, float] = {}
         for column, target in enumerate(self.job.recipe.targets):
             true = self.labels[self.scored_rows, column].double().numpy()
             known = ~np.isnan(true)
