@@ -264,7 +264,7 @@ def test_modalities_of_a_descriptor_model(best, parts, dataset):
     others = parts[0][:3]
     few = explain(best, density, details=False, background=others)
     table = compute_descriptors([density, *others.densities], SMALL)
-    blocks = to_blocks(table, best._prototypes)
+    blocks = to_blocks(table, best._fitted().prototypes)
     groups = group_blocks(SMALL.blocks)
     value = {}
     for some in product((False, True), repeat=len(groups)):

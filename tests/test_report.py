@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -136,7 +135,6 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-@cache
 def recipe(**changes) -> Recipe:
     fields = {"image": {"settings": SMALL}, "head": {"epochs": 60}, "fine_tuning": {"epochs": 15}}
     return Recipe(**fields).replace(**changes)

@@ -269,6 +269,6 @@ def fit_descriptors(
     process.fit(to_blocks(table.iloc[rows], prototypes), targets[rows])
 
     def predict(where: np.ndarray) -> np.ndarray:
-        return process.predict(to_blocks(table.iloc[where], prototypes))
+        return process.predict_with_std(to_blocks(table.iloc[where], prototypes))[0]
 
     return predict

@@ -82,7 +82,11 @@ def page_style(name: str = "") -> Iterator[None]:
     """Set the style of figures for :func:`inline_svg`; ``name`` fixes the SVG ids."""
     import matplotlib
 
-    style = {"svg.fonttype": "none", "svg.hashsalt": name, "font.family": ["DejaVu Sans"]}
+    style: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": name,
+        "font.family": ["DejaVu Sans"],
+    }
     style |= {"font.size": 8, "axes.titlesize": 9, "legend.fontsize": 8, "legend.frameon": False}
     style |= {"axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6}
     style |= {"axes.edgecolor": SOFT, "text.color": INK, "axes.labelcolor": INK}

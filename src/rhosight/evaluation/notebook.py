@@ -38,12 +38,11 @@ def _title(result: CrossValidation) -> str:
 def _tabulate(result: CrossValidation) -> pd.DataFrame:
     """Return R² / RMSE of each set as text, one row for each target, model and stage."""
     summary, units = result.summary(), result.settings["units"]
-    rows = [
-        {"target": f"{target} ({units[target]})", "model": model, "stage": stage}
-        | {part: _format_scores(row[part]) for part in PARTS}
-        for (target, model, stage), row in summary.iterrows()
-    ]
-    return pd.DataFrame(rows).set_index("target")
+    target, model, stage = (list(summary.index.get_level_values(level)) for level in range(3))
+    table = pd.DataFrame({"model": model, "stage": stage}, index=pd.Index(target, name="target"))
+    for part in PARTS:
+        table[part] = [_format_scores(row) for _, row in summary[part].iterrows()]
+    return table.rename(index={name: f"{name} ({units[name]})" for name in target})
 
 
 def _format_scores(scores: pd.Series) -> str:

@@ -128,7 +128,7 @@ def cross_validate_models(
     RhosightError
         If a target is unknown, or a table of features has another number of materials.
     """
-    names = list(dataset.targets) if targets is None else list(targets)
+    names = [str(name) for name in dataset.targets] if targets is None else list(targets)
     for name in names:
         dataset.require_targets(name)  # raises and lists the known targets
     _check_features(candidates, len(dataset))
@@ -313,11 +313,12 @@ def compare(
     for target in predictions["target"].drop_duplicates():
         other = baseline if isinstance(baseline, str) else baseline.get(target, "")
         _check_pairs(ordered[ordered["target"] == target], target, model, other)
-        of_models = (scores[target][scores[target]["model"] == name] for name in (model, other))
-        rows[target] = {"model": model, "baseline": other, **_test_pair(*of_models, alpha, ratio)}
+        mine, theirs = (scores[target][scores[target]["model"] == name] for name in (model, other))
+        test = _test_pair(mine, theirs, alpha, ratio)
+        rows[target] = {"model": model, "baseline": other, **test}
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index.name = "target"
-    table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"].to_numpy(dtype=float)))
+    table.insert(list(table).index("p") + 1, "p_holm", holm(table["p"].to_numpy(dtype=float)))
     table["better"] = (table["p_holm"] < alpha) & (table["difference"] < 0)
     return table
 
@@ -394,7 +395,7 @@ def _pooled(
     exact, resampled = scores(np.arange(len(true))), scores(drawn)
     for name, value, values in zip(("r2", "rmse"), exact, resampled, strict=True):
         low, high = np.nanpercentile(values, tails)
-        result |= {f"pooled_{name}": value, f"{name}_low": low, f"{name}_high": high}
+        result |= {f"pooled_{name}": float(value), f"{name}_low": low, f"{name}_high": high}
     return result | {"n": len(true)}
 
 

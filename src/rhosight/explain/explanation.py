@@ -215,4 +215,8 @@ class Explanations(Sequence[Explanation]):
 
 
 def _records(table: pd.DataFrame | None) -> dict[str, dict[str, float]] | None:
-    return None if table is None else table.to_dict("index")
+    """Return row → column → value, for JSON."""
+    if table is None:
+        return None
+    rows = table.to_dict("index")
+    return {str(name): {str(k): v for k, v in row.items()} for name, row in rows.items()}

@@ -51,7 +51,7 @@ def draw_explanation(why: Explanation) -> Figure:
     size = (5.4 * columns, 1.6 + 0.34 * sum(rows))
     figure = Figure(figsize=size, layout="constrained")
     # a title above the whole column with its row names; a title above the bars alone is cut off
-    parts = np.atleast_1d(figure.subfigures(1, columns))
+    parts = figure.subfigures(1, columns, squeeze=False)[0]
     for part, target in zip(parts, why.targets, strict=True):
         axes = part.subplots(len(rows), 1, squeeze=False, height_ratios=rows)[:, 0]
         unit = why.units[target]
@@ -63,7 +63,7 @@ def draw_explanation(why: Explanation) -> Figure:
         )
         if details is not None:
             _draw_bars(axes[1], why.largest(target, MOST_ROWS).rename(_shorten), unit)
-            axes[1].set_title(f"{what}s with the largest contributions", fontsize=10)
+            axes[1].set_title(f"main {what}s", fontsize=10)
     joint = "; " if columns > 1 else "\n"
     figure.suptitle(f"{_title(why)}{joint}base: {why.background}", fontsize=11)
     return figure
@@ -83,7 +83,7 @@ def _draw_bars(axis: Axes, values: pd.Series, unit: str) -> None:
     axis.axvline(0, color="black", linewidth=0.8)
     low, high = min(values.min(), 0), max(values.max(), 0)
     span = max(high - low, 1e-12)
-    for place, value in zip(places, values, strict=True):
+    for place, value in enumerate(values):
         shift = np.copysign(0.03 * span, value)
         side = "left" if value >= 0 else "right"
         label = f"{value:+.2g}" if abs(value) < 99.5 else f"{value:+.0f}"

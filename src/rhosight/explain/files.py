@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -72,7 +73,7 @@ def _save_one(why: Explanation, folder: Path) -> list[Path]:
         draw_maps(why, target).savefig(written[-1], dpi=130)
     if why.maps:
         written.append(folder / "maps.npz")
-        arrays = {f"density_{i}": one.density for i, one in enumerate(why.maps)}
+        arrays: dict[str, Any] = {f"density_{i}": one.density for i, one in enumerate(why.maps)}
         for i, one in enumerate(why.maps):
             arrays |= {f"{target}_{i}": values for target, values in one.values.items()}
         np.savez_compressed(written[-1], **arrays)

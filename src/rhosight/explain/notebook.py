@@ -128,7 +128,11 @@ def _fractions(explanations: Explanations) -> pd.DataFrame:
     """Return the fraction of each modality as text, a row for each target."""
     parts = explanations.summary()["part"].xs("all", level="class").unstack("modality")
     table = parts.map("{:.0%}".format)
-    return pd.DataFrame(table.to_numpy(), [str(t) for t in table.index], map(str, table.columns))
+    # plain labels instead of categories
+    return pd.DataFrame(
+        {str(name): column.to_list() for name, column in table.items()},
+        index=[str(target) for target in table.index],
+    )
 
 
 def _render_table(table: pd.DataFrame) -> str:

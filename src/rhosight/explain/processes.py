@@ -181,7 +181,7 @@ class ProcessAttributions:
     def _names(self, blocks: Mapping[str, pd.DataFrame], block: str) -> list[str]:
         """Return the names of the descriptors of a block that the committee uses."""
         member = next(m for m in self.process.members if block in m.blocks)
-        return [n for n, used in zip(blocks[block], member.used[block], strict=True) if used]
+        return [str(n) for n, used in zip(blocks[block], member.used[block], strict=True) if used]
 
 
 def _full_name(block: str, column: str) -> str:

@@ -9,16 +9,16 @@ import numpy as np
 import pandas as pd
 
 from ...dataset.dataset import Dataset
-from ...inputs.descriptors.blocks import to_blocks
 from ...inputs.progress import AnyProgress
 from ...inputs.tensors import Inputs
 from ...metrics import rmse
-from ...models.descriptor_model import compute_descriptors, make_committee
+from ...models.descriptor_model import compute_descriptors
 from ...models.gaussian_process.recipe import DescriptorRecipe
 from ...models.inputs import find_prototypes, inputs_key, make_inputs
 from ...networks.recipe import Recipe
 from ...training.folds import fit_scaler, prepare_fold
 from ...training.stages import StageResult, train
+from ..folds import fit_descriptors
 
 _ONE_AT_A_TIME = threading.Lock()
 """Held during training, which draws from the random generator of the process."""
@@ -45,7 +45,7 @@ class InnerFolds:
             (np.searchsorted(used, train), np.searchsorted(used, validation))
             for train, validation in parts
         ]
-        self._forget()
+        self._clear()
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -55,9 +55,10 @@ class InnerFolds:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._forget()
+        self._clear()
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
+        """Drop computed inputs."""
         self._key: str = ""
         self._inputs: Inputs | None = None
         self._table: pd.DataFrame | None = None
@@ -82,42 +83,47 @@ class InnerFolds:
         Diverged
             If training has no finite loss; see :class:`rhosight.training.loop.Diverged`.
         """
-        learn, ask = self.parts[number]
+        train_rows, validation_rows = self.parts[number]
         labels = self.dataset.targets[list(recipe.targets)].to_numpy(dtype=float)
-        scaler = fit_scaler(labels[learn])
+        scaler = fit_scaler(labels[train_rows])
         with _ONE_AT_A_TIME:
             if isinstance(recipe, DescriptorRecipe):
-                predicted = self._descriptors(recipe, labels, learn, ask, progress)
+                predicted = self._predict_with_descriptors(
+                    recipe, labels, train_rows, validation_rows, progress
+                )
             else:
-                predicted = self._network(recipe, learn, ask, progress)
-        known = ~np.isnan(labels[ask])
+                predicted = self._predict_with_network(
+                    recipe, train_rows, validation_rows, progress
+                )
+        known = ~np.isnan(labels[validation_rows])
         return {
-            target: rmse(labels[ask][known[:, i], i], predicted[known[:, i], i]) / scaler[1][i]
+            target: rmse(labels[validation_rows][known[:, i], i], predicted[known[:, i], i])
+            / scaler[1][i]
             for i, target in enumerate(recipe.targets)
         }
 
-    def _descriptors(
+    def _predict_with_descriptors(
         self,
         recipe: DescriptorRecipe,
         labels: np.ndarray,
-        learn: np.ndarray,
-        ask: np.ndarray,
+        train_rows: np.ndarray,
+        validation_rows: np.ndarray,
         progress: AnyProgress | None,
     ) -> np.ndarray:
+        """Return the predictions of Gaussian processes for the validation set."""
         if self._table is None or not self._blocks.issuperset(recipe.blocks):
             self._table = compute_descriptors(self.dataset.densities, recipe, progress)
             self._blocks = set(recipe.blocks)
-        prototypes = sorted(set(self._table["prototype"].iloc[learn]))
-        known, new = (to_blocks(self._table.iloc[rows], prototypes) for rows in (learn, ask))
-        return make_committee(recipe).fit(known, labels[learn]).predict_with_std(new)[0]
+        return fit_descriptors(recipe, self._table, labels, train_rows)(validation_rows)
 
-    def _network(
+    def _predict_with_network(
         self,
         recipe: Recipe,
-        learn: np.ndarray,
-        ask: np.ndarray,
+        train_rows: np.ndarray,
+        validation_rows: np.ndarray,
         progress: AnyProgress | None,
     ) -> np.ndarray:
+        """Return the predictions of a network for the validation set."""
         key = inputs_key(recipe)
         if key != self._key:
             prototypes = find_prototypes(self.dataset, recipe)
@@ -128,6 +134,6 @@ class InnerFolds:
         recipe.require_training()
         assert self._inputs is not None
         stages: list[StageResult] = []
-        data = prepare_fold(recipe, self.dataset, self._inputs, learn, ask)
+        data = prepare_fold(recipe, self.dataset, self._inputs, train_rows, validation_rows)
         train(recipe, data, on_stage=stages.append, progress=progress)
-        return stages[-1].predict(ask)
+        return stages[-1].predict(validation_rows)
