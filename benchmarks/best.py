@@ -32,12 +32,12 @@ from rhosight.inputs.descriptors.blocks import to_blocks
 from rhosight.models.baselines.baselines import (
     ALL_BASELINES,
     PRETRAINED,
-    features_of_baselines,
+    compute_features_of_baselines,
+    find_strongest,
     make_baseline,
-    strongest,
 )
-from rhosight.models.baselines.chgnet import CHGNET_NOTE, chgnet_version
-from rhosight.models.descriptor_model import committee_of, descriptor_table
+from rhosight.models.baselines.chgnet import CHGNET_NOTE, find_chgnet_version
+from rhosight.models.descriptor_model import compute_descriptors, make_committee
 from rhosight.storage import replacing
 
 TEST = -1
@@ -77,7 +77,7 @@ def predict_fold(
     for name, table in tables.items():
         prototypes = sorted(set(table["prototype"].iloc[part.train]))
         learn, ask = (to_blocks(table.iloc[p], prototypes) for p in (part.train, part.validation))
-        model = committee_of(load_recipe(name)).fit(learn, labels[part.train])
+        model = make_committee(load_recipe(name)).fit(learn, labels[part.train])
         mean, std = model.predict(ask, return_std=True)
         for column in range(len(targets)):
             keep(name, column, mean[:, column], std[:, column])
@@ -111,10 +111,10 @@ def main() -> None:
     dataset = rhosight.load_dataset("mp-fcc")
     train, test = split(dataset, groups=arguments.groups)
     baselines = arguments.baselines or [name for name in ALL_BASELINES if name != "mean"]
-    if chgnet_version() and not arguments.baselines:
+    if find_chgnet_version() and not arguments.baselines:
         baselines += [f"{n}{form}" for n in PRETRAINED for form in ("", "-kernel", "-average")]
-    features = features_of_baselines(baselines, dataset.densities)
-    best = descriptor_table(dataset.densities, load_recipe("best"))
+    features = compute_features_of_baselines(baselines, dataset.densities)
+    best = compute_descriptors(dataset.densities, load_recipe("best"))
     tables = {"best": best, "no-dft": best}  # it reads some of the same blocks
     parts = list(
         repeated_folds(dataset, repeats=arguments.repeats, groups=arguments.groups, indices=train)
@@ -139,7 +139,7 @@ def report(predictions: pd.DataFrame, title: str) -> None:
     print(means.round(4).to_string())
     if scores["model"].isin(PRETRAINED).any():
         print(CHGNET_NOTE)
-    top = strongest(scores[~scores["model"].isin(["best", "no-dft"])])
+    top = find_strongest(scores[~scores["model"].isin(["best", "no-dft"])])
     for target, name in top.items():
         ours, theirs = (means.loc[(target, m), ("rmse", "mean")] for m in ("best", name))
         print(f"{target}: best {100 * (ours / theirs - 1):+.1f} % against {name}")

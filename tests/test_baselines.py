@@ -20,10 +20,10 @@ from rhosight.inputs.descriptors.statistics import PERCENTS, density_features, d
 from rhosight.models.baselines.baselines import (
     ALL_BASELINES,
     BASELINES,
-    baseline_features,
-    features_of_baselines,
+    compute_baseline_features,
+    compute_features_of_baselines,
+    find_strongest,
     make_baseline,
-    strongest,
 )
 
 CENTRE, QUARTER, HALF = [0, 0, 0], [0.25] * 3, [0.5] * 3
@@ -250,7 +250,7 @@ def test_density_features_name_the_material_that_lacks_a_kind():
     with pytest.raises(RhosightError, match=r"mp-22862: has total but not `difference`"):
         density_features([material(), poor], ("total", "difference"))
     with pytest.raises(RhosightError, match=r"mp-22862: .*not `promolecule`"):
-        baseline_features("promolecule", [material(), poor])
+        compute_baseline_features("promolecule", [material(), poor])
 
 
 # the baselines
@@ -260,7 +260,7 @@ def test_every_baseline_has_features_and_a_model():
     assert BASELINES == ("mean", "composition", "promolecule", "density")
     densities = [material(), material(FLUORITE, name="CaF2"), material(SPINEL, 0.5, name="spinel")]
     assert set(BASELINES) < set(ALL_BASELINES)
-    frames = features_of_baselines(ALL_BASELINES, densities)
+    frames = compute_features_of_baselines(ALL_BASELINES, densities)
     assert tuple(frames) == ALL_BASELINES
     for name, features in frames.items():
         assert list(features.index) == [0, 1, 2]
@@ -276,7 +276,8 @@ def test_every_baseline_has_features_and_a_model():
         both = columns[part] + others  # the volume once
         assert columns[f"{part}+composition"] == both
         pd.testing.assert_frame_equal(
-            frames[f"{part}+composition"], baseline_features(f"{part}+composition", densities)
+            frames[f"{part}+composition"],
+            compute_baseline_features(f"{part}+composition", densities),
         )
         for form in ("kernel", "average"):
             assert frames[f"{part}-{form}"] is frames[part]
@@ -284,7 +285,7 @@ def test_every_baseline_has_features_and_a_model():
 
 def test_an_average_is_the_mean_of_trees_and_kernel_machine():
     means = np.random.default_rng(2).uniform(0.2, 1.0, 24)
-    features = baseline_features("density", [material(mean=mean) for mean in means])
+    features = compute_baseline_features("density", [material(mean=mean) for mean in means])
     y, train, test = np.sin(5 * means), slice(0, 18), slice(18, None)
     predicted = {
         name: make_baseline(name, seed=1).fit(features[train], y[train]).predict(features[test])
@@ -299,7 +300,7 @@ def test_the_kernel_machine_follows_a_smooth_law_and_knows_where_it_ends():
     """The volume alone says the label, exponentially; beyond the training part it is a guess."""
     sides = np.linspace(4.5, 6.5, 25)
     densities = [material(substituted(ROCKSALT, a, Na="Na")) for a in (*sides, 9.0)]
-    features = baseline_features("promolecule", densities)
+    features = compute_baseline_features("promolecule", densities)
     y = np.exp(-features.volume_per_atom.to_numpy() / 10)
     held = [5, 12, 19, 25]
     train = np.setdiff1d(np.arange(26), held)
@@ -312,7 +313,7 @@ def test_the_kernel_machine_follows_a_smooth_law_and_knows_where_it_ends():
 def test_the_kernel_machine_learns_its_scale_from_the_training_part():
     """Other units of a feature and of the label change nothing; nor does an extreme newcomer."""
     means = np.random.default_rng(3).uniform(0.2, 1.0, 30)
-    features = baseline_features("promolecule", [material(mean=mean) for mean in means])
+    features = compute_baseline_features("promolecule", [material(mean=mean) for mean in means])
     y, train, test = means**2, slice(0, 20), slice(20, None)
 
     def predict(frame: pd.DataFrame, labels: np.ndarray) -> np.ndarray:
@@ -344,17 +345,17 @@ def test_strongest_is_the_lowest_mean_error_among_baselines():
         ],
         columns=["model", "target", "rmse"],
     )
-    assert strongest(scores) == {"efermi": "composition-kernel", "gap": "density"}
-    assert strongest(scores, ["density", "mean"]) == {"efermi": "density", "gap": "density"}
+    assert find_strongest(scores) == {"efermi": "composition-kernel", "gap": "density"}
+    assert find_strongest(scores, ["density", "mean"]) == {"efermi": "density", "gap": "density"}
     with pytest.raises(RhosightError, match="none of the scores is a baseline's"):
-        strongest(scores[scores.model == "best"])
+        find_strongest(scores[scores.model == "best"])
 
 
 def test_kernel_machine_on_real_materials(dataset: Dataset):
     """Composition explains most of the formation energy, to a kernel machine as to trees."""
     rows = np.random.default_rng(0).permutation(len(dataset))[:120]
     names = ("composition-kernel", "composition")
-    features = features_of_baselines(names, dataset[rows].densities)
+    features = compute_features_of_baselines(names, dataset[rows].densities)
     y = dataset.targets["formation_energy_per_atom"].to_numpy()[rows]
     train, test = slice(0, 90), slice(90, None)
     for name in names:
@@ -366,16 +367,16 @@ def test_density_baseline_uses_the_kinds_that_all_have():
     total, difference = wave((8, 8, 8), 0.3, 0.1), wave((8, 8, 8), 0, 0.1)
     only_total = ChargeDensity(ROCKSALT, {"total": total}, name="a")
     only_difference = ChargeDensity(ROCKSALT, {"difference": difference}, name="b")
-    features = baseline_features("density", [material(), only_total])
+    features = compute_baseline_features("density", [material(), only_total])
     assert not [name for name in features if name.startswith("difference")]
-    features = baseline_features("density", [only_difference, material()])
+    features = compute_baseline_features("density", [only_difference, material()])
     assert not [name for name in features if name.startswith("total")]
     with pytest.raises(RhosightError, match=r"a: has total but not `difference`"):
-        baseline_features("density", [only_total, only_difference])
+        compute_baseline_features("density", [only_total, only_difference])
 
 
 def test_mean_predicts_the_mean_of_the_training_part():
-    features = baseline_features("mean", [material()] * 4)
+    features = compute_baseline_features("mean", [material()] * 4)
     y = np.array([1.0, 2.0, 3.0, 10.0])
     model = make_baseline("mean", seed=0).fit(features.iloc[:3], y[:3])
     np.testing.assert_allclose(model.predict(features.iloc[3:]), [2.0])
@@ -390,7 +391,7 @@ def test_density_baseline_learns_what_the_density_says():
     train, test = slice(0, 30), slice(30, None)
     errors = {}
     for name in BASELINES:
-        features = baseline_features(name, densities)
+        features = compute_baseline_features(name, densities)
         model = make_baseline(name, seed=0).fit(features[train], y[train])
         errors[name] = np.abs(model.predict(features[test]) - y[test]).mean()
     assert max(errors["promolecule"], errors["density"]) < 0.25 * errors["mean"]
@@ -420,7 +421,7 @@ def test_composition_baseline_meets_an_unseen_prototype():
 
 def test_seed_fixes_the_trees():
     means = np.random.default_rng(1).uniform(0.2, 1.0, 30)
-    features = baseline_features("density", [material(mean=mean) for mean in means])
+    features = compute_baseline_features("density", [material(mean=mean) for mean in means])
     y = means**2
     train, test = slice(0, 20), slice(20, None)
 
@@ -433,14 +434,19 @@ def test_seed_fixes_the_trees():
 
 
 def test_unknown_baseline_names_the_known():
-    for call in (lambda: baseline_features("magpie", []), lambda: make_baseline("magpie", 0)):
+    for call in (
+        lambda: compute_baseline_features("magpie", []),
+        lambda: make_baseline("magpie", 0),
+    ):
         with pytest.raises(RhosightError, match=r"'magpie'; known are mean, composition"):
             call()
 
 
 def test_no_warning_reaches_the_user(recwarn):
     exotic = material(substituted(ROCKSALT, 5.0, Na="Pu", Cl="Kr"))
-    for name, features in features_of_baselines(ALL_BASELINES, [exotic, material()]).items():
+    for name, features in compute_features_of_baselines(
+        ALL_BASELINES, [exotic, material()]
+    ).items():
         if not name.endswith("-average"):  # fits the two others
             make_baseline(name, 0).fit(features, np.array([0.0, 1.0])).predict(features)
     assert not recwarn.list

@@ -12,11 +12,11 @@ from rhosight.dataset import Dataset
 from rhosight.models.baselines.baselines import (
     ALL_BASELINES,
     PRETRAINED,
-    baseline_features,
+    compute_baseline_features,
+    find_strongest,
     make_baseline,
-    strongest,
 )
-from rhosight.models.baselines.chgnet import WIDTH, chgnet_features
+from rhosight.models.baselines.chgnet import WIDTH, compute_embeddings
 from rhosight.networks.weights import packaged_file
 
 pytest.importorskip("chgnet")
@@ -24,7 +24,7 @@ pytest.importorskip("chgnet")
 
 @pytest.fixture(scope="module")
 def features(few: Dataset) -> pd.DataFrame:
-    return chgnet_features(list(few.structures))
+    return compute_embeddings(list(few.structures))
 
 
 def test_the_energy_read_from_the_embedding_is_chgnets_own(few, features):
@@ -44,7 +44,7 @@ def test_the_energy_read_from_the_embedding_is_chgnets_own(few, features):
 def test_the_cell_and_the_order_of_sites_do_not_matter(few, features):
     for row, structure in enumerate(list(few.structures)[:3]):
         turned = Structure.from_sites(list(structure * (2, 1, 1))[::-1])
-        found = chgnet_features([turned])
+        found = compute_embeddings([turned])
         np.testing.assert_allclose(found.iloc[0], features.iloc[row], atol=2e-5)
 
 
@@ -52,27 +52,29 @@ def test_one_row_a_structure_whatever_the_batch(few, features):
     assert list(features) == [f"chgnet_{i}" for i in range(WIDTH)]
     structures = list(few.structures)
     steps = []
-    many = chgnet_features(structures * 4, lambda label, done, count: steps.append((done, count)))
+    many = compute_embeddings(
+        structures * 4, lambda label, done, count: steps.append((done, count))
+    )
     pd.testing.assert_frame_equal(many.iloc[6:12].reset_index(drop=True), features)
     assert steps == [(16, 24), (24, 24)]
     assert len(features.round(3).drop_duplicates()) == len(few)
-    assert chgnet_features([]).shape == (0, WIDTH)
+    assert compute_embeddings([]).shape == (0, WIDTH)
 
 
 def test_nothing_is_printed(few, capfd, recwarn):
     new = few.structures[0].copy()
     new.apply_strain(0.01)
-    chgnet_features([new])
+    compute_embeddings([new])
     assert capfd.readouterr() == ("", "") and not recwarn.list
 
 
 def test_a_crystal_that_it_cannot_read_is_named():
     lonely = Structure(Lattice.cubic(30), ["Ar"], [[0, 0, 0]])
     with pytest.raises(RhosightError, match="Ar: CHGNet cannot read it"):
-        chgnet_features([lonely])
+        compute_embeddings([lonely])
     alloy = Structure(Lattice.cubic(3.6), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]])
-    with pytest.raises(RhosightError, match=r"Cu0.5Au0.5: partial occupancies"):
-        chgnet_features([alloy])
+    with pytest.raises(RhosightError, match=r"Cu0.5Au0.5: has partial occupancies"):
+        compute_embeddings([alloy])
 
 
 def test_the_weights_are_the_pinned_ones():
@@ -82,7 +84,7 @@ def test_the_weights_are_the_pinned_ones():
 def test_as_a_baseline_it_learns_and_is_no_candidate_for_the_strongest(dataset):
     rows = np.random.default_rng(0).permutation(len(dataset))[:120]
     densities = dataset[rows].densities
-    features = baseline_features("chgnet+composition", densities)
+    features = compute_baseline_features("chgnet+composition", densities)
     assert features.shape[1] == WIDTH + 135
     y = dataset.targets["formation_energy_per_atom"].to_numpy()[rows]
     for name in ("chgnet+composition", "chgnet-kernel"):
@@ -94,4 +96,4 @@ def test_as_a_baseline_it_learns_and_is_no_candidate_for_the_strongest(dataset):
         [("chgnet", "efermi", 0.1), ("composition", "efermi", 0.5)],
         columns=["model", "target", "rmse"],
     )
-    assert strongest(scores) == {"efermi": "composition"}
+    assert find_strongest(scores) == {"efermi": "composition"}

@@ -17,7 +17,7 @@ from rhosight import ChargeDensity, DescriptorModel, PropertyModel, RhosightErro
 from rhosight.cli import app
 from rhosight.dataset import Dataset
 from rhosight.density.files import read_density
-from rhosight.models.descriptor_model import descriptor_table
+from rhosight.models.descriptor_model import compute_descriptors
 from rhosight.models.folder import BUNDLED_MODELS, MODELS, bundled_folder
 from rhosight.models.gaussian_process.kernel import Kernel
 from rhosight.models.gaussian_process.recipe import DescriptorRecipe
@@ -57,7 +57,7 @@ def test_predictions_with_intervals(model, parts):
     assert nothing.empty and list(nothing) == list(found)
     scores = model.score(parts[1])
     assert scores["bulk_modulus_vrh"]["r2"] > 0.6
-    with pytest.raises(RhosightError, match="were trained on"):
+    with pytest.raises(RhosightError, match="are in the training set"):
         model.score(parts[0])
 
 
@@ -94,13 +94,13 @@ def test_other_elements_and_codes_are_said(model, dataset, caplog):
     with caplog.at_level(logging.WARNING):
         model.predict([vasp])
     assert "densities of VASP, but the model learned from those of GPAW: near" in caplog.text
-    assert "use best, which does not look there" in caplog.text
+    assert "use best, which ignores that region" in caplog.text
     caplog.clear()
     best = load_model("best")
     bare = ChargeDensity(density.structure, {"total": density.grid("total")}, "x", vasp.provenance)
     with caplog.at_level(logging.WARNING):
         found = best.predict([bare])
-    assert "it reads what codes agree on" in caplog.text
+    assert "it reads the density only between the atoms" in caplog.text
     pd.testing.assert_frame_equal(found, best.predict([vasp]))  # its difference is not looked at
 
 
@@ -126,7 +126,7 @@ def test_saved_and_loaded_it_predicts_the_same(model, parts, tmp_path):
     pd.testing.assert_frame_equal(before, after, check_exact=False, rtol=1e-9)
     card = (tmp_path / "model" / "README.md").read_text()
     assert "bulk_modulus_vrh" in card and "Materials Project" in card and "90 %" in card
-    with pytest.raises(RhosightError, match="load_model loads either"):
+    with pytest.raises(RhosightError, match="load_model loads any kind"):
         PropertyModel.from_pretrained(tmp_path / "model")
 
 
@@ -164,7 +164,7 @@ def test_structures_are_enough_without_density(parts, few):
     by_structure = model.predict({m.material_id: m.structure for m in few})
     pd.testing.assert_frame_equal(by_structure, model.predict(few))
     with pytest.raises(RhosightError, match="reads charge densities; use the model no-dft"):
-        descriptor_table([few.structures[0]], SMALL)
+        compute_descriptors([few.structures[0]], SMALL)
 
 
 @pytest.mark.parametrize("name", BUNDLED_MODELS)

@@ -97,7 +97,7 @@ def test_widths_that_follow_the_models_doubt_are_narrower_and_fairer():
         here = std[new] == value
         inside = (low[here] <= true[new][here]) & (true[new][here] <= high[here])
         assert inside.mean() == pytest.approx(0.9, abs=0.03)
-    with pytest.raises(RhosightError, match="scale with the model's std"):
+    with pytest.raises(RhosightError, match="proportional to the model's std"):
         scaled(mean)
 
 
@@ -214,7 +214,7 @@ def test_nearly_all_held_out_materials_are_inside_and_stretched_ones_are_not(dat
     assert sum(r is None for r in domain.reasons(features[test], known)) > 0.9 * len(test)
     stretched = features[test] * [1, 2.5, 1]  # lattice constants
     for reason in domain.reasons(stretched, known):
-        assert reason.startswith("less like its nearest training materials than 99 % of these")
+        assert reason.startswith("farther from its nearest training materials than 99 % of the")
 
 
 def test_the_limit_is_a_leave_one_out_quantile():
@@ -253,7 +253,7 @@ def test_a_model_that_doubts_is_outside():
         targets=["efermi", "gap"],
     )
     assert reasons[0] is None
-    assert reasons[1].startswith("the model is less sure of efermi than for 99 %")
+    assert reasons[1].startswith("the prediction of efermi is less certain than for 99 %")
     assert "of gap" not in reasons[1]
     assert "of efermi" in reasons[2] and "of gap" in reasons[2]
 
@@ -273,7 +273,7 @@ def test_the_domain_survives_saving(dataset: Dataset):
 def test_the_domain_refuses_what_does_not_fit():
     values, elements = np.eye(4), [{"Na"}] * 4
     domain = TrainingDomain.fit(values, elements)
-    with pytest.raises(RhosightError, match="knows 4"):
+    with pytest.raises(RhosightError, match="training domain has 4"):
         domain.distances(np.zeros((1, 5)))
     with pytest.raises(RhosightError, match=r"\(4, 4\) for 3 materials"):
         TrainingDomain.fit(values, elements[:3])

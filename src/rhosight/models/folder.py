@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import RhosightError
+from ..errors import RhosightError, first_line
 
 FORMAT = 1
 """Version of the saved folder; a folder of another version is refused."""
@@ -25,7 +25,7 @@ BUNDLED_MODELS: dict[str, str] = {
         line.split() for line in (MODELS / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
     )
 }
-"""Models that come with the package, and the SHA-256 of their weights; `make models` writes them."""
+"""Bundled models, and the SHA-256 of their weights; `make models` writes both."""
 
 _OURS = re.compile(r"(config\.json|model\.safetensors|README\.md|\w+_backbone|member-\d+)$")
 
@@ -148,3 +148,29 @@ def _download(name: str) -> Path:
             f"{name}: no such folder, and not found on the model hub; give a folder that "
             "`rhosight train` wrote"
         ) from error
+
+
+def upload_folder(
+    folder: Path, repo_id: str, private: bool | None, token: str | None, message: str
+) -> str:
+    """Upload a saved model to the Hugging Face hub in one commit; return the commit's URL.
+
+    Raises
+    ------
+    RhosightError
+        If the hub cannot be reached or refuses.
+    """
+    from httpx import HTTPError
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    api = HfApi(token=token)
+    try:
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        commit = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message)
+    except (HfHubHTTPError, HTTPError, OSError, ValueError) as error:
+        raise RhosightError(
+            f"{repo_id}: the model hub cannot be reached or refuses the upload "
+            f"({first_line(error)}); check the connection, the name, and `hf auth login`"
+        ) from error
+    return commit.commit_url

@@ -34,7 +34,7 @@ from ..training.contrastive import (
     compute_embeddings,
     load_weights,
     pretrain_encoder,
-    pretrained_ids,
+    read_pretrained_ids,
     read_pretraining,
     score_retrieval,
 )
@@ -127,7 +127,9 @@ class ImageTextEncoder:
             "dataset_sha256": settings["dataset_sha256"],
             "licence": dataset.metadata.get("licence", ""),
             "attribution": dataset.metadata.get("attribution", ""),
-            "pretrained_ids": sorted({*dataset.ids, *pretrained_ids(recipe.pretrained_folder)}),
+            "pretrained_ids": sorted(
+                {*dataset.ids, *read_pretrained_ids(recipe.pretrained_folder)}
+            ),
             "backbones": {part.name: part.weights for part in encoder.encoders},
             "versions": settings["versions"],
         }

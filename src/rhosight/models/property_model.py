@@ -18,12 +18,12 @@ from ..density.charge_density import ChargeDensity
 from ..inputs.descriptors.blocks import needs_density
 from ..inputs.progress import EpochProgress, Progress
 from ..inputs.tensors import Inputs
-from ..networks.adapters import load_state, stored_state
+from ..networks.adapters import load_state, select_state
 from ..networks.backbones import save_backbone_configs
 from ..networks.modules import Network, build_model
 from ..networks.recipe import Recipe
 from ..storage import open_run
-from ..training.contrastive import pretrained_ids
+from ..training.contrastive import read_pretrained_ids
 from ..training.folds import prepare_fold
 from ..training.stages import EncoderCache, StageResult, predict_rows, train
 from .base import SavedModel
@@ -169,7 +169,7 @@ class PropertyModel(SavedModel):
         reads_density = recipe.uses_image or needs_density(recipe.descriptors)
         self._remember(
             part,
-            training_ids=sorted({*part.ids, *pretrained_ids(recipe.pretrained_folder)}),
+            training_ids=sorted({*part.ids, *read_pretrained_ids(recipe.pretrained_folder)}),
             backbones={encoder.name: encoder.weights for encoder in network.encoders},
             codes=sorted(find_codes(part)) if reads_density else [],
         )
@@ -260,7 +260,7 @@ class PropertyModel(SavedModel):
     def _write(self, folder: Path) -> dict[str, Any]:
         network = self._fitted_network
         assert self.scaler is not None
-        state, packaged = stored_state(network, self.recipe)
+        state, packaged = select_state(network, self.recipe)
         state = {key: value.contiguous() for key, value in state.items()}
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
         save_backbone_configs(network.encoders, folder)

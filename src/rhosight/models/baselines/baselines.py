@@ -1,23 +1,23 @@
-"""The simple models that every learned score is shown beside.
+"""Simple models for comparison with the scores of learned models.
 
 - ``mean``: the mean of the training labels
 - ``composition``: Magpie statistics of the elements, volume per atom, size of the cell, prototype
 - ``promolecule``: statistics over the cell of the superposition of free atoms; needs no SCF
 - ``density``: statistics over the cell of the SCF density, `total` and `difference`
 - ``promolecule+composition``, ``density+composition``: both side by side
-- ``chgnet``, ``chgnet+composition``: the embedding of a pre-trained graph network, which is shown
-  but never counts as the baseline to beat, see :mod:`rhosight.models.baselines.chgnet`
+- ``chgnet``, ``chgnet+composition``: the embedding of a pre-trained graph network, for comparison;
+  it never counts as the baseline to beat, see :mod:`rhosight.models.baselines.chgnet`
 
 All but the first come in three forms. The bare name is extremely randomised trees (Geurts et al.,
 Mach. Learn. 63, 3 (2006), doi:10.1007/s10994-006-6226-1) with fixed settings; ``-kernel`` is a
-Gaussian process with an RBF kernel, whose hyper-parameters maximise the marginal likelihood of the
-training part (Rasmussen & Williams, Gaussian Processes for Machine Learning, MIT Press 2006,
+Gaussian process with an RBF kernel, whose hyperparameters maximise the marginal likelihood of the
+training set (Rasmussen & Williams, Gaussian Processes for Machine Learning, MIT Press 2006,
 section 5.4.1); ``-average`` is the mean of both predictions. Nothing here is tuned on scored
-materials. Features know nothing of the labels and do not depend on the cell in which a crystal is
-stored; what is learned, the set of prototypes included, is learned in ``fit``, from the training
-part only.
+materials. Features do not use labels and do not depend on the cell in which a crystal is stored.
+Everything learned, including the set of prototypes, is learned in ``fit``, from the training set
+only.
 
->>> X = baseline_features("density", densities)
+>>> X = compute_baseline_features("density", densities)
 >>> make_baseline("density", seed=0).fit(X.iloc[train], y[train]).predict(X.iloc[test])
 """
 
@@ -32,13 +32,13 @@ from ...density.charge_density import ChargeDensity
 from ...errors import RhosightError
 from ...inputs.descriptors.composition import composition_features
 from ...inputs.descriptors.statistics import density_features
-from .chgnet import chgnet_features
+from .chgnet import compute_embeddings
 
 if TYPE_CHECKING:
     from sklearn.base import RegressorMixin
 
 BASELINES: tuple[str, ...] = ("mean", "composition", "promolecule", "density")
-"""Names of the baselines that every table shows, from the one that knows least."""
+"""Names of the baselines in every table, from the one that reads least."""
 
 INPUTS: tuple[str, ...] = (
     "composition",
@@ -47,7 +47,7 @@ INPUTS: tuple[str, ...] = (
     "promolecule+composition",
     "density+composition",
 )
-"""What a baseline can be shown of a material."""
+"""What a baseline can read of a material."""
 
 ALL_BASELINES: tuple[str, ...] = (
     "mean",
@@ -56,9 +56,9 @@ ALL_BASELINES: tuple[str, ...] = (
 """Names of all baselines, :data:`BASELINES` among them."""
 
 PRETRAINED: tuple[str, ...] = ("chgnet", "chgnet+composition")
-"""What needs the optional package chgnet; with the three forms of the others. Not among
-:data:`ALL_BASELINES`, hence no candidate of :func:`strongest`: its pre-training saw energies of the
-Materials Project."""
+"""Inputs that need the optional package chgnet, in the three forms of the others. They are not in
+:data:`ALL_BASELINES` and so never chosen by :func:`find_strongest`: CHGNet was pre-trained on
+energies of the Materials Project."""
 
 _KNOWN: tuple[str, ...] = (
     *ALL_BASELINES,
@@ -66,8 +66,8 @@ _KNOWN: tuple[str, ...] = (
 )
 
 
-def baseline_features(name: str, densities: Sequence[ChargeDensity]) -> pd.DataFrame:
-    """What one baseline is shown of each material.
+def compute_baseline_features(name: str, densities: Sequence[ChargeDensity]) -> pd.DataFrame:
+    """Compute the features that one baseline reads of each material.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def baseline_features(name: str, densities: Sequence[ChargeDensity]) -> pd.DataF
         One of :data:`ALL_BASELINES`, or of :data:`PRETRAINED` in one of the three forms.
     densities
         n materials. ``promolecule`` needs `total` and `difference` of each. ``density`` uses those
-        of the two that every material has, so that all rows say the same.
+        of the two that every material has, so that all rows have the same columns.
 
     Returns
     -------
@@ -84,26 +84,26 @@ def baseline_features(name: str, densities: Sequence[ChargeDensity]) -> pd.DataF
     Raises
     ------
     RhosightError
-        For an unknown name, or a material that lacks the density that is needed.
+        For an unknown name, or a material without the required density.
     """
-    return features_of_baselines([name], densities)[name]
+    return compute_features_of_baselines([name], densities)[name]
 
 
-def features_of_baselines(
+def compute_features_of_baselines(
     names: Iterable[str], densities: Sequence[ChargeDensity]
 ) -> dict[str, pd.DataFrame]:
-    """:func:`baseline_features` of several baselines; what they share is computed once.
+    """Compute :func:`compute_baseline_features` of several baselines, shared parts once.
 
     Parameters
     ----------
     names
-        As :func:`baseline_features` takes them.
+        As :func:`compute_baseline_features` takes them.
     densities
         n materials.
 
     Returns
     -------
-    Name → DataFrame of n rows. Baselines that are shown the same share one frame.
+    Name → DataFrame of n rows. Baselines with the same inputs share one frame.
     """
     inputs = {name: _inputs_of(name) for name in names}
     parts = {part for shown in inputs.values() for part in shown.split("+")}
@@ -116,49 +116,49 @@ def features_of_baselines(
 
 
 def make_baseline(name: str, seed: int) -> RegressorMixin:
-    """An unfitted scikit-learn regressor for the features of :func:`baseline_features`.
+    """Make an unfitted scikit-learn regressor for the features of a baseline.
 
     Parameters
     ----------
     name
-        As :func:`baseline_features` takes it.
+        As :func:`compute_baseline_features` takes it.
     seed
-        Fixes the trees' random thresholds: the same seed and data give the same predictions. The
-        Gaussian process has nothing random.
+        Of the trees' random thresholds: the same seed and data give the same predictions. The
+        Gaussian process is deterministic.
 
     Returns
     -------
     For ``mean`` a DummyRegressor. For a bare name a Pipeline that ends in an ExtraTreesRegressor of
     300 trees, otherwise with scikit-learn's default settings. For ``-kernel`` one that ends in a
-    Gaussian process, so that ``predict(X, return_std=True)`` gives standard deviations too; numbers
-    are brought near a normal distribution (Yeo & Johnson, Biometrika 87, 954 (2000),
-    doi:10.1093/biomet/87.4.954) and standardised with the training part. For ``-average`` a
+    Gaussian process, so that ``predict(X, return_std=True)`` also returns standard deviations;
+    numbers are transformed towards a normal distribution (Yeo & Johnson, Biometrika 87, 954 (2000),
+    doi:10.1093/biomet/87.4.954) and standardised with the training set. For ``-average`` a
     VotingRegressor of the two.
 
     ``fit(X, y)`` takes the frame and one target of shape (n,) without missing values. A prototype
-    that ``fit`` has not seen is encoded as none of the known ones.
+    outside the training set is encoded as none of the known ones.
     """
     inputs = _inputs_of(name)
-    # scikit-learn's ensembles load with the first baseline, not with a model that shares features
-    from .regressors import average, kernel_machine, mean, trees
+    # scikit-learn's ensembles are slow to import; models that share features do without
+    from .regressors import make_average, make_gaussian_process, make_mean, make_trees
 
     if inputs == "mean":
-        return mean()
+        return make_mean()
     if name.endswith("-kernel"):
-        return kernel_machine(inputs)
-    return average(inputs, seed) if name.endswith("-average") else trees(inputs, seed)
+        return make_gaussian_process(inputs)
+    return make_average(inputs, seed) if name.endswith("-average") else make_trees(inputs, seed)
 
 
-def strongest(scores: pd.DataFrame, names: Iterable[str] = ALL_BASELINES) -> dict[str, str]:
-    """The baseline to beat, for each target.
+def find_strongest(scores: pd.DataFrame, names: Iterable[str] = ALL_BASELINES) -> dict[str, str]:
+    """Find the baseline to beat for each target.
 
     Parameters
     ----------
     scores
         Columns ``model``, ``target``, ``rmse``; one row a fold or one a model, as
-        :func:`rhosight.evaluation.statistics.fold_scores` gives them. Other models may be among them.
+        :func:`rhosight.evaluation.statistics.fold_scores` returns them. Other models are ignored.
     names
-        Which models count as baselines.
+        Names of the models that count as baselines.
 
     Returns
     -------
@@ -166,14 +166,14 @@ def strongest(scores: pd.DataFrame, names: Iterable[str] = ALL_BASELINES) -> dic
     """
     baselines = scores[scores["model"].isin(list(names))]
     if baselines.empty:
-        raise RhosightError("none of the scores is a baseline's; score some of them first")
+        raise RhosightError("the scores contain no baseline; score some baselines first")
     means = baselines.groupby(["target", "model"], sort=False)["rmse"].mean()
     best = means.groupby(level="target", sort=False).idxmin()
     return {target: model for target, model in best}
 
 
 def _inputs_of(name: str) -> str:
-    """What a baseline is shown: one of :data:`INPUTS` or :data:`PRETRAINED`, or ``mean``."""
+    """Return what a baseline reads: one of :data:`INPUTS` or :data:`PRETRAINED`, or ``mean``."""
     if name not in _KNOWN:
         raise RhosightError(f"unknown baseline {name!r}; known are {', '.join(_KNOWN)}")
     return name.removesuffix("-kernel").removesuffix("-average")
@@ -185,7 +185,7 @@ def _part(part: str, densities: Sequence[ChargeDensity]) -> pd.DataFrame:
     if part == "composition":
         return composition_features([density.structure for density in densities])
     if part == "chgnet":
-        return chgnet_features([density.structure for density in densities])
+        return compute_embeddings([density.structure for density in densities])
     if part == "promolecule":
         return density_features(densities, ("promolecule",))
     kinds = ("total", "difference")

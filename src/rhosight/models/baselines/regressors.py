@@ -1,6 +1,6 @@
 """The regressors behind the baselines: scikit-learn pipelines over frames of features.
 
-:func:`rhosight.models.baselines.baselines.make_baseline` says which is which.
+:func:`rhosight.models.baselines.baselines.make_baseline` assigns them to names.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from sklearn.preprocessing import (
 N_TREES = 300
 
 SIGMAS = 5.0
-"""Where the kernel machine's inputs are cut off, in standard deviations of the training part."""
+"""Where the kernel machine's inputs are cut off, in standard deviations of the training set."""
 
 
-def mean() -> RegressorMixin:
-    """The mean of the training labels, whatever it is shown."""
+def make_mean() -> RegressorMixin:
+    """Make a regressor that predicts the mean of the training labels."""
     return DummyRegressor(strategy="mean")
 
 
-def trees(inputs: str, seed: int) -> Pipeline:
-    """Extremely randomised trees over one of :data:`rhosight.models.baselines.baselines.INPUTS`."""
+def make_trees(inputs: str, seed: int) -> Pipeline:
+    """Make extremely randomised trees over one of the inputs of the baselines."""
     forest = ExtraTreesRegressor(n_estimators=N_TREES, random_state=seed, n_jobs=1)
-    return Pipeline([("encode", _encoder(inputs, "passthrough")), ("trees", forest)])
+    return Pipeline([("encode", _make_encoder(inputs, "passthrough")), ("trees", forest)])
 
 
-def kernel_machine(inputs: str) -> Pipeline:
-    """A Gaussian process over the same, its hyper-parameters by marginal likelihood."""
+def make_gaussian_process(inputs: str) -> Pipeline:
+    """Make a Gaussian process over the same; the marginal likelihood sets its hyperparameters."""
     numbers = Pipeline(
         [
             ("standardise", StandardScaler()),
             ("straighten", PowerTransformer(method="yeo-johnson", standardize=True)),
-            # what training never saw must not grow without bounds under the power law
+            # the power law would turn values outside the training range into huge ones
             ("clip", FunctionTransformer(np.clip, kw_args={"a_min": -SIGMAS, "a_max": SIGMAS})),
         ]
     )
@@ -55,16 +55,18 @@ def kernel_machine(inputs: str) -> Pipeline:
         0.05, (1e-4, 1.0)
     )
     machine = _GaussianProcess(kernel, alpha=1e-8, normalize_y=True)
-    return Pipeline([("encode", _encoder(inputs, numbers)), ("kernel", machine)])
+    return Pipeline([("encode", _make_encoder(inputs, numbers)), ("kernel", machine)])
 
 
-def average(inputs: str, seed: int) -> VotingRegressor:
-    """The mean of the predictions of both."""
-    return VotingRegressor([("trees", trees(inputs, seed)), ("kernel", kernel_machine(inputs))])
+def make_average(inputs: str, seed: int) -> VotingRegressor:
+    """Make a regressor that predicts the mean of both."""
+    return VotingRegressor(
+        [("trees", make_trees(inputs, seed)), ("kernel", make_gaussian_process(inputs))]
+    )
 
 
-def _encoder(inputs: str, numbers: Any) -> Any:
-    """Prototypes as zeros and ones, the other columns by ``numbers``."""
+def _make_encoder(inputs: str, numbers: Any) -> Any:
+    """Make a transformer: prototypes to zeros and ones, the other columns by ``numbers``."""
     if "composition" not in inputs:
         return numbers
     one_hot = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
@@ -76,9 +78,10 @@ def _encoder(inputs: str, numbers: Any) -> Any:
 
 
 class _GaussianProcess(GaussianProcessRegressor):
-    """One that does not warn when a hyper-parameter ends at a bound: no noise, or all noise."""
+    """One without a warning for hyperparameters at a bound: no noise, or all noise."""
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
+        """Fit as scikit-learn does."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             return super().fit(X, y)

@@ -1,8 +1,8 @@
-"""Several Gaussian processes that answer together.
+"""The mean of several Gaussian processes.
 
-Which blocks a target needs is not known beforehand. A kernel over few blocks misses something; one
-over many has hyper-parameters that a few hundred labels do not settle. Their errors differ, so that
-the mean of both is better than either.
+The blocks that a target needs are not known beforehand. A kernel over few blocks misses something;
+one over many has more hyperparameters than a few hundred labels determine. The errors of the two
+differ, so their mean is better than either.
 
 >>> members = [GaussianProcess(kernel.terms) for kernel in (lean, full)]
 >>> model = Committee(members).fit(blocks, y)
@@ -23,7 +23,7 @@ from .process import GaussianProcess
 
 
 class Committee:
-    """The mean of its members, which all count alike; no weight is learned.
+    """The mean of Gaussian processes with equal weights.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Committee:
 
     @property
     def blocks(self) -> tuple[str, ...]:
-        """Names of the blocks that any member looks at, sorted."""
+        """Return the names of the blocks that any member reads, sorted."""
         return tuple(sorted({name for member in self.members for name in member.blocks}))
 
     def fit(self, blocks: Blocks, y: np.ndarray | pd.DataFrame) -> Self:
@@ -52,25 +52,29 @@ class Committee:
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Predict m materials, see :meth:`GaussianProcess.predict`.
 
-        The standard deviation is that of the mixture of the members' distributions: what they are
-        unsure of, and what they disagree about.
+        The standard deviation is that of the mixture of the members' distributions: it includes
+        their disagreement.
         """
-        if not return_std:
-            return np.mean([member.predict(blocks) for member in self.members], axis=0)
-        return _mixture([member.predict(blocks, return_std=True) for member in self.members])
+        mean, std = self.predict_with_std(blocks)
+        return (mean, std) if return_std else mean
+
+    def predict_with_std(self, blocks: Blocks) -> tuple[np.ndarray, np.ndarray]:
+        """Predict mean and standard deviation, see :meth:`predict`."""
+        return _mix([member.predict_with_std(blocks) for member in self.members])
 
     def leave_one_out(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation, see :meth:`GaussianProcess.leave_one_out`."""
-        return _mixture([member.leave_one_out() for member in self.members])
+        """Predict each training material from the others.
+
+        See :meth:`GaussianProcess.leave_one_out`.
+        """
+        return _mix([member.leave_one_out() for member in self.members])
 
     def label_scales(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of the labels of each target, see
-        :meth:`GaussianProcess.label_scales`.
-        """
+        """Return mean and standard deviation of each target's training labels, (targets,)."""
         return self.members[0].label_scales()
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The part of the state that belongs in a file of arrays, such as safetensors."""
+        """Return the part of the state that belongs in a file of arrays, such as safetensors."""
         return {
             f"member/{number}/{name}": array
             for number, member in enumerate(self.members)
@@ -78,12 +82,12 @@ class Committee:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """The rest of the state, for JSON."""
+        """Return the rest of the state, for JSON."""
         return {"members": [member.to_dict() for member in self.members]}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
-        """From what :meth:`to_dict` and :meth:`arrays` gave: predicts as the model did."""
+        """Rebuild the committee that :meth:`to_dict` and :meth:`arrays` describe."""
         members = []
         for number, rest in enumerate(state["members"]):
             prefix = f"member/{number}/"
@@ -92,7 +96,7 @@ class Committee:
         return cls(members)
 
 
-def _mixture(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of a mixture of distributions, all with the same weight."""
-    means, stds = (np.stack(values) for values in zip(*found, strict=True))
+def _mix(predictions: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of a mixture of distributions with equal weights."""
+    means, stds = (np.stack(values) for values in zip(*predictions, strict=True))
     return means.mean(axis=0), np.sqrt((stds**2).mean(axis=0) + means.var(axis=0))
