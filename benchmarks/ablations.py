@@ -42,7 +42,7 @@ from ablation_rows import (
 import rhosight
 from rhosight import load_recipe
 from rhosight.dataset import Dataset, folds, split
-from rhosight.inputs.descriptors.blocks import compute_blocks, to_blocks
+from rhosight.inputs.descriptors.blocks import compute_block_table, to_blocks
 from rhosight.inputs.tensors import Inputs
 from rhosight.metrics import r2_score, rmse
 from rhosight.models.baselines.baselines import compute_features_of_baselines, make_baseline
@@ -74,7 +74,7 @@ class Bench:
         """What `best` reads of every material."""
         file = self.out / "blocks.parquet"
         if not file.exists():
-            table = compute_blocks(self.dataset.densities, DescriptorRecipe().blocks)
+            table = compute_block_table(self.dataset.densities, DescriptorRecipe().blocks)
             with replacing(file) as draft:
                 table.to_parquet(draft)
         return pd.read_parquet(file)

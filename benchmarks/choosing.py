@@ -28,7 +28,7 @@ from rhosight.inputs.descriptors.blocks import (
     ALL_BLOCKS,
     SPARSE,
     STATISTICS_BLOCKS,
-    block_table,
+    compute_block_table,
     to_blocks,
 )
 from rhosight.inputs.descriptors.frame import BLOCKS
@@ -128,7 +128,7 @@ def main() -> None:
     file = arguments.out / "blocks.parquet"
     if not file.exists():
         with replacing(file) as draft:
-            block_table(dataset.densities, ALL_BLOCKS).to_parquet(draft)
+            compute_block_table(dataset.densities, ALL_BLOCKS).to_parquet(draft)
     table = pd.read_parquet(file)
     parts = repeated_folds(dataset, repeats=arguments.repeats, groups="formula", indices=training)
     work = delayed(outer)

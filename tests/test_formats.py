@@ -23,7 +23,7 @@ from rhosight import ChargeDensity, RhosightError
 from rhosight.density import (
     check_electron_count,
     compute_difference,
-    expected_electrons,
+    estimate_electrons,
     read_chgcar,
     read_cube,
     read_density,
@@ -730,7 +730,7 @@ def test_limit_on_text(tmp_path):
 
 
 def test_expected_electrons():
-    low, high = expected_electrons(SALT)
+    low, high = estimate_electrons(SALT)
     assert low == 0.5 * (1 + 7) and high == pytest.approx(1.02 * (11 + 17))
 
 

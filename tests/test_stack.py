@@ -16,8 +16,8 @@ from rhosight.cli import app
 from rhosight.dataset import Dataset
 from rhosight.density.free_atoms import promolecule
 from rhosight.density.plane import lattice_plane
-from rhosight.inputs.descriptors.blocks import block_table, to_blocks
-from rhosight.inputs.image import Channel, ImageSettings, core_pixels, density_image
+from rhosight.inputs.descriptors.blocks import compute_block_table, to_blocks
+from rhosight.inputs.image import Channel, ImageSettings, find_core_pixels, density_image
 from rhosight.inputs.tensors import Inputs, crop_middle, draw_images, turn
 from rhosight.models.inputs import make_inputs
 from rhosight.networks.modules import build_model
@@ -115,7 +115,7 @@ def test_descriptors_are_standardised_by_what_is_learned_from(some: Dataset):
 
 
 def test_a_material_of_an_unknown_structure_type_is_none_of_the_known(some: Dataset):
-    table = block_table(some.structures, ["prototype"])
+    table = compute_block_table(some.structures, ["prototype"])
     known = sorted(set(table["prototype"]))[1:]
     encoded = to_blocks(table, known)["prototype"]
     assert (encoded.sum(axis=1) == table["prototype"].isin(known)).all()
@@ -274,7 +274,7 @@ def test_the_mask_covers_spheres_of_the_elements_covalent_radii(few: Dataset):
     for height in (0.0, 0.6, 0.9):
         offset = height / plane.spacing
         # no other atom is so near the axis of this window that its sphere reaches it
-        inside = core_pixels(density, Channel(window=window, offset=offset), size, 0.7, plane)
+        inside = find_core_pixels(density, Channel(window=window, offset=offset), size, 0.7, plane)
         area = np.pi * max(0.0, (0.7 * 1.11) ** 2 - height**2)
         assert inside.sum() * (window / size) ** 2 == pytest.approx(area, rel=0.02)
 

@@ -22,7 +22,7 @@ from rhosight.inputs.text.description import (
     describe,
     describe_many,
     normalise_text,
-    token_counts,
+    count_tokens,
     truncated_fraction,
 )
 from rhosight.inputs.text.extents import EXTENTS
@@ -284,10 +284,10 @@ def test_describe_many_keeps_order_and_names():
 
 def test_tokens_are_counted_beyond_what_the_encoder_reads(tokenizer):
     long = "bond " * 1000
-    counts = token_counts(["", "bond", long], tokenizer)
+    counts = count_tokens(["", "bond", long], tokenizer)
     # [CLS] and [SEP] count; the encoder reads 512 at most
     assert counts.tolist() == [2, 3, 1002]
-    assert token_counts([], tokenizer).shape == (0,)
+    assert count_tokens([], tokenizer).shape == (0,)
 
 
 def test_truncated_fraction(tokenizer):

@@ -12,7 +12,7 @@ from .charge_density import (
 from .crystals import as_structure
 from .cube import read_cube
 from .difference import compute_difference
-from .electrons import UNITS, Unit, check_electron_count, expected_electrons
+from .electrons import UNITS, Unit, check_electron_count, estimate_electrons
 from .files import read_density, recognise
 from .stream import MAX_BYTES
 from .vasp import ALL_ELECTRON, from_pymatgen, read_chgcar
@@ -33,7 +33,7 @@ __all__ = [
     "check_electron_count",
     "check_grid_fits_cell",
     "compute_difference",
-    "expected_electrons",
+    "estimate_electrons",
     "from_pymatgen",
     "read_chgcar",
     "read_cube",

@@ -104,7 +104,7 @@ class _Content:
 
 
 def _read_content(stream: TextStream) -> _Content:
-    comment = b" ".join((stream.line() or b"").strip() for _ in range(2))
+    comment = b" ".join((stream.read_line() or b"").strip() for _ in range(2))
     atoms, origin, values_per_point = _read_first_row(stream)
     shape, steps, length = _read_axes(stream)
     species, positions = _read_atoms(stream, abs(atoms))
@@ -116,7 +116,7 @@ def _read_content(stream: TextStream) -> _Content:
         )
     size = shape[0] * shape[1] * shape[2]
     stream.allow(size * _VALUE_BYTES)
-    values = stream.numbers(size, f"the grid {'×'.join(map(str, shape))}")
+    values = stream.read_numbers(size, f"the grid {'×'.join(map(str, shape))}")
     stream.check_nothing_follows(size, "the grid")
     stream.check_last_number()
     return _Content(
@@ -140,7 +140,7 @@ def _read_first_row(stream: TextStream) -> tuple[int, np.ndarray, int]:
 
     The number is negative before orbitals.
     """
-    row = stream.row(4, "the number of atoms and the origin of the grid of a cube file")
+    row = stream.read_row(4, "the number of atoms and the origin of the grid of a cube file")
     atoms = _read_integer(stream, row[0])
     if atoms == 0:
         raise stream.error("contains no atoms; write the structure with the density")
@@ -149,7 +149,7 @@ def _read_first_row(stream: TextStream) -> tuple[int, np.ndarray, int]:
 
 def _read_axes(stream: TextStream) -> tuple[tuple[int, int, int], np.ndarray, float]:
     """Return the numbers of points, the step vectors, and the unit of length in Å."""
-    rows = [stream.row(4, "a number of points and a step of the grid") for _ in range(3)]
+    rows = [stream.read_row(4, "a number of points and a step of the grid") for _ in range(3)]
     counts = [_read_integer(stream, row[0]) for row in rows]
     if 0 in counts or len({count > 0 for count in counts}) > 1:
         raise stream.error(
@@ -164,7 +164,7 @@ def _read_atoms(stream: TextStream, count: int) -> tuple[list[Element], np.ndarr
     """Return elements and positions, in the file's unit of length."""
     species, positions = [], []
     for _ in range(count):
-        row = stream.row(5, "an atom: number, charge, position")
+        row = stream.read_row(5, "an atom: number, charge, position")
         number = _read_integer(stream, row[0])
         if not 1 <= number <= 118:
             raise stream.error(
@@ -177,7 +177,7 @@ def _read_atoms(stream: TextStream, count: int) -> tuple[list[Element], np.ndarr
 
 
 def _check_one_orbital(stream: TextStream) -> None:
-    row = stream.row(1, "the number of orbitals")
+    row = stream.read_row(1, "the number of orbitals")
     orbitals = _read_integer(stream, row[0])
     if orbitals != 1 or len(row) != 2:
         raise stream.error(f"contains {orbitals} orbitals; write a file of the density alone")

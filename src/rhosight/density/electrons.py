@@ -38,7 +38,7 @@ def per_cubic_angstrom(unit: Unit, volume: float) -> float:
     return {"e": 1 / volume, "e/angstrom3": 1.0, "e/bohr3": BOHR**-3}[unit]
 
 
-def expected_electrons(structure: Structure) -> tuple[float, float]:
+def estimate_electrons(structure: Structure) -> tuple[float, float]:
     """Return bounds on the number of electrons in the density of a cell.
 
     Returns
@@ -62,7 +62,7 @@ def check_electron_count(
     """Compare the integral of a density with the number of electrons.
 
     The density is ``total`` or, if there is none, ``difference``. With ``expected`` the integral
-    must be within 2 % of it. Without, it must be within :func:`expected_electrons`, a wide range
+    must be within 2 % of it. Without, it must be within :func:`estimate_electrons`, a wide range
     for heavy elements: an error of (Å/Bohr)³ = 6.75 stays within it for most elements beyond the
     third row. There the integral is noted if it is a whole number of electrons in another unit and
     not in this one. Smooth pseudo-densities such as those of PAW contain no whole number of
@@ -90,7 +90,7 @@ def check_electron_count(
         If the integral of ``total`` is out of bounds and another unit would bring it within them.
         The message names the factor and the unit to set.
     """
-    least, most = expected_electrons(density.structure)
+    least, most = estimate_electrons(density.structure)
     if "total" not in density.grids:
         return _check_difference(density, least) if "difference" in density.grids else []
     if expected is not None:

@@ -156,7 +156,7 @@ def _recognise_content(stream: TextStream) -> Format | None:
         return "HDF5"
     lines: list[list[bytes]] = []
     try:
-        while len(lines) < _SNIFFED_LINES and (line := stream.line()) is not None:
+        while len(lines) < _SNIFFED_LINES and (line := stream.read_line()) is not None:
             lines.append(line.split())
     except RhosightError:
         return None  # the reader chosen by the name reports what is wrong

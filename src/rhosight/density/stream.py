@@ -127,7 +127,7 @@ class TextStream:
         taken = self._read - (len(self._buffer) - self._at)
         self._limit = min(taken + further, self.max_bytes)
 
-    def line(self) -> bytes | None:
+    def read_line(self) -> bytes | None:
         """Return the next line without its end; None after the last."""
         while (end := self._buffer.find(b"\n", self._at)) < 0:
             if len(self._buffer) - self._at > _LONGEST_LINE or not self._fill():
@@ -142,17 +142,17 @@ class TextStream:
         self.line_number += 1
         return line.removesuffix(b"\r")
 
-    def next_text(self) -> bytes | None:
+    def read_text(self) -> bytes | None:
         """Return the next line that is not empty, stripped; None after the last."""
         while True:
             if blanks := _BLANK_RUN.match(self._buffer, self._at):
                 self._take(blanks.end() - self._at)
             if self._at < len(self._buffer):
-                return (self.line() or b"").strip()
+                return (self.read_line() or b"").strip()
             if not self._fill():
                 return None
 
-    def row(self, count: int, what: str) -> list[float]:
+    def read_row(self, count: int, what: str) -> list[float]:
         """Return the numbers at the beginning of the next line, all finite.
 
         Raises
@@ -161,7 +161,7 @@ class TextStream:
             If there are fewer than ``count``; the message names the line and ``what`` it should
             contain.
         """
-        words = (self.line() or b"").split()
+        words = (self.read_line() or b"").split()
         end = next((i for i, word in enumerate(words) if not is_number(word)), len(words))
         numbers = [float(_BARE_EXPONENT.sub(rb"E\1", word)) for word in words[:end]]
         if len(numbers) < count or not np.isfinite(numbers).all():
@@ -171,7 +171,7 @@ class TextStream:
 
     def check_nothing_follows(self, count: int, what: str) -> None:
         """Raise if anything follows the ``count`` numbers read last."""
-        further = self.rest_of_line() or self.next_text()
+        further = self.read_rest_of_line() or self.read_text()
         if further is None:
             return
         shown = quote(further)
@@ -180,7 +180,9 @@ class TextStream:
             "header contradicts the data"
         )
 
-    def numbers(self, count: int, what: str, stop: re.Pattern[bytes] | None = None) -> np.ndarray:
+    def read_numbers(
+        self, count: int, what: str, stop: re.Pattern[bytes] | None = None
+    ) -> np.ndarray:
         """Return the next ``count`` numbers, across lines, shape (count,), float64.
 
         Parameters
@@ -206,7 +208,7 @@ class TextStream:
         while filled < count:
             text = self._read_whole_words()
             if not text:
-                raise self._too_few(what, count, filled)
+                raise self._make_cut_error(what, count, filled)
             starts, ends = _split_words(text)
             n = min(len(starts), count - filled)
             if n == 0:
@@ -216,7 +218,7 @@ class TextStream:
                 text = text[: ends[n - 1]]
             # search only where there are whole numbers at all
             if stop and text.count(b".") < n and (end := stop.search(text)):
-                raise self._too_few(what, count, filled + len(text[: end.start()].split()))
+                raise self._make_cut_error(what, count, filled + len(text[: end.start()].split()))
             values[filled : filled + n] = self._parse(
                 text, starts[:n], ends[:n], what, count, filled
             )
@@ -227,9 +229,9 @@ class TextStream:
             filled += n
         return values
 
-    def rest_of_line(self) -> bytes:
+    def read_rest_of_line(self) -> bytes:
         """Return the rest of the line on which the numbers ended, stripped."""
-        return (self.line() or b"").strip()
+        return (self.read_line() or b"").strip()
 
     @property
     def last_number(self) -> bytes:
@@ -306,7 +308,7 @@ class TextStream:
                 "GiB can hold; if that is intended, raise max_bytes"
             )
 
-    def _too_few(self, what: str, count: int, present: int) -> RhosightError:
+    def _make_cut_error(self, what: str, count: int, present: int) -> RhosightError:
         return self.error(
             f"truncated: {what} needs {count} values, the block holds {present}; copy or write the "
             "file again"
@@ -333,7 +335,7 @@ class TextStream:
         i, word = wrong
         last = self._ended and self.open_end and self._at + word.end() == len(self._buffer)
         if word[0].startswith(_KEYWORDS) or (last and before + i + 1 < count):
-            raise self._too_few(what, count, before + i)
+            raise self._make_cut_error(what, count, before + i)
         if last:
             raise self.error(_CUT_NUMBER)
         line = self.line_number + text.count(b"\n", 0, word.start()) + 1

@@ -154,7 +154,7 @@ def _read_structure_lines(stream: TextStream) -> list[bytes]:
     """Return the lines of the POSCAR, as many as its atoms require."""
     lines: list[bytes] = []
     most = _HEAD_LINES
-    while (line := stream.line()) is not None:
+    while (line := stream.read_line()) is not None:
         if len(lines) > 5 and not line.strip():
             break
         lines.append(line)
@@ -220,7 +220,7 @@ def _read_atom_counts(lines: list[bytes]) -> list[int]:
 
 
 def _read_shape(stream: TextStream, structure: Structure) -> tuple[int, int, int]:
-    line = stream.line()
+    line = stream.read_line()
     if line is None:
         raise stream.error(_NO_DENSITY)
     shape = _parse_integers(line)
@@ -262,7 +262,7 @@ def _read_blocks(stream: TextStream, shape: tuple[int, int, int], atoms: int) ->
     blocks = _Blocks([], 0, False)
     more = True
     while more:
-        values = stream.numbers(size, f"the grid {grid}", head)
+        values = stream.read_numbers(size, f"the grid {grid}", head)
         blocks.count += 1
         if blocks.count <= 2:
             blocks.values.append(values)
@@ -297,10 +297,10 @@ def _read_between(stream: TextStream, shape: tuple[int, int, int], atoms: int) -
     grid = "×".join(map(str, shape))
     value = stream.last_number
     entries = 0
-    surplus = stream.rest_of_line().split()
+    surplus = stream.read_rest_of_line().split()
     moments: list[bytes] = []
     counted = max(_COUNTED, 3 * atoms + 1)
-    while (line := stream.next_text()) is not None and len(moments) < counted:
+    while (line := stream.read_text()) is not None and len(moments) < counted:
         if entry := _AUGMENTATION.fullmatch(line):
             surplus += moments  # moments come after the occupancies
             moments = []
@@ -354,8 +354,8 @@ def _read_augmentation(stream: TextStream, atom: int, length: int, atoms: int) -
             f"line {stream.line_number}: augmentation occupancies of atom {atom}, {length} values, "
             f"in a cell of {atoms} atoms; write the file again"
         )
-    stream.numbers(length, f"the augmentation of atom {atom}")
-    if further := stream.rest_of_line():
+    stream.read_numbers(length, f"the augmentation of atom {atom}")
+    if further := stream.read_rest_of_line():
         raise stream.error(
             f"line {stream.line_number}: {further[:40].decode(errors='replace')!r} follows the "
             f"{length} augmentation occupancies of atom {atom}; the header contradicts the data"

@@ -69,8 +69,8 @@ def read_xsf(
         shape, origin, spans, label = _read_grid_head(stream)
         size = shape[0] * shape[1] * shape[2]
         stream.allow(size * _VALUE_BYTES)
-        values = stream.numbers(size, f"the grid {'×'.join(map(str, shape))}")
-        end = stream.rest_of_line() or _read_line(stream)
+        values = stream.read_numbers(size, f"the grid {'×'.join(map(str, shape))}")
+        end = stream.read_rest_of_line() or _read_line(stream)
         if not end.startswith(b"END_DATAGRID"):
             shown = quote(end)
             raise stream.error(
@@ -101,7 +101,7 @@ class _Crystal:
 
 def _read_line(stream: TextStream) -> bytes:
     """Return the next line that is neither empty nor a comment; empty at the end."""
-    while (line := stream.next_text()) is not None:
+    while (line := stream.read_text()) is not None:
         if not line.startswith(b"#"):
             return line
     return b""
@@ -121,7 +121,7 @@ def _read_crystal(stream: TextStream) -> _Crystal:
         if keyword == b"ANIMSTEPS" and rest != [b"1"]:
             raise stream.error("holds several structures; write one, with its grid")
         if keyword == b"PRIMVEC":
-            matrix = np.array([stream.row(3, "a lattice vector")[:3] for _ in range(3)])
+            matrix = np.array([stream.read_row(3, "a lattice vector")[:3] for _ in range(3)])
         elif keyword == b"PRIMCOORD":
             atoms = _read_atoms(stream)
         elif keyword == b"CONVCOORD":
@@ -138,12 +138,12 @@ def _read_crystal(stream: TextStream) -> _Crystal:
 
 
 def _read_atoms(stream: TextStream) -> tuple[list[Element], np.ndarray]:
-    count = stream.row(1, "the number of atoms")[0]
+    count = stream.read_row(1, "the number of atoms")[0]
     if not (1 <= count <= 1e9 and count == int(count)):
         raise stream.error(f"line {stream.line_number}: {count:g} atoms; a crystal has one or more")
     species, positions = [], []
     for _ in range(int(count)):
-        words = (stream.line() or b"").split()
+        words = (stream.read_line() or b"").split()
         species.append(_parse_element(stream, words))
         numbers = [float(word) for word in words[1:4] if is_number(word)]
         if len(numbers) < 3 or not np.isfinite(numbers).all():
@@ -182,13 +182,13 @@ def _read_grid_head(
         label = line.decode(errors="replace")
     if not line:
         raise stream.error("no DATAGRID_3D in its block of grids; is it written to the end?")
-    counts = stream.row(3, "the numbers of points of the grid")[:3]
+    counts = stream.read_row(3, "the numbers of points of the grid")[:3]
     if not all(1 <= n <= 1e9 and n == int(n) for n in counts):
         raise stream.error(
             f"line {stream.line_number} should declare the grid as three integers, found {counts}"
         )
-    origin = np.array(stream.row(3, "the origin of the grid")[:3])
-    spans = np.array([stream.row(3, "a vector that the grid spans")[:3] for _ in range(3)])
+    origin = np.array(stream.read_row(3, "the origin of the grid")[:3])
+    spans = np.array([stream.read_row(3, "a vector that the grid spans")[:3] for _ in range(3)])
     return (int(counts[0]), int(counts[1]), int(counts[2])), origin, spans, label
 
 

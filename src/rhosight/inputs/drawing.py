@@ -83,7 +83,7 @@ def draw_slices(
     return figure
 
 
-def atoms_on_plane(
+def find_atoms_on_plane(
     structure: Structure, plane: LatticePlane, half: float, offset: float
 ) -> list[tuple[float, float, str]]:
     """Find the atoms within 0.05 Å of a plane and within a square on it.
@@ -118,7 +118,7 @@ def mark_atoms(
     axis: Axes, structure: Structure, plane: LatticePlane, half: float, offset: float
 ) -> None:
     """Draw a ring and the element of each atom on the plane."""
-    for u, v, element in atoms_on_plane(structure, plane, half, offset):
+    for u, v, element in find_atoms_on_plane(structure, plane, half, offset):
         ring: dict[str, Any] = {"markerfacecolor": "none", "markersize": 9}
         axis.plot(u, v, "o", markeredgecolor="white", markeredgewidth=3, **ring)
         axis.plot(u, v, "o", markeredgecolor="black", markeredgewidth=1.2, **ring)

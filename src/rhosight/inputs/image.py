@@ -115,7 +115,7 @@ class ImageSettings(BaseModel):
     symprec: float = Field(SYMPREC, gt=0)
 
     @model_validator(mode="after")
-    def _channel_count(self) -> ImageSettings:
+    def _check_channel_count(self) -> ImageSettings:
         needed = 3 if self.colour == "channels" else 1
         if len(self.channels) != needed:
             raise ValueError(
@@ -208,7 +208,7 @@ def density_slice(
     )
 
 
-def core_pixels(
+def find_core_pixels(
     density: ChargeDensity,
     channel: Channel,
     size: int,
@@ -348,7 +348,7 @@ def _draw_channel(
     margin = 0 if settings.fourier else pad  # a wider window has another spectrum
     values = density_slice(density, channel, size, settings.interpolation, plane=plane, pad=margin)
     if settings.core == "mask":
-        inside = core_pixels(density, channel, size, settings.core_radius, plane, margin)
+        inside = find_core_pixels(density, channel, size, settings.core_radius, plane, margin)
         values = np.where(inside, 0.0, values)
     values = normalise(values, settings.normalisation, channel.kind, margin)
     if settings.fourier:

@@ -91,7 +91,7 @@ class Inputs:
         """
         parts: dict[str, Tensor] = {}
         if "image" in names:
-            parts["image"] = self._images(rows, augment, view)
+            parts["image"] = self._draw_views(rows, augment, view)
         if "input_ids" in names:
             assert self.input_ids is not None and self.attention_mask is not None
             wordings = len(self.input_ids)
@@ -107,7 +107,7 @@ class Inputs:
             parts["descriptors"] = self.descriptors[rows]
         return [parts[name] for name in names]
 
-    def _images(self, rows: Tensor, augment: bool, view: int) -> Tensor:
+    def _draw_views(self, rows: Tensor, augment: bool, view: int) -> Tensor:
         """Return images of shape (rows, 3, size, size)."""
         assert self.canvas is not None
         canvas = self.canvas[rows].float()

@@ -27,7 +27,7 @@ from ..density.crystals import as_structure
 from ..inputs.descriptors.blocks import (
     SPARSE,
     Crystals,
-    compute_blocks,
+    compute_block_table,
     iterate_blocks,
     to_blocks,
 )
@@ -368,9 +368,9 @@ def compute_descriptors(
 ) -> pd.DataFrame:
     """Compute all numbers that a recipe reads of n crystals.
 
-    See :func:`rhosight.inputs.descriptors.blocks.compute_blocks`.
+    See :func:`rhosight.inputs.descriptors.blocks.compute_block_table`.
     """
-    return compute_blocks(crystals, recipe.blocks, progress)
+    return compute_block_table(crystals, recipe.blocks, progress)
 
 
 def _add_new_type(label: str, reason: str | None) -> str:

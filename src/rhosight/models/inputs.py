@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..dataset.dataset import Dataset
 from ..density.charge_density import ChargeDensity
-from ..inputs.descriptors.blocks import SPARSE, compute_blocks, to_blocks
+from ..inputs.descriptors.blocks import SPARSE, compute_block_table, to_blocks
 from ..inputs.descriptors.composition import prototype_label
 from ..inputs.image import turn_margin
 from ..inputs.progress import AnyProgress
@@ -138,7 +138,7 @@ def _describe_numbers(
 ) -> tuple[Tensor, Tensor]:
     """Return descriptors (n, columns), and which columns have no long tails (columns,)."""
     densities = _list_densities(materials)
-    table = to_blocks(compute_blocks(densities, recipe.descriptors, progress), prototypes)
+    table = to_blocks(compute_block_table(densities, recipe.descriptors, progress), prototypes)
     parts = {name: table[name].to_numpy(dtype=np.float32) for name in recipe.descriptors}
     descriptors = torch.from_numpy(np.hstack(list(parts.values())))
     return descriptors, torch.tensor([n in SPARSE for n, part in parts.items() for _ in part.T])

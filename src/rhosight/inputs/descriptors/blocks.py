@@ -4,7 +4,7 @@ It combines composition and structure type (:mod:`rhosight.inputs.descriptors.co
 statistics of the density over the cell (:mod:`rhosight.inputs.descriptors.statistics`), and the
 blocks of :mod:`rhosight.inputs.descriptors.frame`.
 
->>> table = block_table(dataset.densities, ("magpie", "volume", "outside"))
+>>> table = compute_block_table(dataset.densities, ("magpie", "volume", "outside"))
 >>> to_blocks(table, prototypes=[])["outside"]
 """
 
@@ -55,7 +55,7 @@ def needs_difference(blocks: Collection[str]) -> bool:
     return bool(set(blocks) - {*COMPOSITION_BLOCKS, *STRUCTURE_BLOCKS, *TOTAL_BLOCKS, "total"})
 
 
-def block_table(
+def compute_block_table(
     crystals: Crystals,
     blocks: Collection[str],
     progress: Progress | None = None,
@@ -92,13 +92,13 @@ def iterate_blocks(
     blocks: Collection[str],
     progress: Progress | None = None,
 ) -> Iterator[tuple[Crystals, pd.DataFrame]]:
-    """Yield a few crystals at a time with their part of :func:`block_table`.
+    """Yield a few crystals at a time with their part of :func:`compute_block_table`.
 
     Each crystal is read once and then released.
     """
     for start in range(0, len(crystals), CHUNK):
         part = crystals[start : start + CHUNK]
-        yield part, _compute_blocks(part, blocks)
+        yield part, _compute_part(part, blocks)
         if progress:
             progress("descriptors", start + len(part), len(crystals))
 
@@ -113,7 +113,7 @@ def to_blocks(table: pd.DataFrame, prototypes: Sequence[str]) -> dict[str, pd.Da
     return blocks
 
 
-def _compute_blocks(crystals: Crystals, blocks: Collection[str]) -> pd.DataFrame:
+def _compute_part(crystals: Crystals, blocks: Collection[str]) -> pd.DataFrame:
     densities: list[ChargeDensity] = []
     if needs_density(blocks):
         both = needs_difference(blocks)

@@ -61,22 +61,26 @@ def energies(
     for name, functional in functionals.items():
         after = [functional(n) for n in total]
         change = [a - functional(n) for a, n in zip(after, free, strict=True)]
-        result[f"{name}_change"] = _per_atom(change, shells)
-        result[f"{name}_change_outside"] = _per_atom(_times(change, out), shells)
-        result[f"{name}_outside"] = _per_atom(_times(after, out), shells)
+        result[f"{name}_change"] = _integrate_per_atom(change, shells)
+        result[f"{name}_change_outside"] = _integrate_per_atom(_multiply(change, out), shells)
+        result[f"{name}_outside"] = _integrate_per_atom(_multiply(after, out), shells)
         alone = [s.site.count * (s.volume * functional(s.own)).sum() for s in shells]
-        together = _per_atom([functional(n) for n in valence], shells)
+        together = _integrate_per_atom([functional(n) for n in valence], shells)
         result[f"{name}_overlap"] = together - float(sum(alone)) / crystal.n_atoms
     slopes = [HBAR2_M / 8 * f.gradient2 / n for f, n in zip(fields, total, strict=True)]
-    result["weizsaecker_outside"] = _per_atom(_times(slopes, out), shells)
+    result["weizsaecker_outside"] = _integrate_per_atom(_multiply(slopes, out), shells)
     result["hartree_difference"] = sampler.self_energy / crystal.n_atoms
     moved = [f.difference for f in fields]
-    in_field = _times(moved, [s.potential for s in shells])
-    result["difference_in_free_atoms"] = _per_atom(in_field, shells)
-    result["difference_in_free_atoms_outside"] = _per_atom(_times(in_field, out), shells)
-    result["difference_square"] = _per_atom([d**2 for d in moved], shells)
-    result["difference_abs"] = _per_atom([np.abs(d) for d in moved], shells)
-    result["difference_abs_outside"] = _per_atom(_times([np.abs(d) for d in moved], out), shells)
+    in_field = _multiply(moved, [s.potential for s in shells])
+    result["difference_in_free_atoms"] = _integrate_per_atom(in_field, shells)
+    result["difference_in_free_atoms_outside"] = _integrate_per_atom(
+        _multiply(in_field, out), shells
+    )
+    result["difference_square"] = _integrate_per_atom([d**2 for d in moved], shells)
+    result["difference_abs"] = _integrate_per_atom([np.abs(d) for d in moved], shells)
+    result["difference_abs_outside"] = _integrate_per_atom(
+        _multiply([np.abs(d) for d in moved], out), shells
+    )
     return result | {f"{k}_per_volume": value / crystal.volume for k, value in result.items()}
 
 
@@ -150,11 +154,11 @@ def exchange_correlation(density: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return n * (EXCHANGE * root + energy), 4 / 3 * EXCHANGE * root + energy - radius / 3 * slope
 
 
-def _per_atom(values: list[np.ndarray], shells: list[Shells]) -> float:
+def _integrate_per_atom(values: list[np.ndarray], shells: list[Shells]) -> float:
     """Integrate over the cell, per atom."""
     parts = [s.site.count * (s.weight * x).sum() for x, s in zip(values, shells, strict=True)]
     return float(sum(parts)) / sum(s.site.count for s in shells)
 
 
-def _times(one: list[np.ndarray], other: list[np.ndarray]) -> list[np.ndarray]:
+def _multiply(one: list[np.ndarray], other: list[np.ndarray]) -> list[np.ndarray]:
     return [a * b for a, b in zip(one, other, strict=True)]

@@ -171,22 +171,22 @@ class Sampler:
         """The density, e/Å³."""
         if self._local:
             return _Field(np.asarray(self._density.grid("total"), dtype=float))
-        return self._refined(self._total)
+        return self._refine(self._total)
 
     @cached_property
     def difference(self) -> _Field:
         """The difference from free atoms, e/Å³."""
-        return self._refined(self._difference)
+        return self._refine(self._difference)
 
     @cached_property
     def laplacian(self) -> _Field:
         """Laplacian of the density, e/Å⁵."""
-        return self._refined(-self._squares * self._total)
+        return self._refine(-self._squares * self._total)
 
     @cached_property
     def hartree(self) -> _Field:
         """Potential energy of an electron in the field of the difference, eV."""
-        return self._refined(self._hartree)
+        return self._refine(self._hartree)
 
     @cached_property
     def self_energy(self) -> float:
@@ -225,7 +225,7 @@ class Sampler:
     def _difference(self) -> np.ndarray:
         return self._spectrum("difference")
 
-    def _refined(self, spectrum: np.ndarray) -> _Field:
+    def _refine(self, spectrum: np.ndarray) -> _Field:
         """Return the field on a grid of twice as many points along each axis."""
         shape = self.shape
         fine = tuple(2 * n for n in shape)

@@ -129,7 +129,7 @@ def normalise_text(text: str) -> str:
     return " ".join(_SHARING.sub(_sort_sharing, text).split())
 
 
-def token_counts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
+def count_tokens(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
     """Count the tokens of each text, special tokens included, before any truncation.
 
     Parameters
@@ -161,7 +161,7 @@ def truncated_fraction(
     """
     if not len(texts):
         raise RhosightError("no texts to count tokens of; give at least one")
-    return float(np.mean(token_counts(texts, tokenizer) > max_tokens))
+    return float(np.mean(count_tokens(texts, tokenizer) > max_tokens))
 
 
 def _write_formula(structure: Structure) -> str:
