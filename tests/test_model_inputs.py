@@ -1,0 +1,141 @@
+"""What `predict` takes, how models show themselves, and what they need installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from ase import Atoms
+from pymatgen.core import Lattice, Structure
+from pymatgen.io.vasp.outputs import Chgcar
+
+from rhosight import DescriptorModel, RhosightError, load_model, read_density
+from rhosight.dataset.dataset import Dataset
+from rhosight.models.base import SavedModel
+from rhosight.models.materials import as_crystals, as_densities
+
+
+@pytest.fixture(scope="module")
+def no_dft() -> SavedModel:
+    return load_model("no-dft")
+
+
+def test_densities_in_the_forms_that_users_hold(dataset: Dataset, tmp_path: Path):
+    material = dataset[0]
+    density = material.density
+    density.to_chgcar(tmp_path / "CHGCAR")
+    chgcar = Chgcar.from_file(tmp_path / "CHGCAR")
+    for given in (density, [density], (density,), material, [material]):
+        (one,) = as_densities(given)
+        assert one is given or one.name == density.name
+    (one,) = as_densities({"mine": density})
+    assert one.name == "mine" and one.structure == density.structure
+    for given in (chgcar, [chgcar]):
+        (one,) = as_densities(given)
+        expected = read_density(tmp_path / "CHGCAR").grid("total")
+        np.testing.assert_allclose(one.grid("total"), expected, rtol=1e-9)
+    assert as_densities(dataset) is dataset
+    assert as_densities(dataset.densities) is dataset.densities or len(dataset.densities)
+    assert as_densities([]) == []
+
+
+def test_structures_in_the_forms_that_users_hold(no_dft: SavedModel):
+    structure = Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(4.26), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]]
+    )
+    atoms = structure.to_ase_atoms()
+    assert isinstance(atoms, Atoms)
+    expected = no_dft.predict({"MgO": structure})
+    several = no_dft.predict([structure, atoms])
+    assert several.index.to_list() == ["MgO", "MgO (2)"]
+    for name in several.index:
+        np.testing.assert_allclose(several.loc[name], expected.loc["MgO"], rtol=1e-6)
+    for given in (structure, atoms):
+        assert list(as_crystals(given)) == ["MgO"]
+    assert list(as_crystals({"a": structure, "b": atoms})) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("CHGCAR", "'CHGCAR' is a file name, not a crystal; read the file"),
+        (Path("POSCAR"), "'POSCAR' is a file name"),
+        (["a", "b"], "'a' is a file name"),
+        (3, "an object of type int is not a crystal"),
+        (None, "an object of type NoneType is not a crystal"),
+        ({"mine": pd.DataFrame()}, "an object of type DataFrame is not a crystal"),
+    ],
+)
+def test_other_objects_are_an_error_with_a_cure(given: object, message: str):
+    for convert in (as_densities, as_crystals):
+        with pytest.raises(RhosightError, match=message) as caught:
+            convert(given)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_structure_is_not_enough_for_a_model_of_densities():
+    silicon = Structure.from_spacegroup("Fd-3m", Lattice.cubic(5.43), ["Si"], [[0, 0, 0]])
+    with pytest.raises(RhosightError, match=r"Si: this model reads charge densities; .* no-dft"):
+        as_densities(silicon)
+
+
+def test_a_model_shows_itself(no_dft: SavedModel):
+    text, page = repr(no_dft), no_dft._repr_html_()
+    for shown in (text, page):
+        for fact in ("structures", "344 materials of mp-fcc", "efermi", "eV/atom", "GPa", "0.9"):
+            assert fact in shown
+    assert len(text.splitlines()) == 7
+    assert "not yet; call fit" in repr(DescriptorModel())
+
+
+def test_a_model_is_uploaded_as_it_is_saved(no_dft: SavedModel, monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import HFValidationError
+
+    calls = []
+
+    class Hub:
+        def __init__(self, token=None):
+            calls.append(token)
+
+        def create_repo(self, repo_id, private=None, exist_ok=False):
+            if "/" not in repo_id:
+                raise HFValidationError("no such name")
+            return type("Url", (), {"repo_id": repo_id})
+
+        def upload_folder(self, repo_id, folder_path, commit_message):
+            calls.append({path.name for path in Path(folder_path).iterdir()})
+            assert load_model(folder_path).targets == no_dft.targets
+            return type("Commit", (), {"commit_url": f"https://hub/{repo_id}"})
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    assert no_dft.push_to_hub("me/model", token="t") == "https://hub/me/model"
+    assert calls == ["t", {"config.json", "model.safetensors", "README.md"}]
+    with pytest.raises(RhosightError, match="cannot be reached or refuses the upload"):
+        no_dft.push_to_hub("model")
+    with pytest.raises(RhosightError, match="not fitted; call fit"):
+        DescriptorModel().push_to_hub("me/model")
+
+
+NO_TORCH = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision", "timm", "lightning", "transformers"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Blocked())
+from rhosight.cli import app
+app(["predict", "best", sys.argv[1], "--format", "json"])
+"""
+
+
+def test_best_predicts_without_pytorch(dataset: Dataset, tmp_path: Path):
+    dataset[0].density.to_chgcar(tmp_path / "CHGCAR")
+    command = [sys.executable, "-c", NO_TORCH, str(tmp_path / "CHGCAR")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "efermi_low" in done.stdout
