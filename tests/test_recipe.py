@@ -10,7 +10,7 @@ from rhosight import Recipe, RhosightError, load_recipe
 from rhosight.experiments.archive import unpack_jobs
 from rhosight.experiments.jobs import JobFolder
 from rhosight.experiments.plan import Plan
-from rhosight.experiments.presets import preset_named
+from rhosight.experiments.presets import get_preset
 from rhosight.inputs.image import ImageSettings
 from rhosight.networks.flat import FLAT_FIELDS, nest_fields
 from rhosight.networks.presets import recipe_names
@@ -75,7 +75,7 @@ def test_a_wrong_flat_form_is_refused(flat):
 def test_finished_jobs_of_the_results_are_recognised(dataset, tmp_path):
     folder = JobFolder(tmp_path)
     assert unpack_jobs(RESULTS, folder) > 500
-    plan = Plan.of(dataset, preset_named("offline"), repeats=5)
+    plan = Plan.of(dataset, get_preset("offline"), repeats=5)
     entries = [*plan.stacked(), *plan.clip(), *plan.clip(fourier=True), *plan.baselines()]
     waiting = [entry.job.name for entry in entries if not folder.is_finished(entry.job)]
     assert not waiting

@@ -25,7 +25,7 @@ from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecip
 from ..models.provenance import collect_versions, hash_weights
 from ..networks.recipe import MODALITIES, PARTS, Recipe
 from ..storage import open_run
-from ..training.contrastive import pretrained_ids
+from ..training.contrastive import read_pretrained_ids
 from .folds import CUSTOM, SharedData, run_fold
 
 
@@ -194,7 +194,7 @@ def _run_settings(
 
 def _check_pretraining(recipe: Recipe | DescriptorRecipe, scored: set[str]) -> None:
     """Raise if the recipe's weights were pre-trained on materials that are scored."""
-    if seen := scored & pretrained_ids(recipe.pretrained_folder):
+    if seen := scored & read_pretrained_ids(recipe.pretrained_folder):
         raise RhosightError(
             f"{recipe.pretrained_folder}: these weights were pre-trained on {len(seen)} of the "
             f"scored materials, for example {min(seen)}; remove pretraining.weights, so that each "

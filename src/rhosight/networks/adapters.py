@@ -41,7 +41,7 @@ def limit_tuning(network: Network, recipe: Recipe) -> None:
         encoder.train(encoder.training)  # sets the frozen layers to evaluation mode
 
 
-def stored_state(network: Network, recipe: Recipe) -> tuple[dict[str, Tensor], dict[str, str]]:
+def select_state(network: Network, recipe: Recipe) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the weights that a saved model has to hold.
 
     Returns
@@ -68,7 +68,7 @@ def stored_state(network: Network, recipe: Recipe) -> tuple[dict[str, Tensor], d
 def load_state(
     network: Network, recipe: Recipe, state: dict[str, Tensor], hashes: Mapping[str, str]
 ) -> None:
-    """Load what :func:`stored_state` returned into a new network.
+    """Load what :func:`select_state` returned into a new network.
 
     The network is as :func:`rhosight.networks.modules.build_model` builds it.
 

@@ -246,7 +246,7 @@ def load_weights(encoder: nn.Module, recipe: Recipe, folder: Path | None = None)
         ) from error
 
 
-def pretrained_ids(folder: str | None) -> set[str]:
+def read_pretrained_ids(folder: str | None) -> set[str]:
     """Return the ids of the materials that an encoder was pre-trained on; none without folder."""
     return (
         set() if folder is None else set(read_pretraining(Path(folder))["about"]["pretrained_ids"])

@@ -33,6 +33,7 @@ from ..errors import RhosightError
 from ..inputs.progress import EpochProgress
 from ..networks.settings import Precision
 from ..storage import replacing
+from .batches import make_loader
 from .seeds import combine_seeds
 
 CHECKPOINT_SECONDS = 60.0
@@ -231,7 +232,10 @@ def _run_trainer(
         gradient_clip_val=2.0,
         callbacks=[best, EarlyStopping("watched", patience=plan.patience), *others],
     )
-    loaders = _loader(fit_rows, plan.batch_size, plan), _loader(stage.stop_rows, EVAL_BATCH)
+    loaders = (
+        make_loader(fit_rows, plan.batch_size, plan.seeds, plan.devices),
+        make_loader(stage.stop_rows, EVAL_BATCH),
+    )
     resume = str(checkpoint) if checkpoint and checkpoint.exists() else None
     handler = signal.getsignal(signal.SIGINT)
     try:
@@ -384,51 +388,6 @@ class _HandOver(Callback):
     def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if trainer.is_global_zero:
             _save(self.folder, self.best.weights, self.record.history)
-
-
-class _Shuffle(torch.utils.data.Sampler):
-    """An order that depends on seed and epoch alone, not on random numbers drawn before.
-
-    Several processes take turns in the same order, and all get equally many rows.
-    """
-
-    def __init__(self, count: int, plan: Plan):
-        self.count, self.plan, self.epoch = count, plan, 0
-
-    def set_epoch(self, epoch: int) -> None:  # Lightning calls it, also after a resume
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        seed = combine_seeds(combine_seeds(*self.plan.seeds), self.epoch) % 2**63
-        order = torch.randperm(self.count, generator=torch.Generator().manual_seed(seed)).tolist()
-        if self.plan.devices == 1:
-            return iter(order)
-        rank = torch.distributed.get_rank()
-        return iter(order[rank :: self.plan.devices][: len(self)])
-
-    def __len__(self) -> int:
-        return self.count // self.plan.devices
-
-
-def _loader(
-    rows: np.ndarray | Tensor, size: int, plan: Plan | None = None
-) -> torch.utils.data.DataLoader:
-    """Return batches of row numbers, shuffled if there is a plan.
-
-    In training a last batch of one row is left out, because BatchNorm needs two.
-    """
-    dataset: Any = torch.as_tensor(np.asarray(rows))  # a tensor serves as a dataset
-    sampler = _Shuffle(len(dataset), plan) if plan else None
-    count = len(sampler) if sampler else len(dataset)
-    size = max(2, size // plan.devices) if plan else size
-    return torch.utils.data.DataLoader(
-        dataset,
-        batch_size=min(size, count),
-        sampler=sampler,
-        drop_last=plan is not None and count % size == 1,
-        # without it, it draws from the global generator, at another time after a resume
-        generator=torch.Generator(),
-    )
 
 
 @contextmanager

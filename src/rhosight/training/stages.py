@@ -160,7 +160,7 @@ def train(
     return network.eval()
 
 
-def frozen_features(model: Network, inputs: Inputs, recipe: Recipe) -> Tensor:
+def compute_features(model: Network, inputs: Inputs, recipe: Recipe) -> Tensor:
     """Return the features of a model for every material, shape (views, n, width)."""
     model.eval()
     rows = torch.arange(len(inputs))
@@ -274,9 +274,9 @@ def _compute_features(job: _Job, model: Network, inputs: Inputs, cache: EncoderC
     """Return the features that a head reads; those of a backbone as loaded are cached."""
     own = job.modality == "clip" and not job.recipe.clip  # its projections begin at random
     if job.stacked or job.modality == "descriptors" or own:
-        return frozen_features(model, inputs, job.recipe)
+        return compute_features(model, inputs, job.recipe)
     if job.modality not in cache.features:
-        cache.features[job.modality] = frozen_features(model, inputs, job.recipe)
+        cache.features[job.modality] = compute_features(model, inputs, job.recipe)
     return cache.features[job.modality]
 
 
