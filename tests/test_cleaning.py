@@ -385,12 +385,16 @@ BROKEN = {
         lambda t: t.drop_columns(["total", "difference", "spin"]), "error", "", "",
         "no density column",
     ),
-    "type": (_set("efermi", ["high"] * 6), "error", "", "efermi", "type string, the schema requires double"),
+    "type": (
+        _set("efermi", ["high"] * 6), "error", "", "efermi",
+        "type string, the schema requires double",
+    ),
     "required empty": (
         _first("nsites", lambda _: None), "error", FIRST, "nsites", "is empty",
     ),
     "id twice": (
-        _first("material_id", lambda _: "mp-149"), "error", "mp-149", "material_id", "is duplicated",
+        _first("material_id", lambda _: "mp-149"), "error", "mp-149", "material_id",
+        "is duplicated",
     ),
     "id empty": (
         _first("material_id", lambda _: ""), "error", "row 0", "material_id", "empty text",
@@ -406,7 +410,9 @@ BROKEN = {
     ),
     "grid of two": (_first("grid", lambda _: [2, 2]), "error", FIRST, "grid", "three positive"),
     "infinite": (_first("efermi", lambda _: np.inf), "error", FIRST, "efermi", "infinite"),
-    "structure": (_first("structure", lambda _: "{}"), "error", FIRST, "structure", "not a pymatgen"),
+    "structure": (
+        _first("structure", lambda _: "{}"), "error", FIRST, "structure", "not a pymatgen",
+    ),
     "cell": (_first("structure", _structure), "error", FIRST, "grid", "contradicts the cell"),
     "formula": (_first("formula", lambda _: "NaCl"), "error", FIRST, "formula", "is HfC"),
     "formula order": (_first("formula", lambda _: "CHf"), None, None, None, None),
