@@ -141,7 +141,9 @@ class ChargeDensity:
         """
         shared = set(self.grids) & set(other.grids)
         if shared:
-            raise RhosightError(f"{other.name}: {self.name} already has {', '.join(shared)}")
+            raise RhosightError(
+                f"{other.name}: {self.name} already has {', '.join(shared)}; give another kind"
+            )
         if self.shape != other.shape:
             raise RhosightError(
                 f"{other.name}: its grid {other.shape} differs from that of {self.name}, "
