@@ -9,9 +9,10 @@ from sklearn.datasets import load_sample_image
 from torchvision.transforms import functional as pictures
 from transformers import AutoTokenizer, RobertaConfig, RobertaModel
 
-from rhosight import RhosightError
+from rhosight import Recipe, RhosightError
 from rhosight.inputs.text.description import truncated_fraction
-from rhosight.networks.backbones import ImageBackbone, TextBackbone
+from rhosight.models.inputs import make_inputs
+from rhosight.networks.backbones import ImageBackbone, TextBackbone, Tokenizer
 from rhosight.networks.weights import DEFAULT_IMAGE, DEFAULT_TEXT
 
 # ImageNet-1k classes (Deng et al. 2009): 698 palace, 985 daisy
@@ -66,6 +67,17 @@ def test_texts_beyond_the_limit_are_cut_and_counted():
     ids, mask = backbone.tokenize(texts)
     assert ids.shape == mask.shape == (2, backbone.max_tokens)
     assert truncated_fraction(texts, backbone.tokenizer, backbone.max_tokens) == 0.5
+
+
+def test_a_tokenizer_alone_gives_the_tokens_of_its_encoder(dataset, monkeypatch):
+    few, recipe = dataset[:6], Recipe(modality="text", text={"extent": "formula"})
+    backbone = TextBackbone()
+    expected = make_inputs(few, recipe, backbone)
+    monkeypatch.setattr("transformers.AutoModel.from_pretrained", None)  # no weights are loaded
+    inputs = make_inputs(few, recipe)
+    assert Tokenizer(DEFAULT_TEXT).max_tokens == backbone.max_tokens
+    assert torch.equal(inputs.input_ids, expected.input_ids)
+    assert torch.equal(inputs.attention_mask, expected.attention_mask)
 
 
 def test_any_timm_model_from_a_local_folder(tmp_path):

@@ -12,8 +12,10 @@ from rhosight.experiments.jobs import JobFolder
 from rhosight.experiments.plan import Plan
 from rhosight.experiments.presets import get_preset
 from rhosight.inputs.image import ImageSettings
+from rhosight.models.loading import MODELS, model_for
 from rhosight.networks.flat import FLAT_FIELDS, nest_fields
 from rhosight.networks.presets import recipe_names
+from rhosight.training.seeds import combine_seeds
 
 FLAT_SHA256 = "9f9a4c0fc1ef2ebb54b6466e3788ea64afc4520c1203eb75b51fca5745f43561"
 """Of the flat forms of all named recipes, as they were when recipes had no groups."""
@@ -79,3 +81,23 @@ def test_finished_jobs_of_the_results_are_recognised(dataset, tmp_path):
     entries = [*plan.stacked(), *plan.clip(), *plan.clip(fourier=True), *plan.baselines()]
     waiting = [entry.job.name for entry in entries if not folder.is_finished(entry.job)]
     assert not waiting
+
+
+def test_a_recipe_maps_to_its_model():
+    for name, (kind, label) in {
+        "best": ("descriptors", "descriptors"),
+        "quick": ("network", "image+text"),
+    }.items():
+        recipe = load_recipe(name)
+        model = model_for(recipe)
+        assert (model.kind, recipe.label) == (kind, label) and model.recipe == recipe
+        assert type(model) is MODELS[kind].load()
+    assert model_for(load_recipe("quick"), members=3).members == 3
+    with pytest.raises(RhosightError, match="an ensemble is made of networks"):
+        model_for(load_recipe("best"), members=3)
+
+
+def test_seeds_are_the_same_on_every_machine():
+    assert combine_seeds(0, 3) == -4734289103435588629
+    assert combine_seeds(5, 100, 2) == -286489571085205466
+    assert combine_seeds(combine_seeds(0, 3), 1) == 4522145616471844042
