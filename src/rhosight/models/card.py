@@ -112,7 +112,7 @@ def _list_facts(model: SavedModel) -> list[tuple[str, str]]:
 
 def _list_targets(model: SavedModel) -> list[tuple[str, ...]]:
     """Return each target and its :data:`COLUMNS`, as far as they are known."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name in model.targets:
         score = model.scores.get(name)
         scores = (f"{score['r2']:.3f}", f"{score['rmse']:.3g}", str(score["n"])) if score else ()

@@ -374,9 +374,15 @@ class TrainingDomain:
     @classmethod
     def from_state(cls, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
         """Rebuild the domain from the results of :meth:`to_dict` and :meth:`arrays`."""
-        rest = {**state, "elements": tuple(state["elements"]), "max_std": tuple(state["max_std"])}
         return cls(
-            **rest, **{name: np.asarray(arrays[name]) for name in ("mean", "scale", "points")}
+            elements=tuple(state["elements"]),
+            mean=np.asarray(arrays["mean"]),
+            scale=np.asarray(arrays["scale"]),
+            points=np.asarray(arrays["points"]),
+            max_distance=state["max_distance"],
+            max_std=tuple(state["max_std"]),
+            neighbours=state["neighbours"],
+            quantile=state["quantile"],
         )
 
 

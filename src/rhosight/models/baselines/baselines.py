@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ...density.charge_density import ChargeDensity
+from ...density.charge_density import ChargeDensity, Kind
 from ...errors import RhosightError
 from ...inputs.descriptors.composition import composition_features
 from ...inputs.descriptors.statistics import density_features
@@ -188,6 +188,6 @@ def _part(part: str, densities: Sequence[ChargeDensity]) -> pd.DataFrame:
         return compute_embeddings([density.structure for density in densities])
     if part == "promolecule":
         return density_features(densities, ("promolecule",))
-    kinds = ("total", "difference")
+    kinds: tuple[Kind, ...] = ("total", "difference")
     shared = [kind for kind in kinds if all(kind in density.kinds for density in densities)]
     return density_features(densities, shared or kinds)

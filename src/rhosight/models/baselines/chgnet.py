@@ -96,9 +96,9 @@ def _hash(structure: Structure) -> str:
     if not structure.is_ordered:
         where = structure.composition.reduced_formula
         raise RhosightError(f"{where}: has partial occupancies; give an ordered structure")
-    digest = hashlib.sha256(np.ascontiguousarray(structure.lattice.matrix, dtype="<f8"))
-    digest.update(np.ascontiguousarray(structure.frac_coords, dtype="<f8"))
-    digest.update(np.array([site.specie.Z for site in structure], dtype="<i4"))
+    digest = hashlib.sha256(structure.lattice.matrix.astype("<f8").tobytes())
+    digest.update(structure.frac_coords.astype("<f8").tobytes())
+    digest.update(np.array([site.specie.Z for site in structure], dtype="<i4").tobytes())
     return digest.hexdigest()
 
 
@@ -134,7 +134,7 @@ def _model() -> Any:
     # CHGNet.load would unpickle the file, and prints
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        from chgnet.model import CHGNet
+        from chgnet.model.model import CHGNet
 
         state = torch.load(path, map_location="cpu", weights_only=True)["model"]
         return CHGNet.from_dict(state, mlp_out_bias=False, version="0.3.0").eval()

@@ -216,9 +216,10 @@ def mean_squares(a: Any, b: np.ndarray) -> Any:
 
     0 without features. ``a`` may be a tensor, of which the result is a differentiable function.
     """
+    other: Any = b
     if not isinstance(a, np.ndarray):
         import torch
 
-        b = torch.from_numpy(b)
-    squares = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+        other = torch.from_numpy(b)
+    squares = (a**2).sum(1)[:, None] + (other**2).sum(1) - 2 * a @ other.T
     return squares.clip(0, None) / max(a.shape[1], 1)

@@ -401,7 +401,9 @@ class GaussianProcess:
         distances = model.distances(model._features)
         model._targets = []
         for number, rest in enumerate(state["targets"]):
-            parts = {key: arrays[f"target/{number}/{key}"] for key in FittedTarget.ARRAYS}
+            parts: dict[str, Any] = {
+                key: arrays[f"target/{number}/{key}"] for key in FittedTarget.ARRAYS
+            }
             near = {name: d[np.ix_(parts["rows"], parts["rows"])] for name, d in distances.items()}
             kernel = model.kernel(parts["parameters"], near)
             model._targets.append(FittedTarget(**parts, **rest, kernel=kernel))
