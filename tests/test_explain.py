@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import inspect
 import io
 import json
 import re
@@ -20,6 +21,7 @@ from rich.console import Console
 from threadpoolctl import threadpool_info
 from typer.testing import CliRunner
 
+import rhosight
 from rhosight import (
     ChargeDensity,
     DescriptorModel,
@@ -116,6 +118,14 @@ def sums_to_prediction(why: Explanation, predicted: pd.Series, rtol: float) -> N
         total = why.base[target] + why.modalities[target].sum()
         assert total == pytest.approx(why.prediction[target], rel=1e-9)
         assert total == pytest.approx(predicted[target], rel=rtol, abs=rtol)
+
+
+def test_the_package_is_the_function():
+    assert rhosight.explain.save is save and rhosight.explain.Explanation is Explanation
+    own, function = (inspect.signature(call) for call in (rhosight.explain, explain))
+    assert list(own.parameters) == list(function.parameters)
+    defaults = [[p.default for p in call.parameters.values()] for call in (own, function)]
+    assert defaults[0] == defaults[1]
 
 
 # the parts

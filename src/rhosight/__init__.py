@@ -28,7 +28,7 @@ _PUBLIC = {
     "ImageTextEncoder": "models.image_text_encoder",
     "load_model": "models.loading",
     "load_recipe": "models.loading",
-    "explain": "explain.explain",
+    "explain": "explain",
     "cross_validate": "evaluation.cross_validation",
 }
 
@@ -63,7 +63,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'rhosight' has no attribute {name!r}")
     module = import_module(f".{_PUBLIC[name]}", __name__)
     # the package `explain` is callable; the function would hide `explain.save` and the others
-    return globals()[name] if name == "explain" else getattr(module, name)
+    return module if name == "explain" else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -83,21 +83,19 @@ class InnerFolds:
         Diverged
             If training has no finite loss; see :class:`rhosight.training.loop.Diverged`.
         """
-        train_rows, validation_rows = self.parts[number]
+        rows, validation = self.parts[number]
         labels = self.dataset.targets[list(recipe.targets)].to_numpy(dtype=float)
-        scaler = fit_scaler(labels[train_rows])
+        scaler = fit_scaler(labels[rows])
         with _ONE_AT_A_TIME:
             if isinstance(recipe, DescriptorRecipe):
                 predicted = self._predict_with_descriptors(
-                    recipe, labels, train_rows, validation_rows, progress
+                    recipe, labels, rows, validation, progress
                 )
             else:
-                predicted = self._predict_with_network(
-                    recipe, train_rows, validation_rows, progress
-                )
-        known = ~np.isnan(labels[validation_rows])
+                predicted = self._predict_with_network(recipe, rows, validation, progress)
+        known = ~np.isnan(labels[validation])
         return {
-            target: rmse(labels[validation_rows][known[:, i], i], predicted[known[:, i], i])
+            target: rmse(labels[validation][known[:, i], i], predicted[known[:, i], i])
             / scaler[1][i]
             for i, target in enumerate(recipe.targets)
         }
@@ -106,21 +104,21 @@ class InnerFolds:
         self,
         recipe: DescriptorRecipe,
         labels: np.ndarray,
-        train_rows: np.ndarray,
-        validation_rows: np.ndarray,
+        rows: np.ndarray,
+        validation: np.ndarray,
         progress: AnyProgress | None,
     ) -> np.ndarray:
         """Return the predictions of Gaussian processes for the validation set."""
         if self._table is None or not self._blocks.issuperset(recipe.blocks):
             self._table = compute_descriptors(self.dataset.densities, recipe, progress)
             self._blocks = set(recipe.blocks)
-        return fit_descriptors(recipe, self._table, labels, train_rows)(validation_rows)
+        return fit_descriptors(recipe, self._table, labels, rows)(validation)
 
     def _predict_with_network(
         self,
         recipe: Recipe,
-        train_rows: np.ndarray,
-        validation_rows: np.ndarray,
+        rows: np.ndarray,
+        validation: np.ndarray,
         progress: AnyProgress | None,
     ) -> np.ndarray:
         """Return the predictions of a network for the validation set."""
@@ -134,6 +132,6 @@ class InnerFolds:
         recipe.require_training()
         assert self._inputs is not None
         stages: list[StageResult] = []
-        data = prepare_fold(recipe, self.dataset, self._inputs, train_rows, validation_rows)
+        data = prepare_fold(recipe, self.dataset, self._inputs, rows, validation)
         train(recipe, data, on_stage=stages.append, progress=progress)
-        return stages[-1].predict(validation_rows)
+        return stages[-1].predict(validation)
