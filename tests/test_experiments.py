@@ -232,7 +232,7 @@ def test_two_runs_side_by_side(tmp_path, monkeypatch) -> None:
     shown = CliRunner().invoke(
         app, ["runs", "compare", *(str(tmp_path / n) for n in ("one", "other"))]
     )
-    assert "2 of 4 cells agree" in shown.output
+    assert "2 of 4 scores agree" in shown.output
     lines = [line.strip() for line in shown.output.splitlines()]
     assert sum(line.startswith("T3, text (all)") for line in lines) == 1
     row = next(line for line in lines if line.startswith("text (all)"))
