@@ -1,4 +1,7 @@
-"""Render the fragments of the page. The templates escape everything that comes from a file."""
+"""Render the fragments of the page.
+
+The templates escape everything that comes from a file.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs of the page and its API: checked arguments, files of each visitor, worker processes."""
+"""Run the jobs of the page and its API in worker processes."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def make_block(arguments: dict[str, Any], limits: Limits, progress: Progress) ->
 
 
 def explain(arguments: dict[str, Any], limits: Limits, progress: Progress) -> dict[str, Any]:
-    """Return the contribution of each modality to the prediction, see :mod:`rhosight.explain`."""
+    """Return the contribution of each modality, see :mod:`rhosight.explain`."""
     crystal = reading.load_crystal(Path())
     progress("explaining: predictions without each modality", 0, 1)
     model = _load_model("best" if _has_total(crystal) else "no-dft")

@@ -1,4 +1,4 @@
-"""The command line: each command parses its arguments, calls one function, prints the result."""
+"""The command line: commands parse arguments, call a function and print the result."""
 
 from __future__ import annotations
 

@@ -227,7 +227,7 @@ def _check_programs() -> Iterator[Finding]:
 
 
 def _read_requirements() -> dict[str, list[str]]:
-    """Return extra → requirements on this platform; "" stands for requirements without an extra."""
+    """Return extra → requirements on this platform; '' is for those without an extra."""
     from packaging.requirements import Requirement
 
     try:

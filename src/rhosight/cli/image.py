@@ -42,6 +42,34 @@ class Colour(StrEnum):
     viridis = "viridis"
 
 
+LatticeUnitsOption = Annotated[
+    bool, typer.Option("--lattice-units", help="Give the window in lattice scales, not Å.")
+]
+PlaneOption = Annotated[
+    tuple[int, int, int] | None,
+    typer.Option(help="Miller indices of the lattice plane. Default: the densest plane."),
+]
+OffsetOption = Annotated[
+    float,
+    typer.Option(help="Shift of the plane along its normal, in interplanar spacings."),
+]
+NormalisationOption = Annotated[
+    Normalisation,
+    typer.Option(
+        help="Map from values to pixels: paper, by mean and spread of each image; zero, by the "
+        "largest value of each image, so that zero stays zero; physical, one map for all "
+        "materials."
+    ),
+]
+FreeAtomsOption = Annotated[
+    bool,
+    typer.Option(
+        "--free-atoms",
+        help="Compute difference and promolecule from total and the table of free atoms.",
+    ),
+]
+
+
 def image(
     files: FilesArgument,
     out: Annotated[Path, typer.Option(help="Folder for the PNG files.")] = Path("slices"),
@@ -52,38 +80,17 @@ def image(
     kind: KindOption = FirstBlock.total,
     size: Annotated[int, typer.Option(min=8, max=4096, help="Pixels along each side.")] = 299,
     window: Annotated[float, typer.Option(min=0.1, help="Side of the square window, Å.")] = 8.0,
-    lattice_units: Annotated[
-        bool, typer.Option("--lattice-units", help="Give the window in lattice scales, not Å.")
-    ] = False,
-    hkl: Annotated[
-        tuple[int, int, int] | None,
-        typer.Option(help="Miller indices of the lattice plane. Default: the densest plane."),
-    ] = None,
-    offset: Annotated[
-        float,
-        typer.Option(help="Shift of the plane along its normal, in interplanar spacings."),
-    ] = 0.0,
-    normalisation: Annotated[
-        Normalisation,
-        typer.Option(
-            help="Map from values to pixels: paper, by mean and spread of each image; zero, by the "
-            "largest value of each image, so that zero stays zero; physical, one map for all "
-            "materials."
-        ),
-    ] = Normalisation.paper,
+    lattice_units: LatticeUnitsOption = False,
+    hkl: PlaneOption = None,
+    offset: OffsetOption = 0.0,
+    normalisation: NormalisationOption = Normalisation.paper,
     colour: Annotated[
         Colour, typer.Option(help="Colours of the images: shades of grey or viridis.")
     ] = Colour.viridis,
     fourier: Annotated[
         bool, typer.Option("--fourier", help="Draw the Fourier transform of the slice.")
     ] = False,
-    free_atoms: Annotated[
-        bool,
-        typer.Option(
-            "--free-atoms",
-            help="Compute difference and promolecule from total and the table of free atoms.",
-        ),
-    ] = False,
+    free_atoms: FreeAtomsOption = False,
     material: Annotated[
         list[str] | None, typer.Option("--id", help="Material of the dataset; repeat for several.")
     ] = None,

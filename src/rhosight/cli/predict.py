@@ -176,7 +176,7 @@ def _choose_format(out: Path | None) -> Format:
 
 
 def _describe_missing_argument(first: str) -> str:
-    """Return the message for a command with this argument alone, or with a file as its model."""
+    """Return the message for a command without files, or with a file as its model."""
     from ..models.folder import BUNDLED_MODELS
 
     if first in BUNDLED_MODELS or Path(first).is_dir():

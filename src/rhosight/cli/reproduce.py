@@ -1,4 +1,4 @@
-"""``rhosight reproduce`` and ``rhosight runs``: the paper's experiments and their run folders."""
+"""``rhosight reproduce`` and ``rhosight runs``: experiments and their run folders."""
 
 from __future__ import annotations
 
@@ -55,6 +55,16 @@ class Log(StrEnum):
     tensorboard = "tensorboard"
 
 
+WriteOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder to publish results in and to resume from, such as docs/results."),
+]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option(help="Dask scheduler whose workers run the jobs: tcp://host:8786."),
+]
+
+
 def reproduce(
     experiments: Annotated[list[Experiment], typer.Argument(help="Tables and figures, or all.")],
     preset: Annotated[
@@ -73,17 +83,11 @@ def reproduce(
     only_folds: Annotated[
         int | None, typer.Option(min=1, help="Number of folds to run in each repeat. Default: all.")
     ] = None,
-    write: Annotated[
-        Path | None,
-        typer.Option(help="Folder to publish results in and to resume from, such as docs/results."),
-    ] = None,
+    write: WriteOption = None,
     log: Annotated[
         Log | None, typer.Option(help="Log the losses and scores of every epoch.")
     ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(help="Dask scheduler whose workers run the jobs: tcp://host:8786."),
-    ] = None,
+    scheduler: SchedulerOption = None,
 ) -> None:
     """Reproduce tables and figures of the paper and compare them with the published ones.
 
@@ -121,7 +125,7 @@ def reproduce(
 
 
 def _make_tables(exhibit: Exhibit) -> Iterator[Table]:
-    """Yield the tables of an exhibit: scores per target beside the paper's, or its first rows."""
+    """Yield the tables of an exhibit: scores per target, or the first rows."""
     heading = f"{exhibit.heading}: {exhibit.title}"
     if not exhibit.has_scores:
         frame, rows = exhibit.table, 12  # the CSV file has all rows

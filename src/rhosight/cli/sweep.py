@@ -18,6 +18,33 @@ if TYPE_CHECKING:
     from ..evaluation.tuning.space import SearchSpace
 
 
+RunFolderOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Run folder; an earlier run in it is resumed. Default: named after the "
+        "settings, in runs/."
+    ),
+]
+TargetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Column to predict; repeat for several. Default: the paper's targets, or all "
+        "targets if the dataset has none of them."
+    ),
+]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option(help="Dask scheduler whose workers run the trials: tcp://host:8786."),
+]
+StorageOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Database of the trials, which several processes can share: postgresql://... "
+        "Default: a SQLite file in the run folder."
+    ),
+]
+
+
 def sweep(
     dataset: DatasetArgument = "mp-fcc",
     space: Annotated[
@@ -28,35 +55,14 @@ def sweep(
         int,
         typer.Option(min=1, help="Total number of finished trials, including earlier ones."),
     ] = 20,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Run folder; an earlier run in it is resumed. Default: named after the "
-            "settings, in runs/."
-        ),
-    ] = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Column to predict; repeat for several. Default: the paper's targets, or all "
-            "targets if the dataset has none of them."
-        ),
-    ] = None,
+    out: RunFolderOption = None,
+    target: TargetOption = None,
     folds: Annotated[int, typer.Option(min=2, help="Number of folds of the training set.")] = 5,
     split_seed: Annotated[int, typer.Option(help="Seed of the test set and the folds.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of the sampled values.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Trials at a time, one process each.")] = 1,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(help="Dask scheduler whose workers run the trials: tcp://host:8786."),
-    ] = None,
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            help="Database of the trials, which several processes can share: postgresql://... "
-            "Default: a SQLite file in the run folder."
-        ),
-    ] = None,
+    scheduler: SchedulerOption = None,
+    storage: StorageOption = None,
     score: Annotated[
         bool,
         typer.Option("--score", help="Score the chosen recipe once on the test set."),
