@@ -359,7 +359,7 @@ def test_a_table_that_cannot_be_right_is_one_line(runs, few, tmp_path):
     assert "none of its ids" in message("id,efermi\nabsent,1\n")
     assert "no-such.csv" in error_of(*command, tmp_path / "no-such.csv")
     path.with_suffix(".docx").write_text("x")
-    assert "give CSV, Parquet or Excel" in error_of(*command, path.with_suffix(".docx"))
+    assert "give a CSV, Parquet or Excel file" in error_of(*command, path.with_suffix(".docx"))
     path.with_suffix(".xlsx").write_bytes(b"no workbook")
     assert "not a readable table" in error_of(*command, path.with_suffix(".xlsx"))
     assert not (tmp_path / "x.parquet").exists()
