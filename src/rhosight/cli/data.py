@@ -82,7 +82,7 @@ def _print_densities(dataset: Dataset) -> None:
     kinds: Counter[str] = Counter()
     grids: Counter[str] = Counter()
     for density in dataset.densities:
-        kinds.update(density.grids)
+        kinds.update(density.grids.keys())
         grids["×".join(map(str, density.shape))] += 1
     console.print("densities: " + ", ".join(f"{kind} {n}" for kind, n in kinds.items()))
     common = ", ".join(f"{grid} ({n})" for grid, n in grids.most_common(MAX_GRIDS))
