@@ -106,7 +106,7 @@ def _column(why: Explanation, target: str) -> str:
 def _contributions(why: Explanation) -> pd.DataFrame:
     """Return base, contributions and prediction as text, a column for each target."""
     table = why.table().rename(columns={target: _column(why, target) for target in why.targets})
-    text = table.map("{:+.4g}".format)
+    text = table.map("{:+.4g}".format).rename_axis(None)
     for end in ("base", "prediction"):
         text.loc[end] = table.loc[end].map("{:.4g}".format)
     return text
