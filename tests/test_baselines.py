@@ -347,7 +347,7 @@ def test_strongest_is_the_lowest_mean_error_among_baselines():
     )
     assert find_strongest(scores) == {"efermi": "composition-kernel", "gap": "density"}
     assert find_strongest(scores, ["density", "mean"]) == {"efermi": "density", "gap": "density"}
-    with pytest.raises(RhosightError, match="none of the scores is a baseline's"):
+    with pytest.raises(RhosightError, match="the scores contain no baseline"):
         find_strongest(scores[scores.model == "best"])
 
 

@@ -52,7 +52,7 @@ def test_the_quantile_is_that_of_a_finite_sample():
     assert conformal_quantile(np.arange(9.0), 0.9) == 8
     assert conformal_quantile(np.arange(8.0), 0.9) == np.inf
     for level in (0, 1, 90):
-        with pytest.raises(RhosightError, match=f"between 0 and 1, not {level}"):
+        with pytest.raises(RhosightError, match=f"between 0 and 1, not be {level}"):
             conformal_quantile(scores, level)
 
 
@@ -78,7 +78,7 @@ def test_each_target_has_its_own_width():
     low, high = intervals(np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
     np.testing.assert_allclose(low, [[-15, -168], [-13, -166], [-11, -164]])
     np.testing.assert_allclose(high, [[17, 172], [19, 174], [21, 176]])
-    with pytest.raises(RhosightError, match=r"1 target\(s\) for intervals of 2"):
+    with pytest.raises(RhosightError, match=r"1 target\(s\), but intervals of 2"):
         intervals(np.zeros(3))
 
 
