@@ -1,0 +1,258 @@
+"""Draw crystals that are not face-centred cubic for a run of density-functional calculations.
+
+    python draw.py mp-elastic drawn [--count 420] [--done start.parquet ...] [--seed 0]
+
+`mp-elastic` is a folder with `materials.csv` and `structures.jsonl`. Written to the folder `drawn`:
+
+- `cifs/<material_id>.cif`: spglib's primitive standardised cell, which `rhosight data build gpaw`
+  reads back as it is, so that GPAW finds all of the crystal's symmetry;
+- `targets.csv`: the labels, a row a crystal, in the order in which they were drawn;
+- `order.csv`: the same crystals and order, with formula, space group, Bravais lattice and atoms.
+
+Taken are crystals of 1 to 6 atoms in the primitive cell, whose Bravais lattice is not
+face-centred cubic, which the bundled mp-fcc lacks, whose space group is the same at the tolerance
+of the calculation and at that of the labels, whose cell is the same after a CIF file, whose labels
+are all there and can be right, and whose elements are all in rhosight's table of free atoms and
+have a PAW data set.
+
+Any prefix of the order is itself a good spread, since each crystal is the best one to add to those
+before it. The next lattice is the one with the fewest crystals for its share, which goes with the
+square root of what there is of it. Of this lattice, that crystal comes next whose elements, space
+group and structure type have been drawn least, with some preference for those that are
+calculated sooner. Crystals in a file given by `--done` count as drawn and are not drawn again.
+The same input and seed give the same files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from pymatgen.core import Structure
+from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+
+from rhosight.dataset import bravais_lattice, load_dataset, mask_labels
+from rhosight.dataset.sources.gpaw import MAGNETIC, find_gpaw
+from rhosight.density.free_atoms import list_elements as free_atoms
+from rhosight.errors import RhosightError
+
+LARGEST = 6
+"""Atoms in the primitive cell."""
+
+SYMPREC = {"calculation": 0.01, "labels": 0.1}
+"""Å; the defaults of the gpaw source, and of space groups in a dataset."""
+
+ROUNDING = 2e-8
+"""Of fractional coordinates in a CIF file; GPAW finds symmetry to 1e-7."""
+
+BULK = ["bulk_modulus_vrh", "bulk_modulus_voigt", "bulk_modulus_reuss"]
+
+LABELS = {
+    **{name: name for name in ("formation_energy_per_atom", "efermi", "band_gap", *BULK)},
+    "shear_modulus_vrh": "shear_modulus_vrh (GPa)",
+}
+"""Column of materials.csv → column of targets.csv; a unit in brackets is kept."""
+
+KPOINT_DENSITY = 3.0
+"""Å⁻¹; the default of the gpaw source."""
+
+WEIGHTS = {"elements": 0.4, "prototype": 0.2, "spacegroup": 0.15, "effort": 0.25}
+"""Of what makes one crystal of a lattice better than another; each is ranked among those left."""
+
+
+def usable(table: pd.DataFrame) -> pd.Series:
+    """Tell which crystals have all labels, and a bulk modulus that can be right."""
+    kept, _ = mask_labels(table)
+    return kept[list(LABELS)].notna().all(axis=1) & (kept[BULK] > 0).all(axis=1)
+
+
+def candidates(folder: Path) -> tuple[pd.DataFrame, dict[str, Structure]]:
+    """Read the crystals that can be drawn: a table, and their standardised cells."""
+    table = pd.read_csv(folder / "materials.csv").set_index("material_id")
+    known = set(free_atoms()) & paw_data_sets()
+    taken = set(load_dataset("mp-fcc").ids)
+    table = table[usable(table) & ~table.index.isin(taken)]
+    rows, cells = {}, {}
+    with open(folder / "structures.jsonl", encoding="utf-8") as file:
+        for served in map(json.loads, file):
+            material_id = served["material_id"]
+            if material_id not in table.index or not set(served["species"]) <= known:
+                continue
+            structure = Structure(served["lattice"], served["species"], served["frac_coords"])
+            row, cell = describe(structure)
+            small = row["nsites"] <= LARGEST
+            as_served = row["spacegroup"] == table.loc[material_id, "spacegroup_number"]
+            if small and as_served and row["lattice"] not in (None, "cF") and survives_cif(cell):
+                rows[material_id], cells[material_id] = row, cell
+    return pd.DataFrame.from_dict(rows, orient="index").join(table[list(LABELS)]), cells
+
+
+def describe(structure: Structure) -> tuple[dict, Structure]:
+    """Find what the draw goes by, and the cell of the calculation."""
+    fine, coarse = (
+        SpacegroupAnalyzer(structure, symprec=SYMPREC[name]) for name in ("calculation", "labels")
+    )
+    cell = fine.get_primitive_standard_structure()
+    number = fine.get_space_group_number()
+    row = {
+        "formula": cell.composition.reduced_formula,
+        "spacegroup": number if number == coarse.get_space_group_number() else 0,
+        "lattice": bravais_lattice(structure, SYMPREC["labels"]),
+        "nsites": len(cell),
+        "elements": sorted(element.symbol for element in cell.composition.elements),
+        "prototype": f"{number} {cell.composition.anonymized_formula} {len(cell)}",
+        "effort": effort(cell),
+    }
+    return row, cell
+
+
+def effort(cell: Structure) -> float:
+    """Estimate how long a calculation takes, in arbitrary units.
+
+    It goes with k-points, spins, volume (plane waves) and atoms (bands). What symmetry saves in
+    k-points depends on the cell: of a body-centred cell the grid often has only two of sixteen
+    operations, as its numbers of points along the three axes differ.
+    """
+    lengths = np.array(cell.lattice.reciprocal_lattice.abc)
+    grid = np.ceil(KPOINT_DENSITY * lengths - 1e-9)
+    symmetry = SpacegroupAnalyzer(cell, symprec=SYMPREC["calculation"])
+    rotations = np.array([op.rotation_matrix for op in symmetry.get_symmetry_operations()])
+    rotations = np.unique(np.rint(np.concatenate([rotations, -rotations])), axis=0)
+    steps = np.linalg.inv(rotations) * grid[None, None, :] / grid[None, :, None]
+    kept = np.isclose(steps, np.rint(steps)).all(axis=(1, 2)).sum()
+    spins = 2 if {site.specie.symbol for site in cell} & set(MAGNETIC) else 1
+    return float(max(grid.prod() / kept, 1) * spins * cell.volume * len(cell))
+
+
+def survives_cif(cell: Structure) -> bool:
+    """Tell whether a cell is the same after a CIF file.
+
+    pymatgen takes 0.66672 for two thirds and leaves 0.33328, which costs symmetry.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it also says so
+        read = Structure.from_str(cell.to(fmt="cif"), fmt="cif")
+    if len(read) != len(cell) or read.species != cell.species:
+        return False
+    moved = read.frac_coords - cell.frac_coords
+    return bool(np.abs(moved - np.round(moved)).max() < ROUNDING)
+
+
+def paw_data_sets() -> set[str]:
+    """List the elements that GPAW has a standard PAW data set of PBE for."""
+    folders = [Path(name) for name in find_gpaw().setups]
+    return {file.name.split(".")[0] for path in folders for file in path.glob("*.PBE.gz")}
+
+
+def draw(table: pd.DataFrame, count: int, done: list[str], seed: int) -> list[str]:
+    """Choose ids one after the other, each the best to add to those before it."""
+    # equals are told apart by chance, and chance by the seed
+    table = table.iloc[np.random.default_rng(seed).permutation(len(table))]
+    shares = np.sqrt(table["lattice"].value_counts().sort_index())
+    drawn = {name: Counter() for name in ("elements", "prototype", "spacegroup", "lattice")}
+    there: set[tuple[str, int]] = set()
+    order: list[str] = []
+
+    def add(material_id: str) -> None:
+        row = table.loc[material_id]
+        drawn["elements"].update(row["elements"])
+        for name in ("prototype", "spacegroup", "lattice"):
+            drawn[name][row[name]] += 1
+        there.add((row["formula"], row["spacegroup"]))
+
+    for material_id in table.index.intersection(done):
+        add(material_id)
+    left = table.drop(index=done, errors="ignore")
+    while len(order) < count and len(left):
+        # one polymorph of a formula and space group is enough
+        known = [pair in there for pair in zip(left["formula"], left["spacegroup"], strict=True)]
+        left = left[~np.array(known)]
+        names = [name for name in shares.index if (left["lattice"] == name).any()]
+        if not names:
+            break
+        lattice = min(names, key=lambda name: (drawn["lattice"][name] + 0.5) / shares[name])
+        among = left[left["lattice"] == lattice]
+        best = badness(among, drawn).idxmin()
+        add(best)
+        order.append(best)
+        left = left.drop(index=best)
+    return order
+
+
+def badness(among: pd.DataFrame, drawn: dict[str, Counter]) -> pd.Series:
+    """Weigh how often what a crystal is made of has been drawn, and how long it takes."""
+    measures = {
+        "elements": among["elements"].map(lambda row: np.mean([drawn["elements"][e] for e in row])),
+        "prototype": among["prototype"].map(lambda name: drawn["prototype"][name]),
+        "spacegroup": among["spacegroup"].map(lambda name: drawn["spacegroup"][name]),
+        "effort": among["effort"],
+    }
+    return sum(WEIGHTS[name] * measure.rank(pct=True) for name, measure in measures.items())
+
+
+def write(out: Path, order: list[str], table: pd.DataFrame, cells: dict[str, Structure]) -> None:
+    """Write the CIF files and the two tables."""
+    (out / "cifs").mkdir(parents=True, exist_ok=True)
+    for material_id in order:
+        cells[material_id].to(filename=str(out / "cifs" / f"{material_id}.cif"))
+    chosen = table.loc[order].rename_axis("material_id")
+    chosen[list(LABELS)].rename(columns=LABELS).to_csv(out / "targets.csv")
+    columns = ["formula", "spacegroup", "lattice", "nsites"]
+    chosen[columns].to_csv(out / "order.csv")
+
+
+def summary(order: list[str], table: pd.DataFrame) -> str:
+    """Say how the first 50, 100, 200 and all are spread."""
+    lines = ["first lattices groups types elements atoms"]
+    for number in sorted({n for n in (50, 100, 200) if n < len(order)} | {len(order)}):
+        part = table.loc[order[:number]]
+        counts = (
+            part["lattice"].nunique(),
+            part["spacegroup"].nunique(),
+            part["prototype"].nunique(),
+            len(set().union(*part["elements"])),
+        )
+        cells = "{:8} {:6} {:5} {:8}".format(*counts)
+        lines.append(f"{number:5} {cells} {part['nsites'].mean():5.2f}")
+    counts = table.loc[order, "lattice"].value_counts()
+    lines.append(", ".join(f"{name} {count}" for name, count in counts.items()))
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Draw, write, and say how the draw is spread."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path, help="the folder mp-elastic")
+    parser.add_argument("out", type=Path, help="folder to write to; it must not be there yet")
+    parser.add_argument("--count", type=int, default=420)
+    parser.add_argument("--done", type=Path, nargs="*", default=[], help="Parquet datasets")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    if arguments.out.exists():
+        raise RhosightError(f"{arguments.out}: is there already; give another name")
+    done = [
+        material_id
+        for file in arguments.done
+        for material_id in pq.read_table(file, columns=["material_id"])["material_id"].to_pylist()
+    ]
+    table, cells = candidates(arguments.source)
+    order = draw(table, arguments.count, done, arguments.seed)
+    write(arguments.out, order, table, cells)
+    print(f"{len(order)} of {len(table)} crystals that can be drawn")
+    print(summary(order, table))
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except RhosightError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

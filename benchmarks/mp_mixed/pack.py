@@ -1,0 +1,102 @@
+"""Put what has been calculated into one dataset of the form of mp-fcc.
+
+    python pack.py mp-elastic mp-mixed.json mp-mixed.parquet FILE_OR_FOLDER ... [--label NAME ...]
+
+Rows are those of Parquet datasets that `rhosight data build gpaw` wrote, and of folders of parts
+that a build in progress keeps (`x.parquet.build`); where an id stands more than once, the first
+counts. Labels are taken afresh from the folder `mp-elastic`, and what cannot be right is masked.
+`mp-mixed.json` describes the whole, as `mp-fcc.json` does. Further columns of `mp-elastic`, such as
+shear_modulus_vrh, become targets if they are asked for. Texts that are missing are made, seconds
+each; a dataset that this script wrote is a fine input, too, and has them. The same rows give the
+same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from rhosight.dataset import Dataset
+from rhosight.errors import RhosightError
+from rhosight.inputs.text.description import describe
+from rhosight.inputs.text.extents import EXTENTS
+
+LABELS = [
+    *("formation_energy_per_atom", "efermi", "bulk_modulus_vrh"),
+    *("bulk_modulus_voigt", "bulk_modulus_reuss", "band_gap"),
+]
+
+LEVEL = 19
+"""Of zstd, as rhosight packs datasets for good."""
+
+OF_THE_BUILD = ("build", "integrals")
+"""What the provenance of a row in progress has of its own; the integrals are made again."""
+
+
+def parts_of(paths: list[Path]) -> list[Dataset]:
+    """Open all the files, each by itself: the columns of parts differ."""
+    files = []
+    for path in paths:
+        # names with a point are being written
+        found = [f for f in sorted(path.glob("*.parquet")) if f.name[0] != "."]
+        files += found if path.is_dir() else [path]
+    return [Dataset.from_parquet(file) for file in files]
+
+
+def texts_of(part: Dataset, number: int) -> dict[str, str | None]:
+    """Return the texts of a row; those that its build left out are made, where that is possible."""
+    texts = part.texts.iloc[number].to_dict()
+    for extent in EXTENTS:
+        if not isinstance(texts.get(extent), str):
+            try:
+                texts[extent] = describe(part.structures[number], extent, part.ids[number])
+            except RhosightError as error:
+                print(error, file=sys.stderr)
+                texts[extent] = None
+    return texts
+
+
+def main() -> int:
+    """Pack, and say what the dataset holds."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path, help="the folder mp-elastic")
+    parser.add_argument("about", type=Path, help="JSON: name, attribution, provenance, ...")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("rows", type=Path, nargs="+")
+    parser.add_argument("--label", nargs="*", default=[], help="further columns of mp-elastic")
+    arguments = parser.parse_args()
+    about = json.loads(arguments.about.read_text(encoding="utf-8"))
+    provenance = about.pop("provenance", {})
+    served = pd.read_csv(arguments.source / "materials.csv").set_index("material_id")
+    densities, texts, labels = {}, {}, {}
+    for part in parts_of(arguments.rows):
+        for number, material_id in enumerate(part.ids):
+            if material_id in densities:
+                continue
+            density = part.densities[number]
+            kept = {k: v for k, v in density.provenance.items() if k not in OF_THE_BUILD}
+            densities[material_id] = replace(density, provenance={**kept, **provenance})
+            texts[material_id] = texts_of(part, number)
+            figures = part.table.filter(like="dft_").iloc[number].to_dict()
+            wanted = served.loc[material_id, [*LABELS, *arguments.label]].to_dict()
+            labels[material_id] = {**wanted, **figures}
+    order = sorted(densities)
+    table = pd.DataFrame.from_dict({i: labels[i] for i in order}, orient="index")
+    about["description"] = f"{len(order)} {about['description']}"
+    dataset = Dataset.from_densities([densities[i] for i in order], table, texts, about)
+    dataset.to_parquet(arguments.out, compression_level=LEVEL)
+    print(f"{dataset}: {arguments.out}, {arguments.out.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except RhosightError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
