@@ -6,7 +6,7 @@
 Debian packages the pseudo-potentials that Quantum ESPRESSO's examples use. For the crystals that
 there are PBE ones of, ``pw.x`` converges the same cell with the same k-points and smearing, and
 ``pp.x`` writes the charge density and its difference from superposed atoms. Both codes' densities
-are cut on the same lattice plane (:func:`rhosight.inputs.image.density_slice`, default image window) and
+are cut on the same lattice plane (:func:`density_slice`, default image window) and
 mapped by the physical normalisation to [-1, 1]; compared are the pixels that are further than
 ``--mask`` from every atom, in the plane or not. Inside, the codes' densities mean different things.
 A third comparison takes the difference of Quantum ESPRESSO's total from rhosight's table of free

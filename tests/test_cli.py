@@ -496,7 +496,7 @@ class TestBadInput:
         files = sorted(relaxed.glob("*/CHGCAR"))
         for command in (("predict", "best", *files), ("explain", *files)):
             message = error_of(*command, "--difference", "{foo}/x.cube")
-            assert "known are {parent}, {name}, {stem}" in message
+            assert "use {parent}, {name} or {stem}" in message
         message = error_of("predict", "best", *files, "--difference", "x.cube")
         assert "the same file for every density" in message
 

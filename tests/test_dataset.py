@@ -696,9 +696,7 @@ def test_splits_refuse(few):
         split(few, test_fraction=1.5)
     with pytest.raises(RhosightError, match="unknown grouping 'colour'"):
         split(few, groups="colour")
-    with pytest.raises(
-        RhosightError, match="it takes two formulas, and these 2 materials have 1"
-    ):
+    with pytest.raises(RhosightError, match="it takes two formulas, and these 2 materials have 1"):
         split(few[["mp-1002124", "mp-21075"]])
     with pytest.raises(RhosightError, match=r"it takes 6 formulas.* these 6 materials have 5"):
         folds(few, n_splits=6)

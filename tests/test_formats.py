@@ -722,7 +722,7 @@ def test_limit_on_text(tmp_path):
     path = tmp_path / "CHGCAR"
     path.write_text(header_of("40 40 40") + "1.0 " * 64000 + "\n")
     assert read_density(path).shape == (40, 40, 40)
-    with pytest.raises(RhosightError, match=r"more than a file of .* can hold; if that is intended"):
+    with pytest.raises(RhosightError, match=r"more than a file of .* can hold; if that is"):
         read_density(path, max_bytes=100_000)
 
 
@@ -809,7 +809,7 @@ def test_kinds_and_units_that_are_unknown(tmp_path):
     assert read_density(path, kind="spin").kinds == ("spin",)
     with pytest.raises(RhosightError, match="no kind `promolecule`; choose one of total"):
         read_density(path, kind="promolecule")
-    with pytest.raises(RhosightError, match="no unit 'e/nm3'; choose one of e, e/angstrom3, e/bohr3"):
+    with pytest.raises(RhosightError, match="no unit 'e/nm3'; choose one of e, e/angstrom3"):
         read_density(path, unit="e/nm3")
 
 

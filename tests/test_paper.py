@@ -101,7 +101,8 @@ def test_one_spread_turns_each_r2_of_figure_2_into_its_rmse():
     table = table[table["target"] != "average"]
     explained, spreads = 0, {}
     for key, group in table.groupby(["target", "part"]):
-        spread = paper.compute_implied_spread(group)["spread"].median() * np.linspace(0.97, 1.03, 4001)
+        spread = paper.compute_implied_spread(group)["spread"].median()
+        spread = spread * np.linspace(0.97, 1.03, 4001)
         predicted = spread[:, None] * np.sqrt(1 - group["r2"].to_numpy())
         fits = np.abs(predicted - group["rmse"].to_numpy()) < 0.0051
         explained += fits.sum(1).max()

@@ -17,7 +17,7 @@ from rhosight.dataset import Dataset
 from rhosight.density.free_atoms import promolecule
 from rhosight.density.plane import lattice_plane
 from rhosight.inputs.descriptors.blocks import compute_block_table, to_blocks
-from rhosight.inputs.image import Channel, ImageSettings, find_core_pixels, density_image
+from rhosight.inputs.image import Channel, ImageSettings, density_image, find_core_pixels
 from rhosight.inputs.tensors import Inputs, crop_middle, draw_images, turn
 from rhosight.models.inputs import make_inputs
 from rhosight.networks.modules import build_model
