@@ -17,6 +17,8 @@ from rhosight import DescriptorModel, RhosightError, load_model, read_density
 from rhosight.dataset.dataset import Dataset
 from rhosight.models.base import SavedModel
 from rhosight.models.materials import as_crystals, as_densities
+from servers.faulty import Reply
+from servers.hub import Hub
 
 
 @pytest.fixture(scope="module")
@@ -92,31 +94,28 @@ def test_a_model_shows_itself(no_dft: SavedModel):
     assert "not yet; call fit" in repr(DescriptorModel())
 
 
-def test_a_model_is_uploaded_as_it_is_saved(no_dft: SavedModel, monkeypatch):
-    import huggingface_hub
-    from huggingface_hub.errors import HFValidationError
-
-    calls = []
-
-    class Hub:
-        def __init__(self, token=None):
-            calls.append(token)
-
-        def create_repo(self, repo_id, private=None, exist_ok=False):
-            if "/" not in repo_id:
-                raise HFValidationError("no such name")
-            return type("Url", (), {"repo_id": repo_id})
-
-        def upload_folder(self, repo_id, folder_path, commit_message):
-            calls.append({path.name for path in Path(folder_path).iterdir()})
-            assert load_model(folder_path).targets == no_dft.targets
-            return type("Commit", (), {"commit_url": f"https://hub/{repo_id}"})
-
-    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
-    assert no_dft.push_to_hub("me/model", token="t") == "https://hub/me/model"
-    assert calls == ["t", {"config.json", "model.safetensors", "README.md"}]
-    with pytest.raises(RhosightError, match="cannot be reached or refuses the upload"):
-        no_dft.push_to_hub("model")
+def test_a_model_goes_to_the_hub_and_comes_back(
+    no_dft: SavedModel, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with Hub() as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url.rstrip("/"))
+        monkeypatch.setattr(
+            "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+            hub.url + "{repo_id}/resolve/{revision}/{filename}",
+        )
+        url = no_dft.push_to_hub("me/model", token="hf_secret")
+        assert url.startswith(f"{hub.url}me/model/commit/")
+        assert set(hub.files["me/model"]) == {"config.json", "model.safetensors", "README.md"}
+        assert hub.seen("/commit/", "POST")[0].headers["authorization"] == "Bearer hf_secret"
+        assert not any(b"hf_secret" in content for content in hub.files["me/model"].values())
+        structure = dataset["mp-149"].structure
+        again = load_model("me/model").predict(structure)
+        pd.testing.assert_frame_equal(again, no_dft.predict(structure))
+        hub.fail("/commit/", Reply(403))
+        with pytest.raises(RhosightError, match="cannot be reached or refuses the upload"):
+            no_dft.push_to_hub("me/model", token="hf_secret")
     with pytest.raises(RhosightError, match="not fitted; call fit"):
         DescriptorModel().push_to_hub("me/model")
 

@@ -26,6 +26,8 @@ class Request:
     time: float
     """When it came, in seconds of a clock that only runs forward."""
 
+    body: bytes = b""
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -104,7 +106,13 @@ class FaultyServer(ABC):
         headers = {name.lower(): value for name, value in handler.headers.items()}
         query = dict(parse_qsl(address.query))
         request = Request(
-            handler.command, address.path, query, headers, handler.path, time.monotonic()
+            handler.command,
+            address.path,
+            query,
+            headers,
+            handler.path,
+            time.monotonic(),
+            _read_body(handler),
         )
         self.requests.append(request)
         fault = next(
@@ -127,6 +135,18 @@ class FaultyServer(ABC):
         handler.end_headers()
         if request.method != "HEAD":
             handler.wfile.write(body)
+
+
+def _read_body(handler: BaseHTTPRequestHandler) -> bytes:
+    """Read what a client sends, in one piece or in chunks."""
+    if handler.headers.get("Transfer-Encoding", "").lower() != "chunked":
+        return handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+    body = b""
+    while size := int(handler.rfile.readline(), 16):
+        body += handler.rfile.read(size)
+        handler.rfile.readline()
+    handler.rfile.readline()
+    return body
 
 
 class Silent(FaultyServer):
