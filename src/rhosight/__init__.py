@@ -1,4 +1,4 @@
-"""Structure-property relations from electron charge densities by transfer learning."""
+"""Predict material properties from electron charge densities by transfer learning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The API: named endpoints of Gradio that do what the page does and return numbers."""
+"""The API: named Gradio endpoints that do what the page does and return numbers."""
 
 from __future__ import annotations
 

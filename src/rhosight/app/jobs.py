@@ -87,7 +87,7 @@ class Jobs:
     async def make_block(
         self, visitor: str, key: str, kind: str, form: str
     ) -> AsyncIterator[Update]:
-        """Return atoms and a density in the cell, see :func:`rhosight.app.tasks.make_block`."""
+        """Return atoms and density in the cell, see :func:`rhosight.app.tasks.make_block`."""
         arguments = {"kind": check_surface(kind), "form": form}
         folder = self._store.open_folder(key)
         async for update in self._pool.run(visitor, "block", folder, arguments):

@@ -18,7 +18,7 @@ WINDOWS = (1.0, 40.0)
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of the web page. An upload beyond one of them is refused with one sentence.
+    """Limits of the web page. An upload beyond a limit is refused with one sentence.
 
     Attributes
     ----------

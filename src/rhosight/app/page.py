@@ -354,7 +354,7 @@ class _Page:
         return {self.status: fragments.render_status(""), self.cancel: gr.Button(visible=False)}
 
     def _clear(self) -> dict[Any, Any]:
-        """Return the outputs without a material, so that no part of the previous one remains."""
+        """Return outputs without a material, so that nothing of the previous one remains."""
         return {
             self.key: "",
             self.summary: "",

@@ -76,7 +76,7 @@ class _Job:
 
 
 class Pool:
-    """Worker processes and the jobs that wait for them. All of it runs in one event loop."""
+    """Worker processes and the jobs that wait for them, all in one event loop."""
 
     def __init__(self, workers: int, limits: Limits) -> None:
         self._count = workers

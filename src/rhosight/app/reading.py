@@ -72,7 +72,7 @@ def read_upload(path: Path, kind: StoredKind, limits: Limits) -> Crystal:
 
 
 def add_difference(crystal: Crystal) -> tuple[Crystal, list[str]]:
-    """Add ``difference`` to a density of ``total`` alone, from the table of free atoms.
+    """Add ``difference`` to a density with ``total`` only, from the free-atom table.
 
     Returns
     -------

@@ -140,7 +140,7 @@ def _add_uploads(site: FastAPI, store: Store, limits: Limits) -> None:
 
     @site.get(f"{API}/upload_progress")
     async def upload_progress() -> Response:
-        """Answer the browser, which asks for progress during an upload that it can watch itself."""
+        """Answer the browser, which asks for progress that it can watch itself."""
         return Response('data: {"msg": "done"}\n\n', media_type="text/event-stream")
 
 

@@ -1,4 +1,4 @@
-"""Files of open pages: one folder for each material, deleted when its visitor leaves.
+"""Files of open pages: one folder per material, deleted when its visitor leaves.
 
 A folder has a random name that only its visitor knows. All folders are in one temporary folder,
 which is deleted when the server stops.

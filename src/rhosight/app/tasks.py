@@ -179,7 +179,7 @@ def _predict(name: str, crystal: Crystal) -> dict[str, Any]:
 
 
 def _predict_crystal(crystal: Crystal) -> tuple[dict[str, Any], list[str]]:
-    """Return the prediction of the model that the crystal has inputs for, and notes on it."""
+    """Return the prediction of the model that suits the crystal's data, and notes."""
     structure = as_structure(crystal)
     if not isinstance(crystal, ChargeDensity):
         return _predict("no-dft", structure), [
@@ -217,7 +217,7 @@ def _describe_neighbour(material_id: str, distance: float) -> dict[str, Any]:
 
 
 def _look_up_labels(material_id: str | None, predicted: dict[str, Any]) -> dict[str, Any]:
-    """Return the labels of a bundled material, and whether the model was trained on it.
+    """Return the labels of a bundled material, and if the model was trained on it.
 
     For an upload, ``trained`` is True or None: the training set may contain the material in another
     calculation.

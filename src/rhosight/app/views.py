@@ -1,4 +1,4 @@
-"""Compute what the page shows of a crystal: densities on a plane, a density in the cell.
+"""Compute the views of a crystal: densities on a plane and a density in the cell.
 
 The results are numbers; :mod:`rhosight.app.figures` draws them.
 """
@@ -164,7 +164,7 @@ def cut_slices(
 
 
 def make_block(crystal: ChargeDensity | Structure, kind: StoredKind | None = None) -> Block:
-    """Return the atoms, and one kind of density, in a block like the conventional cell.
+    """Return the atoms and one kind of density in a block like the conventional cell.
 
     The edges of the block are a, the part of b perpendicular to a, and the part of c perpendicular
     to both, of the conventional cell. The block is the cell itself if the angles of the cell are
@@ -199,7 +199,7 @@ def make_block(crystal: ChargeDensity | Structure, kind: StoredKind | None = Non
 
 
 def _find_conventional_cell(structure: Structure) -> np.ndarray:
-    """Return the vectors (rows, Å) of the conventional cell, oriented as this structure."""
+    """Return the vectors (rows, Å) of the conventional cell in this orientation."""
     numbers = [site.specie.Z for site in structure]
     matrix = structure.lattice.matrix
     symmetry = find_symmetry(structure, numbers)

@@ -1,4 +1,4 @@
-"""The command line: commands parse arguments, call a function and print the result."""
+"""The command line: commands parse arguments, call functions and print results."""
 
 from __future__ import annotations
 

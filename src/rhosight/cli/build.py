@@ -152,7 +152,7 @@ def directory(
         typer.Option(help="Unit of the values in cube and XSF files. Default: e/bohr3."),
     ] = None,
 ) -> None:
-    """Build from density files in a folder: CHGCAR, CHG, AECCAR, cube, XSF, also compressed."""
+    """Build from a folder of CHGCAR, CHG, AECCAR, cube and XSF files, also compressed."""
     from ..dataset.sources.directory import Directory
 
     source = Directory(
@@ -309,7 +309,7 @@ def _print_problems(report: BuildReport) -> None:
 
 
 def _describe_targets(path: Path) -> str:
-    """Return a line with the columns that a model can learn, so that errors are noticed."""
+    """Return a line with the columns that a model can learn, to make errors visible."""
     import pyarrow.parquet as pq
 
     from ..dataset.parquet import find_files

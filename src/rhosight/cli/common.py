@@ -153,7 +153,7 @@ def print_line(line: str) -> None:
 
 
 def choose_targets(dataset: Dataset) -> tuple[str, ...]:
-    """Return the paper's targets that a dataset has, or all of its targets if it has none."""
+    """Return the paper's targets that a dataset has; if it has none, all its targets."""
     from ..dataset.schema import TARGETS
 
     counts = dataset.targets.count()
@@ -279,7 +279,7 @@ def read_materials(
 
 
 def check_difference(pattern: str | None, files: list[str]) -> None:
-    """Check that a pattern names a file with the difference density for each of these files.
+    """Check that a pattern names a difference-density file for each of these files.
 
     Raises
     ------

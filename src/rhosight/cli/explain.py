@@ -65,7 +65,7 @@ def explain(
     kind: KindOption = FirstBlock.total,
     difference: DifferenceOption = None,
 ) -> None:
-    """Explain predictions: contributions of modalities, places in the density, and words."""
+    """Explain predictions: contributions of modalities, density regions and words."""
     from ..dataset.packing import load_dataset
     from ..explain.explain import explain as explain_predictions
     from ..explain.files import save

@@ -117,7 +117,7 @@ def _predict_files(
     files: list[str],
     progress: Progress,
 ) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Predict for all files together, or for each file individually if one of them is bad.
+    """Predict for all files together, or file by file if one of them is bad.
 
     Returns
     -------

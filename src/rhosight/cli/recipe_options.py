@@ -187,7 +187,7 @@ def add_recipe_options(
 
 
 def complete_targets(recipe: Any, dataset: Dataset) -> Any:
-    """Return the recipe with targets of the dataset, unless the recipe names its targets."""
+    """Return the recipe with the dataset's targets, unless the recipe names its own."""
     if "targets" in recipe.model_fields_set or not (targets := choose_targets(dataset)):
         return recipe
     console.print(f"targets: {', '.join(targets)}")
@@ -204,7 +204,7 @@ def _make_recipe(
     target: list[str] | None = None,
     **options: Any,
 ) -> Any:
-    """Return the recipe of a command; its ``targets`` are set only if an option names them."""
+    """Return the recipe of a command, with ``targets`` only if an option names them."""
     from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, descriptor_recipe
     from ..networks.flat import nest_fields
     from ..networks.presets import network_recipe

@@ -89,7 +89,7 @@ def reproduce(
     ] = None,
     scheduler: SchedulerOption = None,
 ) -> None:
-    """Reproduce tables and figures of the paper and compare them with the published ones.
+    """Reproduce tables and figures of the paper and compare with the published ones.
 
     Several processes can share a run folder: run the same command more than once.
     """

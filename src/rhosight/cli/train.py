@@ -1,4 +1,4 @@
-"""``rhosight demo``, ``crossval``, ``train`` and ``pretrain``: fit and score models."""
+"""``rhosight demo``, ``crossval``, ``train``, ``pretrain``: fit and score models."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ class Groups(StrEnum):
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the run and its report.")] = Path("demo"),
 ) -> None:
-    """Train and compare all models on the bundled data: one fold, a table and a report."""
+    """Train and compare all models on one fold of the bundled data.
+
+    Prints a table and writes a report.
+    """
     from ..dataset.packing import load_dataset
     from ..evaluation.cross_validation import cross_validate
     from ..networks.presets import network_recipe
@@ -169,7 +172,7 @@ def pretrain(
     ] = 0.15,
     split_seed: Annotated[int, typer.Option(help="Seed of the test set.")] = 0,
 ) -> None:
-    """Pre-train a dual encoder on density images and their descriptions, without labels.
+    """Pre-train a dual encoder on density images and descriptions, without labels.
 
     Prints how well densities and texts of the test set retrieve each other.
     """
@@ -202,7 +205,7 @@ def pretrain(
 def _split_rows(
     dataset: Dataset, test_fraction: float, split_seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of the training set and of the test set, empty for a fraction of 0."""
+    """Return the rows of training set and test set; a fraction of 0 gives no test set."""
     import numpy as np
 
     from ..dataset.splits import split

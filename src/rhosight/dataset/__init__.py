@@ -1,4 +1,4 @@
-"""Datasets: materials with densities, labels and texts; cleaning, splits and folds.
+"""Datasets of materials with densities, labels and texts; cleaning, splits, folds.
 
 >>> from rhosight.dataset import load_dataset, split
 >>> dataset = load_dataset("mp-fcc")

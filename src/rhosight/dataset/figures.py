@@ -1,4 +1,4 @@
-"""Draw a dataset: its targets, elements, grids and labels, and slices of its densities.
+"""Draw a dataset's targets, elements, grids and labels, and slices of densities.
 
 Each function returns a matplotlib Figure that belongs to no window: ``figure.savefig("a.png")``.
 Colours are distinguishable with any colour vision, and no information depends on colour alone.

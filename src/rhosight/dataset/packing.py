@@ -1,4 +1,4 @@
-"""Load a dataset by name or path, and pack a folder of materials into one Parquet file."""
+"""Load a dataset by name or path; pack a folder of materials into a Parquet file."""
 
 from __future__ import annotations
 

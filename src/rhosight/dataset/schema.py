@@ -1,4 +1,4 @@
-"""Names, types, units and roles of a dataset's Parquet columns, and checks of its tables.
+"""Names, types, units and roles of a dataset's Parquet columns; checks of tables.
 
 One row is one material. Grids are stored as flat lists in C order of ``grid[i, j, k]``, e/Å³, with
 their shape beside them; the structure is the cell of these grids. Every field carries its

@@ -1,4 +1,6 @@
-"""Select materials by Bravais lattice, by outlying densities (the paper's filter), and once each.
+"""Select materials by Bravais lattice and by density, and keep each only once.
+
+The filter of outlying densities is the paper's.
 
 Every function returns the materials that stay and a table of the removed ones, each with its
 value, the bound and the reason.

@@ -59,7 +59,7 @@ class Exhibit:
 
     @property
     def has_scores(self) -> bool:
-        """Whether the table has our and the paper's scores of each set."""
+        """True if the table has our and the paper's scores of each set."""
         return {"target", "part", "r2", "rmse", "paper_r2"} <= set(self.table)
 
     def score_tables(self) -> dict[str, pd.DataFrame]:

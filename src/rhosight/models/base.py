@@ -1,4 +1,4 @@
-"""The base class of all models: prediction, scores on a test set, a folder on disk."""
+"""The base class of models: prediction, scores on a test set, a folder on disk."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class SavedModel(ABC):
 
     @property
     def core_free(self) -> bool:
-        """Tell whether the model ignores the density near the nuclei, where codes disagree."""
+        """True if the model ignores the density near the nuclei, where codes disagree."""
         return False
 
     @abstractmethod
@@ -108,7 +108,7 @@ class SavedModel(ABC):
 
     @abstractmethod
     def _describe(self) -> tuple[str, str]:
-        """Return title and text of the model card, Markdown: kind of model, inputs, limits."""
+        """Return title and Markdown text of the model card: kind of model, inputs, limits."""
 
     def score(self, dataset: Dataset) -> dict[str, dict[str, float]]:
         """Score predictions of a test set; the model card shows the scores.
@@ -160,7 +160,7 @@ class SavedModel(ABC):
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike) -> Self:
-        """Load a model from a folder that ``save_pretrained`` wrote, or from the Hugging Face hub.
+        """Load a model from a ``save_pretrained`` folder or from the Hugging Face hub.
 
         Raises
         ------

@@ -54,7 +54,9 @@ class _Fitted:
 
 
 class DescriptorModel(SavedModel):
-    """Gaussian processes over descriptors, with calibrated intervals and a training domain.
+    """Gaussian processes over descriptors, with calibrated intervals.
+
+    The model also flags materials outside its training domain.
 
     Parameters
     ----------
@@ -96,7 +98,7 @@ class DescriptorModel(SavedModel):
 
     @property
     def core_free(self) -> bool:
-        """Tell whether the model ignores the density near the nuclei, where codes disagree."""
+        """True if the model ignores the density near the nuclei, where codes disagree."""
         return self.recipe.core_free
 
     @property
@@ -268,7 +270,7 @@ class DescriptorModel(SavedModel):
         labels: np.ndarray,
         progress: Progress | None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Predict mean and standard deviation of each material by a process trained without it."""
+        """Predict mean and standard deviation of each material by cross-validation."""
         mean, std = np.full(labels.shape, np.nan), np.full(labels.shape, np.nan)
         for number, (train, rest) in enumerate(parts, start=1):
             process = make_committee(self.recipe).fit(_rows(blocks, train), labels[train])
@@ -388,7 +390,7 @@ def _rows(blocks: dict[str, pd.DataFrame], rows: np.ndarray) -> dict[str, pd.Dat
 
 
 def _join_blocks(blocks: dict[str, pd.DataFrame]) -> np.ndarray:
-    """Return the features of the training-domain check: all blocks except the sparse ones.
+    """Return the features of the training-domain check: all but the sparse blocks.
 
     The domain checks elements by name.
     """

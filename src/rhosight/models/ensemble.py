@@ -107,12 +107,12 @@ class Ensemble(SavedModel):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether the model can predict."""
+        """True if the model can predict."""
         return bool(self.networks)
 
     @property
     def uses_density(self) -> bool:
-        """Whether the model needs charge densities, as its members do."""
+        """True if the model needs charge densities, as its members do."""
         return True
 
     def fit(
@@ -121,7 +121,7 @@ class Ensemble(SavedModel):
         run_dir: str | os.PathLike | None = None,
         progress: EpochProgress | None = None,
     ) -> Self:
-        """Train all members on the materials that have at least one of the recipe's targets.
+        """Train all members on the materials with at least one of the recipe's targets.
 
         Parameters
         ----------
@@ -175,7 +175,7 @@ class Ensemble(SavedModel):
     def _fit_members(
         self, dataset: Dataset, folder: Path | None, progress: EpochProgress | None
     ) -> np.ndarray:
-        """Train the members; return predictions of each material by those that have not seen it."""
+        """Train the members; predict each material with those that have not seen it."""
         recipe = self.recipe
         parts = folds(dataset, self.members, recipe.seed)
         check_labels(dataset, recipe.targets, [rows for rows, _ in parts])
@@ -318,7 +318,7 @@ def _add_prefix(progress: AnyProgress | None, prefix: str) -> AnyProgress | None
 
 
 def _domain_features(structures: Sequence[Any]) -> tuple[np.ndarray, list[set[str]]]:
-    """Return Magpie's statistics with the volume per atom, and the elements, of n crystals."""
+    """Return Magpie statistics with the volume per atom, and elements, of n crystals."""
     features = composition_features(structures).drop(columns=["prototype", "nsites"])
     elements = [{str(e) for e in s.composition.element_composition} for s in structures]
     return features.to_numpy(dtype=float), elements

@@ -1,4 +1,4 @@
-"""The folder of a saved model: write it at once or not at all, find it, and read its config."""
+"""Folders of saved models: write them whole or not at all, find them, read them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _OURS = re.compile(r"(config\.json|model\.safetensors|README\.md|\w+_backbone|me
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a draft folder that replaces ``folder`` when the block ends without an error.
+    """Yield a draft folder that replaces ``folder`` if the block ends without error.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 def bundled_folder(name: str) -> Path:
-    """Return the folder of a model of :data:`BUNDLED_MODELS`, after a check of its SHA-256.
+    """Return the folder of one of :data:`BUNDLED_MODELS` after checking its SHA-256.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def bundled_folder(name: str) -> Path:
 
 
 def read_config(folder: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
-    """Return the folder of a saved model, downloaded if it is a hub id, and its config.
+    """Return folder and config of a saved model; download the folder for a hub id.
 
     Raises
     ------
@@ -153,7 +153,7 @@ def _download(name: str) -> Path:
 def upload_folder(
     folder: Path, repo_id: str, private: bool | None, token: str | None, message: str
 ) -> str:
-    """Upload a saved model to the Hugging Face hub in one commit; return the commit's URL.
+    """Upload a saved model to the Hugging Face hub in one commit; return its URL.
 
     Raises
     ------

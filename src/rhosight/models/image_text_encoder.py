@@ -1,4 +1,4 @@
-"""ImageTextEncoder: learn without labels which density and description belong together.
+"""ImageTextEncoder: learn without labels to match densities and descriptions.
 
 >>> dataset = rhosight.load_dataset("mp-fcc")
 >>> train, test = rhosight.split(dataset)
@@ -148,7 +148,7 @@ class ImageTextEncoder:
         return compute_embeddings(self.encoder, inputs, views=self.recipe.views)
 
     def retrieval(self, dataset: Dataset, progress: AnyProgress | None = None) -> pd.DataFrame:
-        """Score zero-shot retrieval among the materials of a dataset, with the chance level.
+        """Score zero-shot retrieval among a dataset's materials, with the chance level.
 
         See :func:`rhosight.training.contrastive.score_retrieval` for the table.
 
@@ -168,7 +168,7 @@ class ImageTextEncoder:
         return self.scores
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
-        """Write weights (safetensors), config (JSON), tokenizer and model card to a folder.
+        """Save weights (safetensors), JSON config, tokenizer and model card to a folder.
 
         The folder is written completely or not at all; an encoder that is already in it is
         replaced.

@@ -90,7 +90,7 @@ def _list_densities(materials: Densities) -> Sequence[ChargeDensity]:
 def _draw(
     materials: Densities, recipe: Recipe, dtype: torch.dtype, progress: AnyProgress | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the images, stored or drawn, and those of parallel planes if there are any."""
+    """Return the images, stored or drawn, and those of parallel planes if any."""
     settings, augmentation = recipe.image.settings, recipe.augmentation
     draw = partial(
         draw_images,
@@ -114,7 +114,7 @@ def _draw(
 def _tokenize(
     texts: Sequence[str], recipe: Recipe, reader: TextReader | None
 ) -> tuple[Tensor, Tensor]:
-    """Return token ids and attention mask of all wordings, (wordings, n, longest) each."""
+    """Return token ids and attention masks of all wordings, (wordings, n, longest)."""
     tokenizer = reader or _load_tokenizer(recipe)
     longest = min(recipe.text.max_tokens or tokenizer.max_tokens, tokenizer.max_tokens)
     wordings = [reword(text, number) for number in range(recipe.views) for text in texts]
@@ -136,7 +136,7 @@ def _tokenize(
 def _describe_numbers(
     materials: Densities, recipe: Recipe, prototypes: Sequence[str], progress: AnyProgress | None
 ) -> tuple[Tensor, Tensor]:
-    """Return descriptors (n, columns), and which columns have no long tails (columns,)."""
+    """Return descriptors (n, columns) and a mask of columns without long tails."""
     densities = _list_densities(materials)
     table = to_blocks(compute_block_table(densities, recipe.descriptors, progress), prototypes)
     parts = {name: table[name].to_numpy(dtype=np.float32) for name in recipe.descriptors}
@@ -145,7 +145,7 @@ def _describe_numbers(
 
 
 def inputs_key(recipe: Recipe) -> str:
-    """Return a key of the settings that :func:`make_inputs` reads: same key, same inputs."""
+    """Return a key of the settings of :func:`make_inputs`: same key, same inputs."""
     names = ["modality", "augment", "views", "descriptors"]
     if recipe.uses_image:
         names += ["image", "shift", "parallel"]
@@ -156,7 +156,7 @@ def inputs_key(recipe: Recipe) -> str:
 
 
 def find_prototypes(dataset: Dataset, recipe: Recipe) -> list[str]:
-    """Return the sorted structure types of a training set, if the recipe's descriptors use them."""
+    """Return a training set's sorted structure types, if the descriptors use them."""
     if "prototype" not in recipe.descriptors:
         return []
     return sorted({prototype_label(structure) for structure in dataset.structures})

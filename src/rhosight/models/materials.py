@@ -55,7 +55,7 @@ def as_densities(materials: Materials) -> Densities:
 
 
 def as_crystals(materials: Materials) -> Crystals:
-    """Return the densities, or the structures by name, of a model that reads structures.
+    """Return the densities, or structures by name for a model that reads structures.
 
     Parameters
     ----------

@@ -83,12 +83,12 @@ class PropertyModel(SavedModel):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether the model can predict."""
+        """True if the model can predict."""
         return self.network is not None
 
     @property
     def uses_density(self) -> bool:
-        """Whether the model needs charge densities; a text is made from a density's structure."""
+        """True if the model needs densities; a text is made from a density's structure."""
         return True
 
     def fit(
@@ -232,7 +232,7 @@ class PropertyModel(SavedModel):
     def read(
         self, materials: Dataset | Sequence[ChargeDensity], texts: Sequence[str] | None = None
     ) -> Inputs:
-        """Return what the network reads of some materials; ``texts`` if they exist already."""
+        """Return the network's inputs for some materials; ``texts`` if they exist already."""
         return make_inputs(
             materials,
             self.recipe,
@@ -244,7 +244,7 @@ class PropertyModel(SavedModel):
         )
 
     def predict_inputs(self, inputs: Inputs, rows: np.ndarray | None = None) -> np.ndarray:
-        """Return predictions of all or some rows of inputs, (rows, targets), in :attr:`units`."""
+        """Return predictions for all or some inputs, (rows, targets), in :attr:`units`."""
         assert self.scaler is not None
         mean, std = self.scaler
         where = torch.arange(len(inputs)) if rows is None else torch.as_tensor(rows)

@@ -33,7 +33,7 @@ PACKAGES = (
 
 
 def find_codes(materials: Dataset | Sequence[Any] | Mapping[str, Any]) -> set[str]:
-    """Return the codes that made some densities, as far as their provenance names them."""
+    """Return the codes that made some densities, if their provenance names them."""
     if isinstance(materials, Dataset):
         provenances: Sequence[Any] = materials.provenances
     else:
@@ -42,7 +42,7 @@ def find_codes(materials: Dataset | Sequence[Any] | Mapping[str, Any]) -> set[st
 
 
 def describe_other_codes(codes: set[str], trained: Sequence[str], core_free: bool = False) -> str:
-    """Return a warning about densities of codes outside the training set, or an empty text.
+    """Return a warning about codes outside the training set, or an empty text.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def warn_of_other_codes(codes: set[str], trained: Sequence[str], core_free: bool
 
 
 def collect_versions() -> dict[str, str]:
-    """Return the versions of rhosight and of the installed packages that affect predictions."""
+    """Return the versions of rhosight and of packages that affect predictions."""
     versions = {"rhosight": __version__}
     for name in PACKAGES:
         try:

@@ -29,7 +29,7 @@ STD_FLOOR = 0.1
 
 
 def conformal_quantile(scores: np.ndarray, level: float) -> float:
-    """Return the ⌈(n + 1)·level⌉-th smallest of n scores; infinite if n is too small for that.
+    """Return the ⌈(n + 1)·level⌉-th smallest of n scores; infinite if n is too small.
 
     A new score that is exchangeable with these is at most this quantile with a probability of at
     least ``level`` (Lei et al., J. Am. Stat. Assoc. 113, 1094 (2018),
@@ -101,7 +101,7 @@ class ConformalIntervals:
         return type(self)(self.level, wider, self.floors)
 
     def half_widths(self, predicted: np.ndarray, std: np.ndarray | None = None) -> np.ndarray:
-        """Return half the width of each interval, in the shape and unit of the predictions.
+        """Return half the width of each interval, in the predictions' shape and unit.
 
         ``std``, in the same shape, is needed if the intervals were calibrated with it.
 
@@ -181,7 +181,7 @@ def cv_plus(
 
 @dataclass(frozen=True)
 class TrainingDomain:
-    """The materials that a model was trained on, to flag materials outside their domain.
+    """The training materials of a model, to flag materials outside their domain.
 
     A material lies outside if it has an element that no training material has, if its features are
     farther from its nearest training materials than those of nearly all training materials are from
@@ -356,7 +356,7 @@ class TrainingDomain:
         return results
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return the part of the state that belongs in a file of arrays, such as safetensors."""
+        """Return the state that belongs in a file of arrays, such as safetensors."""
         arrays = {"mean": self.mean, "scale": self.scale, "points": self.points}
         # safetensors writes the memory in its order and ignores strides
         return {name: np.ascontiguousarray(array) for name, array in arrays.items()}

@@ -102,7 +102,7 @@ def load_state(
 
 
 def _iterate_packaged(network: Network, recipe: Recipe) -> Iterator[tuple[str, Encoder, str, str]]:
-    """Yield the encoders from PyPI packages: prefix of tensors, encoder, name, SHA-256."""
+    """Yield encoders from PyPI packages: prefix of tensors, encoder, name, SHA-256."""
     prefixes = {module: f"{name}." for name, module in network.named_modules()}
     names = {ImageBackbone: recipe.image.backbone, TextBackbone: recipe.text.backbone}
     for encoder in network.encoders:
@@ -157,7 +157,7 @@ def _add_updates(encoder: Encoder, rank: int) -> None:
 
 
 def _towers(encoder: Encoder) -> list[list[list[nn.Parameter]]]:
-    """Return the parameters of each network of an encoder, by block from input to output."""
+    """Return the parameters of an encoder's networks, by block from input to output."""
     model = encoder.model
     if isinstance(encoder, ImageBackbone):
         return [_stages(encoder)]

@@ -167,7 +167,7 @@ class _TextEncoder(_Encoder, TextReader):
 
 
 class TextBackbone(_TextEncoder):
-    """A Hugging Face encoder with its tokenizer; features are the mean over the tokens.
+    """A Hugging Face encoder with its tokenizer; features are means over the tokens.
 
     ``forward`` takes token ids and attention mask of shape (n, length) and returns (n, width).
 
@@ -207,7 +207,7 @@ class TextBackbone(_TextEncoder):
 
 
 class ClipBackbone(_TextEncoder):
-    """A CLIP of transformers (Radford et al. 2021, arXiv:2103.00020) with its tokenizer.
+    """A CLIP of transformers (Radford et al. 2021, arXiv:2103.00020), with tokenizer.
 
     Its two encoders map images (n, 3, size, size) in [-1, 1], and token ids with their mask
     (n, length), to embeddings (n, width) in one space. CLIP's own normalisation of pixels is
@@ -382,7 +382,7 @@ def _load_tokenizer(source: str) -> tuple[Any, Any]:
 
 @contextmanager
 def _loading(name: str, clip: bool) -> Iterator[str]:
-    """Give the folder or hub id of a model; errors while it is loaded name the bundled one."""
+    """Yield a model's folder or hub id; errors while loading name the bundled model."""
     from transformers.utils import logging
 
     modality, bundled = ("clip", "clip-offline") if clip else ("text", DEFAULT_TEXT)

@@ -11,7 +11,7 @@ from .backbones import ClipBackbone, Encoder, ImageBackbone, TextBackbone, TextE
 
 
 class DualEncoder(nn.Module):
-    """An image and a text encoder with linear projections to one space: a CLIP of any two.
+    """An image and a text encoder projected linearly to one space: a CLIP of any two.
 
     It has the interface of :class:`rhosight.networks.backbones.ClipBackbone`. Temperature and
     projections begin as in CLIP (Radford et al. 2021, arXiv:2103.00020, section 2.5), without bias.

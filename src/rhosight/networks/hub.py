@@ -38,7 +38,7 @@ def hub_answers() -> bool:
 
 
 def hub_error(name: str, modality: str, bundled: str, error: Exception) -> RhosightError:
-    """Return the error that says why a backbone cannot be loaded and what to use instead."""
+    """Return the error for a backbone that cannot be loaded: reason and alternative."""
     reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
     return RhosightError(
         f"{modality} backbone {name!r} could not be loaded ({reason}); check the name, or use the "

@@ -45,7 +45,7 @@ class Readout(nn.Module):
 
 
 class Standardised(nn.Module):
-    """Numbers scaled as :class:`rhosight.inputs.scaling.BlockScaler` does; nothing is trained.
+    """Numbers scaled as by :class:`rhosight.inputs.scaling.BlockScaler`, untrained.
 
     A column that is constant in the training set becomes 0.
 

@@ -21,7 +21,10 @@ from .recipe import Recipe
 
 
 class Network(nn.Module, ABC):
-    """A network in two parts: ``features``, pre-trained or trained before, and a new ``head``."""
+    """A network in two parts: trained ``features`` and a new ``head``.
+
+    ``features`` is pre-trained, or was trained before.
+    """
 
     head: nn.Module
 
@@ -40,7 +43,7 @@ class Network(nn.Module, ABC):
 
     @property
     def parts(self) -> Mapping[str, Branch]:
-        """Modality → network that this one is stacked from; empty for all but a stacked model."""
+        """Modality → network that this one is stacked from; empty unless stacked."""
         return {}
 
     @property
@@ -61,7 +64,7 @@ class Network(nn.Module, ABC):
     @property
     @abstractmethod
     def modality_features(self) -> dict[str, Callable[..., Tensor]]:
-        """Modality → function of its inputs; ``features`` joins their results side by side."""
+        """Modality → function of its inputs; ``features`` joins the results side by side."""
 
     @property
     def heads(self) -> list[nn.Module]:
@@ -159,7 +162,7 @@ class ImageModel(Branch):
 
 
 class TextModel(Branch):
-    """Text backbone and readout. ``features(ids, mask)``: (n, length) twice → (n, width)."""
+    """Text backbone, readout. ``features(ids, mask)``: (n, length) twice → (n, width)."""
 
     modality = "text"
     names = ("input_ids", "attention_mask")
@@ -184,7 +187,7 @@ class TextModel(Branch):
 
 
 class DescriptorNetwork(Branch):
-    """Descriptors of a crystal, standardised, and a readout of the same form as the others'.
+    """Standardised descriptors of a crystal, and a readout like that of the others.
 
     ``features(descriptors)``: (n, columns) twice. It has no pre-trained part, so only the head
     learns.
@@ -203,7 +206,7 @@ class DescriptorNetwork(Branch):
 
 
 class StackedModel(Network):
-    """Networks of one modality each without their last layers, and two new layers over them.
+    """Single-modality networks without their last layers, and two new layers on top.
 
     The paper's Figure 5 has image and text.
     """
@@ -260,7 +263,7 @@ class StackedModel(Network):
         return {name: part.penultimate for name, part in self.parts.items()}
 
     def tuning_rates(self, recipe: Recipe) -> list[tuple[nn.Module, float]]:
-        """Return the modules that learn, all more slowly than in a network of one modality."""
+        """Return the modules that learn, all more slowly than with a single modality."""
         slow = recipe.stacked.rate_factor
         rate = recipe.fine_tuning.learning_rate * slow
         rates = ((part.backbone, part.backbone_rate(recipe)) for part in self.parts.values())
@@ -272,7 +275,7 @@ class StackedModel(Network):
 
 
 class ClipModel(Network):
-    """A single linear layer on the embeddings of image and text (paper section 2.2, last lines).
+    """One linear layer on the image and text embeddings (paper, end of section 2.2).
 
     It reads both embeddings side by side, before they are normalised: assumed.
     """
@@ -387,5 +390,5 @@ def _build_text(recipe: Recipe, pretrained: bool, saved: Path | None) -> TextBac
 
 
 def _locate(saved: Path | None, folder: str, name: str) -> str:
-    """Return the folder of a saved model that holds a backbone, or the backbone's own name."""
+    """Return the folder of a backbone in a saved model, or the backbone's own name."""
     return str(saved / folder) if saved and (saved / folder).is_dir() else name

@@ -76,7 +76,7 @@ def recipe_names() -> list[str]:
 def _paper_clip(
     trial: str, colour: Literal["viridis", "grey"] = "viridis", fourier: bool = False
 ) -> dict[str, Any]:
-    """Return the fields of CLIP with a trial's hyperparameters and `all` text (Table 1).
+    """Return CLIP's fields with a trial's hyperparameters and `all` text (Table 1).
 
     Assumed: the linear layer reads both projected embeddings before CLIP normalises them; all
     weights are fine-tuned at once, at one constant rate, because Tables 2 and 3 list one rate and

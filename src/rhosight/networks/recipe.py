@@ -204,7 +204,7 @@ class Recipe(Group):
 
     @property
     def watches_validation(self) -> bool:
-        """Whether early stopping watches the validation fold, whose scores are then optimistic."""
+        """True if early stopping uses the validation fold, so its scores are optimistic."""
         return self.training.early_stopping == "validation"
 
     @property
@@ -220,12 +220,12 @@ class Recipe(Group):
 
     @property
     def uses_image(self) -> bool:
-        """Whether a network reads images."""
+        """True if a network reads images."""
         return self.modality != "text"
 
     @property
     def uses_text(self) -> bool:
-        """Whether a network reads texts."""
+        """True if a network reads texts."""
         return self.modality != "image"
 
     @property
@@ -235,7 +235,7 @@ class Recipe(Group):
 
     @property
     def pretrains(self) -> bool:
-        """Whether training begins with contrastive pre-training on its own materials."""
+        """True if training begins with contrastive pre-training on its own materials."""
         settings = self.pretraining
         return self.modality == "clip" and settings.weights is None and settings.epochs > 0
 

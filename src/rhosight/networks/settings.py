@@ -178,7 +178,7 @@ class FineTuning(Group):
 
 
 class Stacking(Group):
-    """How the stacked model is trained, whose parts are already fine-tuned.
+    """Training of the stacked model, whose parts are already fine-tuned.
 
     Its other settings are those of the two stages.
 
@@ -196,7 +196,7 @@ class Stacking(Group):
 
 
 class Training(Group):
-    """What both stages of training have in common.
+    """Settings that both stages of training share.
 
     Attributes
     ----------
@@ -222,7 +222,7 @@ class Training(Group):
 
 
 class Hardware(Group):
-    """How the processors are used; only the last digits of a result depend on it.
+    """Use of the processors; only the last digits of a result depend on it.
 
     Attributes
     ----------
@@ -242,7 +242,7 @@ class Hardware(Group):
 
 
 class Pretraining(Group):
-    """How a dual encoder learns which image and which text belong together.
+    """Pre-training of a dual encoder to match images and texts.
 
     Used if the modality is ``"clip"``. No labels are used. Within a cross-validation each fold
     pre-trains on its own training set only.

@@ -42,7 +42,7 @@ def packaged_hash(name: str) -> str | None:
 
 
 def packaged_file(name: str) -> Path:
-    """Return the file of the weights of a default backbone or CHGNet, after a hash check.
+    """Return the weights file of a default backbone or CHGNet, after a hash check.
 
     Raises
     ------

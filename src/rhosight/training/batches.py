@@ -13,7 +13,7 @@ from .seeds import combine_seeds
 
 
 class Shuffle(torch.utils.data.Sampler):
-    """An order that depends on seeds and epoch alone, not on random numbers drawn before.
+    """An order that depends on seeds and epoch alone, not on earlier random numbers.
 
     Several processes take turns in the same order, and all get equally many rows.
 

@@ -154,7 +154,7 @@ class _Contrast(Stage):
 def compute_embeddings(
     encoder: AnyDualEncoder, inputs: Inputs, rows: Sequence[int] | None = None, views: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return unit vectors of the images and of the texts of materials, (rows, width) each.
+    """Return unit vectors of materials' images and texts, (rows, width) each.
 
     A vector is the mean over ``views`` fixed turns or wordings, see
     :meth:`rhosight.inputs.tensors.Inputs.batch`.
@@ -247,7 +247,7 @@ def load_weights(encoder: nn.Module, recipe: Recipe, folder: Path | None = None)
 
 
 def read_pretrained_ids(folder: str | None) -> set[str]:
-    """Return the ids of the materials that an encoder was pre-trained on; none without folder."""
+    """Return the ids of an encoder's pre-training materials; none without a folder."""
     return (
         set() if folder is None else set(read_pretraining(Path(folder))["about"]["pretrained_ids"])
     )

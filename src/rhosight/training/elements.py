@@ -64,7 +64,7 @@ class MadeUpCrystal:
 
 
 def make_up(count: int, seed: int) -> list[MadeUpCrystal]:
-    """Make up crystals of random elements and proportions, with bonds of likely lengths."""
+    """Make up crystals of random elements and proportions, with likely bond lengths."""
     draw = random.Random(seed)
     symbols, radii = _elements().symbols, _elements().radii
     crystals = []
@@ -114,7 +114,7 @@ def learn_elements(
     seed: int,
     progress: EpochProgress | None = None,
 ) -> None:
-    """Train a text encoder in place to tell the elements' properties from descriptions.
+    """Train a text encoder in place to tell elements' properties from descriptions.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The training loop of a stage: Lightning, the best weights, and resumable checkpoints.
+"""The training loop of a stage: Lightning, best weights, resumable checkpoints.
 
 A :class:`Stage` defines what is learned. :func:`fit_stage` runs it, keeps the best weights and,
 with a folder, resumes an interrupted run. Random numbers are drawn from the plan's seeds, epoch by
@@ -84,7 +84,10 @@ class Plan:
 
 
 class Stage(L.LightningModule, ABC):
-    """One stage: ``network`` learns, ``loss`` and ``parameter_groups`` define what and how fast."""
+    """A stage of training, in which ``network`` learns.
+
+    ``loss`` and ``parameter_groups`` define what it learns and how fast.
+    """
 
     def __init__(self, plan: Plan, network: nn.Module, stop_rows: np.ndarray):
         super().__init__()
@@ -291,7 +294,7 @@ def _load(network: nn.Module, folder: Path) -> list[dict[str, float]]:
 def _resolve_precision(
     wanted: Precision,
 ) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
-    """Return the precision for Lightning; ``"auto"`` becomes the fast one of the hardware."""
+    """Return the precision for Lightning; ``"auto"`` becomes the hardware's fast one."""
     if wanted == "16-mixed" and not torch.cuda.is_available():
         raise RhosightError(
             "recipe: hardware.precision: 16-mixed needs a GPU; use auto, or bf16-mixed, which CPUs "

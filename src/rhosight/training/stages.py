@@ -176,7 +176,7 @@ def compute_features(model: Network, inputs: Inputs, recipe: Recipe) -> Tensor:
 
 
 def predict_rows(model: Network, inputs: Inputs, rows: Tensor, recipe: Recipe) -> Tensor:
-    """Return standardised predictions (rows, targets) of a model: the mean over its views."""
+    """Return a model's standardised predictions (rows, targets): the mean over views."""
     device = next(model.parameters()).device
     model.eval()
     with torch.inference_mode():
@@ -196,7 +196,10 @@ def _build_network(
     run_dir: Path | None,
     progress: EpochProgress | None,
 ) -> Network:
-    """Return the network before its first stage, with what its encoders learn without labels."""
+    """Return the network before its first stage.
+
+    Its encoders have already learned what they can without labels.
+    """
     inputs = data.inputs
     columns = 0 if inputs.descriptors is None else inputs.descriptors.shape[1]
     network = build_model(recipe, columns=columns)
@@ -260,7 +263,7 @@ class _Job:
 def _teach_elements(
     network: Network, recipe: Recipe, cache: EncoderCache, progress: EpochProgress | None
 ) -> None:
-    """Give the network a text backbone that knows the elements, trained the first time."""
+    """Give the network a text backbone that knows the elements; train it only once."""
     backbone = next((e for e in network.encoders if isinstance(e, TextBackbone)), None)
     if backbone is None:  # a CLIP of the hub brings its own encoders, trained together
         return
@@ -281,7 +284,10 @@ def _compute_features(job: _Job, model: Network, inputs: Inputs, cache: EncoderC
 
 
 class _Regression(Stage):
-    """Head stage: the head learns from cached features. Fine-tuning: the backbones learn, too."""
+    """A stage that learns from labels: the head stage, or fine-tuning.
+
+    In the head stage the head learns from cached features. In fine-tuning the backbones learn, too.
+    """
 
     network: Network | nn.Module
 

@@ -1,4 +1,4 @@
-"""Build a dataset from a source: many materials, in parallel, without losing finished work.
+"""Build a dataset from a source: in parallel, without losing finished work.
 
 Workers (Dask's: processes of this machine, or of a cluster) read batches of materials. They write
 each batch as one small Parquet file, with a note of its failures, into a folder beside the result.

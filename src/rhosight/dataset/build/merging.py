@@ -1,4 +1,4 @@
-"""Merge many small Parquet files into one dataset, sorted by id, with constant memory."""
+"""Merge many small Parquet files into a dataset sorted by id, in constant memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run batches on Dask's workers: processes of this machine, or of a running scheduler."""
+"""Run batches on Dask workers: local processes, or those of a running scheduler."""
 
 from __future__ import annotations
 

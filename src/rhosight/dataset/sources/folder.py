@@ -1,4 +1,4 @@
-"""Read a folder of materials: labels as CSV, structures as CIF, densities as one HDF5 file.
+"""Read a folder of materials: labels as CSV, structures as CIF, densities as HDF5.
 
 materials.csv                 one row per material: material_id, and any labels
 structures/<material_id>.cif  the cell of the grids

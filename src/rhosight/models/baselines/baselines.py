@@ -92,7 +92,7 @@ def compute_baseline_features(name: str, densities: Sequence[ChargeDensity]) -> 
 def compute_features_of_baselines(
     names: Iterable[str], densities: Sequence[ChargeDensity]
 ) -> dict[str, pd.DataFrame]:
-    """Compute :func:`compute_baseline_features` of several baselines, shared parts once.
+    """Compute the features of several baselines; shared parts are computed once.
 
     Parameters
     ----------
@@ -173,7 +173,10 @@ def find_strongest(scores: pd.DataFrame, names: Iterable[str] = ALL_BASELINES) -
 
 
 def _inputs_of(name: str) -> str:
-    """Return what a baseline reads: one of :data:`INPUTS` or :data:`PRETRAINED`, or ``mean``."""
+    """Return the input of a baseline.
+
+    It is one of :data:`INPUTS` or :data:`PRETRAINED`, or ``mean``.
+    """
     if name not in _KNOWN:
         raise RhosightError(f"unknown baseline {name!r}; known are {', '.join(_KNOWN)}")
     return name.removesuffix("-kernel").removesuffix("-average")

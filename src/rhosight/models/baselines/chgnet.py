@@ -1,4 +1,4 @@
-"""The embedding of CHGNet, a graph network pre-trained on calculations of the Materials Project.
+"""The embedding of CHGNet, a graph network pre-trained on the Materials Project.
 
 Deng et al., Nat. Mach. Intell. 5, 1031 (2023), doi:10.1038/s42256-023-00716-3. Its weights come
 with its package (``pip install 'rhosight[chgnet]'``) and stay frozen. It was trained on energies,
@@ -125,7 +125,7 @@ def _embed(structures: list[Structure]) -> list[np.ndarray]:
 
 @cache
 def _model() -> Any:
-    """Return the pre-trained network on the CPU, with checked weights and without pickle."""
+    """Return the pre-trained network on the CPU; check its weights, use no pickle."""
     import torch
 
     from ...networks.weights import packaged_file

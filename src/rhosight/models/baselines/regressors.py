@@ -1,4 +1,4 @@
-"""The regressors behind the baselines: scikit-learn pipelines over frames of features.
+"""Regressors of the baselines: scikit-learn pipelines over frames of features.
 
 :func:`rhosight.models.baselines.baselines.make_baseline` assigns them to names.
 """
@@ -42,7 +42,10 @@ def make_trees(inputs: str, seed: int) -> Pipeline:
 
 
 def make_gaussian_process(inputs: str) -> Pipeline:
-    """Make a Gaussian process over the same; the marginal likelihood sets its hyperparameters."""
+    """Make a Gaussian process over the same features.
+
+    The marginal likelihood sets its hyperparameters.
+    """
     numbers = Pipeline(
         [
             ("standardise", StandardScaler()),
@@ -66,7 +69,7 @@ def make_average(inputs: str, seed: int) -> VotingRegressor:
 
 
 def _make_encoder(inputs: str, numbers: Any) -> Any:
-    """Make a transformer: prototypes to zeros and ones, the other columns by ``numbers``."""
+    """Make a transformer: prototypes to zeros and ones, other columns by ``numbers``."""
     if "composition" not in inputs:
         return numbers
     one_hot = OneHotEncoder(handle_unknown="ignore", sparse_output=False)

@@ -74,7 +74,7 @@ class Committee:
         return self.members[0].label_scales()
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return the part of the state that belongs in a file of arrays, such as safetensors."""
+        """Return the state that belongs in a file of arrays, such as safetensors."""
         return {
             f"member/{number}/{name}": array
             for number, member in enumerate(self.members)
@@ -97,6 +97,6 @@ class Committee:
 
 
 def _mix(predictions: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation of a mixture of distributions with equal weights."""
+    """Return mean and standard deviation of an equally weighted mixture."""
     means, stds = (np.stack(values) for values in zip(*predictions, strict=True))
     return means.mean(axis=0), np.sqrt((stds**2).mean(axis=0) + means.var(axis=0))

@@ -1,4 +1,4 @@
-"""The kernel of a Gaussian process: a sum of terms that each compare some blocks of features.
+"""The kernel of a Gaussian process: a sum of terms over blocks of features.
 
 A block is a table of numbers about each material that belong together: elemental fractions,
 statistics of the density, energies … Each block has its own length scale, and the kernel is a sum
@@ -104,7 +104,7 @@ class KernelFunction:
         self.blocks = tuple(sorted({name for term in self.terms for name in term.blocks}))
 
     def layout(self) -> Iterator[tuple[Term, int, slice, int]]:
-        """Yield each term and the positions of its variance, its lengths and its last number."""
+        """Yield each term with the positions of its variance, lengths and last number."""
         at = 0
         for term in self.terms:
             lengths = slice(at + 1, at + 1 + len(term.blocks))

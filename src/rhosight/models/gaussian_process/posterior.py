@@ -78,7 +78,7 @@ def maximise_posterior(
 
 
 class _Posterior:
-    """The negative log posterior of the hyperparameters, given the labels of one target."""
+    """Negative log posterior of the hyperparameters, given the labels of one target."""
 
     def __init__(
         self,
@@ -153,5 +153,5 @@ class _Posterior:
 
 
 def upper_triangle(matrix: np.ndarray) -> np.ndarray:
-    """Return the elements above the diagonal, row by row, as ``squareform`` orders them."""
+    """Return the elements above the diagonal, row by row, in ``squareform``'s order."""
     return squareform(matrix, checks=False)

@@ -1,4 +1,6 @@
-"""Exact Gaussian processes over named blocks of features, for tens to a few thousand materials.
+"""Exact Gaussian processes over named blocks of features.
+
+They suit training sets of tens to a few thousand materials.
 
 :mod:`rhosight.models.gaussian_process.kernel` defines the kernel. Its hyperparameters and the noise
 maximise the marginal likelihood of the training labels under a weak prior (Rasmussen & Williams,
@@ -67,7 +69,7 @@ class FittedTarget:
 
     @property
     def noise(self) -> float:
-        """Return the variance (normal) or squared scale (t) of the standardised labels' noise."""
+        """Return the variance (normal) or squared scale (t) of standardised labels' noise."""
         return float(np.exp(self.parameters[-1]))
 
     @cached_property
@@ -256,13 +258,13 @@ class GaussianProcess:
 
     @property
     def _widening(self) -> float:
-        """Return the variance of a t-distribution over that of the normal one of its scale."""
+        """Return the ratio of a t-distribution's variance to its squared scale."""
         return 1.0 if self.robust is None else self.robust / (self.robust - 2)
 
     # what explanations read
 
     def scaled(self, blocks: Blocks) -> dict[str, np.ndarray]:
-        """Scale features of m materials as the kernel compares them: block → (m, features used)."""
+        """Scale m materials' features for the kernel: block → (m, features used)."""
         tables = self._tables(blocks)
         return {name: self._scalers[name](table, name) for name, table in tables.items()}
 
@@ -276,7 +278,7 @@ class GaussianProcess:
 
     @property
     def training_features(self) -> dict[str, np.ndarray]:
-        """Return the features of the n materials given to :meth:`fit`, as :meth:`scaled` does."""
+        """Return the features of the n training materials, as :meth:`scaled` does."""
         return self._features
 
     @property
@@ -356,7 +358,7 @@ class GaussianProcess:
     # saving
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return the part of the state that belongs in a file of arrays, such as safetensors."""
+        """Return the state that belongs in a file of arrays, such as safetensors."""
         arrays = {}
         for name, features in self._features.items():
             arrays[f"features/{name}"] = features

@@ -1,4 +1,4 @@
-"""The recipe of a descriptor model: all its settings. `best` and `no-dft` have names.
+"""The recipe of a descriptor model: all settings. `best` and `no-dft` have names.
 
 >>> descriptor_recipe("no-dft", targets=("efermi",))
 """
@@ -89,7 +89,7 @@ class DescriptorRecipe(BaseModel):
 
     @property
     def core_free(self) -> bool:
-        """Tell whether the recipe ignores the density near the nuclei, where codes disagree."""
+        """True if the recipe ignores the density near the nuclei, where codes disagree."""
         return not needs_density(set(self.blocks) - set(TOTAL_BLOCKS))
 
 

@@ -1,4 +1,6 @@
-"""Read the Materials Project: labels and texts from its API, densities from its open-data bucket.
+"""Read the Materials Project: labels, texts and densities.
+
+Labels and texts come from its API, densities from its open-data bucket.
 
 ``source`` selects materials, ``client`` sends requests, ``documents`` interprets the answers.
 """

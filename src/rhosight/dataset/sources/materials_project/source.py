@@ -1,4 +1,4 @@
-"""MaterialsProject: select materials, check that they are usable, and read their densities.
+"""MaterialsProject: select and check materials, and read their densities.
 
 Only :meth:`MaterialsProject.ids` sends requests to the API, which needs a key and counts requests;
 it asks for a hundred materials at a time. Workers read densities from Amazon S3, which needs no
