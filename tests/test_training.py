@@ -208,7 +208,7 @@ def test_training_learns():
     recipe = Recipe(
         modality="image",
         head={"epochs": 40, "patience": 40},
-        fine_tuning={"epochs": 12, "patience": 12},
+        fine_tuning={"epochs": 20, "patience": 20},
         **SMALL,
     )
     _, seen = stages_of(dataset, recipe)
