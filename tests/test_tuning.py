@@ -206,7 +206,9 @@ def stored(folder: Path) -> dict[str, int]:
 
 class TestSaved:
     def test_updates_are_stored_without_the_packages_weights(self, materials, tmp_path):
-        recipe = bundled(modality="image+text", tuned="lora", epochs=(0, 1))
+        recipe = bundled(
+            modality="image+text", fine_tuning={"tuned": "lora", "epochs": 1}, head={"epochs": 0}
+        )
         model = PropertyModel(recipe).fit(materials)
         model.save_pretrained(tmp_path / "model")
         loaded = PropertyModel.from_pretrained(tmp_path / "model")
@@ -227,7 +229,7 @@ class TestSaved:
         assert "updates of rank 4 (LoRA)" in card
 
     def test_the_last_blocks_are_stored_and_those_before_are_not(self, materials, tmp_path):
-        model = PropertyModel(bundled(tuned="last")).fit(materials)
+        model = PropertyModel(bundled(fine_tuning={"tuned": "last"})).fit(materials)
         model.save_pretrained(tmp_path / "model")
         keys = [key for key in stored(tmp_path / "model") if key.startswith("backbone.")]
         assert keys and all(".blocks.6." in k or ".conv_head." in k or ".bn2." in k for k in keys)
@@ -237,7 +239,7 @@ class TestSaved:
     def test_an_encoder_that_learnt_the_elements_is_no_longer_its_packages(
         self, materials, tmp_path
     ):
-        recipe = bundled(modality="text", tuned="lora", element_steps=2)
+        recipe = bundled(modality="text", fine_tuning={"tuned": "lora"}, text={"element_steps": 2})
         model = PropertyModel(recipe).fit(materials)
         model.save_pretrained(tmp_path / "model")
         assert any(key.endswith("word_embeddings.weight") for key in stored(tmp_path / "model"))
@@ -268,7 +270,9 @@ class TestSaved:
         from safetensors.torch import load_file, save_file
 
         folder = tmp_path / "model"
-        PropertyModel(bundled(tuned="lora", epochs=(0, 1))).fit(materials).save_pretrained(folder)
+        PropertyModel(bundled(fine_tuning={"tuned": "lora", "epochs": 1}, head={"epochs": 0})).fit(
+            materials
+        ).save_pretrained(folder)
         path, weights = folder / "config.json", folder / "model.safetensors"
         config = json.loads(path.read_text())
         tensors = load_file(weights)
