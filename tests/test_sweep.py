@@ -152,19 +152,25 @@ def test_the_first_trials_are_the_spaces(found):
 
 
 def test_a_trial_is_scored_like_models_trained_on_the_folds(found, some):
-    """In standard deviations of each fold's training labels, on its validation set."""
+    """In standard deviations of each fold's training labels, on its validation set.
+
+    Features that were computed in other batches differ in their last digits. Training amplifies
+    that to 2e-4 on some processors; another scale or other rows make a difference of percents.
+    """
     table, recipe = results(found), SPACE.make_recipe(SPACE.first[1])
-    errors = []
+    errors, otherwise = [], []
     for train, validation in folds(some, FOLDS, indices=split(some)[0]):
         model = PropertyModel(recipe).fit(some[train])
         labels = some[validation].targets[list(recipe.targets)]
         scale = some[train].targets[list(recipe.targets)].std(ddof=0)
         misses = (model.predict(some[validation]) - labels) / scale
         errors.append((misses**2).mean() ** 0.5)
-    expected = pd.DataFrame(errors).mean()
+        otherwise.append((misses**2).mean() ** 0.5 * scale / labels.std(ddof=0))
+    expected, other = pd.DataFrame(errors).mean(), pd.DataFrame(otherwise).mean()
     for target in recipe.targets:
-        assert table.loc[1, f"rmse of {target}"] == pytest.approx(expected[target], rel=1e-4)
-    assert table.loc[1, "rmse"] == pytest.approx(expected.mean(), rel=1e-4)
+        assert table.loc[1, f"rmse of {target}"] == pytest.approx(expected[target], rel=2e-3)
+        assert other[target] != pytest.approx(expected[target], rel=1e-2)
+    assert table.loc[1, "rmse"] == pytest.approx(expected.mean(), rel=2e-3)
     assert table.loc[1, "folds"] == FOLDS
 
 
