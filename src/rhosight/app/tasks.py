@@ -10,6 +10,7 @@ import base64
 import io
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ page shows it as 0.00."""
 
 def warm_up() -> None:
     """Load the models and data, and run the code of the tasks once."""
+    # explanations use PyTorch, whose libraries would count as memory of the first one
+    import_module("rhosight.explain.process_explainer")
     material = reading.load_materials()[0]
     for name in ("best", "no-dft"):
         _predict(name, material.density if name == "best" else material.structure)

@@ -6,7 +6,9 @@
 >>> rhosight.explain.save(why, "why")  # tables, figures and JSON
 
 - :mod:`.explain`: the function ``rhosight.explain``
-- :mod:`.explainers`: one explainer for each kind of model
+- :mod:`.explainers`: choose the explainer for a kind of model
+- :mod:`.network_explainer`, :mod:`.process_explainer`: one for each kind of model
+- :mod:`.pieces`: their interface
 - :mod:`.networks`, :mod:`.processes`: attributions of networks and of Gaussian processes
 - :mod:`.shapley`, :mod:`.gradients`: Shapley values and integrated gradients
 - :mod:`.words`: assignment of tokens to words

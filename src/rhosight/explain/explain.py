@@ -13,8 +13,9 @@ from ..errors import RhosightError
 from ..inputs.progress import Progress
 from ..models.base import SavedModel
 from ..models.provenance import find_codes, warn_of_other_codes
-from .explainers import Explainer, make_explainer
+from .explainers import make_explainer
 from .explanation import Explanation, Explanations
+from .pieces import Explainer
 
 
 @overload

@@ -1,236 +1,21 @@
-"""Make explanations of single materials, one explainer for each kind of model."""
+"""Choose the explainer for a kind of model.
+
+The explainer of networks loads Lightning and transformers, which takes seconds; explaining a
+Gaussian process does without them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
-
-import numpy as np
-import pandas as pd
-import torch
-from pymatgen.core import Structure
+from typing import TYPE_CHECKING, cast
 
 from ..dataset.dataset import Dataset
-from ..dataset.packing import BUNDLED, load_dataset
-from ..density.charge_density import ChargeDensity
-from ..density.plane import LatticePlane, lattice_plane
 from ..errors import RhosightError
-from ..inputs.image import Channel, ImageSettings, apply_reference, density_slice, window_side
-from ..inputs.tensors import Inputs
 from ..models.base import SavedModel
 from ..models.descriptor_model import DescriptorModel
-from ..models.gaussian_process.committee import Committee
-from ..models.inputs import collect_texts
-from ..models.property_model import PropertyModel
-from .explanation import Explanation
-from .maps import SliceMap
-from .networks import PLAYERS, NetworkAttributions, square_grid
-from .processes import GROUPS, ProcessAttributions, describe_missing_map
-from .shapley import describe_background, select_rows
-from .threads import one_thread
-from .words import count_words
+from .pieces import Explainer
 
-REFERENCES = 32
-"""Largest background of a network; each material costs a forward pass."""
-
-PATCH = 8
-"""Pixels along the side of a square of an image that deletion tests remove."""
-
-NO_IMAGE = "this model does not read an image of the density, so there is no map"
-
-
-class Explainer(Protocol):
-    """Explain one material at a time, given as a collection of one for ``predict``."""
-
-    targets: tuple[str, ...]
-
-    def __call__(self, part: Any, details: bool = True) -> Explanation:
-        """Explain one material; without ``details``, only by whole modalities."""
-
-    def pieces(self, part: Any, modality: str) -> Pieces:
-        """Return the removable pieces of one modality of a material's input."""
-
-
-@dataclass(frozen=True)
-class Pieces:
-    """Removable pieces of a material's input, with predictions for missing pieces.
-
-    Attributes
-    ----------
-    attributions
-        Shape (targets, pieces), in units of each target's standard deviation.
-    predict
-        Mask of the missing pieces in each of m variants, shape (m, pieces) → predictions, shape
-        (m, targets), in the same units.
-    """
-
-    attributions: np.ndarray
-    predict: Callable[[np.ndarray], np.ndarray]
-
-
-class NetworkExplainer:
-    """Explain the predictions of a network.
-
-    Parameters
-    ----------
-    model
-        A fitted model.
-    background
-        See :func:`rhosight.explain`.
-    """
-
-    def __init__(self, model: PropertyModel, background: Dataset | None):
-        assert model.network is not None and model.scaler is not None, "the model is fitted"
-        others, self.background = select_background(background, model.about)
-        self.units, self.recipe = model.units, model.recipe
-        self.targets = tuple(model.units)
-        self.mean, self.std = model.scaler
-        self._inputs = model.read
-        self.parts = NetworkAttributions(model.network, self.recipe, model.read(others))
-
-    def __call__(
-        self, part: Dataset | Sequence[ChargeDensity], details: bool = True
-    ) -> Explanation:
-        """Explain one material; without ``details``, only by whole modalities."""
-        inputs, text = self._read(part)
-        density = (part.densities if isinstance(part, Dataset) else part)[0]
-        base, shares = self.parts.shares(inputs)
-        base, shares = base * self.std + self.mean, shares * self.std
-        maps: tuple[SliceMap, ...] = ()
-        words, starts, gaps = None, {}, {}
-        if details and self.recipe.uses_image:
-            values, start, gap = self.parts.pixels(inputs)
-            values = values * self.std[:, None, None, None]
-            maps = make_slice_maps(
-                values, inputs, density, self.recipe.image.settings, self.targets
-            )
-            starts["maps"], gaps["maps"] = self._name(start, self.mean), self._name(gap)
-        if details and self.recipe.uses_text:
-            names, values, start, gap = self.parts.words(inputs, text)
-            table = (values * self.std[:, None]).T
-            words = pd.DataFrame(table, pd.Index(names, name="word"), list(self.targets))
-            words.insert(0, "count", list(count_words(text).values()))
-            starts["words"], gaps["words"] = self._name(start, self.mean), self._name(gap)
-        modalities = pd.Index(self.parts.modalities, name="modality")
-        return Explanation(
-            name=density.name,
-            formula=density.structure.composition.reduced_formula,
-            targets=self.targets,
-            units=self.units,
-            prediction=name_values(self.targets, base + shares.sum(axis=0)),
-            base=name_values(self.targets, base),
-            background=self.background,
-            modalities=pd.DataFrame(shares, modalities, list(self.targets)),
-            players={name: PLAYERS[name] for name in modalities},
-            maps=maps,
-            words=words,
-            starts=starts,
-            gaps=gaps,
-            notes=() if self.recipe.uses_image else (NO_IMAGE,),
-        )
-
-    def pieces(self, part: Dataset | Sequence[ChargeDensity], modality: str) -> Pieces:
-        """Return the patches of the slices (``image``) or the words (``text``)."""
-        inputs, text = self._read(part)
-        if modality == "text":
-            values = self.parts.words(inputs, text)[1]
-            return Pieces(
-                values, lambda missing: self.parts.predict_without_words(inputs, text, missing)
-            )
-        values = self.parts.pixels(inputs)[0]
-        patch = square_grid(values.shape[-1], PATCH).numpy()
-        count = int(patch.max()) + 1
-        sums = np.zeros((len(values), 3, count))
-        for number in range(count):
-            sums[..., number] = values[..., patch == number].sum(axis=-1)
-
-        def predict(missing: np.ndarray) -> np.ndarray:
-            pixels = missing.reshape(len(missing), 3, count)[..., patch]
-            return self.parts.predict_without_pixels(inputs, torch.from_numpy(pixels))
-
-        return Pieces(sums.reshape(len(values), -1), predict)
-
-    def _read(self, part: Dataset | Sequence[ChargeDensity]) -> tuple[Inputs, str]:
-        text = collect_texts(part, self.recipe.text.extent)[0] if self.recipe.uses_text else ""
-        return self._inputs(part, [text]), text
-
-    def _name(self, values: np.ndarray, shift: np.ndarray | float = 0.0) -> dict[str, float]:
-        return name_values(self.targets, values * self.std + shift)
-
-
-class ProcessExplainer:
-    """Explain the predictions of a descriptor model.
-
-    Parameters
-    ----------
-    process
-        A fitted committee.
-    read
-        A collection of one material → its name, structure and blocks.
-    units
-        Target → unit.
-    background
-        Blocks of the background materials; None for the training set.
-    """
-
-    def __init__(
-        self,
-        process: Committee,
-        read: Callable[[Any], tuple[str, Structure, Mapping[str, pd.DataFrame]]],
-        units: dict[str, str],
-        background: Mapping[str, pd.DataFrame] | None,
-    ):
-        with one_thread():
-            self.parts = ProcessAttributions(process, background)
-        self.units, self.targets = units, tuple(units)
-        self.mean, self.std = process.label_scales()
-        what = "training" if background is None else "given"
-        self.background = describe_background(len(self.parts), self.parts.available, what)
-        self._read = read
-
-    @one_thread()
-    def __call__(self, part: Any, details: bool = True) -> Explanation:
-        """Explain one material; without ``details``, only by whole modalities."""
-        name, structure, blocks = self._read(part)
-        base, shares = self.parts.shares(blocks)
-        descriptors, starts, gaps = None, {}, {}
-        if details:
-            descriptors, start, gap = self.parts.descriptors(blocks, self.std)
-            descriptors = descriptors.rename(columns=dict(enumerate(self.targets)))
-            starts["descriptors"] = name_values(self.targets, start)
-            gaps["descriptors"] = name_values(self.targets, gap)
-        groups = pd.Index(self.parts.groups, name="modality")
-        return Explanation(
-            name=name,
-            formula=structure.composition.reduced_formula,
-            targets=self.targets,
-            units=self.units,
-            prediction=name_values(self.targets, base + shares.sum(axis=0)),
-            base=name_values(self.targets, base),
-            background=self.background,
-            modalities=pd.DataFrame(shares, groups, list(self.targets)),
-            players={name: GROUPS[name][1] for name in groups},
-            descriptors=descriptors,
-            starts=starts,
-            gaps=gaps,
-            notes=(describe_missing_map(blocks, details),),
-        )
-
-    @one_thread()
-    def pieces(self, part: Any, modality: str = "descriptors") -> Pieces:
-        """Return the single descriptors."""
-        blocks = self._read(part)[2]
-        features = self.parts.features(blocks)
-        table = self.parts.descriptors(blocks, self.std)[0].drop(columns="value")
-
-        @one_thread()
-        def predict(missing: np.ndarray) -> np.ndarray:
-            mixed = np.where(missing, self.parts.centre, features)
-            with torch.no_grad():
-                return (self.parts.predict(torch.from_numpy(mixed)).numpy() - self.mean) / self.std
-
-        return Pieces(table.to_numpy().T / self.std[:, None], predict)
+if TYPE_CHECKING:
+    from ..models.property_model import PropertyModel
 
 
 def make_explainer(model: SavedModel, background: Dataset | None = None) -> Explainer:
@@ -243,110 +28,16 @@ def make_explainer(model: SavedModel, background: Dataset | None = None) -> Expl
     """
     model.check_fitted()
     if isinstance(model, DescriptorModel):
+        from .process_explainer import ProcessExplainer
+
         others = None if background is None else model.compute_blocks(background.densities)
         assert model.process is not None, "the model is fitted"
         return ProcessExplainer(model.process, model.read_one, model.units, others)
-    if isinstance(model, PropertyModel):
-        return NetworkExplainer(model, background)
+    if model.kind == "network":
+        from .network_explainer import NetworkExplainer
+
+        return NetworkExplainer(cast("PropertyModel", model), background)
     raise RhosightError(
         "an ensemble cannot be explained as a whole; explain one of its `networks`, or load the "
         "folder member-1 inside its own folder with load_model"
     )
-
-
-def name_values(targets: Sequence[str], values: np.ndarray) -> dict[str, float]:
-    """Return target → value."""
-    return {name: float(value) for name, value in zip(targets, values, strict=True)}
-
-
-def select_background(background: Dataset | None, about: Mapping[str, Any]) -> tuple[Dataset, str]:
-    """Return the background materials of a network and a sentence that describes them.
-
-    Parameters
-    ----------
-    background
-        Materials given by the user, if any.
-    about
-        Metadata of the model. Its training materials are the default if they are bundled with the
-        package.
-
-    Raises
-    ------
-    RhosightError
-        If the background is empty, or none is given and the training materials are not bundled.
-    """
-    what = "given" if background is not None else "training"
-    background = _training_materials(about) if background is None else background
-    count = len(background)
-    if not count:
-        raise RhosightError("the background is empty; give a dataset with at least one material")
-    rows = select_rows(count, REFERENCES)
-    return background[rows], describe_background(len(rows), count, what)
-
-
-def _training_materials(about: Mapping[str, Any]) -> Dataset:
-    """Return the training materials of a model from the bundled dataset of that name."""
-    ids, name = list(about.get("training_ids", ())), about.get("dataset", "")
-    if name in BUNDLED:
-        dataset = load_dataset(name)
-        if ids and set(ids) <= set(dataset.ids):
-            return dataset[ids]
-    raise RhosightError(
-        f"the training materials of this model ({name or 'unnamed dataset'}) are not bundled with "
-        "rhosight; choose a background with background=dataset or --background FILE"
-    )
-
-
-def make_slice_maps(
-    values: np.ndarray,
-    inputs: Inputs,
-    density: ChargeDensity,
-    settings: ImageSettings,
-    targets: Sequence[str],
-) -> tuple[SliceMap, ...]:
-    """Return maps of the slices of an image from the attributions of its pixels.
-
-    ``values`` has the shape (targets, 3, s, s), in the targets' units per pixel.
-    """
-    density = apply_reference(density, settings)
-    side = values.shape[-1]
-    pad = (side - settings.size) // 2
-    if settings.colour != "channels":  # three layers of one slice
-        values = values.sum(axis=1, keepdims=True)
-    planes: dict[Any, LatticePlane] = {}
-    maps = []
-    for number, channel in enumerate(settings.channels):
-        if channel.hkl not in planes:
-            planes[channel.hkl] = lattice_plane(density.structure, channel.hkl, settings.symprec)
-        plane = planes[channel.hkl]
-        if settings.fourier:
-            assert inputs.canvas is not None, "the network reads images"
-            seen = inputs.canvas[0, number].float().numpy()
-            pixel = 1 / window_side(channel, plane)
-        else:
-            seen = _slice(density, channel, settings, plane, pad)
-            pixel = window_side(channel, plane) / settings.size
-        per_area = values[:, number] / pixel**2
-        maps.append(
-            SliceMap(
-                channel=channel,
-                density=seen,
-                values=dict(zip(targets, per_area, strict=True)),
-                half=side * pixel / 2,
-                plane=plane,
-                structure=density.structure,
-                fourier=settings.fourier,
-            )
-        )
-    return tuple(maps)
-
-
-def _slice(
-    density: ChargeDensity,
-    channel: Channel,
-    settings: ImageSettings,
-    plane: LatticePlane,
-    pad: int,
-) -> np.ndarray:
-    how = settings.interpolation
-    return density_slice(density, channel, settings.size, how, plane=plane, pad=pad)
