@@ -252,7 +252,7 @@ def test_crossval_prints_a_table_and_goes_on(small, tmp_path, caplog):
     assert (tmp_path / "run" / "report.html").exists()
     with caplog.at_level(logging.INFO):
         rhosight(*arguments)
-    assert "already there" in caplog.text
+    assert "already finished" in caplog.text
 
 
 def test_crossval_of_descriptors_alone(small, tmp_path):
@@ -419,7 +419,7 @@ class TestBadInput:
             assert "not empty and not a model" in message
             assert "is a file" in error_of(command, small, "--out", tmp_path / "notes/mine.txt")
             message = error_of(command, small, "--out", tmp_path / "notes/mine.txt/m")
-            assert "no writable folder" in message
+            assert "is not a writable folder" in message
         (tmp_path / "notes" / "mine.txt").unlink()
         (tmp_path / "notes" / "config.json").write_text('{"model_type": "bert"}')
         assert "not empty and not a model" in error_of("train", small, "--out", tmp_path / "notes")

@@ -155,7 +155,7 @@ class TestPretraining:
         assert not [p for p in (tmp_path / "encoder").rglob("*") if p.suffix in (".bin", ".ckpt")]
 
     def test_materials_that_it_has_seen_are_not_scored(self, dataset, pretrained):
-        with pytest.raises(RhosightError, match="1 of these materials were pre-trained on"):
+        with pytest.raises(RhosightError, match="1 of these materials were used in pre-training"):
             pretrained.retrieval(dataset[23:])
 
     def test_folders_that_hold_none_are_refused(self, tmp_path):
@@ -173,7 +173,7 @@ class TestPretraining:
             "--extent", "formula", "--pretraining-epochs", "1",
         ]  # fmt: skip
         done = CliRunner().invoke(app, arguments, catch_exceptions=False)
-        for word in ("recall@10", "text → density", "density → text", "chance", "held-out"):
+        for word in ("recall@10", "text → density", "density → text", "chance", "test set"):
             assert word in done.stdout
         assert sorted(p.name for p in tmp_path.iterdir()) == ["encoder", "small.parquet"]
         assert ImageTextEncoder.from_pretrained(tmp_path / "encoder").scores.loc[
@@ -246,7 +246,7 @@ class TestReadout:
         model = PropertyModel(recipe.replace(head={"epochs": 1}, fine_tuning={"epochs": 0})).fit(
             dataset[26:]
         )
-        with pytest.raises(RhosightError, match="trained on"):
+        with pytest.raises(RhosightError, match="are in the training set"):
             model.score(dataset[:8])
         config = json.loads((tmp_path / "encoder" / "config.json").read_text())
         assert config["about"]["pretrained_ids"] == sorted(dataset[:24].ids)

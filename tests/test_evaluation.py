@@ -187,11 +187,11 @@ def test_a_run_knows_what_it_is_and_the_weights_that_it_began_with(tmp_path):
     (tmp_path / "encoder").mkdir()
     (tmp_path / "encoder" / "model.safetensors").write_bytes(b"one")
     recipe = Recipe(modality="text", text={"backbone": str(tmp_path / "encoder")})
-    began = {"weights": hash_weights(recipe)}
+    began = {"weights": hash_weights(recipe.weight_sources)}
     open_run(tmp_path / "run", began)
     (tmp_path / "encoder" / "model.safetensors").write_bytes(b"another")
     with pytest.raises(RhosightError, match=r"other settings \(weights differ\)"):
-        open_run(tmp_path / "run", {"weights": hash_weights(recipe)})
+        open_run(tmp_path / "run", {"weights": hash_weights(recipe.weight_sources)})
     with pytest.raises(RhosightError, match=r"other settings \(task differ\)"):
         open_run(tmp_path / "run", began | {"task": "pretrain"})
     with pytest.raises(RhosightError, match=r"other settings \(weights differ\)"):
@@ -203,11 +203,11 @@ def test_labels_that_a_fold_cannot_learn_from(dataset):
     labels.loc[dataset.ids[:2], "rare"] = [1.0, 1.0]
     few = Dataset.from_densities(list(dataset.densities[:30]), labels[:30])
     recipe = Recipe(modality="text", targets=("efermi", "rare"))
-    with pytest.raises(RhosightError, match=r"of 2 labels of `rare` the training part of fold 1"):
+    with pytest.raises(RhosightError, match=r"of 2 labels of `rare`, the training set of fold 1"):
         cross_validate(few, recipe, n_splits=2)
     with pytest.raises(RhosightError, match="leave the target out"):
         DescriptorModel(DescriptorRecipe(targets=("efermi", "rare"))).fit(few)
-    with pytest.raises(RhosightError, match="stacked_epochs is 0, 0: nothing would be trained"):
+    with pytest.raises(RhosightError, match="fine_tuning_epochs are 0: nothing would be trained"):
         cross_validate(
             few, Recipe(targets=("efermi",), stacked={"head_epochs": 0, "fine_tuning_epochs": 0})
         )

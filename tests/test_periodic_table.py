@@ -92,11 +92,12 @@ def test_training_begins_with_it_once_for_all_folds(dataset):
     def run(count: int):
         fields = {
             "targets": ("efermi",),
-            "text": {"extent": "formula"},
             "head": {"epochs": 1},
             "fine_tuning": {"epochs": 1},
         }
-        recipe = Recipe(modality="text", text={"element_steps": count}, **fields)
+        recipe = Recipe(
+            modality="text", text={"extent": "formula", "element_steps": count}, **fields
+        )
         return cross_validate(
             few,
             recipe,

@@ -155,7 +155,7 @@ def test_a_trial_is_scored_like_models_trained_on_the_folds(found, some):
     """In standard deviations of each fold's training labels, on its validation set.
 
     Features that were computed in other batches differ in their last digits. Training amplifies
-    that to 2e-4 on some processors; another scale or other rows make a difference of percents.
+    that to 2e-4 on some processors; the spread of the validation set as scale makes 1.4e-3.
     """
     table, recipe = results(found), SPACE.make_recipe(SPACE.first[1])
     errors, otherwise = [], []
@@ -168,9 +168,9 @@ def test_a_trial_is_scored_like_models_trained_on_the_folds(found, some):
         otherwise.append((misses**2).mean() ** 0.5 * scale / labels.std(ddof=0))
     expected, other = pd.DataFrame(errors).mean(), pd.DataFrame(otherwise).mean()
     for target in recipe.targets:
-        assert table.loc[1, f"rmse of {target}"] == pytest.approx(expected[target], rel=2e-3)
-        assert other[target] != pytest.approx(expected[target], rel=1e-2)
-    assert table.loc[1, "rmse"] == pytest.approx(expected.mean(), rel=2e-3)
+        assert table.loc[1, f"rmse of {target}"] == pytest.approx(expected[target], rel=7e-4)
+        assert other[target] != pytest.approx(expected[target], rel=1e-3)
+    assert table.loc[1, "rmse"] == pytest.approx(expected.mean(), rel=7e-4)
     assert table.loc[1, "folds"] == FOLDS
 
 

@@ -258,7 +258,7 @@ def test_a_saved_model_predicts_the_same_and_holds_no_pickle(fitted, tmp_path):
 
 def test_scoring_on_training_materials_is_refused(fitted):
     model, train_part, _ = fitted
-    with pytest.raises(RhosightError, match="trained on"):
+    with pytest.raises(RhosightError, match="are in the training set"):
         model.score(train_part)
 
 

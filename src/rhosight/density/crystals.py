@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -119,10 +120,13 @@ def find_symmetry(
         Tolerance, degrees; negative values leave it to spglib.
     """
     cell: Any = (structure.lattice.matrix, structure.frac_coords, kinds)
-    try:
-        return spglib.get_symmetry_dataset(cell, symprec, angle_tolerance)
-    except _SPGLIB_ERROR:
-        return None
+    with warnings.catch_warnings():
+        # spglib announces another way of raising errors, at every call
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        try:
+            return spglib.get_symmetry_dataset(cell, symprec, angle_tolerance)
+        except _SPGLIB_ERROR:
+            return None
 
 
 def number_species(structure: Structure) -> list[int]:
