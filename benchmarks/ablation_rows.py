@@ -1,4 +1,4 @@
-"""What `ablations.py` compares: the variants of networks, and those of `best`."""
+"""Define the variants of networks and of `best` that `ablations.py` compares."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ BUDGET: dict[str, Any] = {
     "augmentation": {"views": 3},
     "text": {"element_steps": 200},
 }
-"""In what the recipe of every network differs from the default."""
+"""Differences of the recipe of every network from the default recipe."""
 
 SHAPE_BLOCKS = ("outside", "potentials", "radial", "charges", "bonds")
 SIZES = (50, 100, 200)
-"""Training materials of the learning curves; all of a fold's come last."""
+"""Numbers of training materials of the learning curves; the last point uses all of a fold."""
 
 COMPOSITION = "composition-average"
-"""The baseline of the learning curves."""
+"""Baseline of the learning curves."""
 
 REFERENCE, ALL = "as it is", "all blocks"
-"""The rows that others are compared with."""
+"""Reference rows of the comparisons."""
 
 TARGETS = {
     "formation_energy_per_atom": "formation energy",
@@ -40,7 +40,7 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class Variant:
-    """One setting changed: fields of the recipe, and of its image."""
+    """One changed setting: fields of the recipe and of its image."""
 
     group: str
     name: str
@@ -48,18 +48,19 @@ class Variant:
     image: dict[str, Any] = field(default_factory=dict)
 
     def made(self) -> Recipe:
+        """Return the recipe of this variant."""
         recipe = Recipe().replace(modality="image").replace(**BUDGET).replace(**self.recipe)
         return recipe.replace(image={"settings": self.image})
 
 
 def channels(*settings: dict[str, Any]) -> dict[str, Any]:
-    """Three channels, each `total` on a window of 8 Å where not said otherwise."""
+    """Return image settings; channels default to `total` on a window of 8 Å."""
     made = [Channel(**{"kind": "total", "window": 8.0, **own}).model_dump() for own in settings]
     return {"channels": made, "colour": "channels" if len(made) == 3 else "grey"}
 
 
 def of_kind(kind: str) -> dict[str, Any]:
-    """The default channels, of another density."""
+    """Return the default channels for another kind of density."""
     return channels({"kind": kind}, {"kind": kind, "offset": 0.5}, {"kind": kind, "window": 16.0})
 
 
@@ -133,7 +134,7 @@ VARIANTS: tuple[Variant, ...] = (
 
 
 def kernels_without(block: str) -> tuple[Kernel, ...]:
-    """Those of `best` that read anything else."""
+    """Return the kernels of `best` without one block."""
     made = []
     for kernel in DescriptorRecipe().kernels:
         alone, together = (
@@ -144,7 +145,7 @@ def kernels_without(block: str) -> tuple[Kernel, ...]:
 
 
 def block_rows() -> list[tuple[str, str, tuple[Kernel, ...]]]:
-    """(group, name, kernels): `best`, without each block, and with each alone."""
+    """Return (group, name, kernels) of `best`, without each block and with each alone."""
     blocks = DescriptorRecipe().blocks
     rows = [("", ALL, DescriptorRecipe().kernels)]
     rows += [("alone", block, (Kernel(together=(block,)),)) for block in blocks]

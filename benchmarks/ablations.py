@@ -1,17 +1,18 @@
-"""What each choice is worth: one table of networks, one of blocks of `best`, learning curves.
+"""Measure the effect of each design choice on networks and on `best`.
 
     python benchmarks/ablations.py OUT [--networks] [--blocks] [--sizes] [--folds 1 2]
     python benchmarks/ablations.py OUT --write docs/ablations.md
 
-Without one of the three flags, all three run. Everything is scored on folds of the training part
-of `mp-fcc` (``folds(dataset, 5, 0, "formula", indices=split(dataset)[0])``, numbered 0 to 4); the
-test part is never looked at. Each finished row of each fold is a file in OUT: the same command goes
-on where it stopped, and ``--write`` makes a page of what is there.
+The output is one table of networks, one table of blocks of `best`, and learning curves. Without any
+of the three flags, all three parts run. All scores refer to folds of the training set of `mp-fcc`
+(``folds(dataset, 5, 0, "formula", indices=split(dataset)[0])``, numbered 0 to 4). The test set is
+not used. Each finished row of each fold is a file in OUT, so the same command resumes an
+interrupted run. ``--write`` makes a page of the finished rows.
 
-``--networks``: the small budget of `ablation_rows.py` with one setting changed at a time, compared
-on the same materials with the row that changes nothing. ``--blocks``: `best` without one block, and
-with one block alone. ``--sizes``: learning curves; the training part of a fold is shuffled once,
-and its first 50, 100, … materials are learned from.
+``--networks`` uses the small budget of `ablation_rows.py`, changes one setting at a time, and
+compares each row with the unchanged one on the same materials. ``--blocks`` runs `best` without one
+block, and with one block alone. ``--sizes`` runs learning curves: the training set of a fold is
+shuffled once, and models are trained on its first 50, 100, … materials.
 """
 
 from __future__ import annotations
@@ -56,12 +57,12 @@ from rhosight.training.stages import EncoderCache, StageResult, train
 
 
 class Bench:
-    """The dataset, its folds, and the files of finished rows."""
+    """Hold the dataset, its folds, and the files of finished rows."""
 
     def __init__(self, out: Path):
         self.out = out
         whole = rhosight.load_dataset("mp-fcc")
-        self.dataset: Dataset = whole[split(whole)[0]]  # the rest is not even drawn
+        self.dataset: Dataset = whole[split(whole)[0]]  # the test set is not used
         self.targets = list(Recipe().targets)
         self.labels = self.dataset.targets[self.targets].to_numpy(dtype=float)
         self.folds = folds(self.dataset, 5, 0, "formula")
@@ -71,7 +72,7 @@ class Bench:
 
     @cached_property
     def best(self) -> pd.DataFrame:
-        """What `best` reads of every material."""
+        """Return the features that `best` uses, for every material."""
         file = self.out / "blocks.parquet"
         if not file.exists():
             table = compute_block_table(self.dataset.densities, DescriptorRecipe().blocks)
@@ -80,7 +81,7 @@ class Bench:
         return pd.read_parquet(file)
 
     def missing(self, kind: str, group: str, name: str, fold: int) -> Path | None:
-        """Where a row of a fold will be kept; None if it is there."""
+        """Return the file for a row of a fold, or None if the file exists."""
         key = f"{zlib.crc32(f'{group}/{name}'.encode()):08x}-{fold}.parquet"
         file = self.out / kind / key
         return None if file.exists() else file
@@ -88,7 +89,7 @@ class Bench:
     def keep(
         self, file: Path, group: str, found: dict[str, np.ndarray], fold: int, size: int
     ) -> None:
-        """Write predictions of the validation part, row → (materials, targets)."""
+        """Write predictions of the validation set, shape (materials, targets) each."""
         rows = self.folds[fold][1]
         frames = [
             pd.DataFrame(
@@ -115,7 +116,7 @@ class Bench:
     def network(
         self, recipe: Recipe, inputs: Inputs, rows: np.ndarray, fold: int, folder: Path | None
     ) -> dict[str, np.ndarray]:
-        """Modality → predictions of the validation part after its last stage."""
+        """Return predictions of the validation set after the last stage, per modality."""
         found: dict[str, np.ndarray] = {}
 
         def on_stage(result: StageResult) -> None:
@@ -133,7 +134,10 @@ class Bench:
 
 
 def run_networks(bench: Bench, numbers: list[int]) -> None:
-    """All variants on one fold, then on the next: a run that is stopped still has a table."""
+    """Run all variants fold by fold.
+
+    An interrupted run therefore still gives a complete table for the finished folds.
+    """
     for fold in numbers:
         rows = bench.folds[fold][0]
         for variant in VARIANTS:
@@ -144,7 +148,7 @@ def run_networks(bench: Bench, numbers: list[int]) -> None:
             folder = stages(bench, variant, fold)
             found = bench.network(recipe, bench.inputs(recipe), rows, fold, folder)
             if variant.group == "modalities":
-                # the parts that this variant brings; the others are there already
+                # keep only the results of this variant; other rows have the rest
                 own = [
                     m
                     for m in found
@@ -155,13 +159,15 @@ def run_networks(bench: Bench, numbers: list[int]) -> None:
             else:
                 named = {variant.name: found[recipe.modality]}
             bench.keep(file, variant.group, named, fold, len(rows))
-            if variant.name not in (REFERENCE, "image+text"):  # whose networks others share
+            if variant.name not in (REFERENCE, "image+text"):  # other variants share these networks
                 shutil.rmtree(folder)
 
 
 def stages(bench: Bench, variant: Variant, fold: int) -> Path:
-    """The run folder of a variant. Modalities share the image and text networks: these do not
-    depend on what they are later stacked with."""
+    """Return the run folder of a variant.
+
+    Modalities share the image and text networks, because these do not depend on the stacked model.
+    """
     folder = bench.out / "stages" / f"{fold}-{zlib.crc32(variant.name.encode()):08x}"
     if variant.group == "modalities":
         for name in (REFERENCE, "image+text"):
@@ -173,7 +179,7 @@ def stages(bench: Bench, variant: Variant, fold: int) -> Path:
 
 
 def run_blocks(bench: Bench, numbers: list[int]) -> None:
-    """`best` without each block, and with each alone."""
+    """Run `best` without each block, and with each block alone."""
     for fold in numbers:
         for group, name, kernels in block_rows():
             if file := bench.missing("blocks", group, name, fold):
@@ -183,7 +189,7 @@ def run_blocks(bench: Bench, numbers: list[int]) -> None:
 
 
 def descriptors(bench: Bench, recipe: DescriptorRecipe, rows: np.ndarray, fold: int) -> np.ndarray:
-    """Predictions of the validation part by Gaussian processes of some rows."""
+    """Train Gaussian processes on some rows and predict the validation set."""
     prototypes = sorted(set(bench.best["prototype"].iloc[rows]))
     learn, ask = (
         to_blocks(bench.best.iloc[part], prototypes) for part in (rows, bench.folds[fold][1])
@@ -192,7 +198,7 @@ def descriptors(bench: Bench, recipe: DescriptorRecipe, rows: np.ndarray, fold: 
 
 
 def run_sizes(bench: Bench, numbers: list[int]) -> None:
-    """Learning curves, the cheapest models first."""
+    """Run the learning curves, starting with the cheapest models."""
     features = compute_features_of_baselines([COMPOSITION], bench.dataset.densities)[COMPOSITION]
     recipe = Variant("", "", {"modality": "image+text"}).made()
     inputs: Inputs | None = None
@@ -219,7 +225,7 @@ def run_sizes(bench: Bench, numbers: list[int]) -> None:
 
 
 def subsets(bench: Bench, numbers: list[int]) -> Iterator[tuple[int, int, np.ndarray]]:
-    """(fold, size, rows): nested, so that a larger training part has all of a smaller one."""
+    """Yield (fold, size, rows); a larger training set contains all smaller ones."""
     for fold in numbers:
         rows = np.random.default_rng(fold).permutation(bench.folds[fold][0])
         for size in (*SIZES, len(rows)):
@@ -227,15 +233,18 @@ def subsets(bench: Bench, numbers: list[int]) -> Iterator[tuple[int, int, np.nda
 
 
 def read(out: Path, kind: str) -> pd.DataFrame:
-    """All finished rows of a kind."""
+    """Return all finished rows of a kind."""
     files = sorted((out / kind).glob("*.parquet"))
     return pd.concat(map(pd.read_parquet, files), ignore_index=True) if files else pd.DataFrame()
 
 
 def compared(found: pd.DataFrame, group: str, name: str, reference: str) -> dict[str, Any]:
-    """R² of each target, and how the errors differ from those of the reference on the same
-    materials: |error| in standard deviations of the target, all targets together, the mean
-    difference and its standard error over materials."""
+    """Return R² of each target and the change of the error from the reference.
+
+    Errors are compared on the same materials. They are |error| in standard deviations of the
+    target, averaged over targets. The result has the mean difference and its standard error over
+    materials.
+    """
     keys = ["fold", "target", "material_id"]
     row = found[(found["group"] == group) & (found["model"] == name)].set_index(keys)
     base = found[(found["group"] == "") & (found["model"] == reference)].set_index(keys)
@@ -254,7 +263,7 @@ def compared(found: pd.DataFrame, group: str, name: str, reference: str) -> dict
 
 
 def place(group: str, model: str) -> tuple[int, int, str]:
-    """Where a network stands in the table: as in :data:`VARIANTS`."""
+    """Return the sort key of a network in the table, in the order of :data:`VARIANTS`."""
     groups = list(dict.fromkeys(variant.group for variant in VARIANTS))
     names = [variant.name for variant in VARIANTS]
     number = next((n for n, name in enumerate(names) if model.endswith((name, f"({name})"))), -1)
@@ -262,7 +271,7 @@ def place(group: str, model: str) -> tuple[int, int, str]:
 
 
 def table(found: pd.DataFrame, reference: str, rows: list[tuple[str, str]]) -> list[str]:
-    """Markdown: a line for each (group, model)."""
+    """Return a Markdown table with a line for each (group, model)."""
     head = ["", *(f"R², {name}" for name in TARGETS.values()), "change of the error, %", "folds"]
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     for group, name in rows:
@@ -277,7 +286,7 @@ def table(found: pd.DataFrame, reference: str, rows: list[tuple[str, str]]) -> l
 
 
 def curves(found: pd.DataFrame) -> list[str]:
-    """Markdown: R² and RMSE against the number of training materials."""
+    """Return Markdown tables of R² and RMSE for each number of training materials."""
     found = found.assign(size=found["size"].astype(float).where(found["size"].isin(SIZES), np.inf))
     sizes = sorted(found["size"].unique())
     names = [f"{size:g}" if np.isfinite(size) else "all" for size in sizes]
@@ -297,14 +306,14 @@ def curves(found: pd.DataFrame) -> list[str]:
 
 
 def finished(out: Path, kind: str, planned: int) -> str:
-    """How much of a part is there."""
+    """Return a sentence on how many runs of a part are finished."""
     numbers = [file.stem.rpartition("-")[2] for file in (out / kind).glob("*.parquet")]
     done = (f"{numbers.count(n)} of {planned} runs of fold {n}" for n in sorted(set(numbers)))
     return f"Finished: {', '.join(done)}."
 
 
 def page(out: Path) -> str:
-    """The page of all that is finished, Markdown."""
+    """Return the Markdown page of all finished results."""
     budget = Variant("", "").made()
     lines = """# Ablations
 
@@ -369,13 +378,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     for name, what in (
-        ("networks", "one setting of the networks changed at a time"),
-        ("blocks", "blocks of `best`, left out and alone"),
-        ("sizes", "learning curves"),
+        ("networks", "change one setting of the networks at a time"),
+        ("blocks", "run `best` without each block and with each block alone"),
+        ("sizes", "compute learning curves"),
     ):
         parser.add_argument(f"--{name}", action="store_true", help=what)
     parser.add_argument("--folds", type=int, nargs="+", choices=range(5), default=[1, 2])
-    parser.add_argument("--write", type=Path, help="make a page of what is finished; run nothing")
+    parser.add_argument(
+        "--write", type=Path, help="write a page of the finished results and run nothing"
+    )
     arguments = parser.parse_args()
     if arguments.write:
         arguments.write.write_text(page(arguments.out), encoding="utf-8")

@@ -1,15 +1,15 @@
-"""The recipes `best` and `no-dft` against all baselines, on the same repeated folds.
+"""Compare the recipes `best` and `no-dft` with all baselines on repeated folds.
 
     python benchmarks/best.py OUT [--groups formula|chemsys|prototype] [--repeats 3] [--size N]
                               [--baselines NAME ...]
 
-Five folds of the training part of `mp-fcc`, the test part never being looked at, then the test part
-once, by models of the whole training part. Nothing is tuned here: the Gaussian processes settle
-their hyper-parameters on the training part of each fold. What was chosen by people, the blocks and
-kernels of `best` and the form of the baselines, was chosen on the folds of the first repeat; the
-test part is free of that. Prints R² and RMSE, the paired test of `best` against the strongest
-baseline of each target, and coverage and width of 90 % intervals. Each fold is kept in OUT: the
-same command goes on where it stopped.
+First come five folds of the training set of `mp-fcc`, without the test set. Then models of the
+whole training set predict the test set once. Nothing is tuned here: the Gaussian processes optimise
+their hyperparameters on the training set of each fold. The blocks and kernels of `best` and the
+form of the baselines were chosen by hand on the folds of the first repeat. The test set had no part
+in that choice. The script prints R² and RMSE, the paired test of `best` against the strongest
+baseline of each target, and the coverage and width of 90 % intervals. Each fold is saved in OUT, so
+the same command resumes an interrupted run.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from rhosight.models.descriptor_model import compute_descriptors, make_committee
 from rhosight.storage import replacing
 
 TEST = -1
-"""What the test part is called among the folds."""
+"""Number of the test set among the folds."""
 
 
 def predict_fold(
@@ -52,7 +52,7 @@ def predict_fold(
     part: Fold,
     out: Path,
 ) -> pd.DataFrame:
-    """Predictions of all models for the validation part of one fold."""
+    """Return predictions of all models for the validation set of one fold."""
     file = out / f"{part.repeat}-{part.fold}.parquet"
     if file.exists():
         return pd.read_parquet(file)
@@ -104,8 +104,10 @@ def main() -> None:
     parser.add_argument("--groups", default="formula")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--size", type=int, help="learn from so many materials of each fold only")
-    parser.add_argument("--baselines", nargs="+", choices=ALL_BASELINES, help="not all of them")
+    parser.add_argument("--size", type=int, help="number of training materials per fold")
+    parser.add_argument(
+        "--baselines", nargs="+", choices=ALL_BASELINES, help="run only these baselines"
+    )
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     dataset = rhosight.load_dataset("mp-fcc")
@@ -115,7 +117,7 @@ def main() -> None:
         baselines += [f"{n}{form}" for n in PRETRAINED for form in ("", "-kernel", "-average")]
     features = compute_features_of_baselines(baselines, dataset.densities)
     best = compute_descriptors(dataset.densities, load_recipe("best"))
-    tables = {"best": best, "no-dft": best}  # it reads some of the same blocks
+    tables = {"best": best, "no-dft": best}  # no-dft uses a subset of these blocks
     parts = list(
         repeated_folds(dataset, repeats=arguments.repeats, groups=arguments.groups, indices=train)
     )
@@ -127,12 +129,12 @@ def main() -> None:
     found = Parallel(n_jobs=arguments.jobs)(
         work(dataset, features, tables, baselines, part, arguments.out) for part in parts
     )
-    report(pd.concat(found[:-1], ignore_index=True), "out of fold")
-    report(found[-1], f"test part, {len(test)} materials")
+    report(pd.concat(found[:-1], ignore_index=True), "out-of-fold predictions")
+    report(found[-1], f"test set, {len(test)} materials")
 
 
 def report(predictions: pd.DataFrame, title: str) -> None:
-    """Tables on the terminal."""
+    """Print the tables."""
     scores = fold_scores(predictions)
     print(f"\n{title}\n")
     means = scores.groupby(["target", "model"], sort=False)[["r2", "rmse"]].agg(["mean", "std"])
@@ -142,7 +144,7 @@ def report(predictions: pd.DataFrame, title: str) -> None:
     top = find_strongest(scores[~scores["model"].isin(["best", "no-dft"])])
     for target, name in top.items():
         ours, theirs = (means.loc[(target, m), ("rmse", "mean")] for m in ("best", name))
-        print(f"{target}: best {100 * (ours / theirs - 1):+.1f} % against {name}")
+        print(f"{target}: best {100 * (ours / theirs - 1):+.1f} % relative to {name}")
     if predictions["fold"].nunique() > 1:
         print(compare(predictions, "best", top).to_string())
         print(score_table(predictions[predictions["model"].isin(["best", "no-dft"])]).to_string())

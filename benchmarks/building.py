@@ -1,12 +1,12 @@
-"""Building datasets: materials a second for each core, where the time goes, memory as sets grow.
+"""Measure the speed, time per step and memory of dataset builds.
 
     python benchmarks/building.py images          60³ CHGCARs → rows with three 224×224 channels
     python benchmarks/building.py scale           1,000, then 10,000 synthetic 30³ materials
 
-``images`` reads, samples and writes on one worker, and takes the paper's route (Py-Rho to a 4×4×4
-supercell, then a slice) for the same files in the same run. ``scale`` writes CHGCARs made from
-bundled ones by straining the cell and modulating the grid, builds them with all cores, and watches
-the memory of every process.
+``images`` reads, samples and writes with one worker. In the same run it applies the paper's method
+(Py-Rho to a 4×4×4 supercell, then a slice) to the same files. ``scale`` strains the cell and
+modulates the grid of bundled crystals, writes them as CHGCARs, builds a dataset with all cores, and
+records the memory of every process.
 """
 
 from __future__ import annotations
@@ -33,14 +33,16 @@ from rhosight.density.plane import lattice_plane
 from rhosight.density.vasp import read_chgcar
 from rhosight.inputs.image import ImageSettings
 
-BOUND = 8.0  # materials a second for each core, `images`
+BOUND = 8.0  # materials per second and core, `images`
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("images", "scale"))
-    parser.add_argument("--count", type=int, help="materials (64, or 10,000 for scale)")
-    parser.add_argument("--folder", type=Path, help="where to work; a temporary one if not given")
+    parser.add_argument(
+        "--count", type=int, help="number of materials (default 64; 10,000 for scale)"
+    )
+    parser.add_argument("--folder", type=Path, help="working folder (default: a temporary folder)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         if arguments.what == "images":
@@ -58,13 +60,14 @@ def images(folder: Path, count: int) -> int:
         elapsed = time.perf_counter() - started
     busy = sum(report.seconds.values())
     print(f"{count} materials of 60³, three channels of 224×224, one worker")
-    print(f"  {report.materials / busy:.1f} materials a second for each core (bound: {BOUND:g})")
-    print(f"  {elapsed:.1f} s with starting the worker and merging, peak {watch.peak:.2f} GB")
+    print(f"  {report.materials / busy:.1f} materials per second and core (bound: {BOUND:g})")
+    print(f"  {elapsed:.1f} s including worker start and merging, peak {watch.peak:.2f} GB")
     table(report)
     ours = busy / report.materials
     paper = papers_route(next((folder / "runs").rglob("CHGCAR")))
     print(
-        f"  the paper's route at 4×4×4: {paper:.1f} s a material, {paper / ours:.0f} times as long"
+        f"  the paper's method at 4×4×4: {paper:.1f} s per material, "
+        f"{paper / ours:.0f} times as long"
     )
     return int(report.materials / busy < BOUND or len(report.problems) > 0)
 
@@ -81,8 +84,9 @@ def scale(folder: Path, count: int) -> int:
             report = build(Directory(runs), folder / f"set-{number}", ("formula",))
             elapsed = time.perf_counter() - started
         print(
-            f"  {number:6d}: {elapsed:7.1f} s, {number / elapsed / cores:5.1f} a second for each "
-            f"core, peak of all processes {watch.peak:.2f} GB, of the largest {watch.largest:.2f}"
+            f"  {number:6d}: {elapsed:7.1f} s, {number / elapsed / cores:5.1f} per second and "
+            f"core, peak of all processes {watch.peak:.2f} GB, "
+            f"of the largest {watch.largest:.2f} GB"
         )
         table(report)
     return 0
@@ -96,7 +100,7 @@ def table(report: BuildReport) -> None:
 
 
 def papers_route(path: Path, size: int = 224) -> float:
-    """Seconds of Py-Rho's transform to 4×4×4 and one plane through it."""
+    """Return the seconds of Py-Rho for a 4×4×4 transform and one plane through it."""
     from pyrho.pgrid import PGrid
 
     started = time.perf_counter()
@@ -113,7 +117,7 @@ def papers_route(path: Path, size: int = 224) -> float:
 
 
 def write_synthetic(folder: Path, count: int, points: int) -> None:
-    """CHGCARs of real crystals whose cell is strained and whose grid is modulated at random."""
+    """Write CHGCARs of real crystals with random strain and grid modulation."""
     draw = np.random.default_rng(0)
     dataset = load_dataset("mp-fcc")
     sources = [refined(density, points) for density in dataset.densities[::20]]
@@ -140,7 +144,7 @@ def write_synthetic(folder: Path, count: int, points: int) -> None:
 
 
 def refined(density: ChargeDensity, points: int) -> ChargeDensity:
-    """On a grid of ``points`` along each side, by Fourier interpolation."""
+    """Return a density on ``points`` along each side, by Fourier interpolation."""
     grid = np.asarray(density.grid("total"), dtype=float)
     for axis in range(3):
         grid = resample(grid, points, axis=axis)
@@ -148,7 +152,7 @@ def refined(density: ChargeDensity, points: int) -> ChargeDensity:
 
 
 class Memory:
-    """Peak memory of this process and all below it, GB, by looking every tenth of a second."""
+    """Record the peak memory of this process and its children, in GB, every 0.1 s."""
 
     def __enter__(self) -> Memory:
         self.peak = self.largest = 0.0
@@ -168,7 +172,7 @@ class Memory:
             for process in (me, *me.children(recursive=True)):
                 try:
                     sizes.append(process.memory_info().rss / 1e9)
-                except psutil.Error:  # ended meanwhile
+                except psutil.Error:  # the process ended in the meantime
                     continue
             self.peak = max(self.peak, sum(sizes))
             self.largest = max(self.largest, *sizes)

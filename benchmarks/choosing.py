@@ -1,15 +1,16 @@
-"""Which blocks and kernels `best` should have, chosen by nested cross-validation.
+"""Choose the blocks and kernels of `best` by nested cross-validation.
 
     python benchmarks/choosing.py OUT [--repeats 1] [--jobs 2]
 
-Candidates are the lean and the full kernel and the mean of both, each over three sets of blocks:
-of the structure; these and `interstitial`, what codes agree on of the density; all there are. In
-every outer fold of the training part of `mp-fcc`, the candidate with the least RMSE over five inner
-folds is chosen for each target, and predicts the outer fold, which took no part in the choice: that
-is the score of the choosing. Beside it stand the same outer folds by each candidate throughout,
-where the least of nine is optimistic. Last, the same inner folds of the whole training part say
-what they would choose for the model that is shipped. The test part is not looked at. Each fold is
-kept in OUT: the same command goes on where it stopped.
+Candidates are the lean kernel, the full kernel and the mean of both, each with three sets of
+blocks: blocks of the structure; these and `interstitial`, the part of the density on which codes
+agree; all blocks. In every outer fold of the training set of `mp-fcc`, the candidate with the
+lowest RMSE over five inner folds is selected for each target. It predicts the outer fold, which is
+not used for the selection. This gives the score of the selection procedure. For comparison, the
+table also shows the score of each candidate on the same outer folds; the lowest of these nine
+scores is optimistic. Finally, five inner folds of the whole training set select the candidates of
+the shipped model. The test set is not used. Each fold is saved in OUT, so the same command resumes
+an interrupted run.
 """
 
 from __future__ import annotations
@@ -60,11 +61,11 @@ KERNELS: dict[str, dict[str, Kernel]] = {
         ),
     },
 }
-"""Set of blocks → lean and full kernel."""
+"""Lean and full kernel of each set of blocks."""
 
 
 def candidates(table: pd.DataFrame, labels: np.ndarray, learn: np.ndarray, ask: np.ndarray):
-    """Candidate → its predictions of some materials, by what others teach it."""
+    """Train each candidate on some materials and return its predictions of others."""
     prototypes = sorted(set(table["prototype"].iloc[learn]))
     known, new = (to_blocks(table.iloc[rows], prototypes) for rows in (learn, ask))
     found = {}
@@ -80,7 +81,7 @@ def candidates(table: pd.DataFrame, labels: np.ndarray, learn: np.ndarray, ask: 
 
 
 def errors(found: dict[str, np.ndarray], true: np.ndarray) -> pd.DataFrame:
-    """Squared errors, mean over materials: candidates × targets."""
+    """Return squared errors averaged over materials, shape (candidates, targets)."""
     rows = {name: np.nanmean((values - true) ** 2, axis=0) for name, values in found.items()}
     return pd.DataFrame(rows).T
 
@@ -88,7 +89,7 @@ def errors(found: dict[str, np.ndarray], true: np.ndarray) -> pd.DataFrame:
 def inner(
     dataset: Dataset, table: pd.DataFrame, labels: np.ndarray, rows: np.ndarray, seed: int
 ) -> pd.DataFrame:
-    """Squared errors of the candidates over five folds of some rows."""
+    """Return squared errors of the candidates over five folds of some rows."""
     parts = folds(dataset, 5, seed, "formula", indices=rows)
     return sum(errors(candidates(table, labels, a, b), labels[b]) for a, b in parts) / len(parts)
 
@@ -96,7 +97,7 @@ def inner(
 def outer(
     dataset: Dataset, table: pd.DataFrame, labels: np.ndarray, part, targets: list[str], out: Path
 ) -> pd.DataFrame:
-    """One outer fold: the inner error of each candidate, and its squared error there."""
+    """Return the inner error and the squared outer error of each candidate."""
     file = out / f"{part.repeat}-{part.fold}.parquet"
     if file.exists():
         return pd.read_parquet(file)
@@ -137,22 +138,22 @@ def main() -> None:
     )
     report(pd.concat(found, ignore_index=True))
     whole = inner(dataset, table, labels, training, 0)
-    print("\nwhat five folds of the whole training part choose")
+    print("\nselected by five folds of the whole training set")
     for column, target in enumerate(targets):
         print(f"{target}: {whole[column].idxmin()}")
 
 
 def report(found: pd.DataFrame) -> None:
-    """RMSE as the mean over outer folds, and what was chosen."""
+    """Print the mean RMSE over outer folds and the selected candidates."""
     found = found.assign(rmse=np.sqrt(found["outer"]))
     keys = ["target", "repeat", "fold"]
     chosen = found.loc[found.groupby(keys)["inner"].idxmin()]
-    columns = {"chosen within": chosen.groupby("target")["rmse"].mean()}
+    columns = {"selected by inner folds": chosen.groupby("target")["rmse"].mean()}
     for name, rows in found.groupby("candidate", sort=False):
         columns[f"always {name}"] = rows.groupby("target")["rmse"].mean()
     print(f"RMSE, mean over {found.groupby(keys[1:]).ngroups} outer folds")
     print(pd.DataFrame(columns).T[list(dict.fromkeys(found["target"]))].round(4).to_string())
-    print("\nhow often each was chosen")
+    print("\nnumber of selections of each candidate")
     print(chosen.groupby("target", sort=False)["candidate"].value_counts().to_string())
 
 

@@ -1,9 +1,10 @@
-"""Our conformal intervals and Holm correction beside those of crepes, MAPIE and statsmodels.
+"""Compare conformal intervals and Holm correction with other libraries.
 
     pip install crepes mapie statsmodels; python benchmarks/conformal_libraries.py
 
-Plain and normalised intervals, CV+ with the same folds, and corrected p-values: the largest
-difference from ours, and the ratio of the times. Labels of one target are missing, as in `mp-fcc`.
+The libraries are crepes, MAPIE and statsmodels. The script compares plain and normalised intervals,
+CV+ with the same folds, and corrected p-values. It prints the largest difference from rhosight and
+the ratio of the times. Labels of one target are missing, as in `mp-fcc`.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def main() -> None:
     from crepes import ConformalRegressor
 
     def crepes(sigmas, new_sigmas):
-        # no missing labels, no floor of the standard deviation, no state for JSON
+        # crepes has no missing labels, minimum standard deviation or JSON state
         model = ConformalRegressor().fit((true - predicted)[known], sigmas=sigmas)
         return model.predict_int(new, sigmas=new_sigmas, confidence=0.9)
 

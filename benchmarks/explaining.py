@@ -1,14 +1,15 @@
-"""Do explanations name what matters? Deletion curves on held-out materials, and time.
+"""Measure deletion curves and run time of explanations on held-out materials.
 
     python benchmarks/explaining.py OUT [--materials N] [--orders N] [--size PIXELS]
 
-`best` and a network of image and text learn from four fifths of the training part of `mp-fcc`; the
-validation fold is explained, the test part is not looked at. Pieces of the input are taken away,
-those with the largest attributions first or in random orders, and the prediction moves:
-`rhosight.explain.deletion`. Prints areas between the curves and random ones, by target, the time of
-an explanation, how far attributions are from adding up, and which modality carries which target for
-which chemistries. Curves are written to OUT as Parquet and a figure. The network is kept there:
-the same command does not train it again.
+`best` and a network of image and text are trained on four fifths of the training set of `mp-fcc`.
+The materials of the validation fold are explained. The test set is not used. Deletion curves show
+whether attributions identify important inputs: pieces of the input are removed, in order of
+decreasing attribution or in random orders, and the change of the prediction is recorded
+(`rhosight.explain.deletion`). The script prints the areas between the curves and random ones for
+each target, the time per explanation, the difference between the sum of the attributions and the
+prediction, and the dominant modality by target and chemistry. It writes the curves to OUT as
+Parquet files and a figure. The network is saved there and is not trained again by the same command.
 """
 
 from __future__ import annotations
@@ -34,12 +35,14 @@ matplotlib.use("Agg")
 
 
 def models(train: Dataset, size: int, out: Path) -> dict[str, SavedModel]:
-    """Trained on the same materials; the network is loaded if it is there."""
+    """Train both models on the same materials, or load the network if it exists."""
     folder = out / f"network-{size}"
     if folder.exists():
         network = rhosight.load_model(folder)
         if set(network.about["training_ids"]) != set(train.ids):
-            raise SystemExit(f"{folder}: learned from other materials; choose another OUT")
+            raise SystemExit(
+                f"{folder}: the model has other training materials. Choose another OUT."
+            )
     else:
         recipe = rhosight.load_recipe("quick", image={"settings": ImageSettings(size=size)})
         network = rhosight.PropertyModel(recipe).fit(train, run_dir=out / f"run-{size}")
@@ -48,7 +51,7 @@ def models(train: Dataset, size: int, out: Path) -> dict[str, SavedModel]:
 
 
 def gaps(found: Explanations, spread: dict[str, float]) -> pd.DataFrame:
-    """Largest share of a target's standard deviation that attributions leave over."""
+    """Return the median and maximum residual of attributions, relative to σ."""
     rows = [
         (what, target, abs(gap) / spread[target])
         for one in found
@@ -60,7 +63,7 @@ def gaps(found: Explanations, spread: dict[str, float]) -> pd.DataFrame:
 
 
 def draw(curves: dict[str, pd.DataFrame], out: Path) -> None:
-    """Mean curves: by attribution, and the range of random orders."""
+    """Draw the mean curves by attribution and the range of random orders."""
     targets = next(iter(curves.values()))["target"].unique()
     figure = Figure(figsize=(4 * len(targets), 3.2 * len(curves)), layout="constrained")
     axes = figure.subplots(len(curves), len(targets), squeeze=False)
@@ -73,8 +76,8 @@ def draw(curves: dict[str, pd.DataFrame], out: Path) -> None:
                 means.index, chance.min(axis=1), chance.max(axis=1), color="#BDBDBD", label="random"
             )
             axis.plot(means.index, means["attribution"], "o-", ms=3, label="by attribution")
-            axis.set(title=f"{what}: {target}", xlabel="share of the pieces taken away")
-        line[0].set_ylabel("change of the prediction, σ")
+            axis.set(title=f"{what}: {target}", xlabel="fraction of pieces removed")
+        line[0].set_ylabel("change of the prediction (σ)")
     axes[0, 0].legend()
     figure.savefig(out / "deletion.png", dpi=130)
 
@@ -82,9 +85,15 @@ def draw(curves: dict[str, pd.DataFrame], out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--materials", type=int, default=69, help="of the validation fold")
-    parser.add_argument("--orders", type=int, default=10, help="random ones, for each material")
-    parser.add_argument("--size", type=int, default=96, help="pixels of the network's image")
+    parser.add_argument(
+        "--materials", type=int, default=69, help="number of materials of the validation fold"
+    )
+    parser.add_argument(
+        "--orders", type=int, default=10, help="number of random orders per material"
+    )
+    parser.add_argument(
+        "--size", type=int, default=96, help="pixels along each side of the network's image"
+    )
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     dataset = rhosight.load_dataset("mp-fcc")
@@ -96,16 +105,16 @@ def main() -> None:
     curves = {}
     for name, modalities in (("best", ["descriptors"]), ("network", ["image", "text"])):
         model = trained[name]
-        explain(model, some[:1])  # the background, made once
+        explain(model, some[:1])  # compute the background once, before timing
         start = time.perf_counter()
         found = explain(model, some)
         each = (time.perf_counter() - start) / len(some)
-        print(f"\n{name}: {each:.2f} s for each of {len(some)}")
+        print(f"\n{name}: {each:.2f} s per material, {len(some)} materials")
         predicted = model.predict(some)
         for target in model.targets:
             total = [e.base[target] + e.modalities[target].sum() for e in found]
             missed = np.abs(total - predicted[target]).max()
-            print(f"{target}: sums miss predictions by {missed:.1e} at most")
+            print(f"{target}: sums differ from predictions by at most {missed:.1e}")
         print(gaps(found, spread).round(4).to_string())
         print(found.summary()["part"].unstack("modality").round(2).to_string())
         for modality in modalities:

@@ -1,11 +1,12 @@
-"""Our Gaussian process beside those of scikit-learn and GPyTorch: time, memory, likelihood, error.
+"""Compare our Gaussian process with scikit-learn and GPyTorch.
 
     python benchmarks/gaussian_process_libraries.py [--sizes 277 1000] [--target 0]
 
-All have the full kernel of `best`, its prior, normal noise, and the same start. The materials are
-the training set of the bundled model `best`: four fifths are learned, one fifth is predicted. For
-larger sizes the features are drawn from a normal distribution, with labels of a known function.
-Each library runs in a process of its own; the table gives ratios to ours. GPyTorch is left out if
+The script compares time, memory, likelihood and error. All models have the full kernel of `best`,
+its prior, normal noise, and the same starting values. The materials are the training set of the
+bundled model `best`: four fifths are used for training and one fifth for prediction. For larger
+sizes, the features are drawn from a normal distribution and the labels come from a known function.
+Each library runs in a separate process. The table gives ratios to rhosight. GPyTorch is skipped if
 it is not installed.
 """
 
@@ -33,7 +34,7 @@ STEPS = 40
 def make_problem(
     size: int, target: int
 ) -> tuple[KernelFunction, dict, np.ndarray, dict, np.ndarray]:
-    """Kernel, features and labels to learn, features and labels to predict."""
+    """Return the kernel, and features and labels for training and prediction."""
     process = rhosight.load_model("best").process.members[1]
     fitted = process._targets[target]
     features = {name: table[fitted.rows] for name, table in process.training_features.items()}
@@ -57,7 +58,7 @@ def climb(loss, kernel: KernelFunction, steps: int):
 
 
 def with_prior(kernel: KernelFunction, likelihood):
-    """Negative log posterior from a negative log marginal likelihood."""
+    """Return the negative log posterior from a negative log marginal likelihood."""
     centre, width = kernel.prior()
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
@@ -83,9 +84,9 @@ def ours(kernel: KernelFunction, known, labels):
 
 
 def scikit_learn(kernel: KernelFunction, known, labels):
-    """Return the loss of a GaussianProcessRegressor with a kernel object of our own.
+    """Return the loss of a GaussianProcessRegressor with our own kernel object.
 
-    The regressor asks for the gradient of the kernel as one array (n, n, hyperparameters).
+    The regressor needs the gradient of the kernel as one array (n, n, hyperparameters).
     """
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import Hyperparameter
@@ -133,7 +134,7 @@ def scikit_learn(kernel: KernelFunction, known, labels):
         def is_stationary(self):
             return True
 
-    X = np.zeros((len(labels), 1))  # the kernel has the distances
+    X = np.zeros((len(labels), 1))  # unused: the kernel stores the distances
     model = GaussianProcessRegressor(Blocks(), alpha=JITTER, optimizer=None).fit(X, labels)
     constant = len(labels) * np.log(2 * np.pi) / 2
 
@@ -179,7 +180,7 @@ def gpytorch(kernel: KernelFunction, known, labels):
         leaves = torch.tensor(parameters, requires_grad=True)
         model.covar_module.values = leaves
         noise.noise_covar.noise = torch.exp(leaves[-1]) * torch.ones(len(y)) + JITTER
-        # the Cholesky factorisation, as the others have it: by default it is iterative beyond 800
+        # use Cholesky like the other libraries; by default GPyTorch iterates beyond 800 rows
         with (
             gp.settings.fast_computations(False, False, False),
             gp.settings.max_cholesky_size(9999),

@@ -1,14 +1,15 @@
-"""Recalculate bundled crystals with the gpaw source; how far the result is from the bundled one.
+"""Recalculate bundled crystals with GPAW and compare with the bundled densities.
 
     python benchmarks/gpaw_reproduction.py [--ids mp-149 mp-22862 ...] [--out table.json]
 
-Prints, for each crystal, the root-mean-square deviation over the cell relative to that of the
-density itself, for every kind, and the deviations of energy and magnetic moment. That of `spin` is
-relative to `total`: where the moment is about to vanish, as in NiN, the spin density is small and
-ends in another state each time, which its own measure would call large. A few seconds to minutes a
-crystal, on one core.
+For each crystal and every kind of density, the script prints the root-mean-square deviation over
+the cell relative to the root mean square of the density itself. It also prints the deviations of
+energy and magnetic moment. The deviation of `spin` is relative to `total`: where the moment almost
+vanishes, as in NiN, the spin density is small and each run ends in another state, so a deviation
+relative to `spin` would be misleadingly large. One crystal takes a few seconds to minutes on one
+core.
 
-The exit code is 1 if anything is beyond :data:`TOLERANCE`, 2 if there is no GPAW.
+The exit code is 1 if a deviation exceeds :data:`TOLERANCE`, and 2 if GPAW is not installed.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ CRYSTALS = (
     *("mp-149", "mp-1002206", "mp-134", "mp-30", "mp-22862", "mp-1265", "mp-2534", "mp-1001833"),
     *("mp-1002124", "mp-1282", "mp-1008929", "mp-1783", "mp-1009488", "mp-102"),
 )
-"""Si, SiC, Al, Cu, NaCl, MgO, GaAs, InBi, HfC; polarised: VC, FeN, MnS, NiN, Co."""
+"""Si, SiC, Al, Cu, NaCl, MgO, GaAs, InBi, HfC; spin-polarised: VC, FeN, MnS, NiN, Co."""
 
 TOLERANCE = {
     "total": 1e-3,
@@ -40,12 +41,14 @@ TOLERANCE = {
     "energy, eV": 0.01,
     "moment, μB": 0.2,
 }
-"""Where the SCF can end in slightly different states (magnets, HfC, InBi); the others are within
-1e-6. The promolecule needs no SCF."""
+"""Tolerances for crystals whose SCF can end in slightly different states (magnets, HfC, InBi).
+
+The other crystals agree within 1e-6. The promolecule needs no SCF.
+"""
 
 
 def deviations(material_id: str, cifs: Path) -> dict:
-    """One row of the table; lengths and energies as in the dataset."""
+    """Return one row of the table, with lengths and energies as in the dataset."""
     dataset = load_dataset("mp-fcc")
     expected, row = dataset[material_id].density, dataset.table.loc[material_id]
     expected.structure.to(filename=str(cifs / f"{material_id}.cif"))
@@ -85,7 +88,7 @@ def main() -> int:
         if not abs(row.get(name, 0.0)) <= bound
     ]
     print(f"{'tolerance':21}", *(f"{bound:11.2g}" for bound in TOLERANCE.values()))
-    print(f"beyond: {', '.join(beyond)}" if beyond else "all within tolerance")
+    print(f"beyond tolerance: {', '.join(beyond)}" if beyond else "all within tolerance")
     if arguments.out:
         arguments.out.write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
     return 1 if beyond else 0

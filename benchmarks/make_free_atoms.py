@@ -1,20 +1,21 @@
-"""Derive src/rhosight/data/free_atoms.safetensors: the spherical pseudo-densities of free atoms.
+"""Derive the spherical pseudo-densities of free atoms.
 
     python benchmarks/make_free_atoms.py [--out FILE] [--gpaw-python PYTHON]
 
-For each element that GPAW has parameters of a standard PAW data set for, GPAW's own atomic code
-(scalar-relativistic Kohn-Sham PBE, ``gpaw.atom.generator``; doi:10.1088/0953-8984/22/25/253202)
-solves the free atom in its nominal configuration and makes smooth partial waves inside the
-augmentation radii. Nothing is read from the data sets that are distributed with GPAW: these are
-under the GPL-3 (/usr/share/doc/gpaw-data/copyright), while numbers that a program computes are not
-covered by its licence. The two agree to about 1e-7 (of the density at the nucleus).
+The output is src/rhosight/data/free_atoms.safetensors. It contains each element for which GPAW has
+parameters of a standard PAW data set. GPAW's own atomic code (scalar-relativistic Kohn-Sham PBE,
+``gpaw.atom.generator``; doi:10.1088/0953-8984/22/25/253202) solves the free atom in its nominal
+configuration and makes smooth partial waves inside the augmentation radii. Nothing is read from the
+data sets that are distributed with GPAW. They are under the GPL-3
+(/usr/share/doc/gpaw-data/copyright), but numbers that a program computes are not covered by its
+licence. Both agree to about 1e-7 of the density at the nucleus.
 
-The valence density is the sum of occupation × |smooth orbital|² / 4π, with the orbitals taken
-smoothly to zero at 8 Bohr as GPAW does for its starting guess; the core density is the smooth core.
-``charge`` is the integral that the atom has by construction of the augmentation charges, tails
-beyond 8 Bohr included.
+The valence density is the sum of occupation × |smooth orbital|² / 4π. The orbitals go smoothly to
+zero at 8 Bohr, as in GPAW's starting guess. The core density is the smooth core. ``charge`` is the
+integral of the atom by construction of the augmentation charges, including the tails beyond 8 Bohr.
 
-Runs in half a minute. Two interpreters: this one needs rhosight, the one that it starts needs GPAW.
+The run takes half a minute and needs two interpreters: this one has rhosight, and the one that it
+starts has GPAW.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from pathlib import Path
 import numpy as np
 
 POINTS = 401
-"""Radii 0, 0.02, ..., 8 Bohr: finer than the spline of 100 points that GPAW keeps of an orbital."""
+"""Number of radii 0, 0.02, ..., 8 Bohr: finer than GPAW's orbital splines of 100 points."""
 
 REACH = 8.0
-"""Bohr; where GPAW's starting guess ends."""
+"""Radius in Bohr at which GPAW's starting guess ends."""
 
 
 def calculate(out: Path) -> None:
-    """Solve all atoms; runs in the interpreter that has GPAW. Atomic units."""
+    """Solve all atoms in the interpreter that has GPAW, in atomic units."""
     import gpaw
     from gpaw.atom.configurations import parameters
     from gpaw.atom.generator import Generator
@@ -52,7 +53,7 @@ def calculate(out: Path) -> None:
         occupations = [f for n, f in zip(setup.n_j, setup.f_j, strict=True) if n > 0]
         density = np.zeros(POINTS)
         for occupation, orbital in zip(occupations, setup.basis.phit_j, strict=True):
-            # GPAW's splines hold f(r) / r^l
+            # GPAW's splines store f(r) / r^l
             wave = orbital.map(radii) * radii ** orbital.get_angular_momentum_number()
             density += occupation * wave**2 / (4 * pi)
         smooth = setup.nct.map(radii) / sqrt(4 * pi)
@@ -82,7 +83,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     package = Path(__file__).parents[1] / "src/rhosight/data"
     parser.add_argument("--out", type=Path, default=package / "free_atoms.safetensors")
-    parser.add_argument("--gpaw-python", default=None, help="found by itself if left out")
+    parser.add_argument(
+        "--gpaw-python", default=None, help="Python with GPAW (default: detected automatically)"
+    )
     parser.add_argument("--calculate", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.calculate:

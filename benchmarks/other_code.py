@@ -1,19 +1,20 @@
-"""A crystal from another code: Quantum ESPRESSO against the bundled GPAW densities.
+"""Compare Quantum ESPRESSO densities with the bundled GPAW densities.
 
     apt install quantum-espresso quantum-espresso-data
     python benchmarks/other_code.py [--ids mp-149 ...] [--pseudo /usr/share/espresso/pseudo]
 
-Debian packages the pseudo-potentials that Quantum ESPRESSO's examples use. For the crystals that
-there are PBE ones of, ``pw.x`` converges the same cell with the same k-points and smearing, and
-``pp.x`` writes the charge density and its difference from superposed atoms. Both codes' densities
-are cut on the same lattice plane (:func:`density_slice`, default image window) and
-mapped by the physical normalisation to [-1, 1]; compared are the pixels that are further than
-``--mask`` from every atom, in the plane or not. Inside, the codes' densities mean different things.
-A third comparison takes the difference of Quantum ESPRESSO's total from rhosight's table of free
-atoms (:func:`rhosight.density.free_atoms.difference_from_total`).
+Debian packages the pseudopotentials of Quantum ESPRESSO's examples. For the crystals whose elements
+have PBE pseudopotentials there, ``pw.x`` converges the same cell with the same k-points and
+smearing, and ``pp.x`` writes the charge density and its difference from superposed atoms. The
+densities of both codes are sampled on the same lattice plane (:func:`density_slice`, default image
+window) and mapped to [-1, 1] by the physical normalisation. The comparison includes the pixels
+whose distance from every atom, in the plane or not, exceeds ``--mask``. Inside this radius the
+densities of the codes have different meanings. A third comparison uses the difference between
+Quantum ESPRESSO's total density and rhosight's table of free atoms
+(:func:`rhosight.density.free_atoms.difference_from_total`).
 
-The exit code is 1 if a pixel deviates by more than :data:`TOLERANCE`, 2 if Quantum ESPRESSO is not
-there or fails.
+The exit code is 1 if a pixel deviates by more than :data:`TOLERANCE`, and 2 if Quantum ESPRESSO is
+not installed or fails.
 """
 
 from __future__ import annotations
@@ -47,14 +48,16 @@ PSEUDO = {
     "Rh": "Rh.pbe-rrkjus_lb.UPF",
     "Si": "Si.pbe-nl-rrkjus_psl.1.0.0.UPF",
 }
-"""Ultrasoft and PAW, not all with GPAW's radii and valence."""
+"""Ultrasoft and PAW pseudopotentials; some differ from GPAW in radii and valence."""
 
 IDS = (
     *("mp-149", "mp-1002206", "mp-30"),
     *("mp-32", "mp-1008922", "mp-22895", "mp-8352", "mp-867917"),
 )
-"""Si, SiC, Cu, whose images are compared, too; Ge, CuN, CuI, SiO2, CuGeRh2: no others of the
-dataset have these elements and no magnetic moment."""
+"""Si, SiC, Cu (images also compared); Ge, CuN, CuI, SiO2, CuGeRh2.
+
+No other crystals of the dataset have only these elements and no magnetic moment.
+"""
 
 BOHR = physical_constants["Bohr radius"][0] * 1e10
 RYDBERG = physical_constants["Rydberg constant times hc in eV"][0]
@@ -63,19 +66,21 @@ TOLERANCE = {
     "mp-1002206": {"total": 0.005, "difference": 0.1},
     "mp-30": {"total": 0.02, "difference": 0.1},
 }
-"""Largest deviation of a pixel outside the cores, of the image's [-1, 1]. The codes superpose
-different free atoms for their differences. Copper's 3d shell reaches beyond the mask and is the
-hardest to converge with the cut-off."""
+"""Largest deviation of a pixel outside the cores, on the image scale [-1, 1].
+
+The codes superpose different free atoms for their differences. The 3d shell of copper extends
+beyond the mask and converges most slowly with the cutoff.
+"""
 
 CUTOFF = 45
-"""Ry, of the wave functions; eight times as much for the density."""
+"""Cutoff of the wave functions in Ry; the cutoff of the density is eight times as high."""
 
 SIZE = 160
-"""Pixels."""
+"""Pixels along each side of an image."""
 
 
 def calculate(reference: ChargeDensity, kpoints: str, pseudo: dict, folder: Path) -> ChargeDensity:
-    """``total`` and ``difference`` of the same cell from Quantum ESPRESSO."""
+    """Calculate ``total`` and ``difference`` of a cell with Quantum ESPRESSO."""
     structure = reference.structure
     species = "\n".join(f"{s} 1.0 {file}" for s, file in pseudo.items())
     vectors = "\n".join(" ".join(f"{x:.10f}" for x in v) for v in structure.lattice.matrix)
@@ -134,19 +139,19 @@ def run(program: str, file: Path) -> None:
             text=True,
         )
     except FileNotFoundError:
-        stop(f"no {program}: apt install quantum-espresso quantum-espresso-data")
+        stop(f"{program} is not installed. Run: apt install quantum-espresso quantum-espresso-data")
     if done.returncode or "JOB DONE" not in done.stdout:
         stop(f"{program} failed:\n{done.stdout[-2000:]}{done.stderr[-500:]}")
 
 
 def stop(message: str) -> NoReturn:
-    """Nothing can be compared."""
+    """Print a message and exit, because nothing can be compared."""
     print(message, file=sys.stderr)
     raise SystemExit(2)
 
 
 def distances(density: ChargeDensity, channel: Channel) -> np.ndarray:
-    """From each pixel of the slice to the nearest atom, Å, shape (SIZE, SIZE)."""
+    """Return the distance of each pixel to the nearest atom, Å, shape (SIZE, SIZE)."""
     plane = lattice_plane(density.structure)
     axis = ((np.arange(SIZE) + 0.5) / SIZE - 0.5) * channel.window
     points = plane.points(axis[None, :], -axis[:, None], channel.offset).reshape(-1, 3)
@@ -155,7 +160,7 @@ def distances(density: ChargeDensity, channel: Channel) -> np.ndarray:
 
 
 def compare(ours: ChargeDensity, other: ChargeDensity, kinds: list[str], mask: float) -> bool:
-    """Print how far the two images are apart outside the cores; whether that is tolerable."""
+    """Print the deviations outside the cores; return True if all are tolerable."""
     sound = True
     for kind in kinds:
         for offset in (0.0, 0.5):
@@ -177,12 +182,12 @@ def compare(ours: ChargeDensity, other: ChargeDensity, kinds: list[str], mask: f
 
 
 def shifts(pairs: list[tuple[ChargeDensity, ChargeDensity]]) -> str:
-    """What `best` says of the other code's densities minus what it says of ours."""
+    """Return the changes of the predictions of `best` between the two codes."""
     best = load_model("best")
     own, other = (best.predict(list(densities)) for densities in zip(*pairs, strict=True))
     found = other.set_axis(own.index) - own
     found.loc["root mean square"] = np.sqrt((found**2).mean())
-    found.loc["RMSE on the test part"] = [best.scores[t]["rmse"] for t in best.targets]
+    found.loc["RMSE on the test set"] = [best.scores[t]["rmse"] for t in best.targets]
     return f"\nshift of the predictions of best\n{found.round(3).to_string()}"
 
 
@@ -202,7 +207,10 @@ def main() -> int:
             pseudo = {symbol: PSEUDO[symbol] for symbol in ours.structure.symbol_set}
             for file in pseudo.values():
                 if not (arguments.pseudo / file).exists():
-                    stop(f"no {arguments.pseudo / file}: apt install quantum-espresso-data")
+                    stop(
+                        f"{arguments.pseudo / file} does not exist. "
+                        "Run: apt install quantum-espresso-data"
+                    )
                 (folder / file).write_bytes((arguments.pseudo / file).read_bytes())
             kpoints = dataset.table.loc[material_id, "dft_kpoints"]
             other = calculate(ours, kpoints, pseudo, folder)
@@ -210,16 +218,16 @@ def main() -> int:
         print(
             f"{material_id} {formula}: GPAW {ours.shape}, Quantum ESPRESSO {other.shape}; ", end=""
         )
-        print(f"integral {other.integral('total'):.4f} e; cores of {arguments.mask} Å left out")
+        print(f"integral {other.integral('total'):.4f} e; cores of {arguments.mask} Å are excluded")
         total = ChargeDensity(other.structure, {"total": other.grid("total")}, other.name)
         pairs.append((ours, total))
         if material_id not in TOLERANCE:
             continue
         sound &= compare(ours, other, ["total", "difference"], arguments.mask)
-        print("  difference from the table of free atoms:")
+        print("  difference calculated with the table of free atoms:")
         sound &= compare(ours, difference_from_total(total), ["difference"], arguments.mask)
     print(shifts(pairs))
-    print("all images within tolerance" if sound else "an image is beyond its tolerance")
+    print("all images are within tolerance" if sound else "an image exceeds its tolerance")
     return 0 if sound else 1
 
 

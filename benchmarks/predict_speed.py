@@ -1,11 +1,11 @@
-"""How long `rhosight predict best` takes, and how much memory, against what is promised.
+"""Measure time and memory of `rhosight predict best` against the stated bounds.
 
     python benchmarks/predict_speed.py [--many 1000]
 
-Each command runs in a process of its own, so that start-up is part of it. Files are CHGCARs of the
-bundled training part; a thousand are links to fifty of them. Bounds, on two cores: `import
-rhosight` 0.5 s, one file 8 s, each further one 0.3 s, and no more memory for ``--many`` files than
-for a hundred, but for 10 %. The exit code is 1 if one is exceeded.
+Each command runs in a separate process, so the times include start-up. The files are CHGCARs of the
+bundled training set; a thousand files are links to fifty of them. Bounds, on two cores: `import
+rhosight` 0.5 s, one file 8 s, each further file 0.3 s, and at most 10 % more memory for ``--many``
+files than for a hundred. The exit code is 1 if a bound is exceeded.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BOUNDS = {"import": 0.5, "one file": 8.0, "each further file": 0.3, "memory": 1.
 
 @dataclass(frozen=True)
 class Run:
-    """What a process took: seconds by the clock and of CPU time, and its peak memory in bytes."""
+    """Wall-clock seconds, CPU seconds and peak memory in bytes of a process."""
 
     seconds: float
     cpu: float
@@ -44,7 +44,7 @@ def main() -> int:
     parser.add_argument("--many", type=int, default=1000)
     many = parser.parse_args().many
     with tempfile.TemporaryDirectory() as name:
-        # in another process: a child's peak includes what its parent held when it was started
+        # use another process: the peak of a child includes the memory of its parent at the start
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             files = pool.submit(write_files, Path(name), many).result()
         command = ["-m", "rhosight", "predict", "best", "--format", "csv", "--out", f"{name}/out"]
@@ -59,13 +59,13 @@ def main() -> int:
         "memory": lot.memory / few.memory,
     }
     for what, bound in BOUNDS.items():
-        unit = f"of that of 100 files, for {many}" if what == "memory" else "s"
+        unit = f"of the memory for 100 files, for {many} files" if what == "memory" else "s"
         print(f"{what}: {found[what]:.3f} {unit}; bound {bound:g}")
     return int(any(found[what] > bound for what, bound in BOUNDS.items()))
 
 
 def write_files(folder: Path, count: int) -> list[str]:
-    """CHGCARs of the training part; from the fifty-first on, links to the first ones."""
+    """Write CHGCARs of the training set; after the first fifty, link to them."""
     dataset = rhosight.load_dataset("mp-fcc")
     train = dataset[rhosight.split(dataset)[0][:DISTINCT]]
     for density in train.densities:
@@ -82,7 +82,7 @@ def write_files(folder: Path, count: int) -> list[str]:
 
 
 def measure(what: str, arguments: list[str]) -> Run:
-    """Run Python with these arguments."""
+    """Run Python with these arguments and measure the process."""
     started = time.perf_counter()
     process = subprocess.Popen([sys.executable, *arguments], stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -96,7 +96,7 @@ def measure(what: str, arguments: list[str]) -> Run:
 
 
 def fastest(what: str, arguments: list[str]) -> Run:
-    """The fastest of three: the others waited for the disk or for other programs."""
+    """Return the fastest of three runs; slower ones waited for disk or programs."""
     return min((measure(what, arguments) for _ in range(3)), key=lambda run: run.seconds)
 
 

@@ -1,12 +1,13 @@
-"""Predictions from CHGCAR files of the test split: equal to the dataset's, and how far off.
+"""Check predictions from CHGCAR files of the test set.
 
     rhosight crossval mp-fcc --out runs/crossval
     rhosight train mp-fcc --out model
     python benchmarks/predicting.py model runs/crossval/scores.csv
 
-The model must have been trained with the default split. Writes a CHGCAR for each test material,
-predicts from them by the command line and from the dataset by the library, and counts the
-predictions within twice the cross-validated RMSE (mean over the validation folds).
+The model must be trained with the default split. The script writes a CHGCAR for each test material.
+It predicts from these files with the command line and from the dataset with the library, and checks
+that the predictions agree. It also counts the predictions within twice the cross-validated RMSE
+(mean over the validation folds).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import pandas as pd
 
 import rhosight
 
-TOLERANCE = 1e-4  # relative, and absolute near zero; a CHGCAR rounds its cell to 1e-6 Å
+TOLERANCE = 1e-4  # relative, or absolute near zero; a CHGCAR rounds its cell to 1e-6 Å
 SHARE = 0.9
 
 
@@ -65,7 +66,7 @@ def main() -> int:
         share = float((known <= 2 * rmse[target]).mean())
         failed |= share < SHARE or not same[target].all()
         print(
-            f"{target}: differs from the dataset's by at most {worst[target]:.1e} "
+            f"{target}: differs from the dataset by at most {worst[target]:.1e} "
             f"{model.units[target]}; {share:.0%} of {len(known)} within 2 × {rmse[target]:.3g} "
             f"{model.units[target]}"
         )

@@ -1,11 +1,12 @@
-"""What contrastive pre-training on the training part brings, against not doing it.
+"""Measure the effect of contrastive pre-training on the training set.
 
     python benchmarks/pretraining.py --folds 3 --out pretraining.csv
 
-The same dual encoder, linear readout, folds and seeds with and without pre-training; scores are
-those of the validation folds. The test part of the default split is not looked at. What is finished
-stands in the CSV file at once, and the same command goes on from there. Which image and text belong
-together is asked twice: of the encoder as pre-training leaves it, and after fine-tuning on labels.
+The same dual encoder, linear readout, folds and seeds run with and without pre-training. Scores are
+those of the validation folds. The test set of the default split is not used. Finished results are
+written to the CSV file at once, and the same command resumes an interrupted run. Retrieval of the
+text for each image, and the reverse, is measured twice: for the encoder after pre-training, and
+after fine-tuning on labels.
 """
 
 from __future__ import annotations
@@ -35,11 +36,13 @@ BEFORE, AFTER = "retrieval", "retrieval, fine-tuned"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folds", type=int, default=3, help="run the first so many of five")
-    parser.add_argument("--seeds", type=int, default=1, help="repeats with other seeds")
+    parser.add_argument("--folds", type=int, default=3, help="number of folds to run, out of five")
+    parser.add_argument(
+        "--seeds", type=int, default=1, help="number of repeats with different seeds"
+    )
     parser.add_argument("--pretraining-epochs", type=int, default=20)
     parser.add_argument("--epochs", type=int, nargs=2, default=(60, 8))
-    parser.add_argument("--size", type=int, default=64, help="pixels along an image's side")
+    parser.add_argument("--size", type=int, default=64, help="pixels along each side of the image")
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--extent", default="keywords")
     parser.add_argument("--out", type=Path, default=Path("pretraining.csv"), help="CSV file")
@@ -65,7 +68,7 @@ def main() -> None:
     dataset = rhosight.load_dataset("mp-fcc").require_targets(base.targets, how="any")
     training_part, _ = rhosight.split(dataset)
     inputs = make_inputs(dataset, base)
-    caches: dict[int, EncoderCache] = {}  # by seed: what depends on no fold
+    caches: dict[int, EncoderCache] = {}  # by seed: features that do not depend on the fold
 
     found = pd.read_csv(arguments.out) if arguments.out.exists() else pd.DataFrame()
     parts = folds(dataset, 5, indices=training_part)[: arguments.folds]
@@ -94,7 +97,7 @@ def trial(
     validation: np.ndarray,
     cache: EncoderCache,
 ) -> pd.DataFrame:
-    """Scores of both stages, and retrieval before and after them, of one arm on one fold."""
+    """Return scores of both stages and retrieval before and after, for one fold."""
     targets = dataset.targets[list(recipe.targets)].to_numpy(dtype=float)
     formulas = dataset.table["formula"].to_list()
     found = []
@@ -107,7 +110,7 @@ def trial(
             scores = {"r2": r2_score(*pair), "rmse": rmse(*pair)}
             found.append(pd.DataFrame([{"what": result.stage, "of": target, **scores}]))
 
-    # pre-training alone first; the second call finds it in the folder
+    # pre-train first; the second call loads the result from the folder
     alone = recipe.replace(head={"epochs": 0}, fine_tuning={"epochs": 0})
     with TemporaryDirectory() as folder:
         for settings, what in ((alone, BEFORE), (recipe, AFTER)):
@@ -121,7 +124,7 @@ def trial(
 def retrieved(
     network: ClipModel, inputs: Inputs, rows: np.ndarray, recipe: Recipe, formulas: list[str]
 ) -> pd.DataFrame:
-    """Recall@k and median rank among the materials of some rows, both directions and chance."""
+    """Return recall@k and median rank in both directions, and by chance."""
     image, text = compute_embeddings(network.backbone, inputs, rows, recipe.views)
     table = score_retrieval(image, text, [formulas[row] for row in rows])
     return table.drop(columns="materials").rename_axis("of").reset_index()
@@ -130,13 +133,13 @@ def retrieved(
 def _show(found: pd.DataFrame) -> None:
     scores = found[~found["what"].isin((BEFORE, AFTER))]
     mean = scores.groupby(["of", "what", "pretraining"], sort=False)[["r2", "rmse"]]
-    print("\nvalidation folds, mean and deviation")
+    print("\nvalidation folds, mean and standard deviation")
     print(mean.agg(["mean", "std"]).round(3).to_string())
     paired = scores.pivot(
         index=["of", "what", "fold", "seed"], columns="pretraining", values="rmse"
     ).dropna()
     gain = 1 - paired["with"] / paired["without"]
-    print("\nRMSE saved by pre-training, fraction")
+    print("\nfractional reduction of the RMSE by pre-training")
     print(gain.groupby(["of", "what"], sort=False).agg(["mean", "std", "min"]).round(3))
     ranks = found[found["what"].isin((BEFORE, AFTER))]
     ranks = ranks.drop(columns=["fold", "seed", "r2", "rmse"])

@@ -1,10 +1,11 @@
-"""Reading one CHGCAR: rhosight, with all its checks, against pymatgen's ``Chgcar.from_file``.
+"""Compare the time of rhosight and pymatgen to read one CHGCAR.
 
-Both read the same files of one real density, refined to the grid asked for, in turn and in one
-process on one core; times are of the processor, so that what else the machine does matters less
-than it would on the clock. Before anything is timed, both must give the same grid. What the two do
-is not the same: pymatgen's compiled parser takes what it finds, rhosight holds every number and the
-end of every block against the header, and reads at most what that accounts for.
+Both libraries read the same files of one real density, refined to the requested grid. They take
+turns in one process on one core. Times are processor times, because other programs on the machine
+affect them less than wall-clock times. Before the timing, both must return the same grid. The two
+readers do different work. pymatgen (``Chgcar.from_file``) has a compiled parser that accepts the
+numbers as they are. rhosight checks every number and the end of every block against the header, and
+reads at most the expected amount of data.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ BOUND = 50.0  # ms for one block of 60³ values, plain
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--material", default="mp-149", help="of the bundled dataset (mp-149: Si)")
+    parser.add_argument(
+        "--material", default="mp-149", help="material of the bundled dataset (mp-149: Si)"
+    )
     parser.add_argument("--grid", type=int, default=60, help="points along each side of the cell")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
@@ -58,7 +61,7 @@ def main() -> int:
 
 
 def refined(density: ChargeDensity, n: int) -> ChargeDensity:
-    """The density on a grid of n × n × n, by Fourier interpolation or cut-off."""
+    """Return the density on n × n × n points, by Fourier interpolation or cutoff."""
     grid = density.grid("total").astype(float)
     for axis in range(3):
         wave = np.fft.rfft(grid, axis=axis)
@@ -67,7 +70,7 @@ def refined(density: ChargeDensity, n: int) -> ChargeDensity:
 
 
 def write(density: ChargeDensity, folder: Path) -> list[Path]:
-    """One block, plain and compressed; two blocks, plain."""
+    """Write one block, plain and compressed, and two blocks, plain."""
     plain, packed, spin = (folder / name for name in ("CHGCAR", "CHGCAR.gz", "CHGCAR.spin"))
     density.to_chgcar(plain)
     packed.write_bytes(gzip.compress(plain.read_bytes(), 6))
@@ -78,7 +81,7 @@ def write(density: ChargeDensity, folder: Path) -> list[Path]:
 
 
 def measure(path: Path, repeats: int) -> dict[str, str | float]:
-    """Median milliseconds of both readers, in turn."""
+    """Return the median milliseconds of both readers, which take turns."""
     readers: dict[str, Callable[[], object]] = {
         "rhosight_ms": lambda: read_chgcar(path),
         "pymatgen_ms": lambda: Chgcar.from_file(str(path)),
@@ -113,5 +116,5 @@ def table(rows: list[dict[str, str | float]], arguments: argparse.Namespace) -> 
 
 if __name__ == "__main__":
     pa.set_cpu_count(1)
-    warnings.simplefilter("ignore")  # pymatgen's, about files that are not named CHGCAR
+    warnings.simplefilter("ignore")  # pymatgen warns about files that are not named CHGCAR
     raise SystemExit(main())

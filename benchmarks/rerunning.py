@@ -1,10 +1,10 @@
-"""How long `rhosight reproduce` takes when all its jobs are finished: reading, tests, drawing.
+"""Measure the time of `rhosight reproduce` when all its jobs are finished.
 
     python benchmarks/rerunning.py [NAME ...] [--results docs/results]
 
-The finished jobs and the number of repeats are those of ``--results``. Each exhibit is made in a
-process of its own, start-up included, on one thread. The bound is 15 s on an idle machine; the exit
-code is 1 if one takes longer.
+The time covers reading, statistical tests and drawing. The finished jobs and the number of repeats
+come from ``--results``. Each exhibit is made in a separate process, including start-up, on one
+thread. The bound is 15 s on an idle machine. The exit code is 1 if an exhibit takes longer.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Where `best` errs: its out-of-fold residuals, by material and chemistry.
+"""Analyse the out-of-fold residuals of `best` by material and chemistry.
 
     python benchmarks/residuals.py OUT
 
-OUT is the folder of a finished `benchmarks/best.py OUT`; the test part is not looked at. A
-material's error is its root mean square over repeats. Prints, for each target, how much of the
-squared error the worst twentieth of the materials has, how much would stay if the repeats were
-averaged (what other folds do not change), how far the residuals of other models go along with
+OUT is the folder of a finished `benchmarks/best.py OUT`. The test set is not used. The error of a
+material is its root mean square over repeats. For each target, the script prints the share of the
+squared error in the worst twentieth of the materials, the share that remains after averaging the
+repeats (it does not depend on the folds), the correlation of the residuals of other models with
 those of `best`, the worst materials, and the RMSE of each class of compounds.
 """
 
@@ -22,7 +22,7 @@ import rhosight
 from rhosight.explain.chemistry import CLASSES, chemical_class
 
 MAGNETIC = {"Cr", "Mn", "Fe", "Co"}
-"""Elements whose open 3d shells often carry a moment."""
+"""Elements whose open 3d shells often carry a magnetic moment."""
 
 WORST, SHOWN = 0.05, 10
 
@@ -32,7 +32,7 @@ def rms(values: pd.Series) -> float:
 
 
 def by_material(predictions: pd.DataFrame) -> pd.DataFrame:
-    """material_id → mean residual over repeats, root mean square, and mean of each other model."""
+    """Return mean residual, root mean square and other models, per material_id."""
     best = predictions[predictions["model"] == "best"].groupby("material_id")["residual"]
     others = predictions.pivot_table(index="material_id", columns="model", values="residual")
     found = pd.DataFrame({"mean": best.mean(), "rms": best.apply(rms)})
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     files = sorted(parser.parse_args().out.glob("[0-9]*-*.parquet"))
     if not files:
-        raise SystemExit("no folds there; run `python benchmarks/best.py OUT` first")
+        raise SystemExit("OUT contains no folds. Run `python benchmarks/best.py OUT` first.")
     predictions = pd.concat(map(pd.read_parquet, files), ignore_index=True)
     predictions["residual"] = predictions["predicted"] - predictions["true"]
     table = rhosight.load_dataset("mp-fcc").table
@@ -54,9 +54,9 @@ def main() -> None:
         squares = found["rms"] ** 2
         worst = squares.head(round(WORST * len(found))).sum() / squares.sum()
         print(f"\n{target}: RMSE {rms(found['rms']):.3f}, median {found['rms'].median():.3f}")
-        print(f"the worst {WORST:.0%} of materials have {worst:.0%} of the squared error")
+        print(f"the worst {WORST:.0%} of materials contribute {worst:.0%} of the squared error")
         print(f"{(found['mean'] ** 2).sum() / squares.sum():.0%} of it is the same in all repeats")
-        print("correlation with residuals of: ", end="")
+        print("correlation with the residuals of: ", end="")
         others = found.drop(columns=["mean", "rms"])
         print(", ".join(f"{n} {v:.2f}" for n, v in others.corrwith(found["mean"]).items()))
         for name, row in found.head(SHOWN).iterrows():

@@ -1,13 +1,14 @@
-"""How fast the web page is, and what it stands.
+"""Measure the speed of the web page and its resistance to hostile uploads.
 
     python benchmarks/serving.py [--workers 2]
 
-Starts a server and measures: the first view of the page in Chromium; a prediction from a 60³ CHGCAR
-(upload, queue, worker, answer), alone and for ten visitors at once; and three times 200 hostile
-uploads in parallel, with the memory and the files of the server. Bounds, on two cores: a first view
-of 2 s, a prediction of 5 s, a sentence for each hostile file, no file left, and no more memory
-after the third round than after the second, but for 5 %. The exit code is 1 if one is exceeded.
-Needs ``rhosight[app]``, and playwright with /usr/bin/chromium for the page.
+The script starts a server and measures the first view of the page in Chromium. It measures a
+prediction from a 60³ CHGCAR (upload, queue, worker, answer), alone and for ten visitors at once.
+Then it sends three rounds of 200 hostile uploads in parallel and records the memory and the files
+of the server. Bounds, on two cores: 2 s for a first view, 5 s for a prediction, an error message
+for each hostile file, no file left, and at most 5 % more memory after the third round than after
+the second. The exit code is 1 if a bound is exceeded. The script needs ``rhosight[app]``, and
+playwright with /usr/bin/chromium for the page.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def main() -> int:
 def measure(pid: int, folder: Path, kept: Path, workers: int) -> int:
     chgcar = write_chgcar(folder / "CHGCAR")
     client = connect()
-    for _ in range(2 * workers):  # every worker is warm
+    for _ in range(2 * workers):  # warm up every worker
         client.predict(None, "mp-149", "total", api_name="/predict")
     view = min(first_view() for _ in range(3))
     print(f"first view of the page: {view:.2f} s; bound 2")
@@ -78,7 +79,7 @@ def measure(pid: int, folder: Path, kept: Path, workers: int) -> int:
         used.append(memory(pid))
         print(
             f"{UPLOADS} hostile uploads, round {number + 1}: {time.perf_counter() - start:.1f} s, "
-            f"{len(set(answers))} different sentences, {used[-1]:.0f} MiB in all its processes"
+            f"{len(set(answers))} different messages, {used[-1]:.0f} MiB in all server processes"
         )
     for sentence in sorted(set(answers)):
         print("   ", sentence)
@@ -86,18 +87,18 @@ def measure(pid: int, folder: Path, kept: Path, workers: int) -> int:
         visitor.close()
     after = timed(client, chgcar)
     client.close()
-    left = files_of(kept)  # what the open pages kept is deleted once they are closed
+    left = files_of(kept)  # files of open pages are deleted after the pages are closed
     for _ in range(30):
         if not left:
             break
         time.sleep(1)
         left = files_of(kept)
-    print(f"after them, a prediction: {after:.2f} s; files left: {sorted(left)}")
+    print(f"prediction after the uploads: {after:.2f} s; files left: {sorted(left)}")
     return int(view > 2 or alone > 5 or used[2] > 1.05 * used[1] or bool(left))
 
 
 def write_chgcar(path: Path) -> Path:
-    """The bundled density of silicon on a 60³ grid."""
+    """Write the bundled density of silicon on a 60³ grid."""
     density = load_dataset("mp-fcc")["mp-149"].density
     coarse = density.grid("total")
     factor = 60 / coarse.shape[0]
@@ -107,8 +108,9 @@ def write_chgcar(path: Path) -> Path:
 
 
 def hostile(folder: Path) -> list[Path]:
-    """Files that are no density, each in a folder of its own."""
-    kinds = [kind for name, kind in HOSTILE.items() if name != "large grid"]  # that one may pass
+    """Write files that are not densities, each in a separate folder."""
+    # a large grid can be valid
+    kinds = [kind for name, kind in HOSTILE.items() if name != "large grid"]
     found = []
     for number in range(UPLOADS):
         name, content, _ = kinds[number % len(kinds)]
@@ -134,7 +136,7 @@ def timed(client: Client, path: Path) -> float:
 
 
 def refusals(client: Client, paths: list[Path]) -> list[str]:
-    """What it says of each; one client in one thread, which is what it is made for."""
+    """Return the error message for each file; use one client per thread as intended."""
     answers = []
     for path in paths:
         try:
@@ -142,12 +144,12 @@ def refusals(client: Client, paths: list[Path]) -> list[str]:
         except AppError as error:
             answers.append(str(error))
         else:
-            raise AssertionError(f"{path} was not refused")
+            raise AssertionError(f"{path} was accepted, but it should be rejected")
     return answers
 
 
 def first_view() -> float:
-    """Seconds from the address to controls that can be used, with an empty cache."""
+    """Return the seconds until the controls are usable, with an empty cache."""
     from playwright.sync_api import sync_playwright
 
     flags = ["--headless", "--no-sandbox", "--disable-gpu"]
@@ -163,7 +165,7 @@ def first_view() -> float:
 
 
 def memory(pid: int) -> float:
-    """Resident memory of the server and its workers, MiB; Linux."""
+    """Return the resident memory of the server and its workers in MiB, on Linux."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     total = 0.0
     for process in (str(pid), *children):

@@ -1,11 +1,12 @@
-"""A slice through a crystal: rhosight samples the cell, the paper's route builds a supercell first.
+"""Compare time and memory of a slice with and without a supercell.
 
-Both make the same image of one lattice plane from one density. Each route runs in a process of its
-own on one core. Memory is its peak resident size while the image is made, above what it holds after
-the imports and the loading of the density: on Linux VmHWM, reset at the start, minus VmRSS, since
-ru_maxrss is inherited from the process that started it; elsewhere the growth of ru_maxrss, which
-what imports needed can hide. tracemalloc's peak stands beside it in the JSON. The second route
-needs Py-Rho: pip install 'rhosight[pyrho]'.
+rhosight samples the cell directly; the paper's method builds a supercell first. Both make the same
+image of one lattice plane from one density. Each method runs in a separate process on one core.
+Memory is the peak resident size while the image is made, minus the resident size after the imports
+and the loading of the density. On Linux it is VmHWM, reset at the start, minus VmRSS, because
+ru_maxrss is inherited from the parent process. On other systems it is the growth of ru_maxrss,
+which the memory of the imports can hide. The JSON also contains the peak of tracemalloc. The second
+method needs Py-Rho: pip install 'rhosight[pyrho]'.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-# measured once, for 8 × 8 × 8 of a 60³ density through Py-Rho
+# measured once, for an 8 × 8 × 8 supercell of a 60³ density with Py-Rho
 ONCE = {"cells": 8, "seconds": 156.0, "megabytes": 23600.0}
 BOUNDS = {"seconds": 0.1, "megabytes": 100.0}  # for rhosight's spline
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -65,23 +66,33 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--material", default="mp-149", help="of the bundled dataset (mp-149: Si)")
-    parser.add_argument("--grid", type=int, default=60, help="points along each side of the cell")
-    parser.add_argument("--size", type=int, default=299, help="pixels along each side")
-    parser.add_argument("--window", type=float, default=2.0, help="side, in lattice scales")
     parser.add_argument(
-        "--supercells", type=int, nargs="*", default=[2, 4], help="n of the n × n × n to build"
+        "--material", default="mp-149", help="material of the bundled dataset (mp-149: Si)"
     )
-    parser.add_argument("--repeats", type=int, default=5, help="of rhosight's route")
+    parser.add_argument("--grid", type=int, default=60, help="points along each side of the cell")
+    parser.add_argument("--size", type=int, default=299, help="pixels along each side of the image")
+    parser.add_argument(
+        "--window", type=float, default=2.0, help="side of the window, in lattice scales"
+    )
+    parser.add_argument(
+        "--supercells",
+        type=int,
+        nargs="*",
+        default=[2, 4],
+        help="sizes n of the n × n × n supercells",
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="number of repeats of rhosight's route"
+    )
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
-    for name in ("--route", "--folder"):  # how the script calls itself
+    for name in ("--route", "--folder"):  # internal: the script calls itself with these
         parser.add_argument(name, help=argparse.SUPPRESS)
     parser.add_argument("--cells", type=int, default=1, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def prepare(arguments: argparse.Namespace) -> None:
-    """A bundled density on the wanted grid by Fourier interpolation, as files for the routes."""
+    """Write a bundled density, Fourier-interpolated to the requested grid, to files."""
     from scipy.signal import resample
 
     from rhosight import load_dataset
@@ -95,7 +106,7 @@ def prepare(arguments: argparse.Namespace) -> None:
 
 
 def measure(arguments: argparse.Namespace, route: str, cells: int = 1) -> dict:
-    """Run one route in a process of its own; add how far its image is from the spline's."""
+    """Run one route in a separate process and compare its image with the spline's."""
     label = f"supercell {cells}×{cells}×{cells}" if route == "supercell" else route
     print(f"{label} ...", file=sys.stderr, flush=True)
     command = [sys.executable, __file__, "--route", route, "--cells", str(cells)]
@@ -122,7 +133,7 @@ def measure(arguments: argparse.Namespace, route: str, cells: int = 1) -> dict:
 
 
 def run_route(arguments: argparse.Namespace) -> int:
-    """In the process of one route: measure, save images, print the numbers as JSON."""
+    """Measure one route in its process, save images and print numbers as JSON."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     folder = Path(arguments.folder)
@@ -132,7 +143,7 @@ def run_route(arguments: argparse.Namespace) -> int:
 
 
 def direct(arguments: argparse.Namespace, folder: Path) -> dict:
-    """rhosight: find the plane, sample the cell's own grid there."""
+    """Find the plane and sample the grid of the cell on it, as rhosight does."""
     grid, structure, lattice_plane, sample_window = load(folder)
 
     def draw() -> np.ndarray:
@@ -156,10 +167,11 @@ def direct(arguments: argparse.Namespace, folder: Path) -> dict:
 
 
 def supercell(arguments: argparse.Namespace, folder: Path) -> dict:
-    """The paper's: Py-Rho's n × n × n transform, then a plane through the array.
+    """Build a supercell and cut a plane through its array, as in the paper.
 
-    Py-Rho as cheap as it goes (no up-sampling). Time and memory count linear interpolation of the
-    plane; cubic splines follow, unmeasured but for their time, for the comparison of images.
+    The supercell is Py-Rho's n × n × n transform at its lowest cost, without up-sampling. Time and
+    memory include linear interpolation of the plane. Cubic splines follow for the comparison of
+    images; only their time is measured.
     """
     from pyrho.pgrid import PGrid
     from scipy.ndimage import map_coordinates
@@ -194,7 +206,7 @@ def supercell(arguments: argparse.Namespace, folder: Path) -> dict:
 
 
 def load(folder: Path) -> tuple:
-    """Density, structure and rhosight's functions: everything that the baseline holds."""
+    """Load the density, structure and rhosight's functions, which form the baseline."""
     from pymatgen.core import Structure
 
     from rhosight.density.plane import lattice_plane
@@ -205,7 +217,7 @@ def load(folder: Path) -> tuple:
 
 
 def timed(work: Callable, repeats: int = 1) -> tuple:
-    """The result, and the shortest time in seconds."""
+    """Return the result and the shortest time in seconds."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -215,7 +227,7 @@ def timed(work: Callable, repeats: int = 1) -> tuple:
 
 
 def start_peak() -> float:
-    """Begin a new peak, and what is resident now, MB."""
+    """Reset the peak and return the current resident size, MB."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
         return proc_status("VmRSS")
@@ -224,7 +236,7 @@ def start_peak() -> float:
 
 
 def peak() -> float:
-    """Peak resident size of this process, MB."""
+    """Return the peak resident size of this process, MB."""
     try:
         return proc_status("VmHWM")
     except OSError:
@@ -233,13 +245,13 @@ def peak() -> float:
 
 
 def proc_status(field: str) -> float:
-    """A line of Linux' account of this process, kB there, MB here."""
+    """Return a field of /proc/self/status in MB; Linux gives kB."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return int(next(line for line in lines if line.startswith(field)).split()[1]) * 1024 / 1e6
 
 
 def extrapolate(rows: list[dict]) -> dict | None:
-    """The largest supercell's time and memory, scaled by n³ to the paper's 8 × 8 × 8."""
+    """Scale the largest supercell by n³ to the paper's 8 × 8 × 8."""
     built = [row for row in rows if row["route"].startswith("supercell")]
     if not built:
         return None
@@ -280,7 +292,7 @@ def table(report: dict) -> str:
     if report["extrapolated"]:
         lines.append(line("8×8×8, extrapolated by n³", report["extrapolated"]))
     lines += [line("8×8×8, measured once", ONCE), ""]
-    lines.append(f"finding the plane: {spline['plane_seconds']:.3f} s, once for a structure")
+    lines.append(f"finding the plane: {spline['plane_seconds']:.3f} s, once per structure")
     lines.append("difference from the spline's image, relative to its range:")
     for row in report["routes"][1:]:
         for name, difference in row["difference"].items():

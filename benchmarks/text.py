@@ -1,16 +1,17 @@
-"""Texts of crystals: plain Robocrystallographer, once for each structure, against describe_many.
+"""Compare the time of plain Robocrystallographer with describe_many.
 
-Both run in one process on one core and describe the same cells of bundled materials, in turns of a
-few structures each, so that what else the machine does hits them alike. Time is that of the
-processor: what a core is busy for. Loading the libraries counts for neither; everything else does,
-such as what describe_many prepares once. The exit code is 1 where a text differs or the ratio is
-below the bound.
+Both run in one process on one core and describe the same cells of bundled materials. They take
+turns of a few structures each, so that other programs on the machine affect both alike. Time is
+processor time. The loading of the libraries is excluded; everything else is included, such as the
+one-time preparation in describe_many. The exit code is 1 if a text differs or the ratio is below
+the bound.
 
-Plain is what a user writes in a loop: StructureCondenser().condense_structure(cell), then
-StructureDescriber().describe(...), with the same settings. It gets the canonical cell ready-made,
-which describe_many finds itself. Texts are compared after `settled`, which sorts what comes in the
-order of Python's hash seed. The table of where the time goes is the profiler's, which slows down
-some steps more than others: compare its rows, not its sums.
+The plain route is the loop of a typical user, once per structure:
+StructureCondenser().condense_structure(cell), then StructureDescriber().describe(...), with the
+same settings. It gets the canonical cell ready-made, whereas describe_many has to find it. Texts
+are compared after `normalise_text`, which sorts the parts whose order depends on Python's hash
+seed. The table of steps comes from the profiler, which slows down some steps more than others:
+compare its rows, not its sums.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ if TYPE_CHECKING:
 
     Route = Callable[[Sequence[Structure]], list[str]]
 
-BOUND = 5.0  # times faster
-TURN = 8  # structures
+BOUND = 5.0  # speed-up
+TURN = 8  # structures per turn per turn
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
-# step → functions, by file and name, none of which runs within another
+# step → functions by file and name; none of them calls another
 STEPS = {
     "canonical cell": [("text/__init__.py", "canonical_cell")],
     "symmetry": [("spglib/spg.py", "get_symmetry_dataset")],
@@ -57,7 +58,7 @@ STEPS = {
 def main() -> int:
     arguments = parse()
     os.environ.update(dict.fromkeys(THREADS, "1"))  # before NumPy loads
-    warnings.simplefilter("ignore")  # the libraries': deprecations, missing radii
+    warnings.simplefilter("ignore")  # the libraries warn about deprecations and missing radii
     from rhosight import load_dataset
     from rhosight.inputs.text.description import canonical_cell, normalise_text
 
@@ -109,7 +110,7 @@ def parse() -> argparse.Namespace:
         "--count",
         type=int,
         default=40,
-        help="bundled materials, at least, evenly spread (405: all)",
+        help="minimum number of bundled materials, evenly spread (405: all)",
     )
     parser.add_argument("--profiled", type=int, default=6, help="materials for the table of steps")
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
@@ -117,7 +118,7 @@ def parse() -> argparse.Namespace:
 
 
 def make_routes() -> dict[str, Route]:
-    """Name → what describes structures; loads the libraries."""
+    """Load the libraries and return the function that describes structures, by name."""
     from robocrys import StructureCondenser, StructureDescriber
 
     import rhosight.inputs.text.robocrystallographer  # noqa: F401  # noqa: F401
@@ -133,7 +134,7 @@ def make_routes() -> dict[str, Route]:
 def profile(
     routes: dict[str, Route], structures: list[Structure], cells: list[Structure], count: int
 ) -> dict[str, dict[str, float]]:
-    """Route → step → seconds for each structure, under the profiler."""
+    """Return the profiled seconds per structure, by route and step."""
     if not count:
         return {}
     few = slice(None, None, max(1, len(cells) // count))
@@ -162,14 +163,14 @@ def table(report: dict) -> str:
     lines = [
         f"{count} bundled materials, {report['time']}",
         "",
-        f"{'':<34}{'total':>12}{'a structure':>15}",
+        f"{'':<34}{'total':>12}{'per structure':>15}",
     ]
     for route, seconds in report["seconds"].items():
         lines.append(f"{route:<34}{seconds:>10.1f} s{seconds / count:>13.3f} s")
     lines.append("")
     if steps := report["steps"]:
         head = "".join(f"{route:>12}" for route in steps)
-        lines.append(f"{'ms for a structure, profiled':<34}{head}")
+        lines.append(f"{'ms per structure, profiled':<34}{head}")
         for step in steps["rhosight"]:
             row = "".join(f"{1000 * steps[route][step]:>12.0f}" for route in steps)
             lines.append(f"{step:<34}{row}")

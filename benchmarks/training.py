@@ -1,24 +1,25 @@
-"""Fine-tuning on one core: what pays on a laptop, and AutoGluon's MultiModalPredictor beside it.
+"""Compare fine-tuning settings on one core, and AutoGluon's MultiModalPredictor.
 
     python -m venv autogluon && autogluon/bin/pip install autogluon.multimodal==1.6.3
     python benchmarks/training.py --autogluon-python autogluon/bin/python --json training.json
 
-AutoGluon needs other versions of PyTorch and timm than rhosight, hence an environment of its own,
-which runs this file, too. Both programs begin with the same weights (the bundled encoders, written
-to disk as AutoGluon reads them), learn from the same materials and images and texts, stop early by
-the same inner split, predict one target, and are scored on the same validation folds of the
-training part; the test part of the default split is not looked at. Both fuse an image and a text
-encoder with settings of their own: rhosight those of its `quick` recipe (but that the text encoder
-does not learn the elements first, unless --element-steps says so), AutoGluon its defaults but for
-the size of batches (rhosight's), the pooling (the mean over the tokens, as in rhosight) and that no
-process loads data beside the one that learns. AutoGluon gets the images as PNG files, of 8 bits.
+AutoGluon needs other versions of PyTorch and timm than rhosight. It therefore has a separate
+environment, which also runs this file. Both programs start from the same weights (the bundled
+encoders, written to disk in AutoGluon's format). They use the same materials, images, texts and
+inner split for early stopping, predict one target, and are scored on the same validation folds of
+the training set. The test set of the default split is not used. Both combine an image and a text
+encoder, each with its own settings. rhosight uses its `quick` recipe, but the text encoder is not
+first trained on the elements unless --element-steps is given. AutoGluon uses its defaults with
+three exceptions: the batch size (as in rhosight), the pooling (the mean over tokens, as in
+rhosight), and no separate process for data loading. AutoGluon gets the images as 8-bit PNG files.
 
-Each program is run with several numbers of fine-tuning epochs, each run whole, with its schedule to
-its end. Printed are seconds and validation R² of every run; the time to an R², which is that of the
-shortest run that reaches it on the mean over the folds; and the best R² within equal time. A second
-table has rhosight's image and text networks with each setting of `tuned`: seconds of a fine-tuning
-epoch, and validation R². Time is that of the processor with one thread, of a whole fit from the
-loading of the weights on; making the images, which both share, is not in it.
+Each program runs with several numbers of fine-tuning epochs. Each run is complete and follows its
+learning-rate schedule to the end. The script prints the seconds and the validation R² of every run.
+It also prints the time to an R², which is the time of the shortest run that reaches it on the mean
+over the folds, and the best R² within equal time. A second table shows rhosight's image and text
+networks with each setting of `tuned`: seconds per fine-tuning epoch, and validation R². Time is
+processor time with one thread for a whole fit, from the loading of the weights. It does not include
+the drawing of the images, which both programs share.
 """
 
 from __future__ import annotations
@@ -108,18 +109,20 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--autogluon-python", type=Path, help="of the environment that has it")
+    parser.add_argument(
+        "--autogluon-python", type=Path, help="Python of the environment with AutoGluon"
+    )
     parser.add_argument("--target", default="formation_energy_per_atom")
-    parser.add_argument("--size", type=int, default=96, help="pixels along an image's side")
+    parser.add_argument("--size", type=int, default=96, help="pixels along each side of the image")
     parser.add_argument("--element-steps", type=int, default=0)
-    parser.add_argument("--folds", type=int, default=1, help="run the first so many of five")
+    parser.add_argument("--folds", type=int, default=1, help="number of folds to run, out of five")
     parser.add_argument("--epochs", type=int, nargs="*", default=[2, 6, 12])
     parser.add_argument("--tuned-epochs", type=int, default=8)
-    parser.add_argument("--only-tuned", action="store_true", help="the second table alone")
+    parser.add_argument("--only-tuned", action="store_true", help="make only the second table")
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
     arguments = parser.parse_args()
     if arguments.only_tuned and arguments.autogluon_python:
-        parser.error("--only-tuned compares with nothing: leave out --autogluon-python")
+        parser.error("--only-tuned does not run AutoGluon. Omit --autogluon-python")
     return arguments
 
 
@@ -130,9 +133,10 @@ def rhosight_run(
     rows: dict[str, np.ndarray],
     cache: EncoderCache,
 ) -> list[dict[str, float]]:
-    """Seconds from the start, of a fine-tuning epoch, and validation R² after each stage.
+    """Return total seconds, seconds per epoch and validation R² after each stage.
 
-    ``cache`` keeps the features of frozen backbones from one run to the next.
+    The seconds count from the start; the epochs are fine-tuning epochs. ``cache`` keeps the
+    features of frozen backbones between runs.
     """
     import numpy as np
 
@@ -164,7 +168,7 @@ def rhosight_run(
 
 
 def write_weights(folder: Path, size: int) -> None:
-    """The bundled encoders as local checkpoints of AutoGluon's timm_image and hf_text."""
+    """Write the bundled encoders as AutoGluon checkpoints (timm_image, hf_text)."""
     import torch
 
     from rhosight.networks.backbones import ImageBackbone, TextBackbone
@@ -172,7 +176,8 @@ def write_weights(folder: Path, size: int) -> None:
 
     image, text = ImageBackbone(), TextBackbone()
     (folder / "image").mkdir()
-    torch.save(image.model.state_dict(), folder / "image" / "pytorch_model.bin")  # its format
+    # AutoGluon reads this format
+    torch.save(image.model.state_dict(), folder / "image" / "pytorch_model.bin")
     about = {
         "architecture": DEFAULT_IMAGE,
         "num_features": image.width,
@@ -186,7 +191,7 @@ def write_weights(folder: Path, size: int) -> None:
 
 
 def write_materials(folder: Path, dataset: Dataset, recipe: Recipe) -> None:
-    """A table of all materials: image file, text and target, in the dataset's order."""
+    """Write a table of image file, text and target in the dataset's order."""
     import pandas as pd
 
     from rhosight.inputs.image import density_image, to_pil
@@ -216,7 +221,7 @@ def autogluon_fit(python: Path, folder: Path, job: dict[str, Any]) -> dict[str, 
 
 
 def autogluon_run(folder: Path) -> None:
-    """Fit and score one predictor, as ``job.json`` says; in AutoGluon's environment."""
+    """Fit and score one predictor from ``job.json`` in AutoGluon's environment."""
     import pandas as pd
     from autogluon.multimodal import MultiModalPredictor
 
@@ -262,7 +267,7 @@ def report(row: dict[str, Any]) -> None:
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
-    """Means over the folds, as text."""
+    """Return means over the folds as text."""
     import pandas as pd
 
     frame = pd.DataFrame(rows)
@@ -273,13 +278,13 @@ def summary(rows: list[dict[str, Any]]) -> str:
         lines += ["whole fits, validation", runs.round(3).to_string(), "", *compared(runs)]
     settings = frame[~frame.index.isin(versus.index)]
     means = settings.groupby("program", sort=False)[["epoch", "r2_head", "r2"]].mean()
-    lines += ["", "rhosight's settings of tuned: seconds of a fine-tuning epoch, and validation R²"]
+    lines += ["", "rhosight's settings of tuned: seconds per fine-tuning epoch, and validation R²"]
     lines += ["after the head stage and after fine-tuning", means.round(3).to_string()]
     return "\n".join(lines)
 
 
 def compared(runs: pd.DataFrame) -> list[str]:
-    """Time to an R², and R² within equal time, of each program."""
+    """Return the time to an R² and the R² within equal time, for each program."""
     found = []
     for level in (0.5, 0.6, 0.7, 0.8, 0.85, 0.9):
         cells = []
@@ -291,7 +296,9 @@ def compared(runs: pd.DataFrame) -> list[str]:
         cells = []
         for program, own in runs.groupby(level="program", sort=False):
             within = own["r2"][own["seconds"] <= seconds]
-            cells.append(f"{program} {f'{within.max():.3f}' if len(within) else 'no run so short'}")
+            cells.append(
+                f"{program} {f'{within.max():.3f}' if len(within) else 'no run this short'}"
+            )
         found.append(f"R² within {seconds:.0f} s: {', '.join(cells)}")
     return found
 

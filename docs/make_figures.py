@@ -1,4 +1,4 @@
-"""Draw the pictures of the README and the documentation: `python docs/make_figures.py`."""
+"""Draw the figures of the README and docs: `python docs/make_figures.py`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def slices(dataset: rhosight.Dataset) -> Figure:
-    """The channels of the default image for six crystals."""
+    """Draw the channels of the default image for six crystals."""
     settings = rhosight.ImageSettings(size=256)
     have = dataset.table["formula"]
     ids = [have.index[have == formula][0] for formula in FORMULAS if (have == formula).any()]
@@ -56,13 +56,13 @@ def slices(dataset: rhosight.Dataset) -> Figure:
 
 
 def plane_in_cell(dataset: rhosight.Dataset, formula: str = "NaCl", window: float = 8.0) -> Figure:
-    """The densest plane of rock salt in its cubic cell, and the density on it."""
+    """Draw the densest plane of rock salt in its cubic cell and the density on it."""
     have = dataset.table["formula"]
     material = dataset[have.index[have == formula][0]]
     plane = rhosight.lattice_plane(material.structure)
     lattice, scale = material.structure.lattice, plane.lattice_scale
     centre = plane.points(0.0, 0.0, 0.0)
-    # primitive vectors b + c - a … are the edges of an F lattice's cubic cell
+    # the primitive vectors a, b, c give the edges b + c - a, … of an F lattice's cubic cell
     to_cubic = np.linalg.inv(np.ones((3, 3)) - 2 * np.eye(3)) * scale
     corners = (-scale / 2, scale / 2)
     figure = Figure(figsize=(9.6, 4.6), layout="constrained")

@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests: the bundled dataset, and a small folder of materials."""
+"""Define shared fixtures: the bundled dataset and a small folder of materials."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from rhosight.dataset import Dataset, load_dataset
 
 @pytest.fixture(scope="session")
 def dataset() -> Dataset:
-    """All 405 bundled materials."""
+    """Return all 405 bundled materials."""
     return load_dataset("mp-fcc")
 
 
 @pytest.fixture(scope="session")
 def few(dataset: Dataset) -> Dataset:
-    """Six of them: one spin-polarised (AlCrFe2, whose modulus is masked), one formula under two
-    ids (HfC), one of the diamond structure's space group."""
+    """Return six bundled materials.
+
+    One is spin-polarised (AlCrFe2, whose modulus is masked), one has a formula with two ids (HfC),
+    and one has the space group of the diamond structure.
+    """
     return dataset[["mp-1002124", "mp-21075", "mp-16495", "mp-1001833", "mp-1002206", "mp-149"]]
 
 
@@ -45,13 +48,13 @@ def write_folder(dataset: Dataset, folder: Path) -> Path:
 
 @pytest.fixture
 def folder(few: Dataset, tmp_path: Path) -> Path:
-    """The six as a folder of materials."""
+    """Return a folder with the six materials."""
     return write_folder(few, tmp_path / "few")
 
 
 @pytest.fixture
 def edit_labels(folder: Path) -> Callable[[Callable], Path]:
-    """Apply a function to the text of the folder's materials.csv."""
+    """Return a function that edits the text of the folder's materials.csv."""
 
     def edit(change: Callable[[str], str]) -> Path:
         path = folder / "materials.csv"

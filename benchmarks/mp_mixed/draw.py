@@ -1,26 +1,27 @@
-"""Draw crystals that are not face-centred cubic for a run of density-functional calculations.
+"""Select crystals that are not face-centred cubic for DFT calculations.
 
     python draw.py mp-elastic drawn [--count 420] [--done start.parquet ...] [--seed 0]
 
-`mp-elastic` is a folder with `materials.csv` and `structures.jsonl`. Written to the folder `drawn`:
+`mp-elastic` is a folder with `materials.csv` and `structures.jsonl`. The script writes these files
+to the folder `drawn`:
 
-- `cifs/<material_id>.cif`: spglib's primitive standardised cell, which `rhosight data build gpaw`
-  reads back as it is, so that GPAW finds all of the crystal's symmetry;
-- `targets.csv`: the labels, a row a crystal, in the order in which they were drawn;
+- `cifs/<material_id>.cif`: spglib's primitive standardised cell. `rhosight data build gpaw` reads
+  it back unchanged, so that GPAW finds the full symmetry of the crystal;
+- `targets.csv`: the labels, one row per crystal, in the order of the draw;
 - `order.csv`: the same crystals and order, with formula, space group, Bravais lattice and atoms.
 
-Taken are crystals of 1 to 6 atoms in the primitive cell, whose Bravais lattice is not
-face-centred cubic, which the bundled mp-fcc lacks, whose space group is the same at the tolerance
-of the calculation and at that of the labels, whose cell is the same after a CIF file, whose labels
-are all there and can be right, and whose elements are all in rhosight's table of free atoms and
-have a PAW data set.
+A crystal can be drawn under these conditions: it has 1 to 6 atoms in the primitive cell; its
+Bravais lattice is not face-centred cubic and therefore absent from the bundled mp-fcc; its space
+group is the same at the tolerance of the calculation and at the tolerance of the labels; its cell
+survives a CIF file unchanged; it has all labels, with plausible values; and all its elements are in
+rhosight's table of free atoms and have a PAW data set.
 
-Any prefix of the order is itself a good spread, since each crystal is the best one to add to those
-before it. The next lattice is the one with the fewest crystals for its share, which goes with the
-square root of what there is of it. Of this lattice, that crystal comes next whose elements, space
-group and structure type have been drawn least, with some preference for those that are
-calculated sooner. Crystals in a file given by `--done` count as drawn and are not drawn again.
-The same input and seed give the same files.
+Any prefix of the order is a diverse selection, because each crystal is the best addition to the
+previous ones. The next lattice is the one with the fewest crystals relative to its share; the share
+is proportional to the square root of the number of available crystals. Within this lattice, the
+next crystal has the least-drawn elements, space group and structure type, with some preference for
+short calculations. Crystals in a file given by `--done` count as drawn and are not drawn again. The
+same input and seed give the same files.
 """
 
 from __future__ import annotations
@@ -44,13 +45,13 @@ from rhosight.density.free_atoms import list_elements as free_atoms
 from rhosight.errors import RhosightError
 
 LARGEST = 6
-"""Atoms in the primitive cell."""
+"""Maximum number of atoms in the primitive cell."""
 
 SYMPREC = {"calculation": 0.01, "labels": 0.1}
-"""Å; the defaults of the gpaw source, and of space groups in a dataset."""
+"""Tolerances in Å; the defaults of the gpaw source and of space groups in a dataset."""
 
 ROUNDING = 2e-8
-"""Of fractional coordinates in a CIF file; GPAW finds symmetry to 1e-7."""
+"""Rounding of fractional coordinates in a CIF file; GPAW finds symmetry to 1e-7."""
 
 BULK = ["bulk_modulus_vrh", "bulk_modulus_voigt", "bulk_modulus_reuss"]
 
@@ -58,23 +59,23 @@ LABELS = {
     **{name: name for name in ("formation_energy_per_atom", "efermi", "band_gap", *BULK)},
     "shear_modulus_vrh": "shear_modulus_vrh (GPa)",
 }
-"""Column of materials.csv → column of targets.csv; a unit in brackets is kept."""
+"""Columns of targets.csv by column of materials.csv; a unit in brackets is kept."""
 
 KPOINT_DENSITY = 3.0
-"""Å⁻¹; the default of the gpaw source."""
+"""Density of k-points in Å⁻¹; the default of the gpaw source."""
 
 WEIGHTS = {"elements": 0.4, "prototype": 0.2, "spacegroup": 0.15, "effort": 0.25}
-"""Of what makes one crystal of a lattice better than another; each is ranked among those left."""
+"""Weights of the criteria within a lattice; each ranks the remaining crystals."""
 
 
 def usable(table: pd.DataFrame) -> pd.Series:
-    """Tell which crystals have all labels, and a bulk modulus that can be right."""
+    """Return a mask of crystals with all labels and a plausible bulk modulus."""
     kept, _ = mask_labels(table)
     return kept[list(LABELS)].notna().all(axis=1) & (kept[BULK] > 0).all(axis=1)
 
 
 def candidates(folder: Path) -> tuple[pd.DataFrame, dict[str, Structure]]:
-    """Read the crystals that can be drawn: a table, and their standardised cells."""
+    """Read the crystals that can be drawn: a table and their standardised cells."""
     table = pd.read_csv(folder / "materials.csv").set_index("material_id")
     known = set(free_atoms()) & paw_data_sets()
     taken = set(load_dataset("mp-fcc").ids)
@@ -95,7 +96,7 @@ def candidates(folder: Path) -> tuple[pd.DataFrame, dict[str, Structure]]:
 
 
 def describe(structure: Structure) -> tuple[dict, Structure]:
-    """Find what the draw goes by, and the cell of the calculation."""
+    """Return the criteria of the draw and the cell of the calculation."""
     fine, coarse = (
         SpacegroupAnalyzer(structure, symprec=SYMPREC[name]) for name in ("calculation", "labels")
     )
@@ -114,11 +115,11 @@ def describe(structure: Structure) -> tuple[dict, Structure]:
 
 
 def effort(cell: Structure) -> float:
-    """Estimate how long a calculation takes, in arbitrary units.
+    """Estimate the duration of a calculation, in arbitrary units.
 
-    It goes with k-points, spins, volume (plane waves) and atoms (bands). What symmetry saves in
-    k-points depends on the cell: of a body-centred cell the grid often has only two of sixteen
-    operations, as its numbers of points along the three axes differ.
+    It is proportional to k-points, spins, volume (plane waves) and atoms (bands). The reduction of
+    k-points by symmetry depends on the cell: in a body-centred cell the grid often keeps only two
+    of sixteen operations, because its numbers of points along the three axes differ.
     """
     lengths = np.array(cell.lattice.reciprocal_lattice.abc)
     grid = np.ceil(KPOINT_DENSITY * lengths - 1e-9)
@@ -132,12 +133,12 @@ def effort(cell: Structure) -> float:
 
 
 def survives_cif(cell: Structure) -> bool:
-    """Tell whether a cell is the same after a CIF file.
+    """Return True if a cell is the same after a CIF file.
 
-    pymatgen takes 0.66672 for two thirds and leaves 0.33328, which costs symmetry.
+    pymatgen changes 0.66672 to two thirds but leaves 0.33328, which reduces the symmetry.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it also says so
+        warnings.simplefilter("ignore")  # pymatgen also warns about the change
         read = Structure.from_str(cell.to(fmt="cif"), fmt="cif")
     if len(read) != len(cell) or read.species != cell.species:
         return False
@@ -146,14 +147,14 @@ def survives_cif(cell: Structure) -> bool:
 
 
 def paw_data_sets() -> set[str]:
-    """List the elements that GPAW has a standard PAW data set of PBE for."""
+    """Return the elements with a standard PBE PAW data set of GPAW."""
     folders = [Path(name) for name in find_gpaw().setups]
     return {file.name.split(".")[0] for path in folders for file in path.glob("*.PBE.gz")}
 
 
 def draw(table: pd.DataFrame, count: int, done: list[str], seed: int) -> list[str]:
-    """Choose ids one after the other, each the best to add to those before it."""
-    # equals are told apart by chance, and chance by the seed
+    """Return ids in the order of the draw; each is the best addition so far."""
+    # the seed decides between crystals of equal rank
     table = table.iloc[np.random.default_rng(seed).permutation(len(table))]
     shares = np.sqrt(table["lattice"].value_counts().sort_index())
     drawn = {name: Counter() for name in ("elements", "prototype", "spacegroup", "lattice")}
@@ -187,7 +188,7 @@ def draw(table: pd.DataFrame, count: int, done: list[str], seed: int) -> list[st
 
 
 def badness(among: pd.DataFrame, drawn: dict[str, Counter]) -> pd.Series:
-    """Weigh how often what a crystal is made of has been drawn, and how long it takes."""
+    """Score how often the properties of a crystal were drawn, and its effort."""
     measures = {
         "elements": among["elements"].map(lambda row: np.mean([drawn["elements"][e] for e in row])),
         "prototype": among["prototype"].map(lambda name: drawn["prototype"][name]),
@@ -209,7 +210,7 @@ def write(out: Path, order: list[str], table: pd.DataFrame, cells: dict[str, Str
 
 
 def summary(order: list[str], table: pd.DataFrame) -> str:
-    """Say how the first 50, 100, 200 and all are spread."""
+    """Return a text on the diversity of the first 50, 100, 200 and all crystals."""
     lines = ["first lattices groups types elements atoms"]
     for number in sorted({n for n in (50, 100, 200) if n < len(order)} | {len(order)}):
         part = table.loc[order[:number]]
@@ -227,16 +228,22 @@ def summary(order: list[str], table: pd.DataFrame) -> str:
 
 
 def main() -> int:
-    """Draw, write, and say how the draw is spread."""
+    """Draw crystals, write the files and print the diversity of the draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", type=Path, help="the folder mp-elastic")
-    parser.add_argument("out", type=Path, help="folder to write to; it must not be there yet")
+    parser.add_argument("source", type=Path, help="folder mp-elastic")
+    parser.add_argument("out", type=Path, help="output folder; it must not exist")
     parser.add_argument("--count", type=int, default=420)
-    parser.add_argument("--done", type=Path, nargs="*", default=[], help="Parquet datasets")
+    parser.add_argument(
+        "--done",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="Parquet datasets of crystals that were drawn before",
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     if arguments.out.exists():
-        raise RhosightError(f"{arguments.out}: is there already; give another name")
+        raise RhosightError(f"{arguments.out}: the folder already exists. Choose another name")
     done = [
         material_id
         for file in arguments.done

@@ -1,14 +1,14 @@
-"""Put what has been calculated into one dataset of the form of mp-fcc.
+"""Combine all calculated densities into one dataset in the form of mp-fcc.
 
     python pack.py mp-elastic mp-mixed.json mp-mixed.parquet FILE_OR_FOLDER ... [--label NAME ...]
 
-Rows are those of Parquet datasets that `rhosight data build gpaw` wrote, and of folders of parts
-that a build in progress keeps (`x.parquet.build`); where an id stands more than once, the first
-counts. Labels are taken afresh from the folder `mp-elastic`, and what cannot be right is masked.
-`mp-mixed.json` describes the whole, as `mp-fcc.json` does. Further columns of `mp-elastic`, such as
-shear_modulus_vrh, become targets if they are asked for. Texts that are missing are made, seconds
-each; a dataset that this script wrote is a fine input, too, and has them. The same rows give the
-same bytes.
+Rows come from Parquet datasets of `rhosight data build gpaw` and from folders with parts of an
+unfinished build (`x.parquet.build`). If an id is duplicated, the first row is used. Labels are read
+again from the folder `mp-elastic`, and implausible values are masked. `mp-mixed.json` describes the
+dataset, as `mp-fcc.json` does. `--label` turns further columns of `mp-elastic`, such as
+shear_modulus_vrh, into targets. Missing texts are generated, which takes seconds each. A dataset
+that this script wrote is also a valid input and already has texts. The same rows give the same
+bytes.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ LABELS = [
 ]
 
 LEVEL = 19
-"""Of zstd, as rhosight packs datasets for good."""
+"""zstd compression level, as in finished rhosight datasets."""
 
 OF_THE_BUILD = ("build", "integrals")
-"""What the provenance of a row in progress has of its own; the integrals are made again."""
+"""Provenance fields of unfinished builds only; the integrals are computed again."""
 
 
 def parts_of(paths: list[Path]) -> list[Dataset]:
-    """Open all the files, each by itself: the columns of parts differ."""
+    """Open every file separately, because the columns of parts differ."""
     files = []
     for path in paths:
-        # names with a point are being written
+        # files whose names begin with a dot are still being written
         found = [f for f in sorted(path.glob("*.parquet")) if f.name[0] != "."]
         files += found if path.is_dir() else [path]
     return [Dataset.from_parquet(file) for file in files]
 
 
 def texts_of(part: Dataset, number: int) -> dict[str, str | None]:
-    """Return the texts of a row; those that its build left out are made, where that is possible."""
+    """Return the texts of a row and generate missing ones where possible."""
     texts = part.texts.iloc[number].to_dict()
     for extent in EXTENTS:
         if not isinstance(texts.get(extent), str):
@@ -62,9 +62,9 @@ def texts_of(part: Dataset, number: int) -> dict[str, str | None]:
 
 
 def main() -> int:
-    """Pack, and say what the dataset holds."""
+    """Pack the dataset and print its contents."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", type=Path, help="the folder mp-elastic")
+    parser.add_argument("source", type=Path, help="folder mp-elastic")
     parser.add_argument("about", type=Path, help="JSON: name, attribution, provenance, ...")
     parser.add_argument("out", type=Path)
     parser.add_argument("rows", type=Path, nargs="+")

@@ -1,16 +1,16 @@
-"""Calculate drawn crystals in their order, a few at a time, with `rhosight data build gpaw`.
+"""Calculate drawn crystals in order, in steps, with `rhosight data build gpaw`.
 
     python run.py drawn out [--step 20]
 
-`drawn` is what draw.py wrote. A build of rhosight goes through its CIF files by name, and its
-dataset is there when all are done. Here each step gives the build so many more crystals, those that
-come next, and brings `out/densities.parquet` up to date, which can be used from the first step on.
+`drawn` is the output folder of draw.py. A rhosight build processes its CIF files by name and writes
+its dataset after all of them are done. This script gives the build the next crystals in each step
+and then updates `out/densities.parquet`, which is usable after the first step.
 
-A crystal that fails would be tried again at every step: its CIF file goes to `out/failed/` instead,
-and why to `out/failed.csv`. Move the file back to `out/cifs/` to have it tried again.
+A failed crystal would be tried again in every step. Its CIF file therefore moves to `out/failed/`,
+and `out/failed.csv` lists the reason. To try it again, move the file back to `out/cifs/`.
 
-The same command goes on after whatever has ended it; at most the calculation in flight is lost. A
-file `out/stop` ends it after the step in progress.
+The same command resumes after any interruption; at most the calculation in progress is lost. A file
+`out/stop` ends the run after the current step.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from pathlib import Path
 
 
 def main() -> int:
-    """Go through the steps that are left."""
+    """Run the remaining steps."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("drawn", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--step", type=int, default=20, help="crystals in a step")
+    parser.add_argument("--step", type=int, default=20, help="number of crystals per step")
     arguments = parser.parse_args()
     drawn, out = arguments.drawn, arguments.out
     for name in ("cifs", "failed"):
@@ -40,7 +40,7 @@ def main() -> int:
     head, *rows = read_rows(drawn / "targets.csv")
     order = [row[0] for row in rows]
     while not (out / "stop").exists():
-        # a step that was interrupted comes first
+        # finish an interrupted step first
         due = [i for i in order if (out / "cifs" / f"{i}.cif").exists()]
         left = [i for i in order if i not in due and not (out / "failed" / f"{i}.cif").exists()]
         if not unfinished(out, due):
@@ -56,7 +56,7 @@ def main() -> int:
         before = set(have(out))
         code = build(out)
         if code:
-            print(f"the build ended with code {code}: {out / 'build.log'}", flush=True)
+            print(f"the build ended with exit code {code}. See {out / 'build.log'}", flush=True)
             return code
         now = set(have(out))
         failed = set_aside(out, [i for i in due if i not in now])
@@ -68,12 +68,12 @@ def main() -> int:
             f"{each:.0f} s each; {len(left)} left, until {ends:%d %b %H:%M}",
             flush=True,
         )
-    print("stopped, as out/stop asks", flush=True)
+    print("stopped because the file out/stop exists", flush=True)
     return 0
 
 
 def build(out: Path) -> int:
-    """Run the product's own command on the crystals that are due; its exit code."""
+    """Run rhosight's build command on the due crystals and return its exit code."""
     command = [sys.executable, "-m", "rhosight", "data", "build", "gpaw"]
     command += [str(out / "cifs"), str(out / "densities.parquet")]
     command += ["--targets", str(out / "targets.csv"), "--workers", "1"]
@@ -82,7 +82,7 @@ def build(out: Path) -> int:
 
 
 def have(out: Path) -> list[str]:
-    """Ids in the dataset as it is."""
+    """Return the ids in the current dataset."""
     import pyarrow.parquet as pq
 
     file = out / "densities.parquet"
@@ -92,12 +92,12 @@ def have(out: Path) -> list[str]:
 
 
 def unfinished(out: Path, due: list[str]) -> bool:
-    """Tell whether a crystal is due that the dataset lacks."""
+    """Return True if a due crystal is missing from the dataset."""
     return bool(set(due) - set(have(out)))
 
 
 def set_aside(out: Path, failed: list[str]) -> int:
-    """Move the CIF files of crystals that could not be calculated, and note why; how many."""
+    """Move CIF files of failed crystals, note the reasons and return the number."""
     if not failed:
         return 0
     why = {row[0]: row[2] for row in read_rows(out / "densities.parquet.problems.csv")}
@@ -110,7 +110,7 @@ def set_aside(out: Path, failed: list[str]) -> int:
 
 
 def read_rows(path: Path) -> list[list[str]]:
-    """Read a CSV file; nothing where there is none."""
+    """Read a CSV file; return no rows if the file does not exist."""
     if not path.exists():
         return []
     with open(path, encoding="utf-8", newline="") as file:
@@ -118,7 +118,7 @@ def read_rows(path: Path) -> list[list[str]]:
 
 
 def write_rows(path: Path, rows: list[list[str]]) -> None:
-    """Write a CSV file, at once."""
+    """Write a CSV file atomically."""
     draft = path.with_name(f".{path.name}")
     with open(draft, "w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)

@@ -1,1 +1,1 @@
-"""Local servers that stand in for the ones on the internet, with faults on request."""
+"""Provide local stand-ins for internet servers, with faults on request."""

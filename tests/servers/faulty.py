@@ -1,4 +1,4 @@
-"""A small HTTP server that remembers what it was asked and fails as it is told."""
+"""Provide a small HTTP server that records requests and fails on demand."""
 
 from __future__ import annotations
 
@@ -14,49 +14,50 @@ from urllib.parse import parse_qsl, urlsplit
 
 @dataclass(frozen=True)
 class Request:
-    """What a client sent; header names in lower case."""
+    """Request of a client, with header names in lower case."""
 
     method: str
     path: str
     query: dict[str, str]
     headers: dict[str, str]
     target: str
-    """Path and query as they came."""
+    """Path and query as received."""
 
     time: float
-    """When it came, in seconds of a clock that only runs forward."""
+    """Time of arrival, in seconds of a monotonic clock."""
 
     body: bytes = b""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a client gets."""
+    """Reply to a client."""
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     length: int | None = None
-    """Content-Length, if it is not that of the body: more of it is a body cut short."""
+    """Content-Length if it differs from the body; a larger value simulates a truncated body."""
 
 
 DROP = Reply(status=0)
-"""Close the connection without a word."""
+"""Close the connection without a reply."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """The true reply, broken off half way."""
+    """Fault that sends only half of the true reply."""
 
 
 def as_json(content: Any, status: int = 200, **headers: str) -> Reply:
+    """Return a reply with JSON content."""
     return Reply(
         status, json.dumps(content).encode(), {"Content-Type": "application/json"} | headers
     )
 
 
 class FaultyServer(ABC):
-    """Listens on a free local port while it is entered as a context."""
+    """Server that listens on a free local port inside its context."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -64,15 +65,18 @@ class FaultyServer(ABC):
 
     @abstractmethod
     def answer(self, request: Request) -> Reply:
-        """The reply when nothing goes wrong."""
+        """Return the reply for a request without a fault."""
 
     def fail(self, path: str, *faults: Reply | Cut, method: str = "") -> None:
-        """Give the next requests whose path contains this these faults, one each; only those of
-        one method if it is named."""
+        """Give each of the next matching requests one of these faults.
+
+        A request matches if its path contains ``path`` and, if ``method`` is given, has that
+        method.
+        """
         self._faults.append((path, method, list(faults)))
 
     def seen(self, path: str, method: str = "GET") -> list[Request]:
-        """The requests whose path contains this."""
+        """Return the requests whose path contains ``path``."""
         return [r for r in self.requests if path in r.path and r.method == method]
 
     def forget(self) -> None:
@@ -138,7 +142,7 @@ class FaultyServer(ABC):
 
 
 def _read_body(handler: BaseHTTPRequestHandler) -> bytes:
-    """Read what a client sends, in one piece or in chunks."""
+    """Read the body of a request, sent in one piece or in chunks."""
     if handler.headers.get("Transfer-Encoding", "").lower() != "chunked":
         return handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
     body = b""
@@ -150,7 +154,7 @@ def _read_body(handler: BaseHTTPRequestHandler) -> bytes:
 
 
 class Silent(FaultyServer):
-    """Answers nothing useful: stands for all the rest of the internet."""
+    """Server that answers every request with status 502, for all other addresses."""
 
     def answer(self, request: Request) -> Reply:
         return Reply(502)

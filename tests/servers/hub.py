@@ -1,4 +1,4 @@
-"""A model hub that speaks as much of the Hugging Face protocol as uploads and downloads need."""
+"""Provide a model hub with the Hugging Face protocol for uploads and downloads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub(FaultyServer):
-    """Keeps the files of each repository in memory, as its last commit left them."""
+    """Keep the files of the last commit of each repository in memory."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,5 +60,5 @@ class Hub(FaultyServer):
 
 
 def _hash(content: bytes) -> str:
-    """Return the hash by which git, and so the hub, names a file."""
+    """Return the hash of a file in git, which the hub also uses."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

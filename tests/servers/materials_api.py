@@ -1,7 +1,7 @@
-"""The Materials Project's API, as far as a dataset needs it, in the shape of its answers.
+"""Provide the parts of the Materials Project API that a dataset needs.
 
-Shapes as mp-api 0.46 reads them and emmet's API writes them: ``data`` and ``meta.total_doc``,
-pages by ``_skip`` and ``_limit``, projection by ``_fields``, the gateway's 401 without ``detail``.
+The replies follow mp-api 0.46 and emmet's API: ``data`` and ``meta.total_doc``, pages by ``_skip``
+and ``_limit``, projection by ``_fields``, and the gateway's 401 without ``detail``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ VERSION = "2025.09.25"
 
 MAX_LIMIT = {"tasks": 100}
 
-# Query parameter → how a document is compared with its value
+# Query parameter → function that compares a document with its value
 _FILTERS = {
     "material_ids": lambda doc, value: doc["material_id"] in value.split(","),
     "task_ids": lambda doc, value: doc["task_id"] in value.split(","),
@@ -33,7 +33,7 @@ _FILTERS = {
 
 
 class MaterialsAPI(FaultyServer):
-    """Serves what :attr:`collections` holds: collection → documents."""
+    """Serve the documents of :attr:`collections`, a map from collection to documents."""
 
     def __init__(self, materials: Dataset) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class MaterialsAPI(FaultyServer):
             self.add(material, {k: None if v != v else v for k, v in labels.items()})
 
     def add(self, material: Material, labels: dict[str, Any]) -> None:
-        """All documents of a material; its density is that of :func:`task_id`."""
+        """Add all documents of a material; its density belongs to :func:`task_id`."""
         material_id, task = material.material_id, task_id(material.material_id)
         self.collections["summary"].append(summary(material_id, material, labels))
         old = task_id(material_id, 1)
@@ -79,7 +79,7 @@ class MaterialsAPI(FaultyServer):
         })  # fmt: skip
 
     def document(self, collection: str, material_id: str) -> dict[str, Any]:
-        """One document, to be changed in place."""
+        """Return one document, which the caller may change in place."""
         return next(d for d in self.collections[collection] if d["material_id"] == material_id)
 
     def answer(self, request: Request) -> Reply:
@@ -116,15 +116,16 @@ class MaterialsAPI(FaultyServer):
 
 
 def task_id(material_id: str, number: int = 2) -> str:
-    """The id of a material's static calculation: the second is the one updated last.
+    """Return the id of a material's static calculation.
 
-    Below 3347529, from where on the Materials Project counts in letters.
+    The second calculation is the one updated last. Ids stay below 3347529, where the Materials
+    Project starts to count in letters.
     """
     return f"mp-{int(material_id.removeprefix('mp-')) % 1_010_000 + 1_010_000 * number}"
 
 
 def summary(material_id: str, material: Material, labels: dict[str, Any]) -> dict[str, Any]:
-    """The document of the summary endpoint."""
+    """Return the document of the summary endpoint."""
     number = int(labels["spacegroup_number"])
     moduli = {mean: labels[f"bulk_modulus_{mean}"] for mean in ("voigt", "reuss", "vrh")}
     return {
@@ -147,7 +148,7 @@ def summary(material_id: str, material: Material, labels: dict[str, Any]) -> dic
 
 
 def _project(document: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """The named fields, one level of ``a.b`` included."""
+    """Return the named fields, including one level of ``a.b``."""
     projected: dict[str, Any] = {}
     for name in names:
         outer, _, inner = name.partition(".")

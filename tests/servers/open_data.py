@@ -1,4 +1,4 @@
-"""The open-data bucket: moto's S3 server, and before it a door at which things go wrong."""
+"""Provide the open-data bucket: moto's S3 server behind a proxy with faults."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BUCKET = "materialsproject-parsed"
 
 
 class OpenData(FaultyServer):
-    """Hands requests on to moto."""
+    """Forward requests to moto."""
 
     def __enter__(self) -> OpenData:
         self._moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
@@ -42,7 +42,7 @@ class OpenData(FaultyServer):
         self._moto.stop()
 
     def put(self, task_id: str, body: bytes) -> None:
-        """Store an object where mp-api looks for a calculation's density."""
+        """Store an object where mp-api looks for the density of a calculation."""
         self._client.put_object(Bucket=BUCKET, Key=key(task_id), Body=body, ACL="public-read")
 
     def answer(self, request: Request) -> Reply:
@@ -58,11 +58,15 @@ class OpenData(FaultyServer):
 
 
 def key(task_id: str) -> str:
+    """Return the key of an object in the bucket."""
     return f"chgcars/{task_id}.json.gz"
 
 
 def chgcar_object(density: ChargeDensity, task_id: str) -> bytes:
-    """A density as the bucket holds it: compressed JSON of a Chgcar, values times the volume."""
+    """Return a density in the format of the bucket.
+
+    It is compressed JSON of a Chgcar, with values multiplied by the volume.
+    """
     volume = density.structure.volume
     blocks = {"total": np.asarray(density.grid("total"), dtype=float) * volume}
     if "spin" in density.kinds:
