@@ -41,7 +41,7 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 # step → functions by file and name; none of them calls another
 STEPS = {
-    "canonical cell": [("text/__init__.py", "canonical_cell")],
+    "canonical cell": [("text/description.py", "canonical_cell")],
     "symmetry": [("spglib/spg.py", "get_symmetry_dataset")],
     "databases of minerals, molecules": [
         ("condense/mineral.py", "load_mineral_db_file"),
