@@ -161,9 +161,7 @@ def test_structures_without_a_prototype_say_so():
     with pytest.raises(RhosightError, match=r"Cu0.5Au0.5: partial occupancies; give an ordered"):
         composition_features([ROCKSALT, alloy])
     twice = Structure(Lattice.cubic(3.6), ["Cu", "Cu"], [CENTRE, [0.001, 0, 0]])
-    with pytest.raises(
-        RhosightError, match=r"Cu: spglib finds no symmetry within 0.1 Å"
-    ):
+    with pytest.raises(RhosightError, match=r"Cu: spglib finds no symmetry within 0.1 Å"):
         composition_features([twice])
 
 
