@@ -150,7 +150,7 @@ def _row_problems(table: pa.Table, ids: list[str]) -> Iterator[Problem]:
                 cure = "add it with rhosight.describe, if models are to read texts"
                 yield Problem(what, cure, f"text_{extent}", material_id, "warning")
         cells = {kind: columns[kind][row] for kind in kinds}
-        grids = {
+        grids: dict[str, np.ndarray] = {
             kind: cell.values.to_numpy(zero_copy_only=False)
             for kind, cell in cells.items()
             if cell.is_valid
