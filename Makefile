@@ -60,6 +60,7 @@ clean:
 	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e .
 	touch $@
 
-.venv/dev.stamp: .venv/demo.stamp
+# One installation for both: what the tests need holds what the demo needs.
+.venv/dev.stamp: .venv/python.stamp pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
-	touch $@
+	touch .venv/demo.stamp $@
