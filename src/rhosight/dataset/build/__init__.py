@@ -1,0 +1,1 @@
+"""Build datasets from sources: batches, workers, and merging with what exists."""
