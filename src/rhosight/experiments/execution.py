@@ -49,21 +49,12 @@ def run_on_cluster(
     RhosightError
         If no scheduler answers at the address, or it has no workers.
     """
-    from distributed import Client
-
-    from ..dataset.build.workers import CONNECT_SECONDS
+    from ..dataset.build.workers import connect
 
     unfinished = [job for job in jobs if not folder.is_finished(job)]
     if not unfinished:
         return
-    try:
-        client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise RhosightError(
-            f"{scheduler}: no Dask scheduler answers there ({type(error).__name__}); start one "
-            "with `dask scheduler`, or leave out --scheduler to use this process"
-        ) from error
-    with client:
+    with connect(scheduler, "this process") as client:
         workers = list(client.scheduler_info(n_workers=-1)["workers"])
         if not workers:
             raise RhosightError(f"{scheduler}: has no workers; start some with `dask worker`")

@@ -14,7 +14,7 @@ from ..dataset.packing import BUNDLED, load_dataset
 from ..density.charge_density import ChargeDensity
 from ..density.plane import LatticePlane, lattice_plane
 from ..errors import RhosightError
-from ..inputs.image import Channel, ImageSettings, apply_reference, density_slice, window_side
+from ..inputs.image import ImageSettings, apply_reference, density_slice, window_side
 from ..inputs.tensors import Inputs
 from ..models.inputs import collect_texts
 from ..models.property_model import PropertyModel
@@ -187,7 +187,9 @@ def make_slice_maps(
             seen = inputs.canvas[0, number].float().numpy()
             pixel = 1 / window_side(channel, plane)
         else:
-            seen = _slice(density, channel, settings, plane, pad)
+            seen = density_slice(
+                density, channel, settings.size, settings.interpolation, plane=plane, pad=pad
+            )
             pixel = window_side(channel, plane) / settings.size
         per_area = values[:, number] / pixel**2
         maps.append(
@@ -202,14 +204,3 @@ def make_slice_maps(
             )
         )
     return tuple(maps)
-
-
-def _slice(
-    density: ChargeDensity,
-    channel: Channel,
-    settings: ImageSettings,
-    plane: LatticePlane,
-    pad: int,
-) -> np.ndarray:
-    how = settings.interpolation
-    return density_slice(density, channel, settings.size, how, plane=plane, pad=pad)

@@ -54,7 +54,7 @@ def prepare_fold(
         Rows that are scored after every epoch.
     """
     targets = dataset.targets[list(recipe.targets)].to_numpy(dtype=float)
-    if validation is None or recipe.training.early_stopping == "inner":
+    if validation is None or not recipe.watches_validation:
         fit, stop = inner_split(dataset[rows], recipe)
         fit_rows, stop_rows = rows[fit], rows[stop]
     else:

@@ -37,6 +37,25 @@ KILLED = (
 )
 
 
+def connect(scheduler: str, instead: str) -> Client:
+    """Return a client of a running scheduler.
+
+    ``instead`` names what the command uses without a scheduler, for the message.
+
+    Raises
+    ------
+    RhosightError
+        If no scheduler answers.
+    """
+    try:
+        return Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise RhosightError(
+            f"{scheduler}: no Dask scheduler answers there ({type(error).__name__}); start one "
+            f"with `dask scheduler`, or omit --scheduler to use {instead}"
+        ) from error
+
+
 @contextmanager
 def open_client(
     workers: int | None, scheduler: str | None, memory: str, materials: int
@@ -49,14 +68,7 @@ def open_client(
         If no scheduler answers.
     """
     if scheduler:
-        try:
-            client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise RhosightError(
-                f"{scheduler}: no Dask scheduler answers there ({type(error).__name__}); start one "
-                "with `dask scheduler`, or omit --scheduler to use this machine"
-            ) from error
-        with client:
+        with connect(scheduler, "this machine") as client:
             if not client.nthreads():
                 logger.warning("%s has no workers yet; the build waits for them", scheduler)
             yield client

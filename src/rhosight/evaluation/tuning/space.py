@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ...errors import RhosightError
-from ...models.gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecipe
+from ...models.gaussian_process.recipe import DescriptorRecipe
 from ...models.loading import load_recipe
 from ...networks.recipe import Recipe
 
@@ -222,11 +222,6 @@ class SearchSpace(BaseModel):
     def has_targets(self) -> bool:
         """True if the space itself sets the targets."""
         return "targets" in load_recipe(self.recipe, **self.changes).model_fields_set
-
-    @property
-    def uses_descriptors(self) -> bool:
-        """True if the space varies a descriptor recipe instead of a network's recipe."""
-        return self.recipe in DESCRIPTOR_RECIPES
 
     def make_recipe(self, values: Values) -> Recipe | DescriptorRecipe:
         """Return the recipe with these values of the parameters.

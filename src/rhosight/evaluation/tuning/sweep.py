@@ -233,7 +233,7 @@ def sweep(
 def _initial_recipe(space: SearchSpace) -> Recipe | DescriptorRecipe:
     """Return the recipe without varied fields; log if its scores are optimistic."""
     recipe = space.make_recipe({})
-    if isinstance(recipe, Recipe) and recipe.training.early_stopping == "validation":
+    if recipe.watches_validation:
         logger.info("early stopping uses the scored fold, as in the paper; scores are optimistic")
     return recipe
 
