@@ -107,6 +107,16 @@ def test_bundled_spin_density_is_reproduced(cifs: Path, dataset: Dataset):
 
 
 @needs_gpaw
+def test_kpoints_have_the_symmetry_of_a_body_centred_cell(tmp_path: Path):
+    cell = Structure(Lattice.tetragonal(3.0, 5.0), ["Al", "Al"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    lengths = cell.get_primitive_structure().lattice.reciprocal_lattice.abc
+    assert max(lengths) > 1.02 * min(lengths)  # whose counts would be 3, 3, 4
+    path = write(cell, tmp_path / "body-centred.cif")
+    entry = Gpaw(path, cutoff=150, kpoint_density=1.2, smearing=0.5).read("body-centred")
+    assert entry.labels["dft_kpoints"] == "4x4x4"
+
+
+@needs_gpaw
 def test_any_setting_of_a_crystal_is_standardised(tmp_path: Path):
     # two primitive cells in one, origin elsewhere; coarse settings, since only the cell matters
     odd = SILICON.get_primitive_structure() * (1, 1, 2)

@@ -29,9 +29,10 @@ import numpy as np
 import pandas as pd
 from pymatgen.core import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+from scipy.sparse.csgraph import connected_components
 
 from ...density.charge_density import STORED_KINDS, ChargeDensity
-from ...density.crystals import SYMPREC
+from ...density.crystals import SYMPREC, find_symmetry
 from ...errors import RhosightError, first_line
 from .source import Entry, Source
 
@@ -217,7 +218,8 @@ class Gpaw(Source):
             "setups": setups,
             "functional": f"{self.functional}, no Hubbard U",
             "basis": f"plane waves, {self.cutoff:g} eV cut-off",
-            "kpoints": f"Γ-centred, density {self.kpoint_density:g} Å⁻¹",
+            "kpoints": f"Γ-centred, density {self.kpoint_density:g} Å⁻¹, "
+            "equal along axes that symmetry mixes",
             "smearing": f"Fermi-Dirac, {self.smearing:g} eV",
             "spin": f"ferromagnetic start, {self.magnetic_moment:g} μB on an atom of {magnetic}",
             "geometry": "of the CIF file, primitive standardised cell (spglib, symprec "
@@ -233,6 +235,7 @@ class Gpaw(Source):
             "numbers": [site.specie.Z for site in structure],
             "cell": structure.lattice.matrix.tolist(),
             "positions": structure.frac_coords.tolist(),
+            "coupled_axes": group_coupled_axes(structure),
             "settings": self._calculation(),
         }
         with tempfile.TemporaryDirectory(prefix="rhosight-gpaw-") as name:
@@ -283,6 +286,21 @@ class Gpaw(Source):
             file.write(text)
         last = [line.strip() for line in text.splitlines() if line.strip()][-3:]
         return f"log: {path}, ends: {' | '.join(last)[-300:]}"
+
+
+def group_coupled_axes(structure: Structure) -> list[list[int]]:
+    """Group the axes of the reciprocal cell that a rotation of the crystal mixes.
+
+    A grid of k-points has the crystal's symmetry only with equal counts along mixed axes. The
+    reciprocal vectors of a body-centred tetragonal primitive cell differ in length, and counts from
+    their lengths alone would break its symmetry.
+    """
+    dataset = find_symmetry(structure, [site.specie.Z for site in structure])
+    if dataset is None:
+        return [[0], [1], [2]]
+    mixed = (np.abs(dataset.rotations).sum(axis=0) > 0).astype(int)
+    groups = connected_components(mixed, directed=False)[1]
+    return [np.flatnonzero(groups == group).tolist() for group in np.unique(groups)]
 
 
 def find_gpaw(python: str | None = None) -> GpawInstallation:

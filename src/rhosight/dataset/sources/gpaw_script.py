@@ -4,9 +4,10 @@
     python gpaw_script.py FOLDER                calculate FOLDER/input.json
 
 :mod:`rhosight.dataset.sources.gpaw` starts this script. It imports nothing of rhosight and works
-with Python 3.8. ``input.json`` holds ``numbers``, ``cell`` (Å), ``positions`` (fractional) and
-``settings``; ``result.json`` receives energies, or an error and its kind; ``densities.npz``
-receives the grids, e/Å³, float64. GPAW's own log is ``gpaw.log``.
+with Python 3.8. ``input.json`` holds ``numbers``, ``cell`` (Å), ``positions`` (fractional),
+``coupled_axes`` (groups of axes with equal numbers of k-points) and ``settings``; ``result.json``
+receives energies, or an error and its kind; ``densities.npz`` receives the grids, e/Å³, float64.
+GPAW's own log is ``gpaw.log``.
 """
 
 import inspect
@@ -56,7 +57,10 @@ def calculate(task, log):
     calculator = GPAW(
         mode=PW(settings["cutoff"]),
         xc=settings["functional"],
-        kpts={"density": settings["kpoint_density"], "gamma": True},
+        kpts={
+            "size": count_kpoints(atoms, settings["kpoint_density"], task["coupled_axes"]),
+            "gamma": True,
+        },
         occupations=FermiDirac(settings["smearing"]),
         convergence=settings["convergence"],
         maxiter=settings["max_iterations"],
@@ -84,6 +88,19 @@ def calculate(task, log):
         "setups": {s.symbol: f"{s.type}, MD5 {s.fingerprint}" for s in calculator.setups},
     }
     return figures, grids
+
+
+def count_kpoints(atoms, density, coupled_axes):
+    """Return the counts of a grid of k-points, the same along axes that symmetry mixes."""
+    from gpaw.kpt_descriptor import kpts2sizeandoffsets
+
+    counts = kpts2sizeandoffsets(density=density, gamma=True, atoms=atoms)[0]
+    counts = [int(count) for count in counts]
+    for axes in coupled_axes:
+        largest = max(counts[axis] for axis in axes)
+        for axis in axes:
+            counts[axis] = largest
+    return counts
 
 
 def version():
