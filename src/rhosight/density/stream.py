@@ -47,10 +47,13 @@ _BLANK_RUN = re.compile(rb"[ \t\r\n]+")
 _WORD = re.compile(rb"[^ \t\r\n]+")
 _KEYWORDS = (b"augmentation", b"END_", b"BEGIN_")  # found in place of missing numbers
 _NUMBER = re.compile(
-    rb"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+|[+-]\d{3})?|nan|inf(?:inity)?)", re.IGNORECASE
+    rb"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eEdD][+-]?\d+|[+-]\d{3})?|nan|inf(?:inity)?)",
+    re.IGNORECASE,
 )
-# Fortran drops the E of an exponent of three digits: 0.12345678901-101
-_BARE_EXPONENT = re.compile(rb"(?<=[\d.])([+-]\d{3})(?=\s|$)")
+# Fortran drops the E of an exponent of three digits, 0.12345678901-101, and writes D in place of
+# E where the number has double precision, 0.123D+01
+_FORTRAN_EXPONENT = re.compile(rb"(?<=[\d.])(?:[dD](?=[+-]?\d)|(?=[+-]\d{3}(?:\s|$)))")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class TextStream:
@@ -163,7 +166,7 @@ class TextStream:
         """
         words = (self.read_line() or b"").split()
         end = next((i for i, word in enumerate(words) if not is_number(word)), len(words))
-        numbers = [float(_BARE_EXPONENT.sub(rb"E\1", word)) for word in words[:end]]
+        numbers = [to_number(word) for word in words[:end]]
         if len(numbers) < count or not np.isfinite(numbers).all():
             shown = quote(b" ".join(words))
             raise self.error(f"line {self.line_number} should hold {what}, found {shown}")
@@ -262,6 +265,8 @@ class TextStream:
             return False
         self._read += len(piece)
         self.open_end = piece[-1] not in _BLANKS
+        if self._read == len(piece):
+            piece = piece.removeprefix(_BYTE_ORDER_MARK)
         self._buffer = self._buffer[self._at :] + piece
         self._at = 0
         if self._read > self._limit + 2 * self._piece:
@@ -330,7 +335,7 @@ class TextStream:
             words = enumerate(_WORD.finditer(text))
             wrong = next(((i, w) for i, w in words if not is_number(w[0])), None)
         if wrong is None:
-            text = _BARE_EXPONENT.sub(rb"E\1", text)
+            text = write_exponents(text)
             return _to_float(text, *_split_words(text))
         i, word = wrong
         last = self._ended and self.open_end and self._at + word.end() == len(self._buffer)
@@ -351,12 +356,22 @@ def is_number(word: bytes) -> bool:
     return _NUMBER.fullmatch(word) is not None
 
 
+def to_number(word: bytes) -> float:
+    """Return the value of a word of which :func:`is_number` is true."""
+    return float(write_exponents(word))
+
+
+def write_exponents(text: bytes) -> bytes:
+    """Return a text with Fortran's exponents as other programs write them: 1.5D+01 as 1.5E+01."""
+    return _FORTRAN_EXPONENT.sub(b"E", text)
+
+
 def number_format(token: bytes) -> tuple[int, int, int]:
     """Return the numbers of digits before the point, after it, and in the exponent.
 
     Leading zeros do not count, nor do any digits before the point if there is an exponent.
     """
-    mantissa, _, exponent = token.upper().lstrip(b"+-").partition(b"E")
+    mantissa, _, exponent = token.upper().replace(b"D", b"E").lstrip(b"+-").partition(b"E")
     whole, _, decimals = mantissa.partition(b".")
     return 0 if exponent else len(whole.lstrip(b"0")), len(decimals), len(exponent.lstrip(b"+-"))
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pymatgen.core import Structure
 
-from ..errors import RhosightError, first_line
+from ..errors import RhosightError
 from .charge_density import ChargeDensity, StoredKind, add_notes
 from .crystals import as_structure, check_crystal
 from .electrons import Unit, check_electron_count, per_cubic_angstrom
+from .poscar import parse_poscar
 from .stream import MAX_BYTES, TextStream, is_number, number_format, quote
 
 if TYPE_CHECKING:
@@ -145,9 +145,7 @@ def _read_structure(stream: TextStream) -> Structure:
     """Read the POSCAR at the top, up to its empty line."""
     lines = _read_structure_lines(stream)
     text = "\n".join(line.decode("utf-8", errors="replace") for line in lines)
-    structure = _parse_poscar(stream, text)
-    check_crystal(structure, str(stream.path))
-    return structure
+    return parse_poscar(text, str(stream.path), "CHGCAR")
 
 
 def _read_structure_lines(stream: TextStream) -> list[bytes]:
@@ -176,34 +174,6 @@ def _read_structure_lines(stream: TextStream) -> list[bytes]:
     if counts and (sum(counts) == 0 or min(counts) < 0):
         raise stream.error("contains no atoms, or a negative number; correct line 7")
     return lines
-
-
-def _parse_poscar(stream: TextStream, text: str) -> Structure:
-    from pymatgen.io.vasp.inputs import Poscar  # takes a second to import
-
-    try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            warnings.filterwarnings("error", message="Elements in POSCAR cannot be determined")
-            return Poscar.from_str(text, read_velocities=False).structure
-    except UserWarning as error:
-        raise stream.error(
-            "the elements are not named; write their symbols on a separate line above the "
-            "numbers of atoms (line 6)"
-        ) from error
-    except (
-        ArithmeticError,
-        AssertionError,
-        AttributeError,
-        IndexError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ) as error:
-        reason = "lines are missing" if isinstance(error, IndexError) else first_line(error)
-        raise stream.error(
-            f"not a readable CHGCAR ({reason}); write it again, or convert it to CHGCAR format"
-        ) from error
 
 
 def _read_atom_counts(lines: list[bytes]) -> list[int]:
@@ -316,6 +286,7 @@ def _read_between(stream: TextStream, shape: tuple[int, int, int], atoms: int) -
         words = line.split()
         wrong = next((word for word in words if not is_number(word)), None)
         if wrong is not None:
+            _check_single_structure(stream, words, len(moments))
             shown = quote(wrong)
             raise stream.error(
                 f"line {stream.line_number}: {shown} is not a number; write the file again"
@@ -345,6 +316,24 @@ def _read_between(stream: TextStream, shape: tuple[int, int, int], atoms: int) -
             "moments?), where the next block should begin; copy or write the file again"
         )
     return entries > 0, line is not None
+
+
+def _check_single_structure(stream: TextStream, words: list[bytes], before: int) -> None:
+    """Raise if the line read last begins another structure: a scale factor and a cell follow.
+
+    Or they precede it, ``before`` numbers, if the structure has no comment: then its ``words`` are
+    symbols of elements.
+    """
+    number = stream.line_number
+    rows = [(stream.read_text() or b"").split()[:3] for _ in range(4)]
+    scale, *cell = [[word for word in row if is_number(word)] for row in rows]
+    is_head = bool(scale) and all(len(row) == 3 for row in cell)
+    if is_head or (before >= 10 and all(re.fullmatch(rb"[A-Z][a-z]?", word) for word in words)):
+        raise stream.error(
+            f"contains several structures; the second begins in line {number} (VASP appends each "
+            "step of a relaxation or of molecular dynamics to a CHG); give the CHGCAR of the last "
+            "step, or the last structure alone"
+        )
 
 
 def _read_augmentation(stream: TextStream, atom: int, length: int, atoms: int) -> int:

@@ -21,7 +21,7 @@ from ..errors import RhosightError
 from .charge_density import ChargeDensity, StoredKind
 from .crystals import make_structure
 from .electrons import Unit, per_cubic_angstrom
-from .stream import MAX_BYTES, TextStream, is_number, quote
+from .stream import MAX_BYTES, TextStream, is_number, quote, to_number
 
 _VALUE_BYTES = 64
 # Lines above the grid outside the sections read here: remarks, two-dimensional grids
@@ -145,7 +145,7 @@ def _read_atoms(stream: TextStream) -> tuple[list[Element], np.ndarray]:
     for _ in range(int(count)):
         words = (stream.read_line() or b"").split()
         species.append(_parse_element(stream, words))
-        numbers = [float(word) for word in words[1:4] if is_number(word)]
+        numbers = [to_number(word) for word in words[1:4] if is_number(word)]
         if len(numbers) < 3 or not np.isfinite(numbers).all():
             raise stream.error(
                 f"line {stream.line_number} should hold an atom and its position, found "
