@@ -18,6 +18,8 @@ import pyarrow.compute as pc
 from pymatgen.core import Structure
 
 from ..density.charge_density import ChargeDensity
+from ..density.crystals import check_crystal
+from ..density.structure_json import parse_structure_json
 from ..errors import RhosightError
 from ..inputs.image import ImageSettings
 from . import schema
@@ -376,13 +378,9 @@ class Dataset:
 
     def _structure(self, i: int) -> Structure:
         text = self._table["structure"][int(self._rows[i])].as_py()
-        try:
-            return Structure.from_dict(json.loads(text))
-        except (ValueError, KeyError, TypeError) as error:
-            raise RhosightError(
-                f"{self.ids[i]}: its `structure` is not a pymatgen Structure; build the dataset "
-                "again"
-            ) from error
+        structure = parse_structure_json(text, f"{self.ids[i]}: its `structure`")
+        check_crystal(structure, self.ids[i])
+        return structure
 
     def _grids(self, i: int) -> dict[str, np.ndarray]:
         row = int(self._rows[i])

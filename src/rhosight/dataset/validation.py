@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 from pymatgen.core import Composition, Structure
 
 from ..density.charge_density import STORED_KINDS, check_grid_fits_cell
+from ..density.crystals import check_crystal
+from ..density.structure_json import parse_structure_json
 from ..errors import RhosightError
 from ..inputs.text.extents import EXTENTS
 from . import schema
@@ -173,15 +175,11 @@ def _read_structure(
     if not text:
         return None, []  # the schema reports it
     try:
-        structure = Structure.from_dict(json.loads(text))
-        if not structure.volume > 0 or not np.isfinite(structure.frac_coords).all():
-            raise ValueError("the cell has no volume, or a coordinate is not finite")
-    except Exception as error:  # pymatgen raises errors of many types
-        reason = str(error).strip().splitlines()[0][:100] if str(error).strip() else ""
-        reason = f" ({type(error).__name__}: {reason})"
-        what = f"`structure` of {material_id} is not a pymatgen Structure{reason}"
-        cure = "write json.dumps(structure.as_dict())"
-        return None, [Problem(what, cure, "structure", material_id)]
+        structure = parse_structure_json(text, material_id)
+        check_crystal(structure, material_id)
+    except RhosightError as error:
+        what, _, cure = str(error).removeprefix(f"{material_id}: ").rpartition("; ")
+        return None, [Problem(f"`structure` of {material_id}: {what}", cure, "structure", material_id)]
     problems = []
     formula, nsites = values.get("formula"), values.get("nsites")
     if formula and _reduce_formula(formula) != structure.composition.reduced_formula:

@@ -11,6 +11,7 @@ import spglib
 from pymatgen.core import DummySpecies, Element, IStructure, Structure
 
 from ..errors import RhosightError, first_line
+from .elements import covalent_radius
 
 if TYPE_CHECKING:
     from spglib import SpglibDataset
@@ -26,6 +27,18 @@ where the Materials Project lists a cubic one (In, mp-85)."""
 
 # Volume over the product of the edges, below which a cell is flat: angles of a few thousandths
 MIN_VOLUME_RATIO = 1e-6
+
+MAX_EDGE = 1e4
+"""Longest edge of a cell, Å; also the largest distance of an atom from its cell, in edges."""
+
+MIN_CONTACT = 0.5
+"""Shortest distance of two atoms, as a share of the sum of their covalent radii. No crystal comes
+near it at any pressure that can be reached."""
+
+# Å; below this height of the cell, a search for neighbours takes too many images
+_MIN_HEIGHT = 0.3
+# Å; of the elements without a known one, which are all heavy
+_DEFAULT_RADIUS = 1.5
 
 # Depending on its version, spglib raises this error or returns None
 _SPGLIB_ERROR: Any = getattr(spglib, "SpglibError", ())
@@ -147,24 +160,77 @@ def check_cell(matrix: np.ndarray, where: str) -> None:
         volume = abs(np.linalg.det(matrix))
     if not (np.isfinite(box) and volume > MIN_VOLUME_RATIO * box):
         raise RhosightError(f"{where}: the cell has no volume; correct its lattice vectors")
+    longest = float(np.linalg.norm(matrix, axis=1).max())
+    if longest > MAX_EDGE:
+        raise RhosightError(
+            f"{where}: an edge of the cell is {longest:.3g} Å long; correct its lattice vectors or "
+            "their unit"
+        )
 
 
 def check_crystal(structure: Structure, where: str) -> None:
     """Raise if a structure from another library is not a complete, ordered crystal.
 
-    It needs a cell with volume, atoms, finite positions, and one element per site.
+    It needs a cell with volume, atoms, finite positions, one element per site, and no two atoms
+    that are closer than :data:`MIN_CONTACT` times the sum of their covalent radii.
     """
     check_cell(structure.lattice.matrix, where)
     if not len(structure):
         raise RhosightError(f"{where}: contains no atoms; write the structure with the density")
     if not np.isfinite(structure.frac_coords).all():
         raise RhosightError(f"{where}: atomic positions are NaN or infinite; write the file again")
+    if np.abs(structure.frac_coords).max() > MAX_EDGE:
+        raise RhosightError(f"{where}: an atom is far outside the cell; correct its coordinates")
     species = structure.composition.keys()
     if not structure.is_ordered or any(isinstance(one, DummySpecies) for one in species):
         raise RhosightError(
             f"{where}: {structure.composition.formula} is not one element per site; name an "
             "element for each site"
         )
+    check_contacts(structure, where)
+
+
+def check_contacts(structure: Structure, where: str) -> None:
+    """Raise if two atoms of an ordered crystal overlap; name them and their distance."""
+    reduced = structure
+    if min(_cell_heights(structure.lattice.matrix)) < _MIN_HEIGHT:
+        lattice = structure.lattice.get_lll_reduced_lattice()
+        reduced = Structure(
+            lattice, structure.species, structure.cart_coords, coords_are_cartesian=True
+        )
+        if min(_cell_heights(lattice.matrix)) < _MIN_HEIGHT:
+            raise RhosightError(
+                f"{where}: the cell is only {min(_cell_heights(lattice.matrix)):.2g} Å thick; "
+                "correct its lattice vectors or their unit"
+            )
+    radii = np.array([_covalent_radius(symbol) for symbol in list_symbols(structure)])
+    first, second, _, distances = reduced.get_neighbor_list(2 * MIN_CONTACT * float(radii.max()))
+    limits = MIN_CONTACT * (radii[first] + radii[second])
+    bad = np.flatnonzero(distances < limits)
+    if not len(bad):
+        return
+    worst = bad[np.argmin(distances[bad] / limits[bad])]
+    i, j = sorted((int(first[worst]), int(second[worst])))
+    symbols = list_symbols(structure)
+    pair = f"atoms {i + 1} ({symbols[i]}) and {j + 1} ({symbols[j]})"
+    subject = f"atom {i + 1} ({symbols[i]}) and its image in the next cell" if i == j else pair
+    raise RhosightError(
+        f"{where}: {subject} are {distances[worst]:.2f} Å apart, less than half the sum of their "
+        f"covalent radii ({limits[worst]:.2f} Å); correct the coordinates, the cell or its unit, "
+        "or remove one of them"
+    )
+
+
+def _cell_heights(matrix: np.ndarray) -> np.ndarray:
+    """Return the distances of opposite faces of a cell, Å."""
+    return 1 / np.linalg.norm(np.linalg.inv(matrix), axis=0)
+
+
+def _covalent_radius(symbol: str) -> float:
+    try:
+        return covalent_radius(symbol)
+    except KeyError:
+        return _DEFAULT_RADIUS
 
 
 def make_structure(
@@ -186,9 +252,11 @@ def make_structure(
     Raises
     ------
     RhosightError
-        If the crystal has no volume or no atoms.
+        If the crystal has no volume or no atoms, or atoms overlap.
     """
     check_cell(matrix, where)
     if not len(species):
         raise RhosightError(f"{where}: contains no atoms; write the structure with the density")
-    return Structure(matrix, species, positions, coords_are_cartesian=True, to_unit_cell=True)
+    structure = Structure(matrix, species, positions, coords_are_cartesian=True, to_unit_cell=True)
+    check_crystal(structure, where)
+    return structure

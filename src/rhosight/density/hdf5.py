@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pymatgen.core import Structure
 
 from ..errors import RhosightError, first_line
 from .charge_density import ChargeDensity, StoredKind
 from .crystals import check_crystal
 from .electrons import Unit, per_cubic_angstrom
 from .stream import MAX_BYTES
+from .structure_json import parse_structure_json
 
 if TYPE_CHECKING:
     import h5py
+
+_LARGE, _MAX_RATIO = 2**26, 1100
+"""Larger grids, in bytes, that are compressed more than deflate can do, were never written."""
 
 
 def read_hdf5(
@@ -54,12 +56,12 @@ def read_hdf5(
         raise RhosightError(f"{path}: `total` can be `total` or `difference`, not `{kind}`")
     try:
         with h5py.File(path, "r") as file:
-            structure = Structure.from_dict(json.loads(file.attrs["structure_json"]))
-            data = file["vdata"]
+            structure = parse_structure_json(file.attrs["structure_json"], str(path))
+            names = list(file["vdata"])
             grids: dict[str, np.ndarray]
-            grids = {kind: _read_grid(data["total"], str(path), max_bytes)}
-            if "diff" in data and "diff_x" not in data:
-                grids["spin"] = _read_grid(data["diff"], str(path), max_bytes)
+            grids = {kind: read_grid(file, "vdata/total", str(path), max_bytes)}
+            if "diff" in names and "diff_x" not in names:
+                grids["spin"] = read_grid(file, "vdata/diff", str(path), max_bytes)
     except (
         ArithmeticError,
         AttributeError,
@@ -81,10 +83,39 @@ def read_hdf5(
     return ChargeDensity(structure, grids, name=str(path), provenance=provenance)
 
 
-def _read_grid(data: h5py.Dataset, where: str, max_bytes: int) -> np.ndarray:
+def read_grid(
+    file: h5py.Group, name: str, where: str, max_bytes: int = MAX_BYTES
+) -> np.ndarray:
+    """Read a grid that an HDF5 file holds itself, float64.
+
+    Raises
+    ------
+    RhosightError
+        If it is no three-dimensional array of floats, lies in another file, or is larger than
+        ``max_bytes`` or than what the file can hold.
+    KeyError
+        If there is none of this name.
+    """
+    import h5py
+
+    data: h5py.Dataset = file
+    for part in name.split("/"):
+        link = data.get(part, getlink=True)
+        if link is not None and not isinstance(link, h5py.HardLink):
+            raise RhosightError(f"{where}: `{name}` is a link; write the grid into the file")
+        data = data[part]
+    if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "fiu":
+        raise RhosightError(f"{where}: `{name}` is not an array of floats; write it again")
+    if data.external or data.is_virtual:
+        raise RhosightError(f"{where}: `{name}` lies in another file; write the grid into this one")
     if len(data.shape) != 3 or data.size * 8 > max_bytes:
         raise RhosightError(
             f"{where}: a grid of shape {data.shape}; a density has three dimensions and at most "
             f"{max_bytes / 2**30:.3g} GiB (max_bytes)"
+        )
+    if data.nbytes > max(_LARGE, _MAX_RATIO * data.id.get_storage_size()):
+        raise RhosightError(
+            f"{where}: the grid {'×'.join(map(str, data.shape))} of `{name}` was not written; write "
+            "the file again"
         )
     return np.asarray(data, dtype=float)

@@ -91,6 +91,8 @@ class TextStream:
         self._at = 0
         self._ended = False
         self._first = self._last = b""
+        if self.path.exists() and not (self.path.is_file() or self.path.is_dir()):
+            raise RhosightError(f"{path}: is not a regular file; give the file itself")
         try:
             self._raw = open(self.path, "rb")  # noqa: SIM115, closed by __exit__
         except FileNotFoundError as error:

@@ -24,6 +24,7 @@ import pyarrow as pa
 from pymatgen.core import Composition, Structure
 
 from ...density.charge_density import ChargeDensity
+from ...density.hdf5 import read_grid
 from ...errors import RhosightError, first_line
 from ..schema import KNOWN
 from .directory import guess_pattern
@@ -191,17 +192,13 @@ def _read_material(
             f"{material_id}: no density in {DENSITIES}; add the group, or remove the row"
         )
     try:
-        grids = {kind: grid[()] for kind, grid in file[material_id].items()}
-    except (OSError, AttributeError, TypeError) as error:
+        kinds = list(file[material_id])
+        grids = {kind: read_grid(file, f"{material_id}/{kind}", material_id) for kind in kinds}
+    except (OSError, AttributeError, TypeError, ValueError, KeyError, RuntimeError) as error:
         raise RhosightError(
             f"{material_id}: its group in {DENSITIES} cannot be read ({first_line(error)}); write "
             "the file again"
         ) from error
-    for kind, grid in grids.items():
-        if not np.issubdtype(np.asarray(grid).dtype, np.floating):
-            raise RhosightError(
-                f"{material_id}: `{kind}` in {DENSITIES} is not an array of floats; write it again"
-            )
     density = ChargeDensity(structure, grids, name=material_id, provenance=provenance)
     declared = row.get("grid")
     shape = "x".join(map(str, density.shape))
