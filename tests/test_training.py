@@ -16,7 +16,7 @@ from rhosight.inputs.tensors import Inputs, crop_middle, draw_images, turn
 from rhosight.models.inputs import make_inputs
 from rhosight.networks.backbones import ImageBackbone, TextBackbone
 from rhosight.networks.modules import ImageModel, StackedModel, TextModel, build_model
-from rhosight.training.loop import one_cycle
+from rhosight.training.plan import one_cycle
 from rhosight.training.stages import TrainingData, predict_rows, train
 
 SMALL = {

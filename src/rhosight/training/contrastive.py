@@ -29,7 +29,7 @@ from ..inputs.tensors import Inputs
 from ..networks.dual_encoder import AnyDualEncoder
 from ..networks.modules import ClipModel
 from ..networks.recipe import Recipe
-from .loop import EVAL_BATCH, Plan, Stage, fit_stage, quiet_lightning
+from .plan import EVAL_BATCH, Plan, Stage
 
 RANKS = (1, 5, 10)
 """The k of recall@k."""
@@ -97,6 +97,8 @@ def pretrain_encoder(
     -------
     The losses of each epoch.
     """
+    from .loop import fit_stage, quiet_lightning
+
     with torch.random.fork_rng(devices=[]), quiet_lightning():
         return fit_stage(_Contrast(recipe, encoder, pairs), pairs.fit_rows, run_dir, progress)
 

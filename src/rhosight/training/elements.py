@@ -24,7 +24,7 @@ from torch.nn import functional
 from ..inputs.descriptors.composition import magpie
 from ..inputs.progress import EpochProgress
 from ..networks.backbones import TextBackbone
-from .loop import one_cycle
+from .plan import one_cycle
 
 HEAVIEST = 83
 """Atomic number of Bi: Magpie's table has gaps beyond it, and crystals are few."""

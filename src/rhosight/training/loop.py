@@ -1,8 +1,11 @@
 """The training loop of a stage: Lightning, best weights, resumable checkpoints.
 
-A :class:`Stage` defines what is learned. :func:`fit_stage` runs it, keeps the best weights and,
-with a folder, resumes an interrupted run. Random numbers are drawn from the plan's seeds, epoch by
-epoch, so an interrupted and resumed run ends with the same weights as an uninterrupted one.
+A :class:`rhosight.training.plan.Stage` defines what is learned. :func:`fit_stage` runs it, keeps
+the best weights and, with a folder, resumes an interrupted run. Random numbers are drawn from the
+plan's seeds, epoch by epoch, so an interrupted and resumed run ends with the same weights as an
+uninterrupted one.
+
+Lightning takes seconds to import, so this module is imported only by functions that train.
 """
 
 from __future__ import annotations
@@ -14,10 +17,8 @@ import signal
 import tempfile
 import time
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,127 +35,10 @@ from ..inputs.progress import EpochProgress
 from ..networks.settings import Precision
 from ..storage import replacing
 from .batches import make_loader
-from .seeds import combine_seeds
+from .plan import EVAL_BATCH, Diverged, Stage, one_cycle
 
 CHECKPOINT_SECONDS = 60.0
 """Shortest time between two checkpoints."""
-
-EVAL_BATCH = 64
-"""Batch size without learning."""
-
-
-class Diverged(RhosightError):
-    """The loss of a stage was never a finite number."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The settings of one stage.
-
-    Attributes
-    ----------
-    label
-        Name of the stage in progress reports.
-    seeds
-        Seeds of its random numbers; no two stages of a run have the same.
-    epochs, batch_size, patience, weight_decay, schedule
-        See :class:`rhosight.networks.recipe.Recipe`.
-    keeps_start
-        Also consider the initial weights when selecting the best epoch.
-    precision
-        See :class:`rhosight.networks.settings.Hardware`.
-    devices
-        Processes that share every batch.
-    """
-
-    label: str
-    seeds: tuple[int, ...]
-    epochs: int
-    batch_size: int
-    patience: int
-    weight_decay: float
-    schedule: Literal["one-cycle", "constant"] = "one-cycle"
-    keeps_start: bool = False
-    precision: Precision = "auto"
-    devices: int = 1
-
-    def seed(self, *more: int) -> int:
-        """Return a seed from the plan's seeds and more numbers."""
-        return combine_seeds(*self.seeds, *more) % 2**63
-
-
-class Stage(L.LightningModule, ABC):
-    """A stage of training, in which ``network`` learns.
-
-    ``loss`` and ``parameter_groups`` define what it learns and how fast.
-    """
-
-    def __init__(self, plan: Plan, network: nn.Module, stop_rows: np.ndarray):
-        super().__init__()
-        self.plan, self.network = plan, network
-        self.stop_rows = torch.as_tensor(stop_rows)
-
-    @abstractmethod
-    def loss(self, rows: Tensor, learning: bool) -> tuple[Tensor, int]:
-        """Return the mean loss of some materials, and the count of numbers it averages."""
-
-    @abstractmethod
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the weights that learn, each group with its peak rate ``lr``."""
-
-    def training_step(self, rows: Tensor, _: int) -> Tensor:
-        """Return the loss of a batch, and log it."""
-        loss, count = self.loss(rows.cpu(), learning=True)
-        self.log(
-            "train", loss, on_step=False, on_epoch=True, batch_size=count, sync_dist=self._shared
-        )
-        return loss
-
-    def validation_step(self, rows: Tensor, _: int) -> None:
-        """Log the watched loss of a batch."""
-        loss, count = self.loss(rows.cpu(), learning=False)
-        self.log(
-            "watched", loss, on_step=False, on_epoch=True, batch_size=count, sync_dist=self._shared
-        )
-
-    def watched_loss(self) -> float:
-        """Return the loss that early stopping watches, with the current weights."""
-        self.network.eval()
-        with torch.inference_mode():
-            losses = [self.loss(rows, learning=False) for rows in self.stop_rows.split(EVAL_BATCH)]
-        return sum(float(loss) * count for loss, count in losses) / sum(n for _, n in losses)
-
-    def epoch_scores(self) -> dict[str, float]:
-        """Return scores for the history of an epoch, without changing modes or weights."""
-        return {}
-
-    def on_train_epoch_start(self) -> None:
-        """Set the seed and the training mode of an epoch."""
-        # one seed per epoch: dropout and augmentation are the same after an interruption
-        rank = (self.global_rank,) if self._shared else ()
-        torch.manual_seed(self.plan.seed(self.current_epoch, *rank))
-        # Lightning keeps the current mode, which is evaluation after features were computed
-        self.start_learning()
-
-    def start_learning(self) -> None:
-        """Set the training mode of the network."""
-        self.network.train()
-
-    def configure_optimizers(self) -> Any:
-        """Return AdamW with the plan's schedule."""
-        groups = self.parameter_groups()
-        # the fastest step; but Lightning does not clip gradients before it in mixed precision
-        fused = self.trainer.precision == "32-true"
-        optimiser = torch.optim.AdamW(groups, weight_decay=self.plan.weight_decay, fused=fused)
-        if self.plan.schedule == "constant":
-            return optimiser
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = one_cycle(optimiser, steps, 0.2)
-        return [optimiser], [{"scheduler": schedule, "interval": "step"}]
-
-    @property
-    def _shared(self) -> bool:
-        return self.plan.devices > 1
 
 
 def fit_stage(
@@ -242,7 +126,9 @@ def _run_trainer(
     resume = str(checkpoint) if checkpoint and checkpoint.exists() else None
     handler = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(stage, *loaders, ckpt_path=resume, weights_only=True if resume else None)
+        trainer.fit(
+            _Module(stage), *loaders, ckpt_path=resume, weights_only=True if resume else None
+        )
     except SystemExit as stop:  # Lightning turns Ctrl-C into it, and ignores the next ones
         signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from stop
@@ -261,21 +147,6 @@ def _sharing_by_files() -> Iterator[None]:
         multiprocessing.set_sharing_strategy(sharing)
         if not has_port:
             os.environ.pop("MASTER_PORT", None)
-
-
-def one_cycle(
-    optimiser: torch.optim.Optimizer, steps: int, warm_up: float
-) -> torch.optim.lr_scheduler.OneCycleLR:
-    """Return the schedule of Smith and Topin (arXiv:1708.07120).
-
-    Each group's rate rises to its peak over the fraction ``warm_up`` of the steps, then falls.
-    """
-    if warm_up * steps == 1:  # else the scheduler divides by 0 rising steps
-        steps += 1
-    rates = [group["lr"] for group in optimiser.param_groups]
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, rates, total_steps=steps, pct_start=warm_up
-    )
 
 
 def _save(folder: Path, weights: dict[str, Tensor], history: list[dict[str, float]]) -> None:
@@ -308,6 +179,51 @@ def _resolve_precision(
     return "bf16-mixed" if half else "16-mixed"
 
 
+class _Module(L.LightningModule):
+    """A stage as Lightning wants it."""
+
+    def __init__(self, stage: Stage):
+        super().__init__()
+        self.stage, self.network = stage, stage.network
+        self.is_shared = stage.plan.devices > 1
+
+    def setup(self, stage: str) -> None:
+        self.stage.prepare()
+
+    def training_step(self, rows: Tensor, _: int) -> Tensor:
+        return self._log_loss("train", rows, learning=True)
+
+    def validation_step(self, rows: Tensor, _: int) -> None:
+        self._log_loss("watched", rows, learning=False)
+
+    def _log_loss(self, name: str, rows: Tensor, learning: bool) -> Tensor:
+        loss, count = self.stage.loss(rows.cpu(), learning)
+        self.log(
+            name, loss, on_step=False, on_epoch=True, batch_size=count, sync_dist=self.is_shared
+        )
+        return loss
+
+    def on_train_epoch_start(self) -> None:
+        # one seed per epoch: dropout and augmentation are the same after an interruption
+        rank = (self.global_rank,) if self.is_shared else ()
+        torch.manual_seed(self.stage.plan.seed(self.current_epoch, *rank))
+        # Lightning keeps the current mode, which is evaluation after features were computed
+        self.stage.start_learning()
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW with the plan's schedule."""
+        plan = self.stage.plan
+        groups = self.stage.parameter_groups()
+        # the fastest step; but Lightning does not clip gradients before it in mixed precision
+        fused = self.trainer.precision == "32-true"
+        optimiser = torch.optim.AdamW(groups, weight_decay=plan.weight_decay, fused=fused)
+        if plan.schedule == "constant":
+            return optimiser
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = one_cycle(optimiser, steps, 0.2)
+        return [optimiser], [{"scheduler": schedule, "interval": "step"}]
+
+
 class _KeepBest(Callback):
     """Keep the weights of the epoch with the lowest watched loss, also in checkpoints."""
 
@@ -316,19 +232,20 @@ class _KeepBest(Callback):
         self.weights: dict[str, Tensor] = {}
 
     def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        assert isinstance(module, Stage)
+        assert isinstance(module, _Module)
         resumed = bool(self.weights)
-        if module.plan.keeps_start and not resumed:
-            self._offer(module.watched_loss(), module)
+        if module.stage.plan.keeps_start and not resumed:
+            self._offer(module.stage.watched_loss(), module.stage)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        assert isinstance(module, Stage)
-        self._offer(float(trainer.callback_metrics["watched"]), module)
+        assert isinstance(module, _Module)
+        self._offer(float(trainer.callback_metrics["watched"]), module.stage)
 
     def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        assert isinstance(module, Stage)
+        assert isinstance(module, _Module)
         if not self.weights:
-            raise Diverged(f"{module.plan.label}: the loss is not finite; lower the learning rates")
+            label = module.stage.plan.label
+            raise Diverged(f"{label}: the loss is not finite; lower the learning rates")
 
     def _offer(self, loss: float, stage: Stage) -> None:
         if loss < self.loss:
@@ -351,12 +268,12 @@ class _Record(Callback):
         self.saved = time.monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        assert isinstance(module, Stage)
+        assert isinstance(module, _Module)
         metrics = {key: float(trainer.callback_metrics[key]) for key in ("train", "watched")}
-        scores = module.epoch_scores()
+        scores = module.stage.epoch_scores()
         self.history.append({"epoch": trainer.current_epoch, **metrics, **scores})
         if self.progress:
-            done, plan = trainer.current_epoch + 1, module.plan
+            done, plan = trainer.current_epoch + 1, module.stage.plan
             self.progress(plan.label, done, plan.epochs, metrics["watched"])
         due = time.monotonic() - self.saved > CHECKPOINT_SECONDS
         if self.path and trainer.strategy.broadcast(due):

@@ -36,7 +36,7 @@ from ..networks.modules import Network, build_model
 from ..networks.recipe import STAGES, Recipe
 from .contrastive import Pairs, load_weights, pretrain_encoder
 from .elements import learn_elements
-from .loop import EVAL_BATCH, Plan, Stage, fit_stage, quiet_lightning
+from .plan import EVAL_BATCH, Plan, Stage
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +133,8 @@ def train(
     progress
         Called with (label, epoch, epochs, watched loss).
     """
+    from .loop import fit_stage, quiet_lightning
+
     cache = EncoderCache() if cache is None else cache
     mean, std = data.scaler
     with torch.random.fork_rng(devices=[]), quiet_lightning():
@@ -302,7 +304,7 @@ class _Regression(Stage):
         assert isinstance(self.network, Network)
         return self.network
 
-    def setup(self, stage: str) -> None:
+    def prepare(self) -> None:
         if self.job.phase == 1 and self.job.recipe.hardware.compiled:
             for encoder in self.whole.encoders:
                 # in place: names of weights stay, and a copy in another process compiles its own

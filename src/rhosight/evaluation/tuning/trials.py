@@ -19,7 +19,7 @@ from ...errors import RhosightError
 from ...models.gaussian_process.recipe import DescriptorRecipe
 from ...models.provenance import collect_versions
 from ...networks.recipe import Recipe
-from ...training.loop import Diverged
+from ...training.plan import Diverged
 from .folds import InnerFolds
 from .space import SearchSpace
 from .study import FINISHED
