@@ -12,6 +12,7 @@ _PUBLIC = {
     "RhosightError": "errors",
     "ChargeDensity": "density.charge_density",
     "read_density": "density.files",
+    "read_structure": "density.structures",
     "from_pymatgen": "density.vasp",
     "lattice_plane": "density.plane",
     "ImageSettings": "inputs.image",
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from .density.charge_density import ChargeDensity as ChargeDensity
     from .density.files import read_density as read_density
     from .density.plane import lattice_plane as lattice_plane
+    from .density.structures import read_structure as read_structure
     from .density.vasp import from_pymatgen as from_pymatgen
     from .errors import RhosightError as RhosightError
     from .evaluation.cross_validation import cross_validate as cross_validate

@@ -47,7 +47,7 @@ class Jobs:
         kind
             Kind of density in the file.
         """
-        key = Path(file).parent.name if file else self._store.create_folder()
+        key = Path(file).parent.parent.name if file else self._store.create_folder()
         self._store.assign(visitor, key)
         is_answered = False
         try:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import warnings
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,10 +12,13 @@ from pymatgen.core import Structure
 from ..dataset.dataset import Dataset
 from ..dataset.packing import load_dataset
 from ..density.charge_density import ChargeDensity, StoredKind
-from ..density.crystals import as_structure, check_crystal
+from ..density.cif import parse_cif
+from ..density.crystals import as_structure
 from ..density.files import UnknownFormat, read_density, recognise
 from ..density.free_atoms import difference_from_total
-from ..errors import RhosightError, first_line
+from ..density.structure_json import parse_structure_json
+from ..density.structures import add_structure_notes, is_cif, read_text
+from ..errors import RhosightError
 from .limits import MIB, Limits
 
 DATASET = "mp-fcc"
@@ -27,8 +28,6 @@ Crystal = ChargeDensity | Structure
 ACCEPTED = "a CHGCAR, cube or XSF file (plain, .gz, .bz2, .xz), or a CIF"
 """Formats that the page reads, for messages."""
 
-_CIF = re.compile(rb"^\s*(?:#[^\n]*\n\s*)*data_", re.IGNORECASE)
-_CIF_NAME = re.compile(r"\.(cif|mcif)$", re.IGNORECASE)
 _DENSITY, _STRUCTURE, _MATERIAL = "density.parquet", "structure.json", "material.json"
 
 
@@ -49,11 +48,9 @@ def read_upload(path: Path, kind: StoredKind, limits: Limits) -> Crystal:
     RhosightError
         If the format is unknown, the file is damaged, or a limit is exceeded.
     """
-    with path.open("rb") as file:
-        start = file.read(4096)
-    if not start:
+    if not path.stat().st_size:
         raise RhosightError(f"{path}: the file is empty; send it again")
-    if _CIF_NAME.search(path.name) or _CIF.match(start):
+    if is_cif(path):
         crystal: Crystal = _read_cif(path, limits)
     elif _recognise(path) == "HDF5":
         raise RhosightError(f"{path}: this page does not read HDF5; send {ACCEPTED}")
@@ -115,39 +112,18 @@ def load_crystal(folder: Path) -> Crystal:
     if (folder / _DENSITY).exists():
         return Dataset.from_parquet(folder / _DENSITY)[0].density
     if (folder / _STRUCTURE).exists():
-        return Structure.from_dict(json.loads((folder / _STRUCTURE).read_text()))
+        return parse_structure_json((folder / _STRUCTURE).read_bytes(), _STRUCTURE)
     raise RhosightError("this material is no longer available; send the file again")
 
 
 def _read_cif(path: Path, limits: Limits) -> Structure:
-    from pymatgen.io.cif import CifParser
-
     if path.stat().st_size > limits.structure_bytes:
         raise RhosightError(
             f"{path}: the CIF is larger than {limits.structure_bytes / MIB:g} MiB; send one with a "
             "single crystal structure"
         )
-    text = path.read_bytes().decode("utf-8", errors="replace")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            parser = CifParser.from_str(text)
-            sites = [len(block.get("_atom_site_label", ())) for block in parser.as_dict().values()]
-            if max(sites, default=0) > limits.atoms:  # the parser compares all pairs of sites
-                raise _make_atoms_error(path, max(sites), limits)
-            structures = parser.parse_structures(primitive=False)
-    except RhosightError:
-        raise
-    except Exception as error:  # the parser raises whatever its dictionaries and regexes raise
-        if isinstance(error, MemoryError):
-            raise
-        reason = "it contains no structure" if isinstance(error, KeyError) else first_line(error)
-        raise RhosightError(
-            f"{path}: not a readable CIF ({reason}); write it again, for example with VESTA"
-        ) from error
-    structure = structures[0].remove_oxidation_states()
-    check_crystal(structure, str(path))
-    return structure
+    text = read_text(path, limits.structure_bytes)
+    return add_structure_notes(*parse_cif(text, str(path), limits.atoms))
 
 
 def _recognise(path: Path) -> str:

@@ -23,7 +23,7 @@ from .limits import MIB, Limits
 from .middleware import API, NOT_FOUND, RequestFilter
 from .pool import Pool
 from .reading import DATASET
-from .store import Store, make_safe_name
+from .store import UPLOADS, Store, make_safe_name
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def _add_uploads(site: FastAPI, store: Store, limits: Limits) -> None:
         if not isinstance(file, UploadFile):
             raise HTTPException(400, "send one file, as the field `files` of a form")
         key, name = store.create_folder(), make_safe_name(file.filename or "")
-        with (store.root / key / name).open("wb") as copy:
+        with (store.root / key / UPLOADS / name).open("wb") as copy:
             await asyncio.to_thread(shutil.copyfileobj, file.file, copy)
         await form.close()
         return [f"{key}/{name}"]

@@ -20,6 +20,10 @@ from .limits import Limits
 
 GONE = "this material is no longer available; send the file or choose the material again"
 
+UPLOADS = "upload"
+"""Folder for the file that a visitor sent. What the server writes for a material lies above it, so
+that no upload is taken for the server's own file."""
+
 _KEY = re.compile(r"[A-Za-z0-9_-]{22}")
 _UNWANTED = re.compile(r"[^\w.+ -]|^[.\s]+|\s+$")
 _MAX_NAME = 80
@@ -40,7 +44,7 @@ class Store:
     def create_folder(self) -> str:
         """Make an empty folder and return its key."""
         key = secrets.token_urlsafe(16)
-        (self.root / key).mkdir()
+        (self.root / key / UPLOADS).mkdir(parents=True)
         self._used[key] = time.monotonic()
         return key
 
@@ -66,7 +70,7 @@ class Store:
             If no such file was sent, or it was read before.
         """
         key, _, name = handle.partition("/")
-        path = self.root / key / name
+        path = self.root / key / UPLOADS / name
         if not _KEY.fullmatch(key) or key not in self._used or name != make_safe_name(name):
             raise RhosightError("no such upload; send the file again")
         return path

@@ -20,6 +20,7 @@ from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 from ..dataset.schema import TARGETS
 from ..density.charge_density import ChargeDensity
 from ..density.crystals import SYMPREC, as_structure
+from ..density.structures import get_notes
 from ..errors import RhosightError
 from ..explain.explain import explain as explain_predictions
 from ..inputs.drawing import draw_slices
@@ -31,6 +32,7 @@ from . import reading, views
 from .figures import draw_block, draw_slice
 from .limits import Limits
 from .reading import Crystal
+from .store import UPLOADS
 
 Task = Callable[[dict[str, Any], Limits, Progress], dict[str, Any]]
 
@@ -64,14 +66,15 @@ def analyse(arguments: dict[str, Any], limits: Limits, progress: Progress) -> di
     if material_id:
         crystal: Crystal = reading.load_materials()[material_id].density
     else:
-        upload = Path(arguments["name"])
+        upload = Path(UPLOADS) / arguments["name"]
         try:
             crystal = reading.read_upload(upload, arguments["kind"], limits)
+        except RhosightError as error:
+            raise RhosightError(str(error).replace(f"{UPLOADS}/", "")) from error
         finally:
             upload.unlink(missing_ok=True)
     crystal, notes = reading.add_difference(crystal)
-    if isinstance(crystal, ChargeDensity):
-        notes = [*crystal.provenance.get("notes", []), *notes]
+    notes = [*get_notes(crystal), *notes]
     progress("predicting", 1, 3)
     predicted, more = _predict_crystal(crystal)
     progress("saving the density", 2, 3)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from ..errors import RhosightError, first_line
+from ..errors import RhosightError
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -193,29 +192,9 @@ def read_structures(files: list[str]) -> Dataset | dict[str, Structure]:
     """Return the structures of CIF, POSCAR or density files by name, or one dataset."""
     if _is_dataset(files):
         return _read_dataset(files[0])
-    return {file: _read_structure(file) for file in files}
+    from ..density.structures import read_structure
 
-
-def _read_structure(file: str) -> Structure:
-    from pymatgen.core import Structure
-
-    from ..density.files import read_density, recognise
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the error tells what is wrong
-            return Structure.from_file(file)
-    except Exception as error:  # pymatgen raises whatever its parsers raise
-        try:
-            recognise(file)
-        except RhosightError:
-            if not Path(file).is_file():
-                raise
-            raise RhosightError(
-                f"{file}: not a readable structure ({first_line(error)}) and not a density; give "
-                "a CIF, a POSCAR, or a density file (CHGCAR, CHG, cube, XSF)"
-            ) from error
-    return read_density(file).structure
+    return {file: read_structure(file) for file in files}
 
 
 def _read_dataset(name: str) -> Dataset:

@@ -179,7 +179,8 @@ def _read_structure(
         check_crystal(structure, material_id)
     except RhosightError as error:
         what, _, cure = str(error).removeprefix(f"{material_id}: ").rpartition("; ")
-        return None, [Problem(f"`structure` of {material_id}: {what}", cure, "structure", material_id)]
+        what = f"`structure` of {material_id}: {what}"
+        return None, [Problem(what, cure, "structure", material_id)]
     problems = []
     formula, nsites = values.get("formula"), values.get("nsites")
     if formula and _reduce_formula(formula) != structure.composition.reduced_formula:

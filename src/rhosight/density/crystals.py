@@ -211,9 +211,9 @@ def check_contacts(structure: Structure, where: str) -> None:
         return
     worst = bad[np.argmin(distances[bad] / limits[bad])]
     i, j = sorted((int(first[worst]), int(second[worst])))
-    symbols = list_symbols(structure)
-    pair = f"atoms {i + 1} ({symbols[i]}) and {j + 1} ({symbols[j]})"
-    subject = f"atom {i + 1} ({symbols[i]}) and its image in the next cell" if i == j else pair
+    names = [f"{number + 1} ({structure[number].label})" for number in (i, j)]
+    pair = f"atoms {names[0]} and {names[1]}"
+    subject = f"atom {names[0]} and its image in the next cell" if i == j else pair
     raise RhosightError(
         f"{where}: {subject} are {distances[worst]:.2f} Å apart, less than half the sum of their "
         f"covalent radii ({limits[worst]:.2f} Å); correct the coordinates, the cell or its unit, "

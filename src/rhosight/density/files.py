@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Literal, Protocol
 
+from pymatgen.core import Structure
+
 from ..errors import RhosightError
 from .charge_density import STORED_KINDS, ChargeDensity, StoredKind, add_notes
 from .cube import read_cube
@@ -116,6 +118,18 @@ def read_density(
     # VASP never writes another unit
     sure = unit is not None or density.provenance.get("code") == "VASP"
     return add_notes(density, check_electron_count(density, assumed, expected, sure))
+
+
+def read_crystal_of_density(path: Path) -> Structure:
+    """Read the crystal of a density file, and nothing about its density.
+
+    Raises
+    ------
+    RhosightError
+        If the format is unknown or the file is damaged.
+    """
+    format_ = recognise(path)
+    return _READERS[format_](path, "total", DEFAULT_UNITS[format_], MAX_BYTES).structure
 
 
 def recognise(path: str | os.PathLike) -> Format:

@@ -83,9 +83,7 @@ def read_hdf5(
     return ChargeDensity(structure, grids, name=str(path), provenance=provenance)
 
 
-def read_grid(
-    file: h5py.Group, name: str, where: str, max_bytes: int = MAX_BYTES
-) -> np.ndarray:
+def read_grid(file: h5py.Group, name: str, where: str, max_bytes: int = MAX_BYTES) -> np.ndarray:
     """Read a grid that an HDF5 file holds itself, float64.
 
     Raises
@@ -114,8 +112,8 @@ def read_grid(
             f"{max_bytes / 2**30:.3g} GiB (max_bytes)"
         )
     if data.nbytes > max(_LARGE, _MAX_RATIO * data.id.get_storage_size()):
+        grid = "×".join(map(str, data.shape))
         raise RhosightError(
-            f"{where}: the grid {'×'.join(map(str, data.shape))} of `{name}` was not written; write "
-            "the file again"
+            f"{where}: the grid {grid} of `{name}` was not written; write the file again"
         )
     return np.asarray(data, dtype=float)

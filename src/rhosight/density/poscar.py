@@ -63,8 +63,45 @@ def parse_poscar(text: str, where: str, format_: str = "POSCAR") -> Structure:
             f"{where}: not a readable {format_} ({reason}); write it again, or convert it to "
             f"{format_} format"
         ) from error
+    _check_counts(text.split("\n"), structure, where)
     check_crystal(structure, where)
     return structure
+
+
+def _check_counts(lines: list[str], structure: Structure, where: str) -> None:
+    """Raise if symbols, numbers of atoms and positions contradict each other.
+
+    pymatgen leaves out what is too many.
+    """
+    symbols: list[str] = []
+    counts: list[str] = []
+    rest = iter(lines[5:])
+    for line in rest:
+        words = line.split("!")[0].split()
+        if words and all(word.lstrip("+").isdecimal() for word in words):
+            counts += words
+        elif counts or not words:
+            break
+        else:
+            symbols += words
+    if symbols and len(symbols) != len(counts):
+        raise RhosightError(
+            f"{where}: {len(symbols)} elements are named for {len(counts)} numbers of atoms; "
+            "correct lines 6 and 7"
+        )
+    if line.strip()[:1].lower() == "s":  # selective dynamics
+        next(rest, None)
+    positions = 0
+    for line in rest:
+        words = line.split()[:3]
+        if len(words) < 3 or not all(is_number(word.encode()) for word in words):
+            break
+        positions += 1
+    if positions > len(structure):
+        raise RhosightError(
+            f"{where}: {positions} positions for {len(structure)} atoms; correct the numbers of "
+            "atoms (line 7), or remove the positions that are too many"
+        )
 
 
 def _rewrite(text: str) -> str:

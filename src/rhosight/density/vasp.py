@@ -143,13 +143,19 @@ def _make_grid(values: np.ndarray, shape: tuple[int, int, int], factor: float) -
 
 def _read_structure(stream: TextStream) -> Structure:
     """Read the POSCAR at the top, up to its empty line."""
-    lines = _read_structure_lines(stream)
+    lines = read_head(stream, needs_density=True)
     text = "\n".join(line.decode("utf-8", errors="replace") for line in lines)
     return parse_poscar(text, str(stream.path), "CHGCAR")
 
 
-def _read_structure_lines(stream: TextStream) -> list[bytes]:
-    """Return the lines of the POSCAR, as many as its atoms require."""
+def read_head(stream: TextStream, needs_density: bool = False) -> list[bytes]:
+    """Return the lines of a POSCAR, or of the one in a CHGCAR, up to its empty line.
+
+    Raises
+    ------
+    RhosightError
+        If they are not such lines, or (``needs_density``) nothing follows them.
+    """
     lines: list[bytes] = []
     most = _HEAD_LINES
     while (line := stream.read_line()) is not None:
@@ -162,13 +168,13 @@ def _read_structure_lines(stream: TextStream) -> list[bytes]:
                 raise stream.error(
                     f"not a CHGCAR: no empty line after the structure within {most} lines"
                 )
-    if line is None:
+    if line is None and needs_density:
         raise stream.error(_NO_DENSITY)
     counts = _read_atom_counts(lines)
     # before pymatgen allocates a list of all declared atoms
     if sum(counts) > len(lines):
         raise stream.error(
-            f"not a readable CHGCAR: it declares {sum(counts)} atoms, but its structure has "
+            f"not a readable structure: it declares {sum(counts)} atoms, but its structure has "
             f"{len(lines)} lines; write it again"
         )
     if counts and (sum(counts) == 0 or min(counts) < 0):

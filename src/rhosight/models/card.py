@@ -30,7 +30,7 @@ def write_card(model: SavedModel, title: str, text: str) -> str:
         example.append('model.predict(rhosight.read_density("CHGCAR"))')
     else:
         example.insert(1, "from pymatgen.core import Structure")
-        example.append('model.predict({"mine": Structure.from_file("mine.cif")})')
+        example.append('model.predict({"mine": rhosight.read_structure("mine.cif")})')
     code = "\n".join(example)
     return f"""---
 library_name: rhosight

@@ -11,7 +11,7 @@ from pymatgen.core import Structure
 
 from ..dataset.dataset import Dataset, Lazy, Material
 from ..density.charge_density import ChargeDensity
-from ..density.crystals import StructureLike, as_structure
+from ..density.crystals import StructureLike, as_structure, check_crystal
 from ..density.vasp import from_pymatgen
 from ..errors import RhosightError
 
@@ -105,6 +105,7 @@ def _has_density(crystal: Any) -> bool:
 
 def _as_density(crystal: Any) -> ChargeDensity:
     if isinstance(crystal, ChargeDensity):
+        check_crystal(crystal.structure, crystal.name or crystal.structure.formula)
         return crystal
     if isinstance(crystal, Material):
         return crystal.density
@@ -120,6 +121,8 @@ def _as_structure(crystal: Any) -> Structure:
     if isinstance(crystal, str | os.PathLike):
         raise RhosightError(
             f"{os.fspath(crystal)!r} is a file name, not a crystal; read the file with "
-            "rhosight.read_density, or a structure with pymatgen's Structure.from_file"
+            "rhosight.read_density, or a structure with rhosight.read_structure"
         )
-    return as_structure(crystal)
+    structure = as_structure(crystal)
+    check_crystal(structure, structure.composition.reduced_formula)
+    return structure

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +22,9 @@ import pandas as pd
 import pyarrow as pa
 from pymatgen.core import Composition, Structure
 
-from ...density.charge_density import ChargeDensity
+from ...density.charge_density import ChargeDensity, add_notes
 from ...density.hdf5 import read_grid
+from ...density.structures import get_notes, read_structure
 from ...errors import RhosightError, first_line
 from ..schema import KNOWN
 from .directory import guess_pattern
@@ -199,7 +199,10 @@ def _read_material(
             f"{material_id}: its group in {DENSITIES} cannot be read ({first_line(error)}); write "
             "the file again"
         ) from error
-    density = ChargeDensity(structure, grids, name=material_id, provenance=provenance)
+    density = add_notes(
+        ChargeDensity(structure, grids, name=material_id, provenance=provenance),
+        get_notes(structure),
+    )
     declared = row.get("grid")
     shape = "x".join(map(str, density.shape))
     if isinstance(declared, str) and declared.replace("×", "x") != shape:
@@ -214,14 +217,10 @@ def _read_structure(path: Path, material_id: str) -> Structure:
     if not path.exists():
         raise RhosightError(f"{material_id}: no {STRUCTURES}/{path.name}; add it")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return Structure.from_file(path)
-    except Exception as error:  # pymatgen's CIF parser raises errors of many types
-        raise RhosightError(
-            f"{material_id}: {STRUCTURES}/{path.name} is not a readable CIF file "
-            f"({first_line(error)}); export it again"
-        ) from error
+        return read_structure(path)
+    except RhosightError as error:
+        what = str(error).removeprefix(f"{path}: ")
+        raise RhosightError(f"{material_id}: {STRUCTURES}/{path.name}: {what}") from error
 
 
 def _check_row(structure: Structure, row: pd.Series, material_id: str) -> None:

@@ -18,7 +18,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -33,7 +32,8 @@ from scipy.sparse.csgraph import connected_components
 
 from ...density.charge_density import STORED_KINDS, ChargeDensity
 from ...density.crystals import SYMPREC, find_symmetry
-from ...errors import RhosightError, first_line
+from ...density.structures import read_structure
+from ...errors import RhosightError
 from .source import Entry, Source
 
 INSTALL = "install it with `apt install gpaw gpaw-data`, or `pip install gpaw` and then "
@@ -50,7 +50,6 @@ KINDS = {
 }
 
 # closer atoms are a mistake in the file: the shortest bond, that of H2, is 0.74 Å
-_MIN_DISTANCE = 0.5
 
 # In a worker that MPI or SLURM started, their variables would make GPAW join the worker's MPI.
 _NOT_INHERITED = ("OMPI_COMM_WORLD_", "PMI_", "PMIX_", "SLURM_")
@@ -422,20 +421,7 @@ def _read_structure(path: Path, symprec: float) -> Structure:
 
     A cell that is already standardised keeps its origin.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            structure = Structure.from_file(path)
-    except Exception as error:  # pymatgen's CIF parser raises errors of many types
-        raise RhosightError(
-            f"{path}: not a readable CIF file ({first_line(error)}); export it again"
-        ) from error
-    if not structure.is_ordered:
-        raise RhosightError(f"{path}: a site is shared or partly empty; give an ordered structure")
-    if not structure.is_valid(_MIN_DISTANCE):
-        raise RhosightError(
-            f"{path}: two atoms are closer than {_MIN_DISTANCE} Å; correct the file"
-        )
+    structure = read_structure(path)
     try:
         analyzer = SpacegroupAnalyzer(structure, symprec=symprec)
         standard = analyzer.get_primitive_standard_structure()

@@ -1,0 +1,232 @@
+"""Crystals in CIF files, and what such a file says about itself.
+
+pymatgen parses the file. It repairs what it can: it leaves out sites that it cannot read, takes P 1
+where no symmetry is given, and one of two origins where none is named. A file that then contradicts
+itself describes another crystal than the one that is read, so it is refused; what is only doubtful
+becomes a note.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from pymatgen.core import Composition, Structure
+
+from ..errors import RhosightError, first_line
+from .crystals import check_crystal
+from .spacegroups import check_operations
+
+_TOLERANCE = 0.01
+"""Largest relative deviation of formula, number of atoms and volume from what the file says."""
+
+_BLOCK = re.compile(r"^\s*data_(\S*)", re.MULTILINE | re.IGNORECASE)
+_CELL = tuple(f"_cell_{name}" for name in ("length_a", "length_b", "length_c")) + tuple(
+    f"_cell_angle_{name}" for name in ("alpha", "beta", "gamma")
+)
+_POSITIONS = tuple(f"_atom_site_fract_{axis}" for axis in "xyz")
+_VACANCIES = ("va", "vac", "vacancy", "x", "xx", "dum", "dummy")
+# Warnings of pymatgen about what it does right, and about what is checked here
+_EXPECTED = re.compile(
+    r"rounded to ideal values|No _symmetry_equiv_pos|1-line symmetry|Issues encountered"
+    r"|stoichiometry|Missing elements|missing elements|parsing CIF|no structures|implicit hydrogens"
+)
+
+
+def parse_cif(text: str, where: str, max_sites: int | None = None) -> tuple[Structure, list[str]]:
+    """Return the crystal of a CIF, and notes on what is doubtful.
+
+    Parameters
+    ----------
+    text
+        The content of the file.
+    where
+        What error messages name, such as the file.
+    max_sites
+        Largest number of listed sites; pymatgen compares all pairs of them.
+
+    Raises
+    ------
+    RhosightError
+        If the file cannot be read, holds no or several structures, contradicts itself, or its
+        crystal is not complete and ordered.
+    """
+    from pymatgen.io.cif import CifParser
+
+    with warnings.catch_warnings(record=True) as caught, np.errstate(all="ignore"):
+        warnings.simplefilter("always")
+        parser = _try(
+            where, lambda: CifParser.from_str(text.removeprefix("\ufeff"), check_cif=False)
+        )
+        block = _select_block(text, parser.as_dict(), where)
+        _check_sites(block, where, max_sites)
+        structures = _try(where, lambda: parser.parse_structures(False, on_error="raise"))
+        structure = structures[0].remove_oxidation_states()
+    said = [*parser.warnings, *(str(warning.message) for warning in caught)]
+    notes = [line for line in dict.fromkeys(map(_shorten, said)) if not _EXPECTED.search(line)]
+    check_crystal(structure, where)
+    confirmed = _check_content(block, structure, where)
+    notes += check_operations(block, structure, parser.symmetry_operations, confirmed, where)
+    # a new object: the labels and properties of pymatgen's are not needed
+    plain = Structure(structure.lattice, structure.species, structure.frac_coords)
+    return plain, notes
+
+
+def _try(where: str, parse: Callable[[], Any]) -> Any:
+    try:
+        return parse()
+    except MemoryError:
+        raise
+    except Exception as error:  # the parser raises whatever its dictionaries and regexes raise
+        reason = "it contains no structure" if isinstance(error, KeyError) else first_line(error)
+        raise RhosightError(
+            f"{where}: not a readable CIF file ({reason}); write it again, for example with VESTA"
+        ) from error
+
+
+def _select_block(text: str, blocks: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return the only block that holds a structure."""
+    starts = [*_BLOCK.finditer(text)]
+    ends = [*(match.start() for match in starts[1:]), len(text)]
+    names = [
+        match[1]
+        for match, end in zip(starts, ends, strict=False)
+        if "_atom_site_fract_x" in text[match.end() : end]
+    ]
+    if len(names) > 1:
+        raise RhosightError(
+            f"{where}: contains {len(names)} structures ({', '.join(names[:3])}); write each "
+            "into a file of its own"
+        )
+    found = [block for block in blocks.values() if "_atom_site_label" in block]
+    if not found:
+        raise RhosightError(
+            f"{where}: not a readable CIF file (it contains no atom sites); write it again, for example "
+            "with VESTA"
+        )
+    block = found[0]
+    missing = [name for name in (*_CELL, *_POSITIONS) if name not in block]
+    if missing:
+        raise RhosightError(
+            f"{where}: not a readable CIF file (no {missing[0]}); write it again, for example with VESTA"
+        )
+    return block
+
+
+def _check_sites(block: dict[str, Any], where: str, max_sites: int | None) -> None:
+    """Refuse sites that pymatgen would leave out or replace."""
+    labels = _list_values(block, "_atom_site_label")
+    if max_sites is not None and len(labels) > max_sites:
+        raise RhosightError(
+            f"{where}: {len(labels)} atoms are listed, at most {max_sites} are read"
+        )
+    symbols = _list_values(block, "_atom_site_type_symbol") or labels
+    flags = _list_values(block, "_atom_site_calc_flag") or [""] * len(labels)
+    occupancies = _list_values(block, "_atom_site_occupancy") or ["1"] * len(labels)
+    hydrogens = _list_values(block, "_atom_site_attached_hydrogens") or ["0"] * len(labels)
+    for label, symbol, flag, occupancy, attached in zip(
+        labels, symbols, flags, occupancies, hydrogens, strict=False
+    ):
+        letters = re.match(r"[A-Za-z]*", symbol.lstrip())
+        name = letters[0].lower() if letters else ""
+        if name in _VACANCIES or flag.lower() == "dum":
+            raise RhosightError(f"{where}: site {label} is a dummy or a vacancy; remove its line")
+        if not name or symbol.startswith(("OH", "O-H", "Wat", "wat", "NO3")):
+            raise RhosightError(
+                f"{where}: site {label} is {symbol!r}, not one element; list each atom on a line "
+                "of its own"
+            )
+        if _to_number(occupancy) == 0:
+            raise RhosightError(f"{where}: site {label} has occupancy 0; remove its line")
+        if _to_number(attached) not in (None, 0):
+            raise RhosightError(
+                f"{where}: {attached} hydrogen atoms at site {label} are not listed; list each "
+                "atom, or set _atom_site_attached_hydrogens to 0 if they are"
+            )
+
+
+def _check_content(block: dict[str, Any], structure: Structure, where: str) -> bool:
+    """Check formula, formula units and volume; return whether they confirm the atoms."""
+    volume = _to_number(_get_text(block, "_cell_volume"))
+    if volume is not None and abs(structure.volume / max(volume, 1e-9) - 1) > _TOLERANCE:
+        raise RhosightError(
+            f"{where}: _cell_volume is {volume:g} Å³, the cell has {structure.volume:.2f} Å³; "
+            "correct the wrong one"
+        )
+    said = _parse_formula(_get_text(block, "_chemical_formula_sum"))
+    its = _count_elements(structure.composition)
+    if said is not None and not _is_same_ratio(_count_elements(said), its):
+        raise RhosightError(
+            f"{where}: _chemical_formula_sum is {said.formula}, the sites are "
+            f"{structure.composition.formula}; add the missing atoms, or correct the formula"
+        )
+    units = _to_number(_get_text(block, "_cell_formula_units_Z"))
+    if not units:
+        return False
+    if said is None:
+        _, factor = structure.composition.get_reduced_formula_and_factor()
+        if abs(factor / units - round(factor / units)) > _TOLERANCE:
+            raise RhosightError(
+                f"{where}: _cell_formula_units_Z is {units:g}, but {structure.composition.formula} "
+                "are read; check the symmetry operations, or correct Z"
+            )
+        return False
+    # pymatgen writes the content of the cell as the formula, and its largest common factor as Z
+    whole_cell = said.get_reduced_formula_and_factor()[1] == units
+    expected = (
+        said.num_atoms
+        if whole_cell and len(structure) == said.num_atoms
+        else (units * said.num_atoms)
+    )
+    if abs(len(structure) / expected - 1) > _TOLERANCE:
+        raise RhosightError(
+            f"{where}: {units:g} formula units of {said.formula} are {expected:g} atoms, but "
+            f"{len(structure)} are read; check the symmetry operations and the origin of the space "
+            "group, or correct _cell_formula_units_Z"
+        )
+    return True
+
+
+def _parse_formula(text: str) -> Composition | None:
+    try:
+        composition = Composition(text.replace(",", " ").strip())
+    except (ValueError, TypeError, KeyError):
+        return None
+    return composition if composition.num_atoms > 0 else None
+
+
+def _count_elements(composition: Composition) -> dict[str, float]:
+    """Return the share of each element; isotopes of hydrogen are hydrogen."""
+    shares: dict[str, float] = {}
+    for element, amount in composition.element_composition.items():
+        symbol = "H" if element.symbol in ("D", "T") else element.symbol
+        shares[symbol] = shares.get(symbol, 0.0) + amount / composition.num_atoms
+    return shares
+
+
+def _is_same_ratio(one: dict[str, float], other: dict[str, float]) -> bool:
+    return one.keys() == other.keys() and all(
+        abs(one[symbol] / other[symbol] - 1) < 2 * _TOLERANCE for symbol in one
+    )
+
+
+def _list_values(block: dict[str, Any], name: str) -> list[str]:
+    values = block.get(name, [])
+    return [values] if isinstance(values, str) else [str(value) for value in values]
+
+
+def _get_text(block: dict[str, Any], name: str) -> str:
+    return " ".join(_list_values(block, name)).strip()
+
+
+def _to_number(text: str) -> float | None:
+    """Return a number without its uncertainty; None for ``?``, ``.`` and other text."""
+    match = re.match(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(?:\(\d*\))?\s*$", text)
+    return float(match[1]) if match else None
+
+
+def _shorten(line: str) -> str:
+    return " ".join(line.split())[:200]

@@ -1,0 +1,138 @@
+"""Read crystals without their densities: CIF, POSCAR, JSON, and the heads of density files.
+
+The content decides about the format, and the name where the content does not.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pymatgen.core import Composition, Element, Structure
+
+from ..errors import RhosightError
+from .cif import parse_cif
+from .crystals import check_crystal
+from .files import UnknownFormat, read_crystal_of_density, recognise
+from .poscar import parse_poscar
+from .stream import TextStream
+from .structure_json import parse_structure_json
+from .vasp import read_head
+
+MAX_TEXT = 2**26
+"""Largest CIF or JSON file, in bytes after decompression."""
+
+_NOTES = "rhosight_notes"
+_CIF_NAME = re.compile(r"\.m?cif(\.(gz|bz2|xz))?$", re.IGNORECASE)
+_JSON_NAME = re.compile(r"\.json(\.(gz|bz2|xz))?$", re.IGNORECASE)
+_POSCAR_NAME = re.compile(r"POSCAR|CONTCAR|\.vasp\b", re.IGNORECASE)
+_CIF = re.compile(rb"^(?:\xef\xbb\xbf)?\s*(?:#[^\n]*\n\s*)*data_", re.IGNORECASE)
+_SNIFFED_BYTES = 2**12
+# A comment such as `Mg1 O1` or `MgO`; words in capitals, such as FCC, are no formulas
+_FORMULA = re.compile(r"(?=.*[a-z0-9])(?:[A-Z][a-z]?\d*\s*)+")
+
+
+def read_structure(path: str | os.PathLike) -> Structure:
+    """Read the crystal of a CIF, a POSCAR, pymatgen's JSON, or a density file.
+
+    Parameters
+    ----------
+    path
+        The file, plain or compressed with gzip, bzip2 or xz.
+
+    Returns
+    -------
+    Structure
+        A complete, ordered crystal without oxidation states. :func:`get_notes` returns what is
+        doubtful about it.
+
+    Raises
+    ------
+    RhosightError
+        If the format is unknown, the file is damaged or contradicts itself (its formula, formula
+        units, symmetry or volume do not fit its atoms), a site is a dummy or shared by several
+        elements, two atoms overlap, or a POSCAR does not name its elements. One line that names the
+        file and the fix.
+    """
+    path = Path(path)
+    if is_cif(path):
+        return add_structure_notes(*parse_cif(read_text(path), str(path)))
+    if _JSON_NAME.search(path.name):
+        structure = parse_structure_json(read_text(path), str(path)).remove_oxidation_states()
+        check_crystal(structure, str(path))
+        return structure
+    try:
+        is_poscar = recognise(path) == "CHGCAR"
+    except UnknownFormat as error:
+        if not _POSCAR_NAME.search(path.name):
+            raise RhosightError(
+                f"{path}: not a readable structure and not a density; give a CIF, a POSCAR, or a "
+                "density file (CHGCAR, CHG, cube, XSF)"
+            ) from error
+        is_poscar = True
+    if not is_poscar:
+        return read_crystal_of_density(path)
+    with TextStream(path) as stream:
+        lines = read_head(stream)
+    head = "\n".join(line.decode("utf-8", errors="replace") for line in lines)
+    structure = parse_poscar(head, str(path))
+    return add_structure_notes(structure, _check_comment(head, structure))
+
+
+def is_cif(path: Path) -> bool:
+    """Return whether the name or the content of a file is that of a CIF."""
+    with TextStream(path, piece=_SNIFFED_BYTES) as stream:
+        if _CIF_NAME.search(path.name):
+            return True
+        try:
+            lines = [stream.read_line() or b"" for _ in range(20)]
+        except RhosightError:
+            return False  # not a text file
+    return bool(_CIF.match(b"\n".join(lines)))
+
+
+def read_text(path: Path, max_bytes: int = MAX_TEXT) -> str:
+    """Return the text of a file, decompressed.
+
+    Raises
+    ------
+    RhosightError
+        If there is no such file, or it is larger than ``max_bytes``.
+    """
+    lines = []
+    with TextStream(path, max_bytes) as stream:
+        stream.allow(max_bytes)
+        while (line := stream.read_line()) is not None:
+            lines.append(line)
+    return b"\n".join(lines).decode("utf-8", errors="replace")
+
+
+def add_structure_notes(structure: Structure, notes: Sequence[str]) -> Structure:
+    """Attach notes to a structure, as one of its properties."""
+    if notes:
+        structure.properties[_NOTES] = [*get_notes(structure), *notes]
+    return structure
+
+
+def get_notes(crystal: Any) -> list[str]:
+    """Return the notes on a structure, or on an object with a structure or a provenance."""
+    structure = getattr(crystal, "structure", crystal)
+    properties = getattr(structure, "properties", None) or {}
+    provenance = getattr(crystal, "provenance", None) or {}
+    notes = [*provenance.get("notes", []), *properties.get(_NOTES, [])]
+    return list(dict.fromkeys(notes))
+
+
+def _check_comment(head: str, structure: Structure) -> list[str]:
+    """Note a comment that is the formula of another compound."""
+    comment = head.partition("\n")[0].strip()
+    symbols = re.findall(r"[A-Z][a-z]?", comment)
+    if not _FORMULA.fullmatch(comment) or not all(map(Element.is_valid_symbol, symbols)):
+        return []
+    its = structure.composition.reduced_formula
+    if Composition(comment.replace(" ", "")).reduced_formula == its:
+        return []
+    return [f"the first line says {comment}, the atoms are {its}: check the elements"]
