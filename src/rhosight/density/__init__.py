@@ -14,6 +14,7 @@ from .cube import read_cube
 from .difference import compute_difference
 from .electrons import UNITS, Unit, check_electron_count, estimate_electrons
 from .files import read_density, recognise
+from .plausibility import check_density
 from .stream import MAX_BYTES
 from .vasp import ALL_ELECTRON, from_pymatgen, read_chgcar
 from .xsf import read_xsf
@@ -30,6 +31,7 @@ __all__ = [
     "StoredKind",
     "Unit",
     "as_structure",
+    "check_density",
     "check_electron_count",
     "check_grid_fits_cell",
     "compute_difference",

@@ -22,7 +22,7 @@ from ..errors import RhosightError
 from .charge_density import ChargeDensity, StoredKind
 from .crystals import make_structure
 from .electrons import BOHR, Unit, per_cubic_angstrom
-from .stream import MAX_BYTES, TextStream
+from .stream import MAX_BYTES, TextStream, is_number, quote
 
 # Words that programs write into the comment
 _CODES: Mapping[str, str] = {
@@ -62,14 +62,16 @@ def read_cube(
     Raises
     ------
     RhosightError
-        If the file is missing, truncated or not numeric, contains several orbitals, or lacks a cell
-        or atoms. The message names the file and says how to fix it.
+        If the file is missing, truncated or not numeric, contains orbitals or several data sets, or
+        lacks a cell or atoms. The message names the file and says how to fix it.
     """
     path = Path(path)
     where = str(path)
     with TextStream(path, max_bytes) as stream:
         content = _read_content(stream)
     provenance: dict[str, Any] = {"source": path.name, "format": "cube", "unit": unit}
+    if content.length != BOHR:
+        provenance["lengths"] = "Å"
     if content.comment:
         provenance["comment"] = content.comment[:160]
     comment = content.comment.lower()
@@ -109,15 +111,19 @@ def _read_content(stream: TextStream) -> _Content:
     shape, steps, length = _read_axes(stream)
     species, positions = _read_atoms(stream, abs(atoms))
     if atoms < 0:
-        _check_one_orbital(stream)
-    elif values_per_point != 1:
+        row = stream.read_row(1, "the number of orbitals")
+        raise stream.error(
+            f"contains orbitals ({row[0]:g}; its number of atoms is negative), not a density; "
+            "write a file of the total density alone"
+        )
+    if values_per_point != 1:
         raise stream.error(
             f"{values_per_point} values at each point; write a file of the density alone"
         )
     size = shape[0] * shape[1] * shape[2]
     stream.allow(size * _VALUE_BYTES)
     values = stream.read_numbers(size, f"the grid {'×'.join(map(str, shape))}")
-    stream.check_nothing_follows(size, "the grid")
+    _check_single_grid(stream, size)
     stream.check_last_number()
     return _Content(
         comment=comment.decode("utf-8", errors="replace").strip(),
@@ -138,7 +144,7 @@ def _read_integer(stream: TextStream, number: float) -> int:
 def _read_first_row(stream: TextStream) -> tuple[int, np.ndarray, int]:
     """Return the number of atoms, the origin, and the values at each point.
 
-    The number is negative before orbitals.
+    The number is negative before orbitals, and before data sets with ids.
     """
     row = stream.read_row(4, "the number of atoms and the origin of the grid of a cube file")
     atoms = _read_integer(stream, row[0])
@@ -176,11 +182,22 @@ def _read_atoms(stream: TextStream, count: int) -> tuple[list[Element], np.ndarr
     return species, np.array(positions)
 
 
-def _check_one_orbital(stream: TextStream) -> None:
-    row = stream.read_row(1, "the number of orbitals")
-    orbitals = _read_integer(stream, row[0])
-    if orbitals != 1 or len(row) != 2:
-        raise stream.error(f"contains {orbitals} orbitals; write a file of the density alone")
+def _check_single_grid(stream: TextStream, size: int) -> None:
+    """Raise if anything follows the values of the grid, such as another cube file."""
+    further = stream.read_rest_of_line() or stream.read_text()
+    if further is None:
+        return
+    line = stream.line_number
+    if all(is_number(word) for word in further.split()):
+        raise stream.error(
+            f"line {line}: the grid declares {size} values, {quote(further)} follows them; the "
+            "header contradicts the data, or a second data set follows; write a file of the "
+            "density alone"
+        )
+    raise stream.error(
+        f"line {line}: {quote(further)} follows the {size} values of the grid: a second data set, "
+        "or the next step of a simulation; write a file of one density"
+    )
 
 
 def _has_end_points(grid: np.ndarray) -> bool:

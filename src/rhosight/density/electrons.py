@@ -29,6 +29,9 @@ BOHR = 0.529177210903
 LEAST_FRACTION = 0.5
 # More electrons than protons: a charged cell, or the coarse integral over sharp cores
 EXCESS = 1.02
+# Density between the atoms over that of free atoms. The bundled densities have medians of 0.6 to
+# 1.4 and 95 % quantiles of 1.0 to 1.5; another unit changes them by a factor of 6.75 or more.
+MOST_BETWEEN, LEAST_BETWEEN = 2.4, 0.4
 # Largest distance of a neutral cell's integral from a whole number
 WHOLE = 0.01
 
@@ -58,15 +61,17 @@ def check_electron_count(
     unit: Unit,
     expected: float | None = None,
     sure: bool = False,
+    between: tuple[float, float] | None = None,
 ) -> list[str]:
     """Compare the integral of a density with the number of electrons.
 
     The density is ``total`` or, if there is none, ``difference``. With ``expected`` the integral
     must be within 2 % of it. Without, it must be within :func:`estimate_electrons`, a wide range
     for heavy elements: an error of (Å/Bohr)³ = 6.75 stays within it for most elements beyond the
-    third row. There the integral is noted if it is a whole number of electrons in another unit and
-    not in this one. Smooth pseudo-densities such as those of PAW contain no whole number of
-    electrons; about three in a hundred of them are noted by chance.
+    third row. There the density between the atoms decides (``between``). Where it is not known, the
+    integral is noted if it is a whole number of electrons in another unit and not in this one.
+    Smooth pseudo-densities such as those of PAW contain no whole number of electrons; about three
+    in a hundred of them are noted by chance.
 
     Parameters
     ----------
@@ -78,6 +83,9 @@ def check_electron_count(
         Electrons in the cell, if known (the sum of the atoms' ZVAL in VASP).
     sure
         Whether the unit is certain; then the check never raises.
+    between
+        Density between the atoms over that of free atoms, median and upper quantile, from
+        :func:`rhosight.density.neighbours.compare_with_free_atoms`.
 
     Returns
     -------
@@ -97,8 +105,12 @@ def check_electron_count(
         least, most = expected / EXCESS, expected * EXCESS
     electrons = density.integral("total")
     in_others = _convert_to_other_units(electrons, unit, density.structure.volume)
-    fitting = {other: n for other, n in in_others.items() if least <= n <= most}
-    if least <= electrons <= most:
+    fitting = {
+        other: n
+        for other, n in in_others.items()
+        if least <= n <= most and _is_between(between, n / electrons)
+    }
+    if least <= electrons <= most and (between is None or expected is not None):
         whole = [u for u, n in fitting.items() if _is_whole(n) and not _is_whole(electrons)]
         if expected is None and whole:
             return [
@@ -106,10 +118,14 @@ def check_electron_count(
                 f"({fitting[whole[0]]:.3f}): check the unit"
             ]
         return []
+    if least <= electrons <= most and _is_between(between, 1.0):
+        return []
     note = (
         f"{electrons:.4g} electrons in the cell, read in {unit}; expected are {least:.4g} to "
         f"{most:.4g}"
     )
+    if least <= electrons <= most and between is not None:
+        note += f", but between the atoms it is {between[0]:.3g} times the density of free atoms"
     if fitting and not sure:
         raise _make_unit_error(density.name, note, unit, electrons, fitting)
     return [note]
@@ -145,6 +161,14 @@ def _check_difference(density: ChargeDensity, least: float) -> list[str]:
         f"the difference contains {electrons:.4g} electrons instead of about none: is it a total "
         "density?"
     ]
+
+
+def _is_between(between: tuple[float, float] | None, factor: float) -> bool:
+    """Return whether a density times a factor is that between atoms, as far as is known."""
+    if between is None:
+        return True
+    median, upper = between
+    return median * factor < MOST_BETWEEN and upper * factor > LEAST_BETWEEN
 
 
 def _is_whole(electrons: float) -> bool:

@@ -1,6 +1,6 @@
 """XCrySDen's XSF files of a crystal (http://www.xcrysden.org/doc/XSF.html).
 
-Keywords begin sections: PRIMVEC (lattice vectors, Å), PRIMCOORD (atoms, Å), and the first
+Keywords begin sections: PRIMVEC (lattice vectors, Å), PRIMCOORD (atoms, Å), and the only
 DATAGRID_3D of a block: number of points, origin, three vectors that the grid spans, and the values,
 x fastest. These grids are general, not periodic: the last point of each direction is at the end of
 the vector, where a periodic density repeats the first.
@@ -37,7 +37,7 @@ def read_xsf(
     unit: Unit = "e/bohr3",
     max_bytes: int = MAX_BYTES,
 ) -> ChargeDensity:
-    """Read the first three-dimensional grid of an XSF file, plain or compressed.
+    """Read the three-dimensional grid of an XSF file, plain or compressed.
 
     Repeated end points are dropped. The vectors of the grid tell which points the file contains. If
     they are as long as the lattice vectors, the ends are repeated; if the values there differ, the
@@ -60,8 +60,8 @@ def read_xsf(
     Raises
     ------
     RhosightError
-        If the file is missing, truncated or not numeric, has no crystal, no atoms or no grid, or
-        its grid spans another cell. The message names the file and says how to fix it.
+        If the file is missing, truncated or not numeric, has no crystal, no atoms, no grid or
+        several, or its grid spans another cell. The message names the file and says how to fix it.
     """
     path = Path(path)
     with TextStream(path, max_bytes) as stream:
@@ -77,6 +77,7 @@ def read_xsf(
                 f"line {stream.line_number} should end the grid of {size} values, found {shown}; "
                 "the header contradicts the data, or the file is truncated"
             )
+        _check_single_grid(stream, size, label)
     where = str(path)
     structure = make_structure(crystal.matrix, crystal.species, crystal.positions - origin, where)
     grid = values.reshape(shape, order="F")
@@ -115,9 +116,8 @@ def _read_crystal(stream: TextStream) -> _Crystal:
     while line := _read_line(stream):
         keyword, *rest = line.upper().split()
         if keyword in (b"MOLECULE", b"ATOMS", b"POLYMER", b"SLAB"):
-            raise stream.error(
-                f"holds a {keyword.decode().lower()}, not a crystal; write a CRYSTAL with its cell"
-            )
+            what = "molecule" if keyword == b"ATOMS" else keyword.decode().lower()
+            raise stream.error(f"holds a {what}, not a crystal; write a CRYSTAL with its cell")
         if keyword == b"ANIMSTEPS" and rest != [b"1"]:
             raise stream.error("holds several structures; write one, with its grid")
         if keyword == b"PRIMVEC":
@@ -190,6 +190,21 @@ def _read_grid_head(
     origin = np.array(stream.read_row(3, "the origin of the grid")[:3])
     spans = np.array([stream.read_row(3, "a vector that the grid spans")[:3] for _ in range(3)])
     return (int(counts[0]), int(counts[1]), int(counts[2])), origin, spans, label
+
+
+def _check_single_grid(stream: TextStream, size: int, label: str) -> None:
+    """Raise if another three-dimensional grid follows."""
+    stream.allow(size * _VALUE_BYTES)
+    others = 0
+    while line := _read_line(stream):
+        if head := re.match(rb"(?:BEGIN_)?DATAGRID_?3D_?(.*)", line, re.IGNORECASE):
+            names = " and ".join(filter(None, [label, head[1].decode(errors="replace").strip()]))
+            raise stream.error(
+                f"line {stream.line_number}: a second grid follows the first ({names}); the two "
+                "may be spins or different fields; write a file of the total density alone"
+            )
+        if (others := others + 1) > _UNKNOWN_LINES:
+            return
 
 
 def _drop_end_points(

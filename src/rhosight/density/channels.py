@@ -1,0 +1,128 @@
+"""Pairs of files with the densities of the two spins.
+
+ABACUS writes SPIN1_CHG.cube and SPIN2_CHG.cube (or chgs1.cube and chgs2.cube), OpenMX den0 and
+den1, SIESTA and CONQUEST UP and DN, Octopus density-sp1 and -sp2, VASPKIT SPIN_UP and SPIN_DW.
+Their sum is ``total``, their difference ``spin``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import RhosightError
+from .charge_density import ChargeDensity, check_same_crystal, collect_notes
+
+# What the names of the first and of the second spin contain
+_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("up", ("down", "dn", "dw", "do")),
+    ("spinup", ("spindown", "spindn", "spindw")),
+    ("alpha", ("beta",)),
+    ("majority", ("minority",)),
+    ("den0", ("den1",)),
+    ("sp1", ("sp2",)),
+    ("spin1", ("spin2",)),
+    ("spin_1", ("spin_2",)),
+    ("spin-1", ("spin-2",)),
+    ("chgs1", ("chgs2",)),
+    ("chg1", ("chg2",)),
+)
+# Psi4's names, which are no more than this
+_WHOLE_NAMES = (("da", ("db",)),)
+# The word alone is a material: UP.cube holds uranium phosphide
+_NOT_ALONE = {"up", "down", "dn", "dw", "do"}
+
+_COMMENT = re.compile(
+    r"\bspin[ _-]*(up|down|dn|dw|[12]|alpha|beta)\b|\b(up|down|alpha|beta|majority|minority)"
+    r"[ _-]*(spin|scf density|density|electrons?)\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Channel:
+    """The density of one spin, by the name of its file.
+
+    Attributes
+    ----------
+    is_first
+        Whether it is that of the first spin (up).
+    partners
+        Possible names of the file of the other spin.
+    """
+
+    is_first: bool
+    partners: tuple[str, ...]
+
+
+def find_channel(name: str) -> Channel | None:
+    """Return which spin the name of a file stands for, if it says so."""
+    stem, dot, suffix = name.partition(".")
+    for first, seconds in _WORDS:
+        for word, others in ((first, seconds), *((second, (first,)) for second in seconds)):
+            match = re.search(rf"(?<![a-z0-9]){word}(?![a-z0-9])", name, re.IGNORECASE)
+            if match is None or (word in _NOT_ALONE and match.start() == 0):
+                continue
+            partners = tuple(
+                name[: match.start()] + _like(match[0], other) + name[match.end() :]
+                for other in others
+            )
+            return Channel(word == first, partners)
+    for first, seconds in _WHOLE_NAMES:
+        if stem.lower() in (first, *seconds) and dot:
+            is_first = stem.lower() == first
+            other = seconds[0] if is_first else first
+            return Channel(is_first, (f"{stem[0]}{other[1:]}{dot}{suffix}",))
+    return None
+
+
+def find_partner(name: str, names: Collection[str]) -> str | None:
+    """Return which of these files is the other spin of one of them, if any."""
+    channel = find_channel(name)
+    if channel is None:
+        return None
+    return next((partner for partner in channel.partners if partner in names), None)
+
+
+def states_one_spin(comment: str) -> bool:
+    """Return whether a comment says that a file holds the density of one spin."""
+    return _COMMENT.search(comment) is not None
+
+
+def join_channels(first: ChargeDensity, second: ChargeDensity) -> ChargeDensity:
+    """Return ``total`` and ``spin`` of the densities of spin up and spin down.
+
+    Raises
+    ------
+    RhosightError
+        If the two differ in cell, atoms or grid.
+    """
+    if first.shape != second.shape:
+        raise RhosightError(
+            f"{second.name}: its grid {second.shape} differs from that of the other spin, "
+            f"{first.name}, {first.shape}; give two files of one calculation"
+        )
+    check_same_crystal(first, second)
+    up, down = (np.asarray(one.grid("total"), dtype=float) for one in (first, second))
+    sources = " + ".join(str(one.provenance.get("source", one.name)) for one in (first, second))
+    provenance = {**first.provenance, "source": sources, **collect_notes(first, second)}
+    grids = {"total": up + down, "spin": up - down}
+    return ChargeDensity(first.structure, grids, first.name, provenance)
+
+
+def make_missing_error(path: Path, channel: Channel | None) -> RhosightError:
+    """Return the error about a file of one spin without that of the other."""
+    missing = f"{channel.partners[0]}, which is missing" if channel else "in a file of its own"
+    return RhosightError(
+        f"{path}: contains the density of one spin only; the other one is {missing}; put both into "
+        "one folder, or write the total density"
+    )
+
+
+def _like(example: str, word: str) -> str:
+    """Return a word in the case of an example."""
+    return word.upper() if example.isupper() else word

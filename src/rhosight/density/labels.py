@@ -1,0 +1,184 @@
+"""Tell from the name of a file, and from its comment, whether it holds the charge density.
+
+Codes write other fields in the formats of densities: potentials, orbitals, spin densities, the
+density of one spin. Each is recognised by the names and comments that the code gives it:
+
+- VASP and its tools: LOCPOT, ELFCAR, PARCHG, TAUCAR, CHGCAR_mag, CHGDIFF, SPIN, WFN_SQUARED
+- CP2K: v_hartree, v_xc, SPIN_DENSITY, WFN, ELF, TOTAL DENSITY (with the charge of the nuclei)
+- ABACUS: pots, pot_es, SPIN1_POT, ElecStaticPot, elf, taus, pchg, wf, BAND..., LDOS, STM
+- SIESTA: VH, VT, VNA, DRHO, RHOINIT, TOCH, BADER, LDOS, ELF, PSI
+- Quantum ESPRESSO and Octopus: v_h, v_bare, psi2, elf, vks, wf-st0001
+- ABINIT: POT, VHA, VXC, VHXC, VPSP, ELF, KDEN, GDEN, LDEN, PAWDEN
+- FHI-aims: spin_density, delta_density, eigenstate, hartree_potential, xc_potential
+- OpenMX: sden, dden, v0, v1, vhart, homo, lumo
+- Gaussian, ORCA, Psi4: MO coefficients, spin SCF density, electrostatic potential
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from .charge_density import StoredKind
+
+
+@dataclass(frozen=True)
+class Content:
+    """A field that is not the total charge density.
+
+    Attributes
+    ----------
+    name
+        With its article, for messages: ``a spin density``.
+    kind
+        The kind of density as which it can be read, if any.
+    """
+
+    name: str
+    kind: StoredKind | None = None
+
+
+POTENTIAL = Content("a potential")
+SPIN = Content("a spin density", "spin")
+DIFFERENCE = Content("a density difference", "difference")
+ORBITAL = Content("an orbital, or the density of one")
+PARTIAL = Content("the density of some bands")
+LOCALISATION = Content("a localisation function")
+KINETIC = Content("a kinetic-energy density")
+DERIVATIVE = Content("a derivative of the density")
+ATOMS = Content("the superposed atoms that a calculation starts from")
+NUCLEI = Content("the charge of electrons and nuclei")
+CURRENT = Content("a current or a field")
+
+# Names, in lower case and without the suffix of the format; `#` stands for a number. A word is
+# enclosed by anything but letters and digits.
+_NAMES: tuple[tuple[str, Content], ...] = (
+    # the whole name or its end: too short to be recognised anywhere
+    (
+        r".[._-](v[01]|vh|vt|vna|vha|vxc|vhxc|vhart|dvhart|vks|vpsp|vloc|vtot|veff|vbare|"
+        r"poten)$",
+        POTENTIAL,
+    ),
+    (r"^(v_?(h|ks|xc|tot|bare|eff|loc|hartree)|v[kx][sc]|esp|vcl3d|vxc3d)$", POTENTIAL),
+    (r".[._-](sden|spinden|spindens)$|.\.spin$|^(spin|mag|ds|mag3d|cf2)$", SPIN),
+    (r".[._-]dden$", DIFFERENCE),
+    # words
+    (
+        r"\b(locpot|el(ec)?stat(ic)?pot(ential)?|\w*potential|pots?#?(_?(es|ini|total))?)\b",
+        POTENTIAL,
+    ),
+    (
+        r"\b(spin#_pot\w*|pot_(es|ini|total|hartree)|v_?hartree\w*|hartree|v_?xc|v_?ext\w*|"
+        r"v_?coul\w*)\b",
+        POTENTIAL,
+    ),
+    (
+        r"\b(spin_?dens(ity)?|spin_?pol(arization)?|magneti[sz]ation|mag(den|nd)?|magmom|"
+        r"sdens)\b",
+        SPIN,
+    ),
+    (r"\b(total_)?spin_(density|moment)\b", SPIN),
+    (
+        r"\b(delta_?(density|rho|rho_r)|drho|chg_?diff|rho_?diff|den_?diff|diff(erence)?|"
+        r"deformation|ddens?|dden)\b",
+        DIFFERENCE,
+    ),
+    (
+        r"\b(wfn?#?|wfc#?|wf(i#)?s#(k#)?(re|im|ri)?|wave_?functions?|psi#?|orb(ital)?s?#?|"
+        r"mo#[ab]?|homo#?|lumo#?)\b",
+        ORBITAL,
+    ),
+    (
+        r"\b(eigenstate(_density)?|eigstate|wannier#?|nto#?|kss?_?orb\w*|st#|wfk|wf3d|"
+        r"wfn_squared\w*)\b|_wf[ck]?_",
+        ORBITAL,
+    ),
+    (
+        r"\b(parchg|pchgi?#?(s#)?(k#)?|band#|partial(_?(charge|density))?|i?ldos|pdos|"
+        r"stm\w*)\b|^band#",
+        PARTIAL,
+    ),
+    (r"\b(elf(car|3d)?#?|elfs#|elf_?(spin|s|up|down|dn)#?|lol)\b", LOCALISATION),
+    (r"\b(taucar|taus?#?|kden|ked|kin(etic)?_?(energy)?(_?density)?|spin#_tau)\b", KINETIC),
+    (r"\b(gden#?|lden|laplacian|grad(ient)?|rdg|sign_?lambda2\w*)\b", DERIVATIVE),
+    (r"\b(chgs?#?_ini|spin#_chg_ini|rho_?init|superposition|pawden)\b", ATOMS),
+    (r"\b(toch|bader)\b", NUCLEI),
+    (r"\b(efield(_[xyz])?|electric_field|current|stress|local_energy)\b", CURRENT),
+)
+
+# Comments and headers, as sentences
+_COMMENTS: tuple[tuple[str, Content], ...] = (
+    (r"(?<!full[ -])(?<!full)(?<!pseudo[ -])(?<!model[ -])\bpotential\b|\blocpot\b", POTENTIAL),
+    (
+        r"\bspin[ _-]*(scf[ _-]*)?(density|polari[sz]ation density|moment)\b|"
+        r"\bmagneti[sz]ation\b",
+        SPIN,
+    ),
+    (
+        r"\b(spin|mag)[ _]?m(agnetic)? moment density\b|\b(rho|n)[ _]?up ?- ?(rho|"
+        r"n)[ _]?d(ow)?n\b",
+        SPIN,
+    ),
+    (
+        r"\b(density difference|difference density|deformation density|delta[ _]density|"
+        r"delta rho)\b",
+        DIFFERENCE,
+    ),
+    (
+        r"\bwave ?functions?\b|\borbitals?\b(?!-free)|\bmo coefficients?\b|\beigen(state|"
+        r"function)\b|\b(homo|lumo)\b",
+        ORBITAL,
+    ),
+    (
+        r"\bpartial (charge|density)\b|\bband[ -]decomposed\b|\bi?ldos\b|"
+        r"\blocal density of states\b|\bstm\b|\bparchg\b",
+        PARTIAL,
+    ),
+    (r"\belf\b|\belectron locali[sz]ation\b|\belfcar\b", LOCALISATION),
+    (r"\bkinetic[ -]energy density\b", KINETIC),
+    (r"\blaplacian\b|\bdensity gradient\b|\bgradient of\b", DERIVATIVE),
+    (r"\bsuperposition of atom|\bsuperposed atom|\bpromolecul|\bindependent atom", ATOMS),
+    (r"\belectric field\b|\bcurrent density\b|\bcharge density of (the )?nuclei\b", CURRENT),
+)
+
+_SUFFIX = re.compile(r"(\.(cube|cub|a?xsf|vasp|h5|hdf5|chgcar|chg|gz|bz2|xz))+$", re.IGNORECASE)
+_NSPIN = re.compile(r"\b(\d) \(nspin\)|\bnspin *[=:]? *(\d)\b", re.IGNORECASE)
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    start, end = r"(?<![a-z0-9])", r"(?![a-z0-9])"
+    parts = pattern.replace("#", r"(?:[_-]?\d+)").split(r"\b")
+    # `\b` opens and closes in turn
+    joined = parts[0]
+    for number, part in enumerate(parts[1:]):
+        joined += (end if number % 2 else start) + part
+    return re.compile(joined)
+
+
+_NAME_PATTERNS = [(_compile(pattern), content) for pattern, content in _NAMES]
+_COMMENT_PATTERNS = [(re.compile(pattern), content) for pattern, content in _COMMENTS]
+
+
+def strip_suffix(name: str) -> str:
+    """Return the name of a file without the suffixes of formats and compression."""
+    return _SUFFIX.sub("", name)
+
+
+def identify_name(name: str) -> Content | None:
+    """Return the content that the name of a file states, unless it may be the total density."""
+    stem = strip_suffix(name).lower()
+    return next((content for known, content in _NAME_PATTERNS if known.search(stem)), None)
+
+
+def identify_comment(comment: str) -> Content | None:
+    """Return the content that a comment states, unless it may be the total density."""
+    text = " ".join(comment.lower().split())
+    if "quickstep" in text and "total density" in text:
+        return NUCLEI
+    return next((content for known, content in _COMMENT_PATTERNS if known.search(text)), None)
+
+
+def read_spin_count(comment: str) -> int | None:
+    """Return the number of spin components of the calculation, if a comment states it."""
+    match = _NSPIN.search(comment)
+    return int(match[1] or match[2]) if match else None

@@ -1,0 +1,196 @@
+"""Distances of atoms, and the density between them, as evidence for units.
+
+Nearest neighbours in a crystal are about as far apart as the sum of their covalent radii: 0.72 to
+1.30 times in the bundled dataset, to 1.8 times in crystals of noble gases. Lengths in Å that are
+read in Bohr halve this ratio; lengths in Bohr read in Å double it.
+
+Between the atoms, any density is close to that of superposed free atoms, whatever the code and its
+pseudo-potentials: :func:`compare_with_free_atoms` gives medians of 0.6 to 1.4, and 95 % quantiles
+of 1.0 to 1.5, for all of the bundled densities and for VASP's. Units differ by a factor of 6.75 or
+the volume of the cell.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from pymatgen.core import Structure
+from scipy.spatial import cKDTree
+
+from ..errors import RhosightError
+from .crystals import list_symbols
+from .elements import covalent_radius
+from .free_atoms import load_free_atoms
+
+# Bounds on the smallest distance of two atoms over the sum of their covalent radii. Beyond the
+# first, lengths were read in too large a unit; between the two, that is doubtful.
+_CONTRADICTS, _DOUBTFUL = 0.62, 0.70
+_FAR = 1.5
+_REACH, _NEIGHBOURS = 8.0, 16  # Å, and the number of neighbours to compare
+
+# Region between the atoms, in covalent radii from the nearest one. Further out, the densities of
+# free atoms are too small to compare with; further in, pseudo-potentials matter.
+_INNER, _OUTER = 1.0, 1.5
+_POINTS = 3000
+_FEWEST_POINTS = 20
+_NOBLE = {"He", "Ne", "Ar", "Kr", "Xe", "Rn"}
+
+
+def check_lengths(structure: Structure, where: str, unit: str = "") -> list[str]:
+    """Check that neighbours are as far apart as atoms are.
+
+    Parameters
+    ----------
+    structure
+        An ordered crystal.
+    where
+        What error messages name, such as a file.
+    unit
+        The unit in which its lengths were read, for messages.
+
+    Returns
+    -------
+    list of str
+        Notes; empty if all is as expected.
+
+    Raises
+    ------
+    RhosightError
+        If the neighbours are so near that the lengths must be in another unit.
+    """
+    found = find_closest_pair(structure)
+    if found is None:
+        return []
+    ratio, distance, pair = found
+    what = f"the nearest atoms ({pair}) are {distance:.2f} Å apart, {ratio:.2f} times the sum of "
+    what += "their covalent radii"
+    if ratio < _DOUBTFUL:
+        doubt = (
+            "are the lengths in Å, but read in Bohr?" if unit == "Bohr" else "is the cell right?"
+        )
+        if ratio < _CONTRADICTS:
+            cure = (
+                "a cube file has lengths in Bohr; write it so, or mark lengths in Å by negative "
+                "numbers of points"
+                if unit == "Bohr"
+                else "correct the unit of the cell"
+            )
+            raise RhosightError(f"{where}: {what}: {doubt} {cure[0].upper()}{cure[1:]}")
+        return [f"{what}: {doubt}"]
+    if ratio > _FAR and len(structure) > 1 and not set(list_symbols(structure)) & _NOBLE:
+        return [f"{what}: are the lengths in Bohr, but read in Å?"]
+    return []
+
+
+def find_closest_pair(structure: Structure) -> tuple[float, float, str] | None:
+    """Return the smallest distance over covalent radii, the distance (Å) and the two elements.
+
+    None if there is an element without a radius, or no neighbour within 8 Å.
+    """
+    symbols = list_symbols(structure)
+    try:
+        radii = np.array([covalent_radius(symbol) for symbol in symbols])
+    except KeyError:
+        return None
+    positions, owners = _list_images(structure, _REACH)
+    inside = (structure.frac_coords % 1) @ structure.lattice.matrix
+    distances, neighbours = cKDTree(positions).query(
+        inside, k=min(_NEIGHBOURS, len(positions)), distance_upper_bound=_REACH
+    )
+    # the nearest is the atom itself
+    distances, neighbours = distances[:, 1:], neighbours[:, 1:] % len(owners)
+    sums = radii[:, None] + radii[owners[neighbours]]
+    ratios = distances / sums
+    if not np.isfinite(ratios).any():
+        return None
+    atom, rank = np.unravel_index(np.argmin(ratios), ratios.shape)
+    pair = f"{symbols[atom]} and {symbols[owners[neighbours[atom, rank]]]}"
+    return float(ratios[atom, rank]), float(distances[atom, rank]), pair
+
+
+def compare_with_free_atoms(structure: Structure, grid: np.ndarray) -> tuple[float, float] | None:
+    """Return the density between the atoms over that of superposed free atoms.
+
+    Parameters
+    ----------
+    structure
+        An ordered crystal.
+    grid
+        Density, e/Å³, shape (nx, ny, nz).
+
+    Returns
+    -------
+    tuple of float, or None
+        Quantiles of the ratio, 50 % and 95 %, over the points that are 1.0 to 1.5 covalent radii
+        from the nearest atom. None if there are too few of them, or no free atom of an element is
+        known.
+    """
+    symbols = list_symbols(structure)
+    atoms = load_free_atoms().atoms
+    if not set(symbols) <= set(atoms):
+        return None
+    chosen = np.arange(grid.size)
+    if grid.size > _POINTS:
+        chosen = np.random.default_rng(0).choice(grid.size, _POINTS, replace=False)
+    places = np.stack(np.unravel_index(chosen, grid.shape), axis=1) / grid.shape
+    images, owners = _list_images(structure, load_free_atoms().reach)
+    pairs = cKDTree(places @ structure.lattice.matrix).sparse_distance_matrix(
+        cKDTree(images), load_free_atoms().reach, output_type="coo_matrix"
+    )
+    point, owner, distance = pairs.row, owners[pairs.col], pairs.data
+    radii = np.array([covalent_radius(symbol) for symbol in symbols])
+    nearest = np.full(len(chosen), np.inf)
+    np.minimum.at(nearest, point, distance / radii[owner])
+    reference = np.zeros(len(chosen))
+    for symbol in set(symbols):
+        mine = np.array(symbols)[owner] == symbol
+        atom = atoms[symbol]
+        values = np.interp(distance[mine], atom.radii, atom.valence, right=0)
+        np.add.at(reference, point[mine], values)
+    between = (nearest > _INNER) & (nearest < _OUTER) & (reference > 0)
+    if between.sum() < _FEWEST_POINTS:
+        return None
+    ratio = grid.ravel()[chosen[between]] / reference[between]
+    median, upper = np.quantile(ratio, [0.5, 0.95])
+    return float(median), float(upper)
+
+
+def measure_depth(structure: Structure, places: np.ndarray) -> np.ndarray:
+    """Return the distance of points from the nearest atom, in its covalent radius.
+
+    ``places`` are fractional coordinates, shape (n, 3); distances beyond 4 Å are infinite.
+    """
+    symbols = list_symbols(structure)
+    images, owners = _list_images(structure, 4.0)
+    radii = {symbol: _radius(symbol) for symbol in set(symbols)}
+    nearest = np.full(len(places), np.inf)
+    points = (places % 1) @ structure.lattice.matrix
+    for symbol, radius in radii.items():
+        mine = np.array(symbols)[owners] == symbol
+        distance, _ = cKDTree(images[mine]).query(points, distance_upper_bound=4.0)
+        nearest = np.minimum(nearest, distance / radius)
+    return nearest
+
+
+def _radius(symbol: str) -> float:
+    try:
+        return covalent_radius(symbol)
+    except KeyError:
+        return 1.5
+
+
+def _list_images(structure: Structure, reach: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the atoms within reach of the cell (Å, shape (n, 3)) and their sites."""
+    heights = 1 / np.linalg.norm(np.linalg.inv(structure.lattice.matrix), axis=0)
+    most = np.ceil(reach / heights).astype(int)
+    inside = structure.frac_coords % 1
+    images, owners = [], []
+    for shift in itertools.product(*(range(-n, n + 1) for n in most)):
+        moved = inside + shift
+        # distance from the slab between the two faces of each direction
+        outside = np.maximum(np.maximum(-moved, moved - 1), 0) * heights
+        near = (outside <= reach).all(axis=1)
+        images.append(moved[near])
+        owners.append(np.flatnonzero(near))
+    return np.concatenate(images) @ structure.lattice.matrix, np.concatenate(owners)

@@ -1,0 +1,141 @@
+"""Check that a file holds the charge density of its crystal, in the assumed unit.
+
+The evidence, in this order: distances of neighbours (lengths), sign and size of the integral (the
+quantity), electrons and the density between the atoms (the unit), symmetry (the cell and the
+positions of the points). Where it is clear, the file is refused and the cure is named; where it is
+not, a note says what is unusual.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from ..errors import RhosightError
+from .charge_density import ChargeDensity
+from .electrons import Unit, check_electron_count, estimate_electrons
+from .neighbours import check_lengths, compare_with_free_atoms, find_closest_pair
+from .registration import check_registration
+
+# Share of the integral of |ρ| that may be negative: densities of PAW are so near the nuclei
+_NEGATIVE = 0.1
+# Integral over half the valence electrons, below which nothing but another quantity explains it
+_LEAST = 0.12
+# Density between the atoms over that of free atoms: 1.0 or more in all bundled densities
+_ONE_SPIN = 0.75
+# Largest ratio of neighbours' distance to covalent radii at which a comment about Å is believed
+_NEAR = 0.8
+
+_LENGTHS = re.compile(
+    r"\b(coordinates?|lengths?|distances?|positions?|cell|geometry|atoms?|units?)\b[^.;]{0,40}"
+    r"\b(angstr\w*|ångstr\w*)\b(?! *\^?\*{0,2}-?3)",
+    re.IGNORECASE,
+)
+
+
+def check_density(
+    density: ChargeDensity, unit: Unit, expected: float | None = None, sure: bool = False
+) -> list[str]:
+    """Check all that a density file tells about itself.
+
+    Parameters
+    ----------
+    density
+        As read in ``unit``.
+    unit
+        The assumed unit.
+    expected
+        Electrons in the cell, if known.
+    sure
+        Whether the unit is certain.
+
+    Returns
+    -------
+    list of str
+        Notes for ``provenance["notes"]``; empty if all is as expected.
+
+    Raises
+    ------
+    RhosightError
+        If the lengths, the unit or the cell are wrong beyond doubt, or if the quantity is not a
+        charge density. The message names the file and the cure.
+    """
+    notes = _check_lengths(density)
+    if "total" not in density.grids:
+        return notes + check_electron_count(density, unit, expected, sure)
+    grid = np.asarray(density.grid("total"), dtype=float)
+    if expected is None:
+        _check_quantity(density, grid)
+    between = compare_with_free_atoms(density.structure, grid)
+    notes += check_electron_count(density, unit, expected, sure, between)
+    if between is not None and between[1] < _ONE_SPIN and expected is None and not notes:
+        notes.append(
+            f"between the atoms, the density is at most {between[1]:.2f} times that of free atoms: "
+            "is it the density of one spin, or of some bands?"
+        )
+    return notes + _check_grid(density, grid)
+
+
+def check_structure(density: ChargeDensity) -> None:
+    """Check the lengths and the cell of a density file, for its structure alone.
+
+    Raises
+    ------
+    RhosightError
+        If the lengths or the cell are wrong beyond doubt.
+    """
+    _check_lengths(density)
+    _check_grid(density, np.asarray(next(iter(density.grids.values())), dtype=float))
+
+
+def _check_grid(density: ChargeDensity, grid: np.ndarray) -> list[str]:
+    is_cube = density.provenance.get("format") == "cube"
+    return check_registration(density.structure, grid, density.name, is_cube)
+
+
+def _check_lengths(density: ChargeDensity) -> list[str]:
+    is_cube = density.provenance.get("format") == "cube"
+    in_bohr = is_cube and not density.provenance.get("lengths")
+    notes = check_lengths(density.structure, density.name, "Bohr" if in_bohr else "")
+    if not in_bohr or not _LENGTHS.search(str(density.provenance.get("comment", ""))):
+        return notes
+    closest = find_closest_pair(density.structure)
+    if closest and closest[0] < _NEAR:
+        raise RhosightError(
+            f"{density.name}: its comment says that the lengths are in Å, and read in Bohr the "
+            f"nearest atoms ({closest[2]}) are {closest[1]:.2f} Å apart; write them in Bohr, or "
+            "mark lengths in Å by negative numbers of points"
+        )
+    return [*notes, "its comment says that the lengths are in Å; they were read in Bohr"]
+
+
+def _check_quantity(density: ChargeDensity, grid: np.ndarray) -> None:
+    """Raise if no charge density has such values."""
+    least, _ = estimate_electrons(density.structure)
+    electrons = density.integral("total")
+    absolute = float(np.abs(grid).mean())
+    negative = float(-np.minimum(grid, 0).mean()) / absolute if absolute else 0.0
+    if electrons < _LEAST * least and not _is_positive_in_other_units(density, electrons, grid):
+        what = f"its integral over the cell is {electrons:.3g} electrons"
+        what += f", where {2 * least:.3g} are valence electrons"
+    elif negative > _NEGATIVE:
+        what = f"{negative:.0%} of it are negative"
+    else:
+        return
+    raise RhosightError(
+        f"{density.name}: not a charge density: {what}; a potential, a magnetisation (spin "
+        "density), a difference or an orbital looks like this; give the file with the total charge "
+        "density, or name the kind with kind='difference' or 'spin' (--kind)"
+    )
+
+
+def _is_positive_in_other_units(density: ChargeDensity, electrons: float, grid: np.ndarray) -> bool:
+    """Return whether another unit may explain a small integral of a positive quantity."""
+    if electrons <= 0 or grid.min() < 0:
+        return False
+    between = compare_with_free_atoms(density.structure, grid)
+    if between is None:
+        return True
+    # in a right unit the median is 0.6 to 1.4; then the 95 % quantile is near it, too
+    return between[1] < 2.5 * between[0]
