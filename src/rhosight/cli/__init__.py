@@ -11,7 +11,8 @@ import typer
 from ..errors import RhosightError
 from ..version import __version__
 from . import data, doctor, explain, image, predict, reproduce, serve, sweep, train
-from .common import errors
+from .batches import describe_failure
+from .common import errors, set_debugging
 
 app = typer.Typer(
     name="rhosight",
@@ -64,8 +65,14 @@ def options(
             "--version", help="Show the version and exit.", is_eager=True, callback=_print_version
         ),
     ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help="Show the traceback of an unexpected error."),
+    ] = False,
 ) -> None:
     """Accept options before the command."""
+    if debug:
+        set_debugging(True)
 
 
 def main() -> None:
@@ -81,8 +88,10 @@ def main() -> None:
         "huggingface_hub",
     ):
         logging.getLogger(name).setLevel(logging.WARNING)
+    set_debugging("--debug" in sys.argv)
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        app()
+        app(arguments)
     except RhosightError as error:
         errors.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         raise SystemExit(2) from None
@@ -92,3 +101,7 @@ def main() -> None:
             markup=False,
         )
         raise SystemExit(130) from None
+    except Exception as error:
+        failure = describe_failure(error, "error")
+        errors.print(str(failure), style="red", highlight=False, markup=False, soft_wrap=True)
+        raise SystemExit(2) from None

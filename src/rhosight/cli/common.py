@@ -26,6 +26,19 @@ if TYPE_CHECKING:
 console = Console()
 errors = Console(stderr=True)
 
+_debugging = False
+
+
+def set_debugging(value: bool) -> None:
+    """Choose whether unexpected errors are shown with their traceback."""
+    global _debugging
+    _debugging = value
+
+
+def is_debugging() -> bool:
+    """Return whether unexpected errors are shown with their traceback."""
+    return _debugging
+
 
 class FirstBlock(StrEnum):
     """Kinds of density that the first block of a file can contain."""
@@ -190,7 +203,7 @@ def has_structure_name(file: str | Path) -> bool:
 
 def read_structures(files: list[str]) -> Dataset | dict[str, Structure]:
     """Return the structures of CIF, POSCAR or density files by name, or one dataset."""
-    if _is_dataset(files):
+    if is_dataset(files):
         return _read_dataset(files[0])
     from ..density.structures import read_structure
 
@@ -233,7 +246,7 @@ def read_materials(
     from ..density.difference import add_difference
     from ..density.files import read_density, recognise
 
-    if _is_dataset(files):
+    if is_dataset(files):
         if kind is not FirstBlock.total or difference:
             option = "--difference" if difference else "--kind"
             raise RhosightError(
@@ -284,7 +297,8 @@ def _suggest_command(file: str | Path, command: str) -> Iterator[None]:
         ) from error
 
 
-def _is_dataset(files: list[str]) -> bool:
+def is_dataset(files: list[str]) -> bool:
+    """Return whether the arguments of a command are one dataset."""
     from ..dataset.packing import BUNDLED
 
     first = Path(files[0])

@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..errors import RhosightError
+from .batches import report, work_through
 from .common import (
     DifferenceOption,
     FilesArgument,
@@ -18,6 +19,7 @@ from .common import (
     check_difference,
     console,
     format_count,
+    is_dataset,
     progress_bar,
     read_materials,
     read_model,
@@ -65,19 +67,42 @@ def explain(
     kind: KindOption = FirstBlock.total,
     difference: DifferenceOption = None,
 ) -> None:
-    """Explain predictions: contributions of modalities, density regions and words."""
+    """Explain predictions: contributions of modalities, density regions and words.
+
+    Files that cannot be explained are listed at the end, and the exit code is 1. Ctrl-C writes the
+    explanations made so far.
+    """
     from ..dataset.packing import load_dataset
     from ..explain.explain import explain as explain_predictions
-    from ..explain.files import save
+    from ..explain.explanation import Explanations
 
     check_difference(difference, files)
     loaded = read_model(model)
-    materials, is_dataset = _read_materials(loaded, files, kind, difference, material)
+    if material and not is_dataset(files):
+        raise RhosightError("--id chooses materials of a dataset; omit it for files")
     if details is None:
-        details = not is_dataset or bool(material)
+        details = not is_dataset(files) or bool(material)
     others = load_dataset(background) if background else None
+
+    def read(some: list[str]) -> Any:
+        return _read_materials(loaded, some, kind, difference, material)
+
+    def explain_one(part: Any) -> Explanations:
+        return explain_predictions(loaded, part, details, others)
+
     with progress_bar() as progress:
-        explanations = explain_predictions(loaded, materials, details, others, progress)
+        outcome = work_through(files, read, explain_one, progress, "explained", at_once=1)
+    explanations = Explanations([one for part in outcome.results for one in part])
+    if explanations:
+        _show(explanations, details, out)
+    if code := report(outcome, "explained"):
+        raise typer.Exit(code)
+
+
+def _show(explanations: Explanations, details: bool, out: Path) -> None:
+    """Print some explanations, and write all of them into a folder."""
+    from ..explain.files import save
+
     if details or len(explanations) <= MAX_SHOWN:  # the summary is enough for a whole dataset
         for explanation in explanations[:MAX_SHOWN]:
             _print(explanation)
@@ -93,20 +118,15 @@ def _read_materials(
     kind: FirstBlock,
     difference: str | None,
     ids: list[str] | None,
-) -> tuple[Any, bool]:
-    """Return what the model reads, and whether it is a dataset."""
-    from ..dataset.dataset import Dataset
-
+) -> Any:
+    """Return what the model reads: files, or a dataset or some of its materials."""
     materials: Any
     if model.uses_density:
         command = "rhosight explain {file} --model no-dft"
         materials = read_materials(files, kind, difference, structures=command)
     else:
         materials = read_structures(files)
-    is_dataset = isinstance(materials, Dataset)
-    if ids and not is_dataset:
-        raise RhosightError("--id chooses materials of a dataset; omit it for files")
-    return (materials[ids] if ids else materials), is_dataset
+    return materials[ids] if ids else materials
 
 
 def _print(explanation: Explanation) -> None:

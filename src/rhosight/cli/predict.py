@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -17,14 +15,13 @@ import typer
 from rich.table import Table
 
 from ..errors import RhosightError
-from ..inputs.progress import Progress
+from .batches import report, work_through
 from .common import (
     DifferenceOption,
     FirstBlock,
     KindOption,
     check_difference,
     console,
-    errors,
     has_structure_name,
     progress_bar,
     read_materials,
@@ -34,8 +31,6 @@ from .common import (
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from ..models.base import SavedModel
 
 
 class Format(StrEnum):
@@ -82,7 +77,8 @@ def predict(
 ) -> None:
     """Predict properties, with prediction intervals, from density files or a dataset.
 
-    Files that cannot be read are listed at the end, and the exit code is 1.
+    Files that cannot be predicted are listed at the end, and the exit code is 1. Ctrl-C writes the
+    predictions made so far.
     """
     if not files or Path(model).is_file():
         raise RhosightError(_describe_missing_argument(model))
@@ -94,14 +90,15 @@ def predict(
     if loaded.uses_density:
         command = "rhosight predict no-dft {file}"
         read = partial(read_materials, kind=kind, difference=difference, structures=command)
+    import pandas as pd
+
     with progress_bar() as progress:
-        predictions, bad = _predict_files(loaded, read, files, progress)
-    _show(predictions, loaded.targets, loaded.units, output or _choose_format(out), out)
-    for file, reason in bad.items():
-        line = reason if file in reason else f"{file}: {reason}"
-        errors.print(f"not predicted: {line}", markup=False, highlight=False, soft_wrap=True)
-    if bad:
-        raise typer.Exit(1)
+        outcome = work_through(files, read, loaded.predict_intervals, progress, "predicted")
+    if outcome.results:
+        predictions = pd.concat(outcome.results)
+        _show(predictions, loaded.targets, loaded.units, output or _choose_format(out), out)
+    if code := report(outcome, "predicted"):
+        raise typer.Exit(code)
 
 
 def _check_writable(out: Path) -> None:
@@ -109,63 +106,6 @@ def _check_writable(out: Path) -> None:
         raise RhosightError(f"{out}: is a folder; give the name of a file")
     if not os.access(out.parent, os.W_OK):
         raise RhosightError(f"{out}: {out.parent} is not a writable folder; choose another")
-
-
-def _predict_files(
-    model: SavedModel,
-    read: Callable[[list[str]], Any],
-    files: list[str],
-    progress: Progress,
-) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Predict for all files together, or file by file if one of them is bad.
-
-    Returns
-    -------
-    The predictions, and the reason why there is none for some files, file → reason.
-
-    Raises
-    ------
-    RhosightError
-        If no file can be predicted.
-    """
-    try:
-        return model.predict_intervals(read(files), progress=progress), {}
-    except RhosightError as error:
-        if len(files) == 1:
-            raise
-        first = error
-    import pandas as pd
-
-    from ..models.provenance import logger
-
-    predictions, bad = [], {}
-    with _log_once(logger):
-        for done, file in enumerate(files, start=1):
-            try:
-                predictions.append(model.predict_intervals(read([file])))
-            except RhosightError as error:
-                bad[file] = str(error)
-            progress("retrying files individually because one of them is bad", done, len(files))
-    if not predictions:
-        raise first
-    return pd.concat(predictions), bad
-
-
-@contextmanager
-def _log_once(logger: logging.Logger) -> Iterator[None]:
-    """Log each message once, not again for each file."""
-    seen: set[str] = set()
-
-    def is_new(record: logging.LogRecord) -> bool:
-        message, count = record.getMessage(), len(seen)
-        seen.add(message)
-        return len(seen) > count
-
-    logger.addFilter(is_new)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_new)
 
 
 def _choose_format(out: Path | None) -> Format:

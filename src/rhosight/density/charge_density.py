@@ -29,6 +29,9 @@ KINDS: tuple[Kind, ...] = (*STORED_KINDS, "promolecule")
 # equally densely. Beyond this ratio, grid and cell do not belong together.
 MAX_SPACING_RATIO = 3.0
 
+# e/Å³; at the nucleus of a hydrogen-like uranium atom there are 3e6, and relativity adds to it
+MAX_VALUE = 1e8
+
 # Å; files round to less than this, and relaxations that matter exceed it
 MAX_SHIFT = 1e-3
 
@@ -52,8 +55,8 @@ class ChargeDensity:
     Raises
     ------
     RhosightError
-        For an unknown kind, grids that differ in shape, values that are not finite, or a grid that
-        contradicts the cell.
+        For an unknown kind, grids that differ in shape, values that are not finite or larger than
+        at any nucleus, or a grid that contradicts the cell.
     """
 
     structure: Structure
@@ -80,6 +83,12 @@ class ChargeDensity:
                 raise RhosightError(
                     f"{where}: {bad} of {np.size(grid)} values of `{kind}` are NaN or infinite; "
                     "write the file again from a converged calculation"
+                )
+            largest = float(np.abs(grid).max())
+            if largest > MAX_VALUE:
+                raise RhosightError(
+                    f"{where}: a value of `{kind}` is {largest:.3g} e/Å³, more than at any "
+                    "nucleus; the file is damaged, so copy or write it again"
                 )
 
     def __repr__(self) -> str:

@@ -61,8 +61,8 @@ def parse_cif(text: str, where: str, max_sites: int | None = None) -> tuple[Stru
         parser = _try(
             where, lambda: CifParser.from_str(text.removeprefix("\ufeff"), check_cif=False)
         )
-        block = _select_block(text, parser.as_dict(), where)
-        _check_sites(block, where, max_sites)
+        block = _select_block(text, parser.as_dict(), where, max_sites)
+        _check_sites(block, where)
         structures = _try(where, lambda: parser.parse_structures(False, on_error="raise"))
         structure = structures[0].remove_oxidation_states()
     said = [*parser.warnings, *(str(warning.message) for warning in caught)]
@@ -87,7 +87,9 @@ def _try(where: str, parse: Callable[[], Any]) -> Any:
         ) from error
 
 
-def _select_block(text: str, blocks: dict[str, Any], where: str) -> dict[str, Any]:
+def _select_block(
+    text: str, blocks: dict[str, Any], where: str, max_sites: int | None
+) -> dict[str, Any]:
     """Return the only block that holds a structure."""
     starts = [*_BLOCK.finditer(text)]
     ends = [*(match.start() for match in starts[1:]), len(text)]
@@ -104,25 +106,27 @@ def _select_block(text: str, blocks: dict[str, Any], where: str) -> dict[str, An
     found = [block for block in blocks.values() if "_atom_site_label" in block]
     if not found:
         raise RhosightError(
-            f"{where}: not a readable CIF file (it contains no atom sites); write it again, for example "
-            "with VESTA"
+            f"{where}: not a readable CIF file (it contains no atom sites); write it again, for "
+            "example with VESTA"
         )
     block = found[0]
-    missing = [name for name in (*_CELL, *_POSITIONS) if name not in block]
-    if missing:
-        raise RhosightError(
-            f"{where}: not a readable CIF file (no {missing[0]}); write it again, for example with VESTA"
-        )
-    return block
-
-
-def _check_sites(block: dict[str, Any], where: str, max_sites: int | None) -> None:
-    """Refuse sites that pymatgen would leave out or replace."""
     labels = _list_values(block, "_atom_site_label")
     if max_sites is not None and len(labels) > max_sites:
         raise RhosightError(
             f"{where}: {len(labels)} atoms are listed, at most {max_sites} are read"
         )
+    missing = [name for name in (*_CELL, *_POSITIONS) if name not in block]
+    if missing:
+        raise RhosightError(
+            f"{where}: not a readable CIF file (no {missing[0]}); write it again, for example with "
+            "VESTA"
+        )
+    return block
+
+
+def _check_sites(block: dict[str, Any], where: str) -> None:
+    """Refuse sites that pymatgen would leave out or replace."""
+    labels = _list_values(block, "_atom_site_label")
     symbols = _list_values(block, "_atom_site_type_symbol") or labels
     flags = _list_values(block, "_atom_site_calc_flag") or [""] * len(labels)
     occupancies = _list_values(block, "_atom_site_occupancy") or ["1"] * len(labels)

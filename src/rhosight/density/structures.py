@@ -16,7 +16,8 @@ from pymatgen.core import Composition, Element, Structure
 from ..errors import RhosightError
 from .cif import parse_cif
 from .crystals import check_crystal
-from .files import UnknownFormat, read_crystal_of_density, recognise
+from .files import UnknownFormat, recognise
+from .files import read_structure as read_structure_of_density
 from .poscar import parse_poscar
 from .stream import TextStream
 from .structure_json import parse_structure_json
@@ -74,7 +75,7 @@ def read_structure(path: str | os.PathLike) -> Structure:
             ) from error
         is_poscar = True
     if not is_poscar:
-        return read_crystal_of_density(path)
+        return read_structure_of_density(path)
     with TextStream(path) as stream:
         lines = read_head(stream)
     head = "\n".join(line.decode("utf-8", errors="replace") for line in lines)

@@ -80,9 +80,7 @@ def explain(
         materials = {materials.composition.reduced_formula: materials}
     elif is_single:
         materials = [materials]
-    explainer = (
-        _default_explainer(model) if background is None else make_explainer(model, background)
-    )
+    explainer = _choose_explainer(model, background)
     explanations: list[Explanation] = []
     codes: set[str] = set()
     for part in _split_materials(materials):  # a lazy sequence reads one file at a time
@@ -94,11 +92,11 @@ def explain(
     return explanations[0] if is_single else Explanations(explanations)
 
 
-def _default_explainer(model: SavedModel) -> Explainer:
-    """Return the explainer with the default background, created once for each fit."""
-    if model.explainer is None:
-        model.explainer = make_explainer(model)
-    return model.explainer
+def _choose_explainer(model: SavedModel, background: Dataset | None) -> Explainer:
+    """Return the explainer for a background, created once for each fit and background."""
+    if model.explainer is None or model.explainer[0] is not background:
+        model.explainer = background, make_explainer(model, background)
+    return model.explainer[1]
 
 
 def _split_materials(materials: Any) -> Iterator[Any]:

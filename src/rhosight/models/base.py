@@ -43,7 +43,7 @@ class SavedModel(ABC):
         self.scores: dict[str, dict[str, float]] = {}
         self.about: dict[str, Any] = {}
         self.explainer: Any = None
-        """Made by :func:`rhosight.explain` and kept for the next call; ``fit`` removes it."""
+        """Background and explainer, kept by :func:`rhosight.explain`; ``fit`` removes them."""
 
     @property
     @abstractmethod

@@ -1,0 +1,176 @@
+"""Work through many materials: one that fails does not stop the others, Ctrl-C keeps the rest."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from ..errors import RhosightError, first_line
+from ..inputs.progress import Progress
+from .common import errors, is_dataset, is_debugging
+
+MAX_AT_ONCE = 16
+"""Largest number of materials that are worked on at once; an interruption loses so many."""
+
+_QUICK = 1.0  # s; a part that took less is followed by a larger one
+
+
+@dataclass
+class Outcome:
+    """What was done.
+
+    Attributes
+    ----------
+    results
+        One for each part, in order.
+    bad
+        File or material → why it failed.
+    interrupted
+        Whether the user interrupted the work.
+    done, count
+        Number of materials that were worked on, and of all.
+    """
+
+    results: list[Any] = field(default_factory=list)
+    bad: dict[str, str] = field(default_factory=dict)
+    interrupted: bool = False
+    done: int = 0
+    count: int = 0
+
+
+def work_through(
+    files: list[str],
+    read: Callable[[list[str]], Any],
+    work: Callable[[Any], Any],
+    progress: Progress,
+    label: str,
+    at_once: int = MAX_AT_ONCE,
+) -> Outcome:
+    """Apply a function to some files, or to the materials of one dataset, a few at a time.
+
+    Parameters
+    ----------
+    files
+        The arguments of a command.
+    read
+        Returns the materials of files; for one dataset, the dataset.
+    work
+        Takes what ``read`` returns for a few of them, and returns one result.
+    progress
+        Called with (label, done, all).
+    at_once
+        Largest number of materials that ``work`` takes.
+
+    Raises
+    ------
+    RhosightError
+        If the dataset cannot be read, or nothing succeeds: the first failure.
+    """
+    names, get = _list_materials(files, read)
+    outcome = Outcome(count=len(names))
+    first: RhosightError | None = None
+    size = 1
+    with _log_once():
+        try:
+            if not names:
+                outcome.results.append(work(get(slice(0, 0))))
+            while outcome.done < len(names):
+                part = slice(outcome.done, min(outcome.done + size, len(names)))
+                began = time.monotonic()
+                error = _work_on(names, part, get, work, outcome)
+                first = first or error
+                outcome.done = part.stop
+                progress(label, outcome.done, len(names))
+                if time.monotonic() - began < _QUICK:
+                    size = min(2 * size, at_once)
+        except KeyboardInterrupt:
+            outcome.interrupted = True
+    if first and not outcome.results and not outcome.interrupted:
+        raise first
+    return outcome
+
+
+def report(outcome: Outcome, what: str) -> int:
+    """Print what failed or was not finished; return the exit code."""
+    for name, reason in outcome.bad.items():
+        line = reason if name in reason else f"{name}: {reason}"
+        errors.print(f"not {what}: {line}", markup=False, highlight=False, soft_wrap=True)
+    if outcome.interrupted:
+        finished = outcome.done - len(outcome.bad)
+        errors.print(
+            f"interrupted: {finished} of {outcome.count} were {what}; give the others again",
+            markup=False,
+        )
+        return 130
+    return 1 if outcome.bad else 0
+
+
+def _list_materials(
+    files: list[str], read: Callable[[list[str]], Any]
+) -> tuple[Sequence[str], Callable[[slice], Any]]:
+    """Return the names of all materials, and a function that reads some of them."""
+    if not is_dataset(files):
+        return files, lambda part: read(files[part])
+    dataset = read(files)
+    return dataset.ids, partial(dataset.__getitem__)
+
+
+def _work_on(
+    names: Sequence[str],
+    part: slice,
+    get: Callable[[slice], Any],
+    work: Callable[[Any], Any],
+    outcome: Outcome,
+) -> RhosightError | None:
+    """Work on a part, or on each of its materials if one of them fails."""
+    try:
+        outcome.results.append(work(get(part)))
+        return None
+    except Exception as error:
+        if part.stop - part.start == 1:
+            failure = describe_failure(error, names[part.start])
+            outcome.bad[names[part.start]] = str(failure)
+            return failure
+    first = None
+    for number in range(part.start, part.stop):
+        failure = _work_on(names, slice(number, number + 1), get, work, outcome)
+        first = first or failure
+    return first
+
+
+def describe_failure(error: Exception, where: str) -> RhosightError:
+    """Return the message of an error; the traceback of an unexpected one is for ``--debug``."""
+    if isinstance(error, RhosightError):
+        return error
+    if is_debugging():
+        errors.print("".join(traceback.format_exception(error)), markup=False, highlight=False)
+    reason = f"{type(error).__name__}: {first_line(error)}"
+    return RhosightError(
+        f"{where}: rhosight failed with an unexpected error ({reason}); check the file, or report "
+        "the traceback that `rhosight --debug` prints"
+    )
+
+
+@contextmanager
+def _log_once() -> Iterator[None]:
+    """Log each message about the models' training once, not again for each part."""
+    from ..models.provenance import logger
+
+    seen: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        message, count = record.getMessage(), len(seen)
+        seen.add(message)
+        return len(seen) > count
+
+    logger.addFilter(is_new)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_new)
