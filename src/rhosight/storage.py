@@ -9,11 +9,17 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from .errors import RhosightError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+MAX_JSON = 2**26
+"""Largest JSON file of a saved model, in bytes."""
 
 LOCK = ".lock"
 """Name of the file by which :func:`lock_folder` locks a folder."""
@@ -140,3 +146,50 @@ def open_run(run_dir: str | os.PathLike | None, settings: dict[str, Any]) -> Pat
         with replacing(path) as draft:
             draft.write_text(json.dumps(settings, indent=2, ensure_ascii=False), encoding="utf-8")
     return folder
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a regular file of a saved model.
+
+    Raises
+    ------
+    ValueError
+        If it is not a regular file, too large, nested too deep or no JSON object.
+    OSError
+        If it cannot be read.
+    """
+    if not path.is_file():  # a pipe would wait for ever
+        raise ValueError(f"{path.name} is not a regular file")
+    if path.stat().st_size > MAX_JSON:
+        raise ValueError(f"{path.name} is larger than {MAX_JSON / 2**20:g} MiB")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError(f"{path.name} is nested too deep") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} holds no JSON object")
+    return content
+
+
+def check_regular_files(folder: Path) -> None:
+    """Raise ValueError if a folder holds anything but folders and regular files.
+
+    A pipe in place of a file would wait for ever, and a device never end.
+    """
+    for path in folder.rglob("*"):
+        if not path.is_file() and not path.is_dir():
+            raise ValueError(f"{path.relative_to(folder)} is not a regular file")
+
+
+def validate_content(schema: type[BaseModel], content: Any) -> None:
+    """Check content against a schema; ValueError names the first wrong entry."""
+    from pydantic import ValidationError
+
+    try:
+        schema.model_validate(content)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, problem["loc"]))
+        raise ValueError(": ".join(filter(None, (place, problem["msg"])))[:200]) from None
+    except RhosightError as error:
+        raise ValueError(str(error)) from None

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError
 
 from ..dataset.dataset import Dataset
 from ..errors import RhosightError, first_line
@@ -175,7 +174,9 @@ class SavedModel(ABC):
             )
         try:
             model = cls._read(config, path)
-        except (ValueError, KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # of a damaged or tampered folder, whatever its libraries raise
             raise RhosightError(
                 f"{folder}: not a readable rhosight model ({first_line(error)}); train or download "
                 "it again"
@@ -192,6 +193,22 @@ class SavedModel(ABC):
                 message
                 or "this model is not fitted; call fit, or load a model with from_pretrained"
             )
+
+    def _check_predictions(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return a table of predictions; raise if a value is NaN, or a target infinite."""
+        for target in self.targets:
+            values = table[target].to_numpy(dtype=float)
+            # the ends of an interval may be infinite: too few materials for its level
+            ends = [table.get(f"{target}{end}", table[target]) for end in ("_low", "_high")]
+            bad = ~np.isfinite(values) | np.isnan(np.array(ends, dtype=float)).any(axis=0)
+            if bad.any():
+                name = table.index[np.flatnonzero(bad)[0]]
+                raise RhosightError(
+                    f"{name}: the model predicts no finite {target}; the file is damaged or far "
+                    "from any crystal, or the model's folder is damaged: check the file, then "
+                    "train or download the model again"
+                )
+        return table
 
     def _remember(self, dataset: Dataset, **more: Any) -> None:
         """Store the facts about the training set that the card and later warnings need."""

@@ -34,6 +34,7 @@ from ..inputs.progress import AnyProgress, EpochProgress, Progress
 from ..networks.recipe import Recipe
 from ..storage import open_run
 from ..training.stages import EncoderCache
+from .arrays import take_array
 from .base import SavedModel
 from .folder import WEIGHTS
 from .inputs import find_prototypes, make_inputs
@@ -260,7 +261,7 @@ class Ensemble(SavedModel):
             columns[f"{target}_std"] = spread
         outside = self._domain.reasons(*_domain_features(structures)) if len(names) else []
         index = pd.Index(names, name="material_id")
-        return pd.DataFrame(columns | {"outside": outside}, index=index)
+        return self._check_predictions(pd.DataFrame(columns | {"outside": outside}, index=index))
 
     def _half_widths(
         self, values: np.ndarray, mean: np.ndarray, residuals: np.ndarray
@@ -290,7 +291,11 @@ class Ensemble(SavedModel):
         recipe = Recipe.from_flat(config["recipe"])
         model = cls(recipe, config["members"], config["seeds"], config["level"])
         arrays = load_file(folder / WEIGHTS)
-        model._residuals, model._fold = arrays["residuals"], arrays["fold"]
+        shape = None, len(model.targets)
+        model._residuals = take_array(arrays, "residuals", shape, missing=True)
+        model._fold = take_array(arrays, "fold", model._residuals.shape[:1], integers=True)
+        if not ((model._fold >= 0) & (model._fold < model.members)).all():
+            raise ValueError("array 'fold' names folds that do not exist")
         domain = {k.removeprefix("domain/"): v for k, v in arrays.items() if "/" in k}
         model._domain = TrainingDomain.from_state(config["domain"], domain)
         count = model.members * model.seeds

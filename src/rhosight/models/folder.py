@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RhosightError, first_line
+from ..storage import check_regular_files, read_json
 
 FORMAT = 1
 """Version of the saved folder; a folder of another version is refused."""
@@ -85,10 +85,10 @@ def check_new_folder(folder: Path) -> None:
 def _is_ours(folder: Path) -> bool:
     """Tell whether rhosight wrote the model, or the encoder, in a folder."""
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = read_json(folder / CONFIG)
     except (OSError, ValueError):
         return False
-    return isinstance(config, dict) and ("rhosight_format" in config or "retrieval" in config)
+    return "rhosight_format" in config or "retrieval" in config
 
 
 def bundled_folder(name: str) -> Path:
@@ -124,12 +124,17 @@ def read_config(folder: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
             f"{folder}: not a rhosight model; give {' or '.join(BUNDLED_MODELS)}, or a folder with "
             f"{CONFIG} and {WEIGHTS}, as `rhosight train` writes it"
         )
+    from .config import check_config
+
     try:
-        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        check_regular_files(path)
+        config = read_json(path / CONFIG)
         if config.get("rhosight_format") != FORMAT:
             raise ValueError(f"format {config.get('rhosight_format')!r}, expected {FORMAT}")
-        config.setdefault("kind", "network")
-    except (ValueError, AttributeError, OSError) as error:
+        if not isinstance(config.setdefault("kind", "network"), str):
+            raise ValueError("kind is not a text")
+        check_config(config, config["kind"])
+    except (ValueError, OSError) as error:
         raise RhosightError(
             f"{folder}: not a readable rhosight model ({error}); train or download it again"
         ) from error

@@ -211,7 +211,7 @@ class PropertyModel(SavedModel):
         warn_of_other_codes(codes, self.about.get("codes", []))
         table = np.concatenate(values) if values else np.empty((0, len(self.targets)))
         index = pd.Index(names, name="material_id")
-        return pd.DataFrame(table, index=index, columns=list(self.targets))
+        return self._check_predictions(pd.DataFrame(table, index, list(self.targets)))
 
     def iterate_inputs(
         self,
@@ -279,6 +279,7 @@ class PropertyModel(SavedModel):
         model.scaler = mean, std
         model._prototypes = config.get("prototypes", [])
         weights = load_file(folder / WEIGHTS)
+        _check_tensors(weights, len(mean), len(model.targets))
         columns = len(weights.get("descriptors.backbone.mean", ()))
         network = build_model(model.recipe, pretrained=False, saved=folder, columns=columns)
         # the config of an older model has no "packaged": its weights are complete
@@ -303,3 +304,14 @@ class PropertyModel(SavedModel):
             "Limits: valid for crystals and densities like those of the training set. The kind of "
             "density and the code that computed it matter: see `config.json` for all settings."
         )
+
+
+def _check_tensors(weights: dict[str, torch.Tensor], scaled: int, targets: int) -> None:
+    """Raise ValueError if saved weights are not finite numbers in single precision."""
+    if scaled != targets:
+        raise ValueError(f"a scaler of {scaled} targets for {targets}")
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise ValueError(f"tensor {name!r} is {tensor.dtype}, expected torch.float32")
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"tensor {name!r} contains values that are not finite")

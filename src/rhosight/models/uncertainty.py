@@ -23,6 +23,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from ..errors import RhosightError
+from .arrays import take_array
 
 STD_FLOOR = 0.1
 """Smallest standard deviation, as a share of the median: no model is certain."""
@@ -374,11 +375,15 @@ class TrainingDomain:
     @classmethod
     def from_state(cls, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Self:
         """Rebuild the domain from the results of :meth:`to_dict` and :meth:`arrays`."""
+        points = take_array(arrays, "points", (None, None))
+        scale = take_array(arrays, "scale", points.shape[1:])
+        if not len(points) or not (scale > 0).all():
+            raise RhosightError("the training domain has no materials, or a scale of zero")
         return cls(
             elements=tuple(state["elements"]),
-            mean=np.asarray(arrays["mean"]),
-            scale=np.asarray(arrays["scale"]),
-            points=np.asarray(arrays["points"]),
+            mean=take_array(arrays, "mean", points.shape[1:]),
+            scale=scale,
+            points=points,
             max_distance=state["max_distance"],
             max_std=tuple(state["max_std"]),
             neighbours=state["neighbours"],

@@ -8,7 +8,6 @@ No labels are used.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from ..inputs.tensors import Inputs
 from ..networks.dual_encoder import AnyDualEncoder
 from ..networks.modules import ClipModel
 from ..networks.recipe import Recipe
+from ..storage import check_regular_files, read_json, validate_content
 from .plan import EVAL_BATCH, Plan, Stage
 
 RANKS = (1, 5, 10)
@@ -255,6 +256,23 @@ def read_pretrained_ids(folder: str | None) -> set[str]:
     )
 
 
+class _EncoderAbout(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    pretrained_ids: list[str]
+
+
+class _EncoderConfig(BaseModel):
+    """The ``config.json`` of an encoder; entries that are not listed are ignored."""
+
+    model_config = ConfigDict(strict=True)
+
+    recipe: dict[str, Any]
+    retrieval: dict[str, dict[str, float | None]] = {}
+    history: list[dict[str, float | None]] = []
+    about: _EncoderAbout
+
+
 def read_pretraining(folder: Path) -> dict[str, Any]:
     """Return the ``config.json`` of a folder that ``rhosight pretrain`` wrote.
 
@@ -264,10 +282,10 @@ def read_pretraining(folder: Path) -> dict[str, Any]:
         If the folder holds no such file.
     """
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if "pretrained_ids" not in config["about"]:
-            raise KeyError("pretrained_ids")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        check_regular_files(folder)
+        config = read_json(folder / "config.json")
+        validate_content(_EncoderConfig, config)
+    except (OSError, ValueError) as error:
         raise RhosightError(
             f"{folder}: not a pre-trained dual encoder; give a folder that `rhosight pretrain` "
             "wrote"

@@ -28,8 +28,9 @@ from scipy.linalg import cho_factor, cho_solve
 
 from ...errors import RhosightError
 from ...inputs.scaling import BlockScaler
+from ..arrays import take_array
 from .kernel import JITTER, Blocks, KernelFunction, Term, mean_squares
-from .posterior import maximise_posterior
+from .posterior import LARGEST_LOG, maximise_posterior
 
 CHUNK = 256
 """Materials that are predicted at once."""
@@ -394,18 +395,18 @@ class GaussianProcess:
         terms = [Term(term["kind"], tuple(term["blocks"])) for term in state["terms"]]
         model = cls(terms, **{name: state[name] for name in names})
         model._one_target = state["one_target"]
-        model._features = {name: arrays[f"features/{name}"] for name in model.blocks}
-        fields = BlockScaler.__dataclass_fields__
-        model._scalers = {
-            name: BlockScaler(**{key: arrays[f"scaler/{name}/{key}"] for key in fields})
-            for name in model.blocks
-        }
+        model._scalers = {name: _read_scaler(arrays, name) for name in model.blocks}
+        model._features = {}
+        count: int | None = None
+        for name in model.blocks:
+            shape = count, int((model._scalers[name].std > 0).sum())
+            model._features[name] = take_array(arrays, f"features/{name}", shape)
+            count = len(model._features[name])
+        assert count is not None, "a kernel has blocks"
         distances = model.distances(model._features)
         model._targets = []
         for number, rest in enumerate(state["targets"]):
-            parts: dict[str, Any] = {
-                key: arrays[f"target/{number}/{key}"] for key in FittedTarget.ARRAYS
-            }
+            parts = _read_target(arrays, number, count, len(model.kernel.prior()[0]))
             near = {name: d[np.ix_(parts["rows"], parts["rows"])] for name, d in distances.items()}
             kernel = model.kernel(parts["parameters"], near)
             model._targets.append(FittedTarget(**parts, **rest, kernel=kernel))
@@ -426,3 +427,30 @@ class GaussianProcess:
                     f"block {name!r} holds NaN or infinities; a Gaussian process needs numbers"
                 )
         return tables
+
+
+def _read_scaler(arrays: Mapping[str, np.ndarray], block: str) -> BlockScaler:
+    """Return the saved scaler of a block."""
+    mean = take_array(arrays, f"scaler/{block}/mean", (None,))
+    fields = BlockScaler.__dataclass_fields__
+    values = {key: take_array(arrays, f"scaler/{block}/{key}", mean.shape) for key in fields}
+    if values["width"].min(initial=0) < 0 or values["std"].min(initial=0) < 0:
+        raise RhosightError(f"the scaler of {block!r} has a negative width")
+    return BlockScaler(**values)
+
+
+def _read_target(
+    arrays: Mapping[str, np.ndarray], number: int, materials: int, parameters: int
+) -> dict[str, Any]:
+    """Return the saved arrays of a target of a process over so many materials."""
+    name = f"target/{number}"
+    rows = take_array(arrays, f"{name}/rows", (None,), integers=True)
+    if not len(rows) or rows.min() < 0 or rows.max() >= materials or (np.diff(rows) <= 0).any():
+        raise RhosightError(f"array '{name}/rows' does not list materials of the training set")
+    values = {"rows": rows}
+    values["labels"] = take_array(arrays, f"{name}/labels", rows.shape)
+    values["weights"] = take_array(arrays, f"{name}/weights", rows.shape)
+    values["parameters"] = take_array(arrays, f"{name}/parameters", (parameters,))
+    if not (values["weights"] > 0).all() or np.abs(values["parameters"]).max() > 2 * LARGEST_LOG:
+        raise RhosightError(f"the weights or hyperparameters of target {number} are out of range")
+    return values
