@@ -144,7 +144,8 @@ def test_chgcar_files_and_the_dataset_give_the_same_values(model, small, chgcars
 def test_predict_writes_csv(model, small, tmp_path):
     rhosight("predict", model, small, "--format", "csv", "--out", tmp_path / "p.csv")
     frame = pd.read_csv(tmp_path / "p.csv", index_col=0)
-    assert list(frame.columns)[-1] == "bulk_modulus_vrh (GPa)" and len(frame) == 40
+    assert list(frame.columns)[-2:] == ["bulk_modulus_vrh (GPa)", "notes"] and len(frame) == 40
+    assert frame["formula"].to_list() == load_dataset(small).table["formula"].to_list()
 
 
 def test_predict_writes_what_the_suffix_says(silicon, tmp_path):

@@ -11,13 +11,14 @@ import typer
 
 from ..errors import RhosightError
 from .common import (
-    FirstBlock,
     console,
+    errors,
     format_count,
     print_line,
     progress_bar,
     shared_options,
 )
+from .reading import FileKind, NotesMode, NotesOption, Unit
 
 if TYPE_CHECKING:
     from ..dataset.build.building import BuildReport
@@ -46,14 +47,6 @@ class Interpolation(StrEnum):
 
     spline = "spline"
     fourier = "fourier"
-
-
-class Unit(StrEnum):
-    """Units of the values in a density file."""
-
-    bohr = "e/bohr3"
-    angstrom = "e/angstrom3"
-    electrons = "e"
 
 
 MAX_SHOWN = 20
@@ -132,8 +125,8 @@ def directory(
     targets: TargetsOption = None,
     id_column: IdOption = None,
     kind: Annotated[
-        FirstBlock, typer.Option(help="Kind of density in the files.")
-    ] = FirstBlock.total,
+        FileKind, typer.Option(help="Kind of density in the files: total or difference.")
+    ] = FileKind.total,
     difference: Annotated[
         str | None,
         typer.Option(
@@ -151,6 +144,7 @@ def directory(
         Unit | None,
         typer.Option(help="Unit of the values in cube and XSF files. Default: e/bohr3."),
     ] = None,
+    notes: NotesOption = NotesMode.show,
 ) -> None:
     """Build from a folder of CHGCAR, CHG, AECCAR, cube and XSF files, also compressed."""
     from ..dataset.sources.directory import Directory
@@ -163,8 +157,10 @@ def directory(
         difference,
         reference,
         unit.value if unit else None,
+        notes.value,
     )
     _build(source, out, options)
+    _print_passed_over(source.passed_over)
 
 
 @app.command(
@@ -291,10 +287,18 @@ def _build(source: Any, out: Path, options: dict[str, Any]) -> None:
 
 def _print_notes(notes: Mapping[str, Sequence[str]]) -> None:
     for name in list(notes)[:MAX_SHOWN]:
-        print_line(f"note: {name}: {'; '.join(notes[name])}")
+        line = f"note: {name}: {'; '.join(notes[name])}"
+        errors.print(line, markup=False, highlight=False, soft_wrap=True)
     if len(notes) > MAX_SHOWN:
         more = format_count(len(notes) - MAX_SHOWN, "more material")
-        console.print(f"notes on {more} are in the provenance of the dataset")
+        errors.print(f"notes on {more} are in the provenance of the dataset")
+
+
+def _print_passed_over(files: Mapping[str, str]) -> None:
+    for file in list(files)[:MAX_SHOWN]:
+        errors.print(f"passed over: {file}: {files[file]}", markup=False, soft_wrap=True)
+    if len(files) > MAX_SHOWN:
+        errors.print(f"passed over: {format_count(len(files) - MAX_SHOWN, 'more file')}")
 
 
 def _print_problems(report: BuildReport) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -16,10 +15,7 @@ from rich.console import Console
 from ..errors import RhosightError
 
 if TYPE_CHECKING:
-    from pymatgen.core import Structure
-
     from ..dataset.dataset import Dataset
-    from ..density.charge_density import ChargeDensity
     from ..inputs.progress import AnyProgress
     from ..models.base import SavedModel
 
@@ -38,13 +34,6 @@ def set_debugging(value: bool) -> None:
 def is_debugging() -> bool:
     """Return whether unexpected errors are shown with their traceback."""
     return _debugging
-
-
-class FirstBlock(StrEnum):
-    """Kinds of density that the first block of a file can contain."""
-
-    total = "total"
-    difference = "difference"
 
 
 class Kind(StrEnum):
@@ -68,17 +57,6 @@ FilesArgument = Annotated[
     typer.Argument(
         help="Density files (CHGCAR, CHG, cube, XSF; may be compressed) or one dataset."
     ),
-]
-DifferenceOption = Annotated[
-    str | None,
-    typer.Option(
-        help="File with the difference density of each CHGCAR, for models that need both. "
-        "{parent}, {name} and {stem} are replaced by parts of the path of the CHGCAR."
-    ),
-]
-KindOption = Annotated[
-    FirstBlock,
-    typer.Option(help="Kind of density in the files (in the first block of each CHGCAR)."),
 ]
 
 
@@ -173,6 +151,19 @@ def choose_targets(dataset: Dataset) -> tuple[str, ...]:
     return tuple(target for target in TARGETS if target in available) or tuple(available)
 
 
+def check_files(files: list[str]) -> None:
+    """Check that one of these files or datasets exists, before anything slow is imported.
+
+    Raises
+    ------
+    RhosightError
+        If none does.
+    """
+    bundled = Path(__file__).parents[1] / "data"
+    if not any(Path(file).exists() or (bundled / f"{file}.parquet").exists() for file in files):
+        raise RhosightError(f"{files[0]}: no such file; check the path")
+
+
 def read_model(name: str) -> SavedModel:
     """Load a model by its name, folder or hub id.
 
@@ -182,7 +173,6 @@ def read_model(name: str) -> SavedModel:
         If there is no such model; the message lists the names of the bundled models.
     """
     from ..models.folder import BUNDLED_MODELS
-    from ..models.loading import load_model
 
     path = Path(name)
     if name not in BUNDLED_MODELS and (path.is_file() or (not path.exists() and "/" not in name)):
@@ -190,111 +180,9 @@ def read_model(name: str) -> SavedModel:
             f"{name}: no such model; give {' or '.join(BUNDLED_MODELS)} (they come with the "
             "package), the folder of a model that `rhosight train` wrote, or a hub id"
         )
+    from ..models.loading import load_model  # takes a second
+
     return load_model(name)
-
-
-_STRUCTURE_NAME = re.compile(r"\.m?cif\b|POSCAR|CONTCAR|\.vasp\b", re.IGNORECASE)
-
-
-def has_structure_name(file: str | Path) -> bool:
-    """Return whether the name is usual for a structure file (.vasp is, but not only)."""
-    return bool(_STRUCTURE_NAME.search(Path(file).name))
-
-
-def read_structures(files: list[str]) -> Dataset | dict[str, Structure]:
-    """Return the structures of CIF, POSCAR or density files by name, or one dataset."""
-    if is_dataset(files):
-        return _read_dataset(files[0])
-    from ..density.structures import read_structure
-
-    return {file: read_structure(file) for file in files}
-
-
-def _read_dataset(name: str) -> Dataset:
-    """Load a dataset; refuse a folder of density files, which is not one."""
-    from ..dataset.packing import BUNDLED, load_dataset
-    from ..dataset.sources.folder import find_density_pattern
-
-    if name not in BUNDLED and (pattern := find_density_pattern(Path(name))):
-        raise RhosightError(
-            f"{name}: this is a folder of density files, not a dataset; give the files: {pattern}"
-        )
-    return load_dataset(name)
-
-
-def read_materials(
-    files: list[str], kind: FirstBlock, difference: str | None, structures: str = ""
-) -> Dataset | Sequence[ChargeDensity]:
-    """Return density files, or one dataset, from the arguments of a command.
-
-    A file is read when its density is needed, so that a thousand files take no more memory than a
-    few. A file that is not a density file is refused here, before any work is done.
-
-    Parameters
-    ----------
-    files
-        Density files, or one dataset.
-    kind
-        Kind of density in the files.
-    difference
-        Pattern of the files with the difference density.
-    structures
-        Command, with {file}, that reads structures alone; for messages.
-    """
-    from ..dataset.dataset import Lazy
-    from ..dataset.sources.directory import fill_pattern
-    from ..density.difference import add_difference
-    from ..density.files import read_density, recognise
-
-    if is_dataset(files):
-        if kind is not FirstBlock.total or difference:
-            option = "--difference" if difference else "--kind"
-            raise RhosightError(
-                f"{option} is for density files, and {files[0]} is a dataset, which records the "
-                "kinds of its densities; omit it (in `rhosight image`, choose a kind with --show)"
-            )
-        return _read_dataset(files[0])
-    for file in files:
-        with _suggest_command(file, structures):
-            recognise(file)
-
-    def read(number: int) -> ChargeDensity:
-        file = Path(files[number])
-        with _suggest_command(file, structures):
-            density = read_density(file, kind.value)
-        if difference:
-            other = read_density(fill_pattern(difference, file), "difference")
-            density = add_difference(density, other)
-        return density
-
-    return Lazy(read, len(files))
-
-
-def check_difference(pattern: str | None, files: list[str]) -> None:
-    """Check that a pattern names a difference-density file for each of these files.
-
-    Raises
-    ------
-    RhosightError
-        If it does not.
-    """
-    from ..dataset.sources.directory import check_pattern
-
-    if pattern:
-        check_pattern(pattern, several=len(files) > 1)
-
-
-@contextmanager
-def _suggest_command(file: str | Path, command: str) -> Iterator[None]:
-    """Add a command for structures to an error about a file that may be one."""
-    try:
-        yield
-    except RhosightError as error:
-        if not command or not has_structure_name(file) or not Path(file).is_file():
-            raise
-        raise RhosightError(
-            f"{error} (for a structure without density: `{command.format(file=file)}`)"
-        ) from error
 
 
 def is_dataset(files: list[str]) -> bool:

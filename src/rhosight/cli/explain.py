@@ -12,25 +12,28 @@ from rich.table import Table
 from ..errors import RhosightError
 from .batches import report, work_through
 from .common import (
-    DifferenceOption,
     FilesArgument,
-    FirstBlock,
-    KindOption,
-    check_difference,
+    check_files,
     console,
     format_count,
     is_dataset,
     progress_bar,
-    read_materials,
     read_model,
-    read_structures,
+)
+from .reading import (
+    DifferenceOption,
+    KindOption,
+    NotesMode,
+    NotesOption,
+    Reading,
+    UnitOption,
+    check_difference,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ..explain.explanation import Explanation, Explanations
-    from ..models.base import SavedModel
 
 MAX_SHOWN = 5
 """Maximum number of materials, and of words or descriptors, that are printed; files contain all."""
@@ -64,14 +67,17 @@ def explain(
             help="Dataset whose mean prediction is the base. Default: the training set.",
         ),
     ] = None,
-    kind: KindOption = FirstBlock.total,
+    kind: KindOption = None,
+    unit: UnitOption = None,
     difference: DifferenceOption = None,
+    notes: NotesOption = NotesMode.show,
 ) -> None:
     """Explain predictions: contributions of modalities, density regions and words.
 
     Files that cannot be explained are listed at the end, and the exit code is 1. Ctrl-C writes the
     explanations made so far.
     """
+    check_files(files)
     from ..dataset.packing import load_dataset
     from ..explain.explain import explain as explain_predictions
     from ..explain.explanation import Explanations
@@ -84,8 +90,12 @@ def explain(
         details = not is_dataset(files) or bool(material)
     others = load_dataset(background) if background else None
 
+    reading = Reading(kind, unit, difference, notes, "rhosight explain {file} --model no-dft")
+
     def read(some: list[str]) -> Any:
-        return _read_materials(loaded, some, kind, difference, material)
+        read_files = reading.read_materials if loaded.uses_density else reading.read_structures
+        materials: Any = read_files(some)
+        return materials[material] if material else materials
 
     def explain_one(part: Any) -> Explanations:
         return explain_predictions(loaded, part, details, others)
@@ -95,6 +105,7 @@ def explain(
     explanations = Explanations([one for part in outcome.results for one in part])
     if explanations:
         _show(explanations, details, out)
+    reading.print_notes(material)
     if code := report(outcome, "explained"):
         raise typer.Exit(code)
 
@@ -110,23 +121,6 @@ def _show(explanations: Explanations, details: bool, out: Path) -> None:
         _print_summary(explanations)
     written = save(explanations, out, each=details)
     console.print(f"{format_count(len(written), 'file')}: {out}", highlight=False)
-
-
-def _read_materials(
-    model: SavedModel,
-    files: list[str],
-    kind: FirstBlock,
-    difference: str | None,
-    ids: list[str] | None,
-) -> Any:
-    """Return what the model reads: files, or a dataset or some of its materials."""
-    materials: Any
-    if model.uses_density:
-        command = "rhosight explain {file} --model no-dft"
-        materials = read_materials(files, kind, difference, structures=command)
-    else:
-        materials = read_structures(files)
-    return materials[ids] if ids else materials
 
 
 def _print(explanation: Explanation) -> None:

@@ -13,14 +13,12 @@ import typer
 from ..errors import RhosightError
 from .common import (
     FilesArgument,
-    FirstBlock,
     Kind,
-    KindOption,
     console,
     format_count,
     progress_bar,
-    read_materials,
 )
+from .reading import KindOption, NotesMode, NotesOption, Reading, UnitOption
 
 if TYPE_CHECKING:
     from ..density.charge_density import ChargeDensity
@@ -77,7 +75,8 @@ def image(
         Kind | None,
         typer.Option(help="Kind of density to draw. Default: the kind in the first block."),
     ] = None,
-    kind: KindOption = FirstBlock.total,
+    kind: KindOption = None,
+    unit: UnitOption = None,
     size: Annotated[int, typer.Option(min=8, max=4096, help="Pixels along each side.")] = 299,
     window: Annotated[float, typer.Option(min=0.1, help="Side of the square window, Å.")] = 8.0,
     lattice_units: LatticeUnitsOption = False,
@@ -94,12 +93,13 @@ def image(
     material: Annotated[
         list[str] | None, typer.Option("--id", help="Material of the dataset; repeat for several.")
     ] = None,
+    notes: NotesOption = NotesMode.show,
 ) -> None:
     """Cut slices of densities along a lattice plane and write them as PNG files."""
     from ..inputs.image import Channel, ImageSettings
 
     channel = Channel(
-        kind=(show or kind).value,
+        kind=(show or kind or Kind.total).value,
         window=window,
         unit="lattice" if lattice_units else "angstrom",
         hkl=hkl,
@@ -113,20 +113,22 @@ def image(
         fourier=fourier,
         reference="free-atoms" if free_atoms else "code",
     )
-    names, densities = _read_densities(files, kind, material)
+    reading = Reading(kind, unit, mode=notes)
+    names, densities = _read_densities(files, reading, material)
     out.mkdir(parents=True, exist_ok=True)
     _write_images(names, densities, settings, out)
+    reading.print_notes(material)
     slices = format_count(len(densities), "slice")
     console.print(f"{slices} of the {channel.kind} density: {out}")
 
 
 def _read_densities(
-    files: list[str], kind: FirstBlock, ids: list[str] | None
+    files: list[str], reading: Reading, ids: list[str] | None
 ) -> tuple[list[str], Sequence[ChargeDensity]]:
     """Return the names of the images and their densities."""
     from ..dataset.dataset import Dataset
 
-    materials = read_materials(files, kind, None)
+    materials = reading.read_materials(files)
     if isinstance(materials, Dataset):
         chosen = materials[ids] if ids else materials
         return [material_id.replace("/", "-") for material_id in chosen.ids], chosen.densities

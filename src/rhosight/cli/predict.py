@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,17 +14,16 @@ from rich.table import Table
 
 from ..errors import RhosightError
 from .batches import report, work_through
-from .common import (
+from .common import check_files, console, progress_bar, read_model
+from .reading import (
     DifferenceOption,
-    FirstBlock,
     KindOption,
+    NotesMode,
+    NotesOption,
+    Reading,
+    UnitOption,
     check_difference,
-    console,
     has_structure_name,
-    progress_bar,
-    read_materials,
-    read_model,
-    read_structures,
 )
 
 if TYPE_CHECKING:
@@ -57,8 +54,10 @@ def predict(
             show_default=False,
         ),
     ] = None,
-    kind: KindOption = FirstBlock.total,
+    kind: KindOption = None,
+    unit: UnitOption = None,
     difference: DifferenceOption = None,
+    notes: NotesOption = NotesMode.show,
     output: Annotated[
         Format | None,
         typer.Option(
@@ -77,28 +76,38 @@ def predict(
 ) -> None:
     """Predict properties, with prediction intervals, from density files or a dataset.
 
-    Files that cannot be predicted are listed at the end, and the exit code is 1. Ctrl-C writes the
+    Notes on doubtful files go to standard error, and into the column notes of CSV and JSON. Files
+    that cannot be predicted are listed at the end, and the exit code is 1. Ctrl-C writes the
     predictions made so far.
     """
     if not files or Path(model).is_file():
         raise RhosightError(_describe_missing_argument(model))
     if out:
         _check_writable(out)
+    check_files(files)
     check_difference(difference, files)
     loaded = read_model(model)
-    read: Callable[[list[str]], Any] = read_structures
-    if loaded.uses_density:
-        command = "rhosight predict no-dft {file}"
-        read = partial(read_materials, kind=kind, difference=difference, structures=command)
-    import pandas as pd
-
+    reading = Reading(kind, unit, difference, notes, "rhosight predict no-dft {file}")
+    read = reading.read_materials if loaded.uses_density else reading.read_structures
     with progress_bar() as progress:
         outcome = work_through(files, read, loaded.predict_intervals, progress, "predicted")
     if outcome.results:
-        predictions = pd.concat(outcome.results)
+        predictions = _add_facts(outcome.results, reading)
         _show(predictions, loaded.targets, loaded.units, output or _choose_format(out), out)
+    reading.print_notes()
     if code := report(outcome, "predicted"):
         raise typer.Exit(code)
+
+
+def _add_facts(parts: list[pd.DataFrame], reading: Reading) -> pd.DataFrame:
+    """Return all predictions, with the columns ``formula`` and ``notes``."""
+    import pandas as pd
+
+    predictions = pd.concat(parts)
+    names = [str(name) for name in predictions.index]
+    predictions.insert(0, "formula", [reading.formulas.get(name, "") for name in names])
+    predictions["notes"] = ["; ".join(reading.notes.get(name, [])) for name in names]
+    return predictions
 
 
 def _check_writable(out: Path) -> None:
@@ -166,13 +175,14 @@ def _print_table(
     has_intervals = f"{targets[0]}_low" in predictions
     table = Table()
     table.add_column("material", overflow="fold")
+    table.add_column("formula", overflow="fold")
     for target in targets:
-        table.add_column(f"{target}\n{units[target]}")
+        table.add_column(f"{target}\n{units[target]}", overflow="fold")
     for name, row in predictions.iterrows():
         cells = [f"{row[t]:.4f}" for t in targets]
         if has_intervals:
             cells = [f"{row[t]:.3f} ± {row[t + '_high'] - row[t]:.3f}" for t in targets]
-        table.add_row(str(name), *cells)
+        table.add_row(str(name), row["formula"], *cells)
     console.print(table)
     for name, reason in predictions.get("outside", {}).items():
         if reason:

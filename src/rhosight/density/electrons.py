@@ -138,7 +138,8 @@ def _make_unit_error(
     other = min(fitting, key=lambda u: abs(fitting[u] - round(fitting[u])))
     return RhosightError(
         f"{name}: {note}; with unit={other!r} (a factor of {fitting[other] / electrons:.4g}) there "
-        f"are {fitting[other]:.4g}; set unit={other!r} if that is right, unit={unit!r} if not"
+        f"are {fitting[other]:.4g}; set unit={other!r} (--unit {other}) if that is right, "
+        f"unit={unit!r} if not"
     )
 
 

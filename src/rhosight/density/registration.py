@@ -40,7 +40,7 @@ _STRIDES = (0.5, 1 / 3, 2 / 3, 0.25, 0.75)
 
 @dataclass(frozen=True)
 class _Hypothesis:
-    """Where the points may be.
+    """A place where the points may be.
 
     ``points`` are the numbers of steps in a period, per axis; ``cell`` are the numbers of steps in
     the lattice vectors of a cube file, if they differ from the numbers of points.
@@ -158,7 +158,7 @@ def _note_whole(structure: Structure, grid: np.ndarray, electrons: float) -> lis
 def _list_hypotheses(
     shape: tuple[int, ...], steps_define_cell: bool, mixed: bool
 ) -> Iterator[_Hypothesis]:
-    """Yield where the points may be, the simplest first."""
+    """Yield the places where the points may be, the simplest first."""
     n = np.array(shape, dtype=float)
     every = "write every point of the cell once, n points and steps of T/n"
     combinations = list(itertools.product((0, 1), repeat=3)) if mixed else [(1, 1, 1)]

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pandas as pd
+from pymatgen.core import Composition
 
+from ...density.channels import find_channel, find_partner
 from ...density.charge_density import ChargeDensity
 from ...density.difference import add_difference, compute_difference
 from ...density.electrons import Unit
-from ...density.files import read_density, recognise
+from ...density.files import NotesMode, read_density, recognise
+from ...density.labels import identify_name
 from ...errors import RhosightError
 from .source import Entry, Source
 from .tables import read_targets
@@ -42,8 +45,9 @@ class Directory(Source):
     A material is a folder that holds a CHGCAR, CHG or AECCAR2 (its id is the folder's path below
     the root), or a file ``<id>.cube``, ``<id>.xsf``, ``<id>.chgcar``, ``<id>.vasp`` or
     ``CHGCAR_<id>``. All may be compressed (gz, bz2, xz). Beside a CHGCAR, other files of VASP and
-    its tools (CHGCAR_sum, CHGCAR.bak, vaspout.h5, POSCAR.vasp) are ignored. Links to folders are
-    followed.
+    its tools (CHGCAR_sum, CHGCAR.bak, vaspout.h5, POSCAR.vasp) are ignored. So are files whose name
+    says that they hold something else (a potential, an orbital, a spin density), whatever code
+    wrote them. Two files of one spin each are one material. Links to folders are followed.
 
     Parameters
     ----------
@@ -69,6 +73,8 @@ class Directory(Source):
     unit
         Unit of the values in cube, XSF and HDF5 files if it is not the one of their format; see
         :func:`rhosight.density.read_density`.
+    notes
+        ``"strict"`` makes a density with notes a problem.
     """
 
     name: ClassVar[str] = "directory"
@@ -82,6 +88,7 @@ class Directory(Source):
         difference: str | None = None,
         reference: str | None = None,
         unit: Unit | None = None,
+        notes: NotesMode = "show",
     ) -> None:
         self.folder = Path(folder).resolve()
         if not self.folder.is_dir():
@@ -95,6 +102,7 @@ class Directory(Source):
         self.kind = kind
         self.difference, self.reference = _resolve_pattern(difference), _resolve_pattern(reference)
         self.unit = unit
+        self.notes: NotesMode = notes
         self.targets = Path(targets).resolve() if targets else None
         self.id_column = id_column
         self._files: dict[str, Path] = {}
@@ -102,14 +110,17 @@ class Directory(Source):
         self._rows: dict[str, str] = {}
         self._units: dict[str, str] = {}
         self._problems: dict[str, str] = {}
+        self.passed_over: dict[str, str] = {}
+        """File below the folder → why it is not a material; known after :meth:`ids`."""
 
     def ids(self) -> list[str]:
         """List the ids of all densities, and match them with the rows of the table."""
         self._files, self._problems = self._find()
         if not self._files:
+            passed = next((f" ({file}: {why})" for file, why in self.passed_over.items()), "")
             raise RhosightError(
                 f"{self.folder}: no density file below this folder; expected CHGCAR, CHG, AECCAR2, "
-                "*.cube, *.xsf, *.chgcar or *.vasp, compressed or not"
+                f"*.cube, *.xsf, *.chgcar or *.vasp, compressed or not{passed}"
             )
         if self.targets:
             self._labels, self._units = read_targets(self.targets, self.id_column)
@@ -130,7 +141,10 @@ class Directory(Source):
     def state(self, material_id: str) -> str:
         """Return size and time of its files; hashing them would take too long."""
         path = self._files[material_id]
-        return "; ".join(_size_and_time(p) for p in (path, *self._companions(path)))
+        files = [path, *self._companions(path)]
+        if channel := find_channel(path.name):
+            files += [p for n in channel.partners if (p := path.with_name(n)).exists()]
+        return "; ".join(map(_size_and_time, files))
 
     def table_row(self, material_id: str) -> dict[str, Any]:
         """Return its labels in the table; None if missing."""
@@ -149,6 +163,7 @@ class Directory(Source):
             "difference": self.difference,
             "reference": self.reference,
             "unit": self.unit,
+            **({"notes": self.notes} if self.notes != "show" else {}),
         }
 
     def about(self) -> dict[str, Any]:
@@ -184,10 +199,11 @@ class Directory(Source):
     def _read(self, path: Path, kind: Literal["total", "difference"] = "total") -> ChargeDensity:
         """Read a file; a CHGCAR always has the unit of its format."""
         unit = None if recognise(path) == "CHGCAR" else self.unit
-        return read_density(path, kind, unit)
+        said = None if kind == "total" else kind
+        return read_density(path, said, unit, notes=self.notes)
 
     def _companions(self, path: Path) -> list[Path]:
-        """Return the other file that the density's difference needs, if any."""
+        """Return the other file that the density needs, if any, for its difference."""
         if self.difference == "aeccar":
             return [_beside(path, "AECCAR1")]
         pattern = self.reference or self.difference
@@ -199,6 +215,7 @@ class Directory(Source):
         """Return id → density file, and ambiguous files as problems."""
         chosen: dict[str, Path] = {}
         problems: dict[str, str] = {}
+        self.passed_over = {}
         files = [
             entry
             for parent, names in _walk(self.folder)
@@ -237,9 +254,24 @@ class Directory(Source):
         for name in names:
             if chosen and _BY_PRODUCT.match(name):
                 continue
-            if (match := _OWN_NAME.match(name)) and not _VASP.match(name):
-                entries.append((f"{prefix}{match['stem'] or match['vasp']}", parent / name))
+            if not (match := _OWN_NAME.match(name)) or _VASP.match(name):
+                continue
+            if why := self._explain_by_product(name, names):
+                self.passed_over[f"{prefix}{name}"] = why
+                continue
+            entries.append((f"{prefix}{match['stem'] or match['vasp']}", parent / name))
         return entries
+
+    def _explain_by_product(self, name: str, names: list[str]) -> str:
+        """Return why a file is no material of its own; empty if it is one."""
+        content = identify_name(name)
+        if content and content.kind != self.kind and not _is_formula(name):
+            return f"{content.name}, by its name"
+        channel = find_channel(name)
+        partner = find_partner(name, names)
+        if channel and not channel.is_first and partner:
+            return f"the other spin of {partner}, read together with it"
+        return ""
 
     def _match_rows(self, targets: Path, labels: pd.DataFrame) -> None:
         """Match the rows of the table with the materials."""
@@ -347,6 +379,14 @@ def fill_pattern(pattern: str, path: Path) -> Path:
 def parse_name(path: Path) -> str:
     """Return the material that a file's name gives; empty for VASP's file names."""
     return path.name[_find_name(path.name)]
+
+
+def _is_formula(name: str) -> bool:
+    """Return whether a file is named like a crystal of two elements, as VH.cube is."""
+    try:
+        return 1 <= len(Composition(parse_name(Path(name)), strict=True).elements) <= 2
+    except ValueError:
+        return False
 
 
 def _find_name(name: str) -> slice:

@@ -1,0 +1,218 @@
+"""Read the density files, structures or dataset that a command is given, and collect notes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import RhosightError
+from .common import errors, is_dataset
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+    from ..dataset.dataset import Dataset
+    from ..density.charge_density import ChargeDensity
+
+
+class FileKind(StrEnum):
+    """Kinds of density that a file can contain."""
+
+    total = "total"
+    difference = "difference"
+    spin = "spin"
+
+
+class Unit(StrEnum):
+    """Units of the values in a density file."""
+
+    bohr = "e/bohr3"
+    angstrom = "e/angstrom3"
+    electrons = "e"
+
+
+class NotesMode(StrEnum):
+    """Treatments of what is doubtful about a file."""
+
+    show = "show"
+    strict = "strict"
+
+
+DifferenceOption = Annotated[
+    str | None,
+    typer.Option(
+        help="File with the difference density of each CHGCAR, for models that need both. "
+        "{parent}, {name} and {stem} are replaced by parts of the path of the CHGCAR."
+    ),
+]
+KindOption = Annotated[
+    FileKind | None,
+    typer.Option(
+        help="Kind of density in the files (in the first block of each CHGCAR). Default: total; "
+        "files that say they hold something else are refused.",
+        show_default=False,
+    ),
+]
+UnitOption = Annotated[
+    Unit | None,
+    typer.Option(
+        help="Unit of the values in the files. Default: that of the format, e/bohr3 in cube and "
+        "XSF, e (electrons per cell) in CHGCAR.",
+        show_default=False,
+    ),
+]
+NotesOption = Annotated[
+    NotesMode,
+    typer.Option(help="Show what is doubtful about a file as a note, or make it an error."),
+]
+
+_STRUCTURE_NAME = re.compile(r"\.m?cif\b|POSCAR|CONTCAR|\.vasp\b", re.IGNORECASE)
+
+
+@dataclass
+class Reading:
+    """How the files of a command are read, and what was noted about them.
+
+    Attributes
+    ----------
+    kind, unit, difference
+        The options of the command.
+    mode
+        Whether notes are shown or are errors.
+    structures
+        Command, with {file}, that reads structures alone; for messages.
+    formulas, notes
+        File or material → formula, and notes, of all that were read.
+    """
+
+    kind: FileKind | None = None
+    unit: Unit | None = None
+    difference: str | None = None
+    mode: NotesMode = NotesMode.show
+    structures: str = ""
+    formulas: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+    def read_structures(self, files: list[str]) -> Dataset | dict[str, Structure]:
+        """Return the structures of CIF, POSCAR or density files by name, or one dataset."""
+        if is_dataset(files):
+            return self._read_dataset(files[0])
+        from ..density.structures import read_structure
+
+        return {file: self._remember(file, read_structure(file)) for file in files}
+
+    def read_materials(self, files: list[str]) -> Dataset | Sequence[ChargeDensity]:
+        """Return density files, or one dataset.
+
+        A file is read when its density is needed, so that a thousand files take no more memory than
+        a few. A file that is not a density file is refused here, before any work is done.
+        """
+        from ..dataset.dataset import Lazy
+        from ..density.files import recognise
+
+        if is_dataset(files):
+            return self._read_dataset(files[0])
+        for file in files:
+            with self._suggest_command(file):
+                recognise(file)
+        return Lazy(lambda number: self._read_density(files[number]), len(files))
+
+    def print_notes(self, names: Sequence[str] | None = None) -> None:
+        """Print notes to standard error: all, or those on some materials."""
+        for name, notes in self.notes.items():
+            if names and name not in names:
+                continue
+            for note in notes:
+                errors.print(f"note: {name}: {note}", markup=False, highlight=False, soft_wrap=True)
+
+    def _read_density(self, file: str) -> ChargeDensity:
+        from ..dataset.sources.directory import fill_pattern
+        from ..density.difference import add_difference
+        from ..density.files import read_density
+
+        unit = self.unit.value if self.unit else None
+        with self._suggest_command(file):
+            density = read_density(file, self.kind and self.kind.value, unit)
+        if self.difference:
+            other = read_density(fill_pattern(self.difference, Path(file)), "difference", unit)
+            density = add_difference(density, other)
+        return self._remember(file, density)
+
+    def _read_dataset(self, name: str) -> Dataset:
+        """Load a dataset; refuse a folder of density files, which is not one."""
+        from ..dataset.packing import BUNDLED, load_dataset
+        from ..dataset.sources.folder import find_density_pattern
+
+        options = {"--kind": self.kind, "--unit": self.unit, "--difference": self.difference}
+        if given := [option for option, value in options.items() if value]:
+            raise RhosightError(
+                f"{' and '.join(given)}: for density files, and {name} is a dataset, which records "
+                "kinds and units of its densities; omit it (in `rhosight image`, choose a kind "
+                "with --show)"
+            )
+        if name not in BUNDLED and (pattern := find_density_pattern(Path(name))):
+            raise RhosightError(
+                f"{name}: this is a folder of density files, not a dataset; give the files: "
+                f"{pattern}"
+            )
+        dataset = load_dataset(name)
+        for material_id, formula, about in zip(
+            dataset.ids, dataset.table["formula"], dataset.provenances, strict=True
+        ):
+            self.formulas[material_id] = formula
+            if about.get("notes"):
+                self._note(material_id, list(about["notes"]))
+        return dataset
+
+    def _remember(self, name: str, crystal: Any) -> Any:
+        """Keep formula and notes of a crystal, and return it."""
+        from ..density.crystals import as_structure
+        from ..density.structures import get_notes
+
+        self.formulas[name] = as_structure(crystal).composition.reduced_formula
+        if notes := get_notes(crystal):
+            self._note(name, notes)
+        return crystal
+
+    def _note(self, name: str, notes: list[str]) -> None:
+        if self.mode is NotesMode.strict:
+            raise RhosightError(f"{name}: {'; '.join(notes)} (an error because of --notes strict)")
+        self.notes[name] = notes
+
+    @contextmanager
+    def _suggest_command(self, file: str) -> Iterator[None]:
+        """Add a command for structures to an error about a file that may be one."""
+        try:
+            yield
+        except RhosightError as error:
+            if not self.structures or not has_structure_name(file) or not Path(file).is_file():
+                raise
+            raise RhosightError(
+                f"{error} (for a structure without density: `{self.structures.format(file=file)}`)"
+            ) from error
+
+
+def has_structure_name(file: str | Path) -> bool:
+    """Return whether the name is usual for a structure file (.vasp is, but not only)."""
+    return bool(_STRUCTURE_NAME.search(Path(file).name))
+
+
+def check_difference(pattern: str | None, files: list[str]) -> None:
+    """Check that a pattern names a difference-density file for each of these files.
+
+    Raises
+    ------
+    RhosightError
+        If it does not.
+    """
+    if pattern:
+        from ..dataset.sources.directory import check_pattern  # takes a second
+
+        check_pattern(pattern, several=len(files) > 1)
