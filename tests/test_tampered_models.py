@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tampering import NAMED, copy_model, random_changes
 
 from rhosight import RhosightError, load_model
 from rhosight.models.folder import MODELS
+from tampering import NAMED, copy_model, random_changes
 
 
 @pytest.fixture(scope="module")

@@ -67,9 +67,9 @@ def parse_cif(text: str, where: str, max_sites: int | None = None) -> tuple[Stru
         structure = structures[0].remove_oxidation_states()
     said = [*parser.warnings, *(str(warning.message) for warning in caught)]
     notes = [line for line in dict.fromkeys(map(_shorten, said)) if not _EXPECTED.search(line)]
-    check_crystal(structure, where)
     confirmed = _check_content(block, structure, where)
     notes += check_operations(block, structure, parser.symmetry_operations, confirmed, where)
+    check_crystal(structure, where)
     # a new object: the labels and properties of pymatgen's are not needed
     plain = Structure(structure.lattice, structure.species, structure.frac_coords)
     return plain, notes
@@ -178,17 +178,14 @@ def _check_content(block: dict[str, Any], structure: Structure, where: str) -> b
                 "are read; check the symmetry operations, or correct Z"
             )
         return False
+    atoms, expected = structure.composition.num_atoms, units * said.num_atoms
     # pymatgen writes the content of the cell as the formula, and its largest common factor as Z
-    whole_cell = said.get_reduced_formula_and_factor()[1] == units
-    expected = (
-        said.num_atoms
-        if whole_cell and len(structure) == said.num_atoms
-        else (units * said.num_atoms)
-    )
-    if abs(len(structure) / expected - 1) > _TOLERANCE:
+    if said.get_reduced_formula_and_factor()[1] == units and atoms == said.num_atoms:
+        return True
+    if abs(atoms / expected - 1) > _TOLERANCE:
         raise RhosightError(
             f"{where}: {units:g} formula units of {said.formula} are {expected:g} atoms, but "
-            f"{len(structure)} are read; check the symmetry operations and the origin of the space "
+            f"{atoms:g} are read; check the symmetry operations and the origin of the space "
             "group, or correct _cell_formula_units_Z"
         )
     return True

@@ -19,13 +19,18 @@ FORMAT = 1
 """Version of the saved folder; a folder of another version is refused."""
 MODELS = Path(__file__).parents[1] / "data" / "models"
 WEIGHTS, CARD, CONFIG = "model.safetensors", "README.md", "config.json"
-BUNDLED_MODELS: dict[str, str] = {
+DENSITY_MODEL = "density"
+"""The bundled model that predicts charge densities; the others predict properties."""
+_DIGESTS: dict[str, str] = {
     path.split("/")[0]: digest
     for digest, path in (
         line.split() for line in (MODELS / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
     )
 }
-"""Bundled models, and the SHA-256 of their weights; `make models` writes both."""
+BUNDLED_MODELS: dict[str, str] = {
+    name: digest for name, digest in _DIGESTS.items() if name != DENSITY_MODEL
+}
+"""Bundled models of properties, and the SHA-256 of their weights; `make models` writes both."""
 
 _OURS = re.compile(r"(config\.json|model\.safetensors|README\.md|\w+_backbone|member-\d+)$")
 
@@ -92,7 +97,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 def bundled_folder(name: str) -> Path:
-    """Return the folder of one of :data:`BUNDLED_MODELS` after checking its SHA-256.
+    """Return the folder of a bundled model after checking its SHA-256.
 
     Raises
     ------
@@ -101,7 +106,7 @@ def bundled_folder(name: str) -> Path:
     """
     weights = MODELS / name / WEIGHTS
     digest = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.exists() else ""
-    if digest != BUNDLED_MODELS[name]:
+    if digest != _DIGESTS[name]:
         raise RhosightError(
             f"{weights}: not the weights that came with rhosight; install rhosight again"
         )
