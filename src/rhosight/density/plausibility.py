@@ -24,6 +24,9 @@ _NEGATIVE = 0.1
 _LEAST = 0.12
 # Density between the atoms over that of free atoms: 1.0 or more in all bundled densities
 _ONE_SPIN = 0.75
+# Å; with points further apart, predictions may move by a fifth of their interval or more
+# (benchmarks/coarse_grids.py)
+_COARSE = 0.3
 # Largest ratio of neighbours' distance to covalent radii at which a comment about Å is believed
 _NEAR = 0.8
 
@@ -74,7 +77,19 @@ def check_density(
             f"between the atoms, the density is at most {between[1]:.2f} times that of free atoms: "
             "is it the density of one spin, or of some bands?"
         )
-    return notes + _check_grid(density, grid)
+    return notes + note_coarse_grid(density) + _check_grid(density, grid)
+
+
+def note_coarse_grid(density: ChargeDensity) -> list[str]:
+    """Return a note if the points of the grid are so far apart that predictions depend on it."""
+    spacing = float((np.array(density.structure.lattice.abc) / density.shape).max())
+    if spacing <= _COARSE:
+        return []
+    grid = "×".join(map(str, density.shape))
+    return [
+        f"the points of the grid {grid} are up to {spacing:.2f} Å apart: predictions from it are "
+        f"uncertain; write the density on a grid with steps below {_COARSE} Å"
+    ]
 
 
 def check_structure(density: ChargeDensity) -> None:
