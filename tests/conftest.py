@@ -11,6 +11,19 @@ import pytest
 
 from rhosight.dataset import Dataset, load_dataset
 
+LONGEST = (
+    *("app", "explain", "cli", "experiments", "training", "sweep", "evaluation", "contrastive"),
+    *("building", "data_commands", "baselines", "periodic_table", "docs", "dataset", "tuning"),
+    *("ensemble", "text", "formats"),
+)
+"""Files of tests that take longest. They start first, so that all workers end together."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {f"test_{name}": rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+
 
 @pytest.fixture(scope="session")
 def dataset() -> Dataset:
@@ -62,3 +75,37 @@ def edit_labels(folder: Path) -> Callable[[Callable], Path]:
         return folder
 
     return edit
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory) -> dict[str, str]:
+    """Return a folder each of a tiny timm model, text encoder and CLIP, as the hub has them."""
+    import timm
+    import torch
+    from tokenizers import pre_tokenizers
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, RobertaConfig, RobertaModel
+
+    from rhosight.networks.backbones import TextBackbone
+
+    folder = tmp_path_factory.mktemp("checkpoints")
+    torch.manual_seed(0)
+    image = timm.create_model("test_efficientnet", pretrained=False)
+    timm.models.save_for_hf(image, folder / "image", model_config={}, safe_serialization=True)
+    sizes = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }  # fmt: skip
+    tokenizer = TextBackbone().tokenizer
+    tokenizer.save_pretrained(folder / "text")
+    RobertaModel(RobertaConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder / "text")
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    CLIPTokenizer(vocabulary, [], model_max_length=77).save_pretrained(folder / "clip")
+    config = CLIPConfig(
+        text_config=sizes | {"vocab_size": len(words), "bos_token_id": 0, "eos_token_id": 1},
+        vision_config=sizes | {"image_size": 48, "patch_size": 16},
+        projection_dim=24,
+    )
+    CLIPModel(config).save_pretrained(folder / "clip")
+    return {name: str(folder / name) for name in ("image", "text", "clip")}

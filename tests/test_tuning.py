@@ -11,11 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import timm
 import torch
 from safetensors import safe_open
-from tokenizers import pre_tokenizers
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, RobertaConfig, RobertaModel
 from typer.testing import CliRunner
 
 from rhosight import PropertyModel, Recipe, RhosightError, load_dataset
@@ -31,33 +28,6 @@ SIZE = 48
 @pytest.fixture(scope="module")
 def materials():
     return load_dataset("mp-fcc")[:16]
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory) -> dict[str, str]:
-    """A folder each of a timm model, a text encoder and a CLIP, as the hub has them."""
-    folder = tmp_path_factory.mktemp("checkpoints")
-    torch.manual_seed(0)
-    image = timm.create_model("test_efficientnet", pretrained=False)
-    timm.models.save_for_hf(image, folder / "image", model_config={}, safe_serialization=True)
-    sizes = {
-        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-    }  # fmt: skip
-    tokenizer = TextBackbone().tokenizer
-    tokenizer.save_pretrained(folder / "text")
-    RobertaModel(RobertaConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder / "text")
-    letters = pre_tokenizers.ByteLevel.alphabet()
-    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
-    vocabulary = {word: number for number, word in enumerate(words)}
-    CLIPTokenizer(vocabulary, [], model_max_length=77).save_pretrained(folder / "clip")
-    config = CLIPConfig(
-        text_config=sizes | {"vocab_size": len(words), "bos_token_id": 0, "eos_token_id": 1},
-        vision_config=sizes | {"image_size": SIZE, "patch_size": 16},
-        projection_dim=24,
-    )
-    CLIPModel(config).save_pretrained(folder / "clip")
-    return {name: str(folder / name) for name in ("image", "text", "clip")}
 
 
 def small(checkpoints: dict[str, str], **changes) -> Recipe:

@@ -30,6 +30,13 @@ Extent = StrEnum("Extent", dict(zip(EXTENTS, EXTENTS, strict=True)))  # type: ig
 """Extents of the text, as the enumeration that Typer needs."""
 
 
+class Readout(StrEnum):
+    """What reads the features of the encoders."""
+
+    gp = "gp"
+    dense = "dense"
+
+
 class BatchStatistics(StrEnum):
     """Statistics of batch normalisation in fine-tuning."""
 
@@ -58,7 +65,8 @@ RECIPE_OPTIONS: dict[str, tuple] = {
     "preset": (
         str | None,
         None,
-        "best or no-dft (descriptors); default, quick, clip-offline (networks); paper-image, "
+        "best or no-dft (descriptors); image, text, image+text (encoders, read by Gaussian "
+        "processes); default, quick, clip-offline (networks that are trained); paper-image, "
         "paper-text, paper-stacked, paper-clip; or a trial of a table or figure of the paper, such "
         "as paper-table2-T3.",
     ),
@@ -67,12 +75,18 @@ RECIPE_OPTIONS: dict[str, tuple] = {
         None,
         "JSON file with fields of the recipe, which override the preset.",
     ),
-    "modality": (Modality | None, None, "Inputs of the networks."),
+    "modality": (Modality | None, None, "Inputs of the model."),
+    "readout": (
+        Readout | None,
+        None,
+        "What reads the encoders: Gaussian processes (gp, the default for images and texts), or "
+        "dense layers that are trained, in a second stage with the encoders (dense, the paper's).",
+    ),
     "extent": (Extent | None, None, "Extent of the text that describes each material."),
     "descriptors": (
         list[str] | None,
         None,
-        "Block of descriptors to add to the networks, such as magpie, total or outside; repeat for "
+        "Block of descriptors to add to the model, such as magpie, total or outside; repeat for "
         "several.",
     ),
     "target": (
@@ -194,64 +208,129 @@ def complete_targets(recipe: Any, dataset: Dataset) -> Any:
     return recipe.model_copy(update={"targets": targets})
 
 
+READING_OPTIONS = {
+    *("modality", "readout", "extent", "descriptors", "image_backbone", "text_backbone", "clip"),
+    *("size", "seed"),
+}
+"""Options that mean something whatever reads the encoders; all others are for training."""
+
+
 def _make_recipe(
     fallback: str,
     networks_only: bool,
     preset: str | None,
     recipe_file: Path | None,
-    size: int | None,
-    pretraining_epochs: int | None,
     target: list[str] | None = None,
     **options: Any,
 ) -> Any:
     """Return the recipe of a command, with ``targets`` only if an option names them."""
-    from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, descriptor_recipe
-    from ..networks.flat import nest_fields
-    from ..networks.presets import network_recipe
-    from ..networks.settings import merge_settings
+    from ..models.gaussian_process.recipe import (
+        DESCRIPTOR_RECIPES,
+        ENCODER_RECIPES,
+        descriptor_recipe,
+    )
 
     given = {name: value for name, value in options.items() if value not in (None, [])}
     targets = {"targets": tuple(target)} if target else {}
     fields = _read_fields(recipe_file) if recipe_file else {}
-    is_descriptor_file = "kernels" in fields  # a sweep writes such a file
-    for_networks = [name for name in given if name != "seed"]
-    for_networks += ["size"] * (size is not None)
-    for_networks += ["recipe-file"] * (recipe_file is not None and not is_descriptor_file)
-    for_networks += ["pretraining-epochs"] * (pretraining_epochs is not None)
-    if is_descriptor_file:
-        preset = preset or "best"
-    preset = preset or ("default" if for_networks else fallback)
-    _check_preset(preset, for_networks, networks_only)
+    if "kernels" in fields:  # a sweep writes such a file
+        preset, recipe_file = preset or "best", None
+    for_training = sorted(set(given) - READING_OPTIONS) + ["recipe-file"] * bool(recipe_file)
+    preset = preset or _choose_preset(fallback, networks_only, given, for_training)
+    _check_preset(preset, networks_only)
     if preset in DESCRIPTOR_RECIPES:
+        _refuse_options(preset, [*(name for name in given if name != "seed"), *for_training])
         return descriptor_recipe(preset, **(fields | targets | given))
+    is_dense = given.get("readout") == "dense" or given.get("modality") == "clip"
+    if preset in ENCODER_RECIPES:
+        if not is_dense:
+            _refuse_options(preset, for_training)
+            return _make_encoder_recipe(preset, given | targets)
+        given, preset = {"modality": preset, **given}, "default"
+    return _make_network_recipe(preset, fields, given | targets)
+
+
+def _choose_preset(
+    fallback: str, networks_only: bool, given: dict[str, Any], for_training: list[str]
+) -> str:
+    """Return the preset that the options ask for."""
+    dense = networks_only or given.get("readout") == "dense" or given.get("modality") == "clip"
+    if for_training or (dense and given):
+        return "default"
+    if set(given) - {"seed"}:
+        return str(given.get("modality", "image+text"))
+    return fallback
+
+
+def _make_encoder_recipe(preset: str, given: dict[str, Any]) -> Any:
+    """Return the recipe of Gaussian processes that read encoders."""
+    from ..models.gaussian_process.recipe import descriptor_recipe
+
+    changes = {name: given[name] for name in ("targets", "seed", "clip") if name in given}
+    name = str(given.get("modality", preset))
+    recipe = descriptor_recipe(name)
+    image: dict[str, Any] = {}
+    text: dict[str, Any] = {}
+    if "image_backbone" in given:
+        image["backbone"] = given["image_backbone"]
+    if "size" in given and recipe.image:
+        sizes = [own.model_copy(update={"size": given["size"]}) for own in recipe.image.images]
+        image["images"] = [own.model_dump() for own in sizes]
+    if "text_backbone" in given:
+        text["backbone"] = given["text_backbone"]
+    if "extent" in given:
+        text["extents"] = (str(given["extent"]),)
+    for part, own in (("image", image), ("text", text)):
+        if own and getattr(recipe, part) is None:
+            raise RhosightError(f"{name} reads no {part}; omit the options of the {part}")
+        changes |= {part: own} if own else {}
+    if "descriptors" in given:
+        kernel = recipe.kernels[0]
+        together = (*kernel.together, *given["descriptors"])
+        changes["kernels"] = ({"together": together},)
+    return descriptor_recipe(name, **changes)
+
+
+def _make_network_recipe(preset: str, fields: dict[str, Any], given: dict[str, Any]) -> Any:
+    """Return the recipe of a network, or of Gaussian processes that read its encoders."""
+    from ..models.gaussian_process.recipe import process_recipe
+    from ..networks.flat import nest_fields
+    from ..networks.presets import network_recipe
+    from ..networks.settings import merge_settings
+
+    readout = given.pop("readout", None)
+    size, epochs = given.pop("size", None), given.pop("pretraining_epochs", None)
     if size:
         given["image"] = {"size": size}
-    if pretraining_epochs is not None:
-        given["pretraining"] = {"epochs": pretraining_epochs}
-    changes = merge_settings(fields, nest_fields(given | targets))
-    return network_recipe(preset).replace(**changes)
+    if epochs is not None:
+        given["pretraining"] = {"epochs": epochs}
+    network = network_recipe(preset).replace(**merge_settings(fields, nest_fields(given)))
+    return process_recipe(network) if readout == "gp" else network
 
 
-def _check_preset(preset: str, for_networks: list[str], networks_only: bool) -> None:
-    """Check that a preset exists and accepts the given options for networks."""
-    from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES
+def _refuse_options(preset: str, options: list[str]) -> None:
+    """Raise if a preset that trains no network got options for training."""
+    if options:
+        raise RhosightError(
+            f"{preset} trains no network and has no option --{options[0].replace('_', '-')}; omit "
+            "one of them"
+        )
+
+
+def _check_preset(preset: str, networks_only: bool) -> None:
+    """Check that a preset exists, and that it trains a network if the command needs one."""
+    from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, ENCODER_RECIPES
     from ..networks.presets import recipe_names
     from ..networks.recipe import suggest_names
 
-    names = [*recipe_names(), *([] if networks_only else DESCRIPTOR_RECIPES)]
-    if preset not in (*names, *DESCRIPTOR_RECIPES):
+    processes = [*DESCRIPTOR_RECIPES, *ENCODER_RECIPES]
+    names = [*recipe_names(), *([] if networks_only else processes)]
+    if preset not in (*names, *processes):
         general = [name for name in names if not name.startswith("paper-")]
         close = suggest_names(preset, names) or general
         raise RhosightError(f"unknown preset {preset!r}; similar presets are {', '.join(close)}")
-    if preset not in DESCRIPTOR_RECIPES:
-        return
-    if networks_only:
+    if networks_only and preset in processes:
         raise RhosightError(f"{preset} trains no network; use default, quick or clip-offline")
-    if for_networks:
-        option = for_networks[0].replace("_", "-")
-        raise RhosightError(
-            f"{preset} trains no network and has no option --{option}; omit one of them"
-        )
 
 
 def _read_fields(file: Path) -> dict[str, Any]:

@@ -84,6 +84,7 @@ class CrossValidation:
         order = [(p, s) for p in PARTS for s in ("r2", "r2_std", "rmse", "rmse_std")]
         rows = self.scores[["target", "model", "stage"]].drop_duplicates()
         names = [*BASELINES, *PRETRAINED, *DESCRIPTOR_RECIPES, CUSTOM, *MODALITIES]
+        names += [name for name in self.predictions["model"].unique() if name not in names]
         rows = rows.sort_values(
             by=["target", "model"],
             key=lambda column: column.map(
@@ -103,9 +104,13 @@ class CrossValidation:
         """Model and stage of the recipe itself: its last network or its descriptor recipe."""
         own = self.settings["recipe"]
         if "kernels" in own:
-            kernels = DescriptorRecipe(**own).kernels
-            names = (n for n in DESCRIPTOR_RECIPES if descriptor_recipe(n).kernels == kernels)
-            return next(names, CUSTOM), ""
+            recipe = DescriptorRecipe(**own)
+            if recipe.uses_encoders:
+                return recipe.label, ""
+            known = (
+                n for n in DESCRIPTOR_RECIPES if descriptor_recipe(n).kernels == recipe.kernels
+            )
+            return next(known, CUSTOM), ""
         rows = self.predictions.loc[self.predictions["stage"] != "", ["model", "stage"]]
         return tuple(rows.iloc[-1])
 
@@ -133,8 +138,9 @@ def cross_validate(
     dataset
         Materials with the recipe's targets; materials without any of them are left out.
     recipe
-        The default recipe of networks if not given. A descriptor recipe trains no network; it has
-        its own row, ``custom``, if it differs from ``best`` and ``no-dft``.
+        ``image+text`` if not given. A Gaussian process that reads encoders has rows for each of
+        them, too. One that reads descriptors only has its own row, ``custom``, if it differs from
+        ``best`` and ``no-dft``. A network has a row for each of its stages.
     run_dir
         Folder for finished folds and stages. The same call with the same folder resumes an
         interrupted run with the same result. A folder of another run is refused.
@@ -151,7 +157,7 @@ def cross_validate(
         If a target is unknown or has no labels, a material lacks data that the recipe reads, or
         ``run_dir`` contains a run with other settings.
     """
-    recipe = recipe or Recipe()
+    recipe = recipe or descriptor_recipe("image+text")
     recipe.require_training()
     dataset = dataset.require_targets(recipe.targets, how="any")
     numbers = {"n_splits": n_splits, "test_fraction": test_fraction, "split_seed": split_seed}

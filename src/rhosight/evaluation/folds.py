@@ -68,19 +68,38 @@ class SharedData:
     @cached_property
     def texts(self) -> list[str] | None:
         """Descriptions in the order of the dataset; each takes seconds to generate."""
-        if not isinstance(self.recipe, Recipe) or not self.recipe.uses_text:
-            return None
-        return collect_texts(self.dataset, self.recipe.text.extent)
+        if isinstance(self.recipe, Recipe):
+            extent = self.recipe.text.extent if self.recipe.uses_text else None
+        else:
+            extent = self.recipe.text.extents[0] if self.recipe.text else None
+        return None if extent is None else collect_texts(self.dataset, extent)
 
     @cached_property
     def descriptor_recipes(self) -> dict[str, DescriptorRecipe]:
-        """`best`, `no-dft`, and the recipe of this run if it is a different one."""
+        """`best`, `no-dft`, and the recipe of this run if it reads descriptors only."""
         changes = {"targets": self.recipe.targets, "seed": self.recipe.seed}
         recipes = {name: descriptor_recipe(name, **changes) for name in DESCRIPTOR_RECIPES}
         known = [recipe.kernels for recipe in recipes.values()]
-        if isinstance(self.recipe, DescriptorRecipe) and self.recipe.kernels not in known:
+        if (
+            isinstance(self.recipe, DescriptorRecipe)
+            and not self.recipe.uses_encoders
+            and self.recipe.kernels not in known
+        ):
             recipes[CUSTOM] = self.recipe
         return recipes
+
+    @cached_property
+    def encoder_recipes(self) -> dict[str, DescriptorRecipe]:
+        """The recipe of this run if it reads encoders, after each of its encoders alone."""
+        if not isinstance(self.recipe, DescriptorRecipe) or not self.recipe.uses_encoders:
+            return {}
+        return {recipe.label: recipe for recipe in self.recipe.list_parts()}
+
+    @cached_property
+    def features(self) -> pd.DataFrame:
+        """All blocks of the encoder recipes."""
+        assert isinstance(self.recipe, DescriptorRecipe)
+        return compute_descriptors(self.dataset, self.recipe, self.progress)
 
     @cached_property
     def descriptors(self) -> pd.DataFrame | None:
@@ -92,7 +111,7 @@ class SharedData:
             )
         except RhosightError as error:
             logger.warning("%s are omitted: %s", " and ".join(DESCRIPTOR_RECIPES), error)
-            if not isinstance(self.recipe, DescriptorRecipe):
+            if not isinstance(self.recipe, DescriptorRecipe) or self.recipe.uses_encoders:
                 return None
         # the requested recipe may still be possible
         self.descriptor_recipes = {
@@ -166,6 +185,11 @@ def run_fold(
         for name, own in shared.descriptor_recipes.items():
             fitted = fit_descriptors(own, shared.descriptors, shared.targets, rows["train"])
             record(name, "", fitted)
+
+    for name, own in shared.encoder_recipes.items():
+        if shared.progress:
+            shared.progress(f"fold {number + 1} of {count}: Gaussian process of {name}", 0, 1)
+        record(name, "", fit_descriptors(own, shared.features, shared.targets, rows["train"]))
 
     if isinstance(recipe, Recipe):
         history = _train_networks(number, rows, shared, fold_dir, count, record)
@@ -265,8 +289,8 @@ def fit_descriptors(
     Returns rows → predictions, shape (rows, targets), in the targets' units.
     """
     prototypes = sorted(set(table["prototype"].iloc[rows]))
-    process = make_committee(recipe)
-    process.fit(to_blocks(table.iloc[rows], prototypes), targets[rows])
+    blocks = to_blocks(table.iloc[rows], prototypes)
+    process = make_committee(recipe, blocks).fit(blocks, targets[rows])
 
     def predict(where: np.ndarray) -> np.ndarray:
         return process.predict_with_std(to_blocks(table.iloc[where], prototypes))[0]

@@ -21,7 +21,7 @@ from ..inputs.image import ImageSettings, density_image, to_pil, window_side
 from ..metrics import r2_score, rmse
 from ..models.baselines.baselines import BASELINES, PRETRAINED
 from ..models.baselines.chgnet import CHGNET_NOTE
-from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES
+from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, ENCODERS, DescriptorRecipe
 from ..networks.recipe import PARTS
 from .cross_validation import CrossValidation
 from .folds import CUSTOM
@@ -87,7 +87,12 @@ class _Report:
         self.dataset = dataset.with_targets(self.targets)
         self.settings, self.predictions = result.settings, result.predictions
         self.recipe: dict[str, Any] = self.settings["recipe"]
-        self.modality: str = self.recipe.get("modality", "")  # empty for descriptor recipes
+        self.trains = "modality" in self.recipe
+        parts = [part for part in ENCODERS if self.recipe.get(part)]
+        # empty if only descriptors are read
+        self.modality: str = self.recipe["modality"] if self.trains else "+".join(parts)
+        self.image = _first_image(self.recipe, self.trains) if "image" in self.modality else {}
+        self.sources = [] if self.trains else DescriptorRecipe(**self.recipe).weight_sources
         self.units: dict[str, str] = self.settings["units"]
         self.test = self.predictions[self.predictions["part"] == "test"]
         # raises if a material is missing
@@ -102,7 +107,9 @@ class _Report:
         self.chgnet_note = CHGNET_NOTE
         self.descriptors = [row for row in rows if row[0] in (*DESCRIPTOR_RECIPES, CUSTOM)]
         self.trained = [row for row in rows if row[1]]
-        self.ours = self.descriptors + self.trained
+        others = self.baselines + self.pretrained + self.descriptors + self.trained
+        self.encoders = [row for row in rows if row not in others]
+        self.ours = self.descriptors + self.encoders + self.trained
         self.final = result.final
         spread = self.used.targets[self.targets].std()
         self.digits = {t: _decimals(spread[t]) for t in self.targets}
@@ -182,7 +189,7 @@ class _Report:
 
     def pictures(self, material_id: str) -> list[dict[str, Any]]:
         """Return title, picture and scale bar of an image and of its channels."""
-        settings = ImageSettings(**self.recipe["image"])
+        settings = ImageSettings(**self.image)
         density = self.dataset[material_id].density
         image, bars, names = density_image(density, settings), [], []
         for channel in settings.channels:
@@ -198,6 +205,11 @@ class _Report:
             src = _png(_palette(image[i]))
             pictures.append({"title": f"{colour}: {names[i]}", "src": src, "bar": bars[i]})
         return pictures
+
+
+def _first_image(recipe: dict[str, Any], trains: bool) -> dict[str, Any]:
+    """Return the settings of the image that examples show."""
+    return recipe["image"] if trains else recipe["image"]["images"][0]
 
 
 def _where(frame: pd.DataFrame, **values: str) -> pd.DataFrame:

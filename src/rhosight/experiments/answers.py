@@ -185,16 +185,19 @@ _WITH = {
 def _text_helps_image(there: set[str]) -> Iterator[Pair]:
     for extent in EXTENTS:
         yield _WITH[extent], _key("image+text", extent), _image_key(there, extent)
+    yield "Gaussian processes", _key("gp-image+text", stage=""), _key("gp-image", stage="")
 
 
 def _image_helps_text(there: set[str]) -> Iterator[Pair]:
     for extent in EXTENTS:
         yield _WITH[extent], _key("image+text", extent), _key("text", extent)
+    yield "Gaussian processes", _key("gp-image+text", stage=""), _key("gp-text", stage="")
 
 
 def _against_composition(there: set[str]) -> Iterator[Pair]:
     networks = [_key("image")] if _key("image") in there else [_key("image", e) for e in EXTENTS]
     networks += [_key(model, extent) for model in ("text", "image+text") for extent in EXTENTS]
+    networks += [_key(name, stage="") for name in ("gp-image", "gp-text", "gp-image+text")]
     for network in networks:
         yield _name_row(network), network, _key(COMPOSITION, stage="")
 

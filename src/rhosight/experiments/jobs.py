@@ -33,7 +33,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from ..errors import RhosightError
 from ..inputs.progress import AnyProgress
 from ..models.baselines.chgnet import find_chgnet_version
-from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, descriptor_recipe
+from ..models.gaussian_process.recipe import (
+    DESCRIPTOR_RECIPES,
+    ENCODER_RECIPES,
+    descriptor_recipe,
+)
 from ..models.provenance import collect_versions
 from ..storage import hold_lock, replacing, share_lock
 
@@ -74,6 +78,14 @@ class Split:
     test_fraction: float = 0.15
 
 
+PROCESSES = {
+    **{name: name for name in DESCRIPTOR_RECIPES},
+    **{f"gp-{name}": name for name in ENCODER_RECIPES},
+}
+"""Row of a table → recipe of its Gaussian processes. Those that read encoders have names of their
+own, since networks of the same inputs stand in the same tables."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One unit of work.
@@ -89,7 +101,7 @@ class Job:
     recipe
         Recipe of a network.
     baseline
-        Name of a baseline or of a descriptor recipe.
+        Name of a baseline, or one of :data:`PROCESSES`.
     seed
         Seed of a baseline; that of a network is in its recipe.
     needs
@@ -125,9 +137,8 @@ class Job:
 
     @property
     def _descriptors(self) -> dict[str, Any] | None:
-        if self.baseline not in DESCRIPTOR_RECIPES:
-            return None
-        return descriptor_recipe(self.baseline).model_dump(mode="json")
+        recipe = PROCESSES.get(self.baseline)
+        return descriptor_recipe(recipe).flat() if recipe else None
 
     @cached_property
     def name(self) -> str:

@@ -22,6 +22,9 @@ _BASELINES = {
 _PROCESSES = {
     "best": "composition, structure, superposed free atoms, and the density between the atoms",
     "no-dft": "composition, structure and superposed free atoms",
+    "gp-image": "features of an image encoder",
+    "gp-text": "features of a text encoder",
+    "gp-image+text": "both",
 }
 
 
@@ -137,7 +140,7 @@ def _describe_simple_models(models: set[str], baselines: Sequence[str]) -> Itera
         yield "The model chgnet uses an embedding of CHGNet."
     if processes := [name for name in _PROCESSES if name in models]:
         yield (
-            "Gaussian processes over descriptors, fitted to the same folds: "
+            "Gaussian processes over descriptors or features, fitted to the same folds: "
             f"{_list_models(processes, _PROCESSES)}."
         )
 

@@ -14,9 +14,8 @@ from ..errors import RhosightError
 from ..inputs.text.extents import EXTENTS
 from ..models.baselines.baselines import BASELINES, PRETRAINED
 from ..models.baselines.chgnet import find_chgnet_version
-from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES
 from ..networks.recipe import Recipe
-from .jobs import Job, JobFolder, Split
+from .jobs import PROCESSES, Job, JobFolder, Split
 from .presets import CHOSEN, TRIALS, Preset
 
 TABLE1_RUNS = 3
@@ -158,7 +157,7 @@ class Plan:
     def baseline_names(self) -> tuple[str, ...]:
         """Baselines that the dataset's densities and the installed packages allow."""
         there = PRETRAINED if find_chgnet_version() else ()
-        names = (*BASELINES, *there, *DESCRIPTOR_RECIPES)
+        names = (*BASELINES, *there, *PROCESSES)
         return names if self._has_difference else tuple(n for n in names if n != "promolecule")
 
     @cached_property

@@ -20,9 +20,9 @@ from ..evaluation.statistics import draw_materials, fold_scores, repeat_deviatio
 from ..inputs.text.extents import EXTENTS
 from ..models.baselines.baselines import ALL_BASELINES
 from ..models.baselines.chgnet import CHGNET_NOTE
-from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES
 from ..networks.recipe import MODALITIES, PARTS, STAGES
 from . import paper
+from .jobs import PROCESSES
 
 COLUMNS: tuple[str, ...] = (
     "repeat",
@@ -183,7 +183,7 @@ def sort_rows(table: pd.DataFrame) -> pd.DataFrame:
     orders = {
         "target": list(TARGETS),
         "extent": ["", *EXTENTS],
-        "model": [*ALL_BASELINES, *DESCRIPTOR_RECIPES, *MODALITIES],
+        "model": [*ALL_BASELINES, *PROCESSES, *MODALITIES],
         "stage": ["", *STAGES],
         "part": list(PARTS),
     }

@@ -21,12 +21,12 @@ from ..inputs.progress import AnyProgress
 from ..inputs.tensors import Inputs
 from ..models.baselines.baselines import compute_baseline_features
 from ..models.descriptor_model import compute_descriptors
-from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecipe, descriptor_recipe
+from ..models.gaussian_process.recipe import DescriptorRecipe, descriptor_recipe
 from ..models.inputs import find_prototypes, inputs_key, make_inputs
 from ..networks.recipe import Recipe
 from ..training.folds import prepare_fold
 from ..training.stages import EncoderCache, StageResult, train
-from .jobs import Job, Split
+from .jobs import PROCESSES, Job, Split
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
@@ -106,9 +106,9 @@ class Workbench:
         self, job: Job, rows: dict[str, np.ndarray], progress: AnyProgress | None
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         name, labels = job.baseline, self._labels(self.targets)
-        if name in DESCRIPTOR_RECIPES:
-            table = self._descriptors
-            recipe = descriptor_recipe(name, seed=job.seed)
+        if name in PROCESSES:
+            recipe = descriptor_recipe(PROCESSES[name], seed=job.seed)
+            table = self._features_of_encoders if recipe.uses_encoders else self._descriptors
             predict = fit_descriptors(recipe, table, labels, rows["train"])
         else:
             if name not in self._features:
@@ -148,6 +148,10 @@ class Workbench:
     @cached_property
     def _descriptors(self) -> pd.DataFrame:
         return compute_descriptors(self.dataset.densities, DescriptorRecipe())
+
+    @cached_property
+    def _features_of_encoders(self) -> pd.DataFrame:
+        return compute_descriptors(self.dataset, descriptor_recipe("image+text"))
 
     def _inputs_of(self, recipe: Recipe, progress: AnyProgress | None) -> Inputs:
         key = inputs_key(recipe)

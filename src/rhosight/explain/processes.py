@@ -49,8 +49,11 @@ GROUPS: dict[str, tuple[tuple[str, ...], str]] = {
         ("energies", "potentials"),
         "electrostatic energies and electron-gas functionals of the density",
     ),
+    "image": (("image",), "what the image encoder reads on slices of the density"),
+    "text": (("text",), "what the text encoder reads in the description"),
 }
-"""Modality → its blocks and a description. Each block of a recipe belongs to one modality."""
+"""Modality → its blocks and a description. Each block of a recipe belongs to one modality; an
+encoder's blocks begin with its name, ``image-…``."""
 
 MOST_OTHERS = 500
 """Largest background; the time is proportional to its size times that of the training set."""
@@ -69,7 +72,8 @@ def describe_missing_map(blocks: Collection[str], details: bool) -> str:
 def group_blocks(blocks: Collection[str]) -> dict[str, tuple[str, ...]]:
     """Return modality → its blocks for a model that reads these blocks."""
     groups = {
-        name: tuple(block for block in own if block in blocks) for name, (own, _) in GROUPS.items()
+        name: tuple(block for block in blocks if block in own or block.split("-")[0] in own)
+        for name, (own, _) in GROUPS.items()
     }
     return {name: own for name, own in groups.items() if own}
 

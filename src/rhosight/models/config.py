@@ -85,6 +85,7 @@ class _Domain(_Part):
 
 
 class _Descriptors(_Config):
+    encoders: dict[str, str] = {}
     prototypes: list[str]
     process: _Committee
     intervals: _Intervals

@@ -1,15 +1,16 @@
-"""DescriptorModel: the `best` recipe, and `no-dft`, which needs no charge density.
+"""DescriptorModel: Gaussian processes over blocks, such as `best`, `no-dft` and `image+text`.
 
 Composition, structure type, charge density, and the quantities that electrostatics and the theory
-of the electron gas derive from it become blocks of numbers. Gaussian processes over these blocks
-predict. No network is trained: a fit takes a minute or two. A prediction has an interval, and flags
-materials outside the training domain.
+of the electron gas derive from it become blocks of numbers, and so do the features that pre-trained
+encoders read from images and texts. Gaussian processes over these blocks predict. No network is
+trained: a fit takes a minute or two. A prediction has an interval, and flags materials outside the
+training domain.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -24,19 +25,15 @@ from ..dataset.dataset import Dataset
 from ..dataset.splits import check_labels, folds
 from ..density.charge_density import ChargeDensity
 from ..density.crystals import as_structure
-from ..inputs.descriptors.blocks import (
-    SPARSE,
-    Crystals,
-    compute_block_table,
-    iterate_blocks,
-    to_blocks,
-)
+from ..errors import RhosightError, first_line
+from ..inputs.descriptors.blocks import SPARSE, Crystals, to_blocks
 from ..inputs.progress import Progress
 from .base import SavedModel
+from .blocks import BlockReader
 from .folder import WEIGHTS
 from .gaussian_process.committee import Committee
 from .gaussian_process.process import GaussianProcess
-from .gaussian_process.recipe import DescriptorRecipe
+from .gaussian_process.recipe import ENCODERS, DescriptorRecipe
 from .materials import Materials, as_crystals, as_densities
 from .provenance import find_codes, warn_of_other_codes
 from .uncertainty import ConformalIntervals, TrainingDomain
@@ -54,7 +51,7 @@ class _Fitted:
 
 
 class DescriptorModel(SavedModel):
-    """Gaussian processes over descriptors, with calibrated intervals.
+    """Gaussian processes over descriptors and features, with calibrated intervals.
 
     The model also flags materials outside its training domain.
 
@@ -84,6 +81,7 @@ class DescriptorModel(SavedModel):
         super().__init__()
         self.recipe = recipe or DescriptorRecipe()
         self.out_of_fold = pd.DataFrame()
+        self.reader = BlockReader(self.recipe)
         self._state: _Fitted | None = None
 
     @property
@@ -131,12 +129,12 @@ class DescriptorModel(SavedModel):
         dataset = dataset.require_targets(self.targets, how="any")
         parts = folds(dataset, self.recipe.n_splits, self.recipe.seed)
         check_labels(dataset, self.targets, [rows for rows, _ in parts])
-        table = compute_descriptors(dataset.densities, self.recipe, progress)
+        table = self.reader.table(dataset, progress)
         labels = dataset.targets[list(self.targets)].to_numpy(dtype=float)
         prototypes = sorted(set(table["prototype"]))
         blocks = to_blocks(table, prototypes)
         predicted, std = self._cross_predict(parts, blocks, labels, progress)
-        process = make_committee(self.recipe).fit(blocks, labels)
+        process = make_committee(self.recipe, blocks).fit(blocks, labels)
         # The models of the folds learned from a fifth less and have larger std: their quantile of
         # |error| / std is too small for the std of a model that learned from all.
         less_sure = np.nanmedian(std / process.leave_one_out()[1], axis=0)
@@ -219,23 +217,32 @@ class DescriptorModel(SavedModel):
         parts, names, elements = [], [], []
         codes: set[str] = set()
         sequence = list(crystals.values()) if isinstance(crystals, dict) else crystals
-        for part, descriptors in iterate_blocks(sequence, self.recipe.blocks, progress):
+        for part, descriptors in self.reader.iterate(sequence, progress):
             parts.append(descriptors)
-            names += [getattr(crystal, "name", "") for crystal in part]
+            own = part.ids if isinstance(part, Dataset) else None
+            names += own or [getattr(crystal, "name", "") for crystal in part]
             elements += [_elements(as_structure(crystal)) for crystal in part]
             codes |= find_codes(part)
         warn_of_other_codes(codes, self.about.get("codes", []), self.core_free)
         table = pd.concat(parts, ignore_index=True)
         columns = self._columns(fitted, table, elements, nearest)
         names = list(crystals) if isinstance(crystals, dict) else names
-        return pd.DataFrame(columns, index=pd.Index(names, name="material_id"))
+        return self._check_predictions(
+            pd.DataFrame(columns, index=pd.Index(names, name="material_id"))
+        )
 
     def _columns(
         self, fitted: _Fitted, table: pd.DataFrame, elements: list[set[str]], nearest: int
     ) -> dict[str, Any]:
         """Return the columns that :meth:`predict_intervals` documents."""
         blocks = to_blocks(table, fitted.prototypes)
-        values, std = fitted.process.predict_with_std(blocks)
+        try:
+            values, std = fitted.process.predict_with_std(blocks)
+        except np.linalg.LinAlgError as error:
+            raise RhosightError(
+                f"the model cannot predict ({first_line(error)}): its folder is damaged; train or "
+                "download it again"
+            ) from error
         low, high = fitted.intervals(values, std)
         columns: dict[str, Any] = {}
         for number, target in enumerate(self.targets):
@@ -258,10 +265,9 @@ class DescriptorModel(SavedModel):
 
     def _read_materials(
         self, materials: Materials
-    ) -> Sequence[ChargeDensity] | dict[str, Structure]:
+    ) -> Dataset | Sequence[ChargeDensity] | dict[str, Structure]:
         """Return what the recipe reads; a sequence that reads files on demand stays one."""
-        crystals = as_densities(materials) if self.uses_density else as_crystals(materials)
-        return crystals.densities if isinstance(crystals, Dataset) else crystals
+        return as_densities(materials) if self.uses_density else as_crystals(materials)
 
     def _cross_predict(
         self,
@@ -273,7 +279,8 @@ class DescriptorModel(SavedModel):
         """Predict mean and standard deviation of each material by cross-validation."""
         mean, std = np.full(labels.shape, np.nan), np.full(labels.shape, np.nan)
         for number, (train, rest) in enumerate(parts, start=1):
-            process = make_committee(self.recipe).fit(_rows(blocks, train), labels[train])
+            process = make_committee(self.recipe, blocks)
+            process.fit(_rows(blocks, train), labels[train])
             mean[rest], std[rest] = process.predict_with_std(_rows(blocks, rest))
             if progress:
                 progress("folds for the intervals", number, len(parts))
@@ -285,12 +292,12 @@ class DescriptorModel(SavedModel):
         if isinstance(crystals, dict):
             ((name, structure),) = crystals.items()
             return name, structure, self.compute_blocks([structure])
-        (density,) = crystals
-        return density.name, density.structure, self.compute_blocks([density])
+        (density,) = crystals.densities if isinstance(crystals, Dataset) else crystals
+        return density.name, density.structure, self.compute_blocks(crystals)
 
-    def compute_blocks(self, crystals: Crystals) -> dict[str, pd.DataFrame]:
+    def compute_blocks(self, crystals: Dataset | Crystals) -> dict[str, pd.DataFrame]:
         """Compute the blocks that the model reads of some crystals."""
-        return to_blocks(compute_descriptors(crystals, self.recipe), self._fitted().prototypes)
+        return to_blocks(self.reader.table(crystals), self._fitted().prototypes)
 
     def _fitted(self) -> _Fitted:
         self.check_fitted()
@@ -307,8 +314,12 @@ class DescriptorModel(SavedModel):
         arrays = {f"process/{k}": v for k, v in fitted.process.arrays().items()}
         arrays |= {f"domain/{k}": v for k, v in fitted.domain.arrays().items()}
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / WEIGHTS)
+        encoders = self.reader.encoders
+        if encoders:
+            encoders.save(folder)
         return {
             "recipe": self.recipe.model_dump(mode="json"),
+            "encoders": encoders.weights if encoders else {},
             "prototypes": fitted.prototypes,
             "process": fitted.process.to_dict(),
             "intervals": fitted.intervals.to_dict(),
@@ -324,6 +335,7 @@ class DescriptorModel(SavedModel):
             return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
         model = cls(DescriptorRecipe(**config["recipe"]))
+        model.reader = BlockReader(model.recipe, folder, config.get("encoders", {}))
         model._state = _Fitted(
             prototypes=config["prototypes"],
             process=Committee.from_state(config["process"], part("process")),
@@ -334,10 +346,20 @@ class DescriptorModel(SavedModel):
 
     def _describe(self) -> tuple[str, str]:
         reads = "charge density and structure" if self.recipe.uses_density else "structure"
-        return "Descriptor model", (
-            f"Reads the {reads} of a crystal: the blocks {', '.join(self.recipe.blocks)} of "
-            "`rhosight.inputs.descriptors`. A committee of Gaussian processes predicts each "
-            "target. "
+        parts = []
+        if self.recipe.blocks:
+            parts.append(
+                f"the blocks {', '.join(self.recipe.blocks)} of `rhosight.inputs.descriptors`"
+            )
+        if self.recipe.uses_encoders:
+            parts.append(
+                f"features of its {self.recipe.label.replace('+', ' and ')} from several layers of "
+                f"{' and '.join(self.recipe.weight_sources)}"
+            )
+        title = "Gaussian process" if self.recipe.uses_encoders else "Descriptor model"
+        return title, (
+            f"Reads the {reads} of a crystal: {', and '.join(parts)}. A committee of Gaussian "
+            "processes predicts each target. "
             f"Intervals are conformal for {100 * self.recipe.level:g} %, calibrated on "
             f"{self.recipe.n_splits} folds of the training set, and valid for materials like it. "
             "`predict_intervals` flags materials with other elements or far from the training set. "
@@ -358,21 +380,25 @@ class DescriptorModel(SavedModel):
         return f"{codes} Other codes differ near the nuclei; prediction warns about them."
 
 
-def make_committee(recipe: DescriptorRecipe) -> Committee:
-    """Return the unfitted Gaussian processes of a recipe."""
-    return Committee(
-        [GaussianProcess(k.terms, linear=SPARSE, seed=recipe.seed) for k in recipe.kernels]
-    )
+def make_committee(recipe: DescriptorRecipe, blocks: Collection[str]) -> Committee:
+    """Return the unfitted Gaussian processes of a recipe.
+
+    Parameters
+    ----------
+    recipe
+        The settings.
+    blocks
+        Names of all blocks, among which are those of the encoders.
+    """
+    kernels = [kernel.expand(ENCODERS, blocks) for kernel in recipe.kernels]
+    return Committee([GaussianProcess(k.terms, linear=SPARSE, seed=recipe.seed) for k in kernels])
 
 
 def compute_descriptors(
-    crystals: Crystals, recipe: DescriptorRecipe, progress: Progress | None = None
+    crystals: Dataset | Crystals, recipe: DescriptorRecipe, progress: Progress | None = None
 ) -> pd.DataFrame:
-    """Compute all numbers that a recipe reads of n crystals.
-
-    See :func:`rhosight.inputs.descriptors.blocks.compute_block_table`.
-    """
-    return compute_block_table(crystals, recipe.blocks, progress)
+    """Compute all numbers that a recipe reads of n crystals, see :class:`.blocks.BlockReader`."""
+    return BlockReader(recipe).table(crystals, progress)
 
 
 def _add_new_type(label: str, reason: str | None) -> str:

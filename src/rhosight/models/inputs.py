@@ -10,10 +10,12 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import torch
+from pymatgen.core import Structure
 from torch import Tensor
 
 from ..dataset.dataset import Dataset
 from ..density.charge_density import ChargeDensity
+from ..density.crystals import as_structure
 from ..inputs.descriptors.blocks import SPARSE, compute_block_table, to_blocks
 from ..inputs.descriptors.composition import prototype_label
 from ..inputs.image import turn_margin
@@ -169,7 +171,7 @@ def _load_tokenizer(recipe: Recipe) -> Tokenizer:
     return Tokenizer(recipe.text.backbone)
 
 
-def collect_texts(materials: Densities, extent: Extent) -> list[str]:
+def collect_texts(materials: Densities | Sequence[Structure], extent: Extent) -> list[str]:
     """Return the stored descriptions of materials, and new ones where none are stored."""
     if isinstance(materials, Dataset):
         stored = materials.texts.get(extent, pd.Series(None, index=materials.ids, dtype=object))
@@ -179,4 +181,4 @@ def collect_texts(materials: Densities, extent: Extent) -> list[str]:
                 stored, materials.structures, materials.ids, strict=True
             )
         ]
-    return [describe(d.structure, extent, d.name) for d in materials]
+    return [describe(as_structure(one), extent, getattr(one, "name", "")) for one in materials]

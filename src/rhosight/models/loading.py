@@ -5,16 +5,25 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import RhosightError
 from ..networks.presets import network_recipe
 from ..networks.recipe import Recipe
 from .base import SavedModel
-from .folder import BUNDLED_MODELS, bundled_folder, read_config
-from .gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecipe, descriptor_recipe
+from .folder import BUNDLED_MODELS, DENSITY_MODEL, bundled_folder, read_config
+from .gaussian_process.recipe import (
+    DESCRIPTOR_RECIPES,
+    ENCODER_RECIPES,
+    DescriptorRecipe,
+    descriptor_recipe,
+    process_recipe,
+)
 
 AnyRecipe = Recipe | DescriptorRecipe
+
+Readout = Literal["gp", "dense"]
+"""What reads the encoders' features: Gaussian processes, or dense layers that are trained."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,12 @@ def load_model(name: str | os.PathLike) -> SavedModel:
     """
     if name in BUNDLED_MODELS:
         return MODELS["descriptors"].load().from_pretrained(bundled_folder(str(name)))
-    kind = read_config(name)[1]["kind"]
+    kind = DENSITY_MODEL if name == DENSITY_MODEL else read_config(name)[1]["kind"]
+    if kind == DENSITY_MODEL:
+        raise RhosightError(
+            f"{name}: predicts charge densities, not properties; use `rhosight density`, or "
+            "rhosight.DensityModel.from_pretrained"
+        )
     if kind not in MODELS:
         raise RhosightError(
             f"{name}: a model of the unknown kind {kind!r}; known are {', '.join(MODELS)}; load it "
@@ -95,14 +109,17 @@ def load_model(name: str | os.PathLike) -> SavedModel:
     return MODELS[kind].load().from_pretrained(name)
 
 
-def load_recipe(name: str, **changes: Any) -> AnyRecipe:
+def load_recipe(name: str, readout: Readout | None = None, **changes: Any) -> AnyRecipe:
     """Return a named recipe, with some fields changed.
 
     Parameters
     ----------
     name
-        ``best`` or ``no-dft`` for a Gaussian process, else one of
-        :func:`rhosight.networks.presets.recipe_names` for a network.
+        ``best``, ``no-dft``, ``image``, ``text`` or ``image+text`` for a Gaussian process, else one
+        of :func:`rhosight.networks.presets.recipe_names` for a network.
+    readout
+        ``"gp"``: read the encoders of a network's recipe by Gaussian processes instead of the dense
+        layers, ``load_recipe("paper-stacked", readout="gp")``.
     **changes
         Fields of :class:`rhosight.DescriptorRecipe` or :class:`rhosight.Recipe`. A dict changes
         some fields of a group and keeps the others, ``load_recipe("quick", head={"epochs": 5})``.
@@ -112,6 +129,11 @@ def load_recipe(name: str, **changes: Any) -> AnyRecipe:
     RhosightError
         If there is no such recipe, or a field is wrong.
     """
-    if name in DESCRIPTOR_RECIPES:
+    if name in (*DESCRIPTOR_RECIPES, *ENCODER_RECIPES):
+        if readout == "dense":
+            raise RhosightError(
+                f"{name} is read by Gaussian processes; for dense layers take the recipe default"
+            )
         return descriptor_recipe(name, **changes)
-    return network_recipe(name, **changes)
+    network = network_recipe(name, **changes)
+    return process_recipe(network) if readout == "gp" else network

@@ -19,6 +19,9 @@ from .modules import Network
 from .recipe import Recipe
 from .weights import packaged_hash
 
+LORA_SCALE = 2
+"""Factor of all low-rank updates."""
+
 
 def limit_tuning(network: Network, recipe: Recipe) -> None:
     """Freeze the parts of a network's encoders that ``fine_tuning.tuned`` excludes.
@@ -35,7 +38,7 @@ def limit_tuning(network: Network, recipe: Recipe) -> None:
     for encoder in network.encoders:
         encoder.requires_grad_(False)
         if recipe.fine_tuning.tuned == "lora":
-            _add_updates(encoder, recipe.fine_tuning.lora_rank)
+            add_updates(encoder, recipe.fine_tuning.lora_rank)
         else:
             _release_last(encoder, recipe.fine_tuning.tuned_blocks)
         encoder.train(encoder.training)  # sets the frozen layers to evaluation mode
@@ -130,12 +133,12 @@ def _release_last(encoder: Encoder, count: int) -> None:
                 parameter.requires_grad_(True)
 
 
-def _add_updates(encoder: Encoder, rank: int) -> None:
+def add_updates(encoder: Encoder, rank: int) -> None:
     """Add low-rank updates to all layers that are larger than their update would be.
 
     Only plain linear and convolutional layers get one: peft repeats the arithmetic of the layer,
     which a subclass changes (timm's convolutions with TensorFlow's padding), and the rank of a
-    depthwise kernel cannot be lowered. The scale is 2 for any rank.
+    depthwise kernel cannot be lowered. The scale is :data:`LORA_SCALE` for any rank.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -152,7 +155,7 @@ def _add_updates(encoder: Encoder, rank: int) -> None:
             f"of rank {rank}; give a lower rank"
         )
     # one regular expression: names in a list would also match the ends of other names
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="|".join(names))
+    config = LoraConfig(r=rank, lora_alpha=LORA_SCALE * rank, target_modules="|".join(names))
     inject_adapter_in_model(config, encoder.model)
 
 

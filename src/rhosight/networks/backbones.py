@@ -79,7 +79,7 @@ class ImageBackbone(_Encoder):
         mean, std = torch.tensor(config["mean"]), torch.tensor(config["std"])
         self.register_buffer("mean", mean.view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", std.view(1, 3, 1, 1), persistent=False)
-        self.weights = _state_hash(self.model) if pretrained else "random"
+        self.weights = hash_state(self.model) if pretrained else "random"
         self.model.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ class _TextEncoder(_Encoder, TextReader):
         self.name = name
         self.tokenizer, self.model = _load_transformer(name, pretrained, clip)
         self.max_tokens = _count_tokens(name, self.tokenizer, self.model.config, clip)
-        self.weights = _state_hash(self.model) if pretrained else "random"
+        self.weights = hash_state(self.model) if pretrained else "random"
 
     def save_config(self, folder: Path) -> None:
         """Write tokenizer and configuration, without the weights."""
@@ -287,7 +287,8 @@ TextEncoder: TypeAlias = TextBackbone | ClipBackbone
 """A pre-trained encoder that reads text."""
 
 
-def _state_hash(module: nn.Module) -> str:
+def hash_state(module: nn.Module) -> str:
+    """Return the SHA-256 of a module's tensors and their names."""
     digest = hashlib.sha256()
     for key, value in module.state_dict().items():
         digest.update(key.encode())

@@ -56,11 +56,14 @@ class MadeUpCrystal:
         Symbol → atoms in the formula unit.
     lengths
         Bond lengths in the text, Å.
+    ratios
+        Bond lengths over the sums of the covalent radii.
     """
 
     text: str
     amounts: dict[str, int]
     lengths: tuple[float, ...]
+    ratios: tuple[float, ...]
 
 
 def make_up(count: int, seed: int) -> list[MadeUpCrystal]:
@@ -73,10 +76,11 @@ def make_up(count: int, seed: int) -> list[MadeUpCrystal]:
         amounts = dict(zip(draw.sample(symbols, len(numbers)), numbers, strict=True))
         order = draw.sample(list(amounts), len(amounts))
         formula = "".join(f"{s}{amounts[s] if amounts[s] > 1 else ''}" for s in order)
-        bonds, lengths = [], []
+        bonds, lengths, ratios = [], [], []
         for _ in range(draw.randint(1, 3)):
             one, other = draw.choice(order), draw.choice(order)
-            length = (radii[one] + radii[other]) * draw.uniform(0.9, 1.3)
+            ratios.append(draw.uniform(0.9, 1.3))
+            length = (radii[one] + radii[other]) * ratios[-1]
             each = draw.choice(COORDINATIONS)
             counts = f"{each} per {one}"
             if one != other:
@@ -84,16 +88,18 @@ def make_up(count: int, seed: int) -> list[MadeUpCrystal]:
             bonds.append(f"{one}-{other} {length:.2f} Å ({counts})")
             lengths.append(length)
         text = f"{formula} has bond lengths {'; '.join(bonds)}."
-        crystals.append(MadeUpCrystal(text, amounts, tuple(lengths)))
+        crystals.append(MadeUpCrystal(text, amounts, tuple(lengths), tuple(ratios)))
     return crystals
 
 
 def compute_facts(crystals: Sequence[MadeUpCrystal]) -> np.ndarray:
     """Return what an encoder is to learn about each crystal, shape (n, facts).
 
-    They are mean, mean absolute deviation, largest and smallest value of each of Magpie's elemental
-    properties (doi:10.1038/npjcompumats.2016.28) over the atoms of the formula, then the mean and
-    the shortest bond length minus 2.7 Å. Properties are standardised over the elements.
+    The facts are mean, mean absolute deviation, largest and smallest value of each of Magpie's
+    elemental properties (doi:10.1038/npjcompumats.2016.28) over the atoms of the formula, then the
+    mean and the shortest bond length minus 2.7 Å, then the mean and the smallest ratio of a bond
+    length to the sum of the covalent radii, minus 1.1, in tenths. Properties are standardised over
+    the elements.
     """
     table = _elements()
     rows = []
@@ -104,6 +110,7 @@ def compute_facts(crystals: Sequence[MadeUpCrystal]) -> np.ndarray:
         mean = shares @ values
         spread = shares @ np.abs(values - mean)
         bonds = [np.mean(crystal.lengths) - 2.7, min(crystal.lengths) - 2.7]
+        bonds += [10 * np.mean(crystal.ratios) - 11, 10 * min(crystal.ratios) - 11]
         rows.append(np.concatenate([mean, spread, values.max(0), values.min(0), bonds]))
     return np.array(rows)
 
@@ -113,29 +120,34 @@ def learn_elements(
     steps: int,
     seed: int,
     progress: EpochProgress | None = None,
+    rate: float = BACKBONE_RATE,
 ) -> None:
     """Train a text encoder in place to tell elements' properties from descriptions.
 
     Parameters
     ----------
     backbone
-        Encoder to train; it is left in evaluation mode, with the same width and tokens.
+        Encoder whose parameters learn, those that require gradients; it is left in evaluation mode,
+        with the same width and tokens.
     steps
         Batches of 16 descriptions, each seen once.
     seed
         Fixes crystals, order and dropout; torch's global generator is not changed.
     progress
         Called with (label, step, steps, mean squared error of the standardised facts).
+    rate
+        Peak learning rate of the encoder.
     """
     crystals = make_up(steps * BATCH, seed)
     ids, mask = backbone.tokenize([crystal.text for crystal in crystals])
     device = next(backbone.parameters()).device
+    learning = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         wanted = torch.as_tensor(compute_facts(crystals), dtype=torch.float32)
         readout = nn.Linear(backbone.width, wanted.shape[1]).to(device)
         groups = [
-            {"params": list(backbone.parameters()), "lr": BACKBONE_RATE},
+            {"params": learning, "lr": rate},
             {"params": list(readout.parameters()), "lr": READOUT_RATE},
         ]
         optimiser = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
@@ -147,7 +159,7 @@ def learn_elements(
             loss = functional.mse_loss(readout(backbone(*batch)), wanted[rows].to(device))
             optimiser.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(backbone.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(learning, 1.0)
             optimiser.step()
             schedule.step()
             if progress:

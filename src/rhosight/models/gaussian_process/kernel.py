@@ -14,7 +14,7 @@ matters for a target.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -76,6 +76,21 @@ class Kernel(BaseModel):
     def terms(self) -> tuple[Term, ...]:
         """Return the terms of the kernel."""
         return (*(Term("rbf", (name,)) for name in self.alone), Term("rational", self.together))
+
+    def expand(self, groups: Collection[str], blocks: Collection[str]) -> Kernel:
+        """Return the kernel with each name of a group replaced by the group's blocks.
+
+        The blocks of group ``image`` are those whose names begin with ``image-``.
+        """
+
+        def list_blocks(names: tuple[str, ...]) -> tuple[str, ...]:
+            own: list[str] = []
+            for name in names:
+                inside = [block for block in blocks if block.startswith(f"{name}-")]
+                own += inside if name in groups else [name]
+            return tuple(own)
+
+        return Kernel(alone=list_blocks(self.alone), together=list_blocks(self.together))
 
 
 class KernelFunction:
