@@ -12,8 +12,10 @@ export PYTHONDONTWRITEBYTECODE :=
 demo: .venv/demo.stamp
 	$(BIN)/rhosight demo --out demo
 
+# tests/conftest.py lets the longest files start first; xdist would order them otherwise.
 test: .venv/dev.stamp
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile \
+		--no-loadscope-reorder
 
 # Networks at full size, several processes, notebooks, and the code blocks of the documentation
 # that take minutes; the wheel has a target of its own.

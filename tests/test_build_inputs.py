@@ -28,8 +28,10 @@ MOMENTS = "  0.200000000000E+01 -0.100000000000E+01\n"
 
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
-    """The address of a scheduler with a worker."""
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
+    """The address of a scheduler with a worker, in a thread: a process would take long to start."""
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=None
+    ) as cluster:
         yield cluster.scheduler_address
 
 

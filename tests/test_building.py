@@ -215,6 +215,9 @@ def test_stored_images_are_those_that_are_drawn(
     np.testing.assert_allclose(make_inputs(mine, recipe).canvas, drawn, atol=2e-3)
 
 
-def test_no_scheduler_is_one_clear_line(calculations: Path, tmp_path: Path) -> None:
+def test_no_scheduler_is_one_clear_line(
+    calculations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rhosight.dataset.build.workers.CONNECT_SECONDS", 1)
     with pytest.raises(RhosightError, match="no Dask scheduler answers"):
         build(source_of(calculations), tmp_path / "x.parquet", scheduler="tcp://127.0.0.1:9")
