@@ -38,6 +38,7 @@ FLAT_FIELDS: dict[str, tuple[str, ...]] = {
     "shift": ("augmentation.shift",),
     "parallel": ("augmentation.parallel",),
     "views": ("augmentation.views",),
+    "keep_start": ("fine_tuning.keep_start",),
     "tuned": ("fine_tuning.tuned",),
     "tuned_blocks": ("fine_tuning.tuned_blocks",),
     "lora_rank": ("fine_tuning.lora_rank",),
@@ -57,6 +58,9 @@ def flatten_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
         values = [found for path in paths for found in _look_up(fields, path)]
         if len(values) == len(paths):
             flat[name] = values[0] if len(paths) == 1 else values
+    # a field that came later: jobs without it keep their names
+    if not flat.get("keep_start", True):
+        del flat["keep_start"]
     return flat
 
 

@@ -20,10 +20,10 @@ _PAPER: dict[str, Any] = {
     "augmentation": {"enabled": False, "views": 1},
 }
 _PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
+    "default": {"fine_tuning": {"keep_start": True}},
     "quick": {
         "head": {"epochs": 40},
-        "fine_tuning": {"epochs": 6},
+        "fine_tuning": {"epochs": 6, "keep_start": True},
         "stacked": {"head_epochs": 30, "fine_tuning_epochs": 2},
         "augmentation": {"views": 3},
     },

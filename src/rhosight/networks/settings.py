@@ -81,7 +81,9 @@ class TextBranch(Group):
         Tokens of a text that the encoder reads; None for as many as it can read.
     element_steps
         Batches of made-up descriptions from which the text backbone first learns the elements'
-        properties, see :mod:`rhosight.training.elements`; 0 skips this, as in the paper.
+        properties, see :mod:`rhosight.training.elements`; 0 skips this, as in the paper. The
+        bundled backbone is not taught again: with any number above 0 it gets the lesson that comes
+        with the package (:mod:`rhosight.networks.lesson`).
     rate
         Peak learning rate of the backbone in the fine-tuning stage.
     """
@@ -154,6 +156,10 @@ class FineTuning(Group):
         ``text.rate``.
     patience
         Epochs without improvement after which the stage stops.
+    keep_start
+        Also consider the weights with which the stage begins when selecting the best epoch, so that
+        fine-tuning is kept only where the watched materials prefer it. The stacked model always
+        does.
     tuned
         Which part of the backbones learns: ``"all"``, ``"last"`` (only the last ``tuned_blocks``:
         stages of an image backbone as timm groups them, layers of a transformer) or ``"lora"``
@@ -171,6 +177,7 @@ class FineTuning(Group):
     batch_size: int = Field(16, gt=0)
     learning_rate: float = Field(1e-3, gt=0)
     patience: int = Field(12, ge=0)
+    keep_start: bool = False
     tuned: Literal["all", "last", "lora"] = "all"
     tuned_blocks: int = Field(2, ge=1)
     lora_rank: int = Field(8, ge=1)

@@ -32,6 +32,7 @@ from ..inputs.tensors import Inputs
 from ..metrics import r2_score, rmse
 from ..networks.adapters import limit_tuning
 from ..networks.backbones import TextBackbone
+from ..networks.lesson import apply_lesson, lesson_hash
 from ..networks.modules import Network, build_model
 from ..networks.recipe import STAGES, Recipe
 from .contrastive import Pairs, load_weights, pretrain_encoder
@@ -254,9 +255,8 @@ class _Job:
             weight_decay=recipe.training.weight_decay,
             schedule=recipe.training.schedule,
             # The parts of the stacked model are already tuned, and tuning them together can make
-            # it worse. Other models begin with frozen backbones and a head that was the best of
-            # many epochs on the few watched materials: to keep it would be to trust a lucky number.
-            keeps_start=self.stacked and phase == 1,
+            # it worse.
+            keeps_start=phase == 1 and (self.stacked or recipe.fine_tuning.keep_start),
             precision=recipe.hardware.precision,
             devices=recipe.hardware.devices if phase == 1 else 1,  # the head alone takes seconds
         )
@@ -270,7 +270,10 @@ def _teach_elements(
     if backbone is None:  # a CLIP of the hub brings its own encoders, trained together
         return
     if cache.elements is None:
-        learn_elements(backbone, recipe.text.element_steps, recipe.seed, progress)
+        if lesson_hash(backbone.name):
+            apply_lesson(backbone)
+        else:
+            learn_elements(backbone, recipe.text.element_steps, recipe.seed, progress)
         cache.elements = {k: v.detach().clone() for k, v in backbone.state_dict().items()}
     backbone.load_state_dict(cache.elements)
 
