@@ -715,3 +715,17 @@ def test_every_column_is_documented():
     for column in COLUMNS:
         assert f"`{column.name}`" in text
         assert column.unit in text
+
+
+def test_a_dataset_needs_neither_labels_nor_texts(few, tmp_path):
+    bare = Dataset.from_densities(list(few.densities))
+    texts = [name for name in bare._table.column_names if name.startswith("text_")]
+    path = tmp_path / "bare.parquet"
+    pq.write_table(bare._table.drop_columns(texts), path)
+    loaded = load_dataset(path)
+    assert loaded.targets.shape == (6, 0) and loaded.texts.shape == (6, 0)
+    assert loaded.fingerprint() == loaded[::-1].fingerprint() != loaded[:5].fingerprint()
+    assert loaded[0].texts == loaded[0].targets == {}
+    assert sum(map(len, split(loaded))) == 6
+    loaded.to_parquet(tmp_path / "again.parquet")
+    assert load_dataset(tmp_path / "again.parquet").fingerprint() == loaded.fingerprint()

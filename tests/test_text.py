@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import socket
 import subprocess
 import sys
@@ -312,3 +313,32 @@ def test_import_loads_nothing_heavy():
         check=True,
     )
     assert run.stdout.strip() == "set()"
+
+
+LOW_DIMENSIONAL = {
+    "one C sheet oriented in the (0, 0, 1) direction": Structure(
+        Lattice.hexagonal(2.468, 12), ["C", "C"], [[1 / 3, 2 / 3, 0.5], [2 / 3, 1 / 3, 0.5]]
+    ),
+    "MoS2 sheets oriented in the (0, 0, 1) direction": Structure(
+        Lattice.hexagonal(3.16, 12.3),
+        ["Mo", "Mo", "S", "S", "S", "S"],
+        [
+            [1 / 3, 2 / 3, 0.25],
+            [2 / 3, 1 / 3, 0.75],
+            [1 / 3, 2 / 3, 0.623],
+            [2 / 3, 1 / 3, 0.377],
+            [2 / 3, 1 / 3, 0.123],
+            [1 / 3, 2 / 3, 0.877],
+        ],
+    ),
+    "one Te ribbon oriented in the (0, 0, 1) direction": Structure.from_spacegroup(
+        "P3_121", Lattice.hexagonal(4.51, 5.96), ["Te"], [[0.27, 0, 1 / 3]]
+    ),
+}
+
+
+@pytest.mark.parametrize("words", LOW_DIMENSIONAL)
+def test_orientations_are_written_with_plain_numbers(words):
+    text = describe(LOW_DIMENSIONAL[words], "all")
+    assert words in text
+    assert not re.search(r"np\.|int64|float64|array\(", text)

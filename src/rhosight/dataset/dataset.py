@@ -332,8 +332,9 @@ class Dataset:
         It does not depend on the order of rows, on labels that are not targets, or on metadata.
         """
         digest = hashlib.sha256()
-        targets = self.targets.to_dict("records")
-        texts = self.texts.to_dict("records")
+        # without columns, pandas lists no records
+        targets = self.targets.to_dict("records") or [{}] * len(self)
+        texts = self.texts.to_dict("records") or [{}] * len(self)
         structures = self._strings("structure")
         for i in np.argsort(self.ids, kind="stable").tolist():
             labels = {name: repr(value) for name, value in targets[i].items()}

@@ -297,7 +297,18 @@ class Condenser(StructureCondenser):
     def condense_structure(self, structure: Structure) -> dict[str, Any]:
         """Return the facts about a structure; cached results are discarded afterwards."""
         try:
-            return self._condense(self, structure)
+            return _to_plain(self._condense(self, structure))
         finally:
             for memory in self._memories:
                 memory.clear()
+
+
+def _to_plain(value: Any) -> Any:
+    """Return nested facts with Python's numbers: texts would show NumPy's as ``np.int64(1)``."""
+    if isinstance(value, dict):
+        return {_to_plain(key): _to_plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_to_plain(one) for one in value]
+    if isinstance(value, tuple):
+        return tuple(_to_plain(one) for one in value)
+    return value.item() if isinstance(value, np.generic) else value
