@@ -27,6 +27,7 @@ _PUBLIC = {
     "DescriptorModel": "models.descriptor_model",
     "Ensemble": "models.ensemble",
     "ImageTextEncoder": "models.image_text_encoder",
+    "DensityModel": "ecd.model",
     "load_model": "models.loading",
     "load_recipe": "models.loading",
     "explain": "explain",
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from .density.plane import lattice_plane as lattice_plane
     from .density.structures import read_structure as read_structure
     from .density.vasp import from_pymatgen as from_pymatgen
+    from .ecd.model import DensityModel as DensityModel
     from .errors import RhosightError as RhosightError
     from .evaluation.cross_validation import cross_validate as cross_validate
     from .explain.explain import explain as explain

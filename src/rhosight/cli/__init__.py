@@ -10,7 +10,7 @@ import typer
 
 from ..errors import RhosightError
 from ..version import __version__
-from . import data, doctor, explain, image, predict, reproduce, serve, sweep, train
+from . import data, density, doctor, explain, image, predict, reproduce, serve, sweep, train
 from .batches import describe_failure
 from .common import errors, set_debugging
 
@@ -32,6 +32,7 @@ COMMANDS = (
     (START, doctor.doctor, "rhosight doctor"),
     (START, train.demo, "rhosight demo --out demo"),
     (USE, predict.predict, "rhosight predict best relaxed/*/CHGCAR --format csv"),
+    (USE, density.density, "rhosight density MgO.cif -o MgO.CHGCAR"),
     (USE, explain.explain, "rhosight explain CHGCAR --out why"),
     (USE, serve.serve, "rhosight serve --port 7860"),
     (USE, image.image, "rhosight image CHGCAR --show difference --free-atoms --out slices"),

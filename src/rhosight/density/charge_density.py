@@ -113,6 +113,11 @@ class ChargeDensity:
         have = tuple(kind for kind in STORED_KINDS if kind in self.grids)
         return (*have, "promolecule") if {"total", "difference"} <= set(have) else have
 
+    @property
+    def comment(self) -> str:
+        """First line of files: the formula, or that a model predicted the density."""
+        return str(self.provenance.get("predicted") or self.structure.composition.formula)
+
     def grid(self, kind: Kind) -> np.ndarray:
         """Return the grid of one kind, shape (nx, ny, nz), e/Å³.
 
@@ -173,13 +178,15 @@ class ChargeDensity:
 
         A ``difference`` file looks like any CHGCAR: read it with ``kind="difference"``.
         """
+        from pymatgen.io.vasp import Poscar
         from pymatgen.io.vasp.outputs import Chgcar
 
         volume = self.structure.volume
         blocks = {"total": np.asarray(self.grid(kind), dtype=float) * volume}
         if kind == "total" and "spin" in self.grids:
             blocks["diff"] = np.asarray(self.grid("spin"), dtype=float) * volume
-        Chgcar(self.structure.copy(), blocks).write_file(str(path))
+        poscar = Poscar(self.structure.copy(), comment=self.comment)
+        Chgcar(poscar, blocks).write_file(str(path))
 
     def regrid(self, shape: tuple[int, int, int] = (60, 60, 60)) -> ChargeDensity:
         """Return the same cell on another grid, by Py-Rho.

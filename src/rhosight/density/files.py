@@ -18,6 +18,7 @@ from .electrons import UNITS, Unit
 from .hdf5 import read_hdf5
 from .labels import SPIN, Content, identify_comment, identify_name, read_spin_count, strip_suffix
 from .plausibility import check_density, check_structure
+from .predicted import note_predicted
 from .stream import MAX_BYTES, TextStream, is_number
 from .vasp import ALL_ELECTRON, read_chgcar
 from .xsf import read_xsf
@@ -133,6 +134,8 @@ def read_density(
     density = _READERS[head.format](path, kind or "total", assumed, max_bytes)
     if kind is None:
         density = _check_label(path, head, density, assumed, max_bytes)
+    comment = f"{head.comment} {density.provenance.get('comment', '')}"
+    density = note_predicted(density, comment)
     if density.provenance.get("density") != ALL_ELECTRON["AECCAR0"]:
         # of core electrons alone nothing is known; VASP never writes another unit
         sure = unit is not None or density.provenance.get("code") == "VASP"

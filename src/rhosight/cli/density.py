@@ -1,0 +1,117 @@
+"""``rhosight density``: charge densities predicted from structures."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import RhosightError
+from .batches import report, work_through
+from .common import console, errors, progress_bar
+
+if TYPE_CHECKING:
+    from ..ecd.model import DensityModel
+
+
+class PredictedKind(StrEnum):
+    """Kinds of density that can be predicted."""
+
+    total = "total"
+    difference = "difference"
+
+
+def density(
+    files: Annotated[
+        list[str], typer.Argument(help="Crystals: CIF, POSCAR, or the structure of a density file.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="File to write: a CHGCAR, or a Gaussian cube or HDF5 if its name ends in .cube "
+            "or .h5. Default: the name of the crystal's file with the suffix .CHGCAR.",
+        ),
+    ] = None,
+    spacing: Annotated[
+        float,
+        typer.Option(help="Largest distance between grid points along the lattice vectors, Å."),
+    ] = 0.2,
+    kind: Annotated[
+        PredictedKind,
+        typer.Option(help="Total density, or its difference from superposed free atoms."),
+    ] = PredictedKind.total,
+    model: Annotated[
+        str, typer.Option(help="density (comes with the package), or the folder of such a model.")
+    ] = "density",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
+) -> None:
+    """Predict charge densities from structures, without a calculation.
+
+    The files say that their density is predicted, and how large its error probably is. It is a
+    pseudo-density as GPAW writes it: near the nuclei it is not that of another code.
+    """
+    from ..ecd.model import DensityModel
+
+    targets = _choose_outputs(files, output, force)
+    loaded = DensityModel.from_pretrained(model)
+
+    def predict(names: list[str]) -> None:
+        for name in names:
+            _predict(loaded, name, targets[name], spacing, kind)
+
+    with progress_bar() as progress:
+        outcome = work_through(files, list, predict, progress, "predicted", at_once=1)
+    if code := report(outcome, "predicted"):
+        raise typer.Exit(code)
+
+
+def _choose_outputs(files: list[str], output: Path | None, force: bool) -> dict[str, Path]:
+    """Return the file to write for each crystal; refuse to overwrite."""
+    from ..density.predicted import check_output
+
+    if output and len(files) > 1:
+        raise RhosightError(f"{output}: one file for {len(files)} crystals; omit --output")
+    targets = {
+        file: check_output(output or Path(file).with_name(f"{Path(file).stem}.CHGCAR"))
+        for file in files
+    }
+    if len(set(targets.values())) < len(targets):
+        raise RhosightError("two crystals would write the same file; predict them one by one")
+    for file, target in targets.items():
+        if target.exists() and (not force or target.resolve() == Path(file).resolve()):
+            raise RhosightError(
+                f"{target}: exists already; choose another name with --output, or overwrite it "
+                "with --force"
+            )
+    return targets
+
+
+def _predict(
+    model: DensityModel, file: str, target: Path, spacing: float, kind: PredictedKind
+) -> None:
+    """Predict one density, write it, and print what it is."""
+    from ..density.predicted import write_density
+    from ..density.structures import get_notes, read_structure
+
+    structure = read_structure(file)
+    for note in get_notes(structure):
+        errors.print(f"note: {file}: {note}", markup=False, highlight=False, soft_wrap=True)
+    result = model.predict(structure, spacing)
+    write_density(result.density, target, kind.value)
+    grid = "×".join(map(str, result.density.shape))
+    console.print(
+        f"{target}: predicted {kind.value} density of {structure.composition.reduced_formula}, "
+        f"{grid} points, not SCF; expected error {100 * result.error:.2g} % of the electrons, "
+        f"90 % of crystals below {100 * result.error_bound:.2g} %",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    for reason in result.outside:
+        errors.print(
+            f"{file}: outside the training domain: {reason}", style="yellow", highlight=False
+        )

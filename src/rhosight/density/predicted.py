@@ -1,0 +1,152 @@
+"""Mark densities that a model predicted, in memory and in files, and write them.
+
+A predicted density is no self-consistent one. Its provenance and the comment of its file say so,
+and :func:`rhosight.read_density` notes it when it reads such a file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import RhosightError
+from ..storage import replacing
+from .charge_density import ChargeDensity, Kind, add_notes
+
+MARK = "predicted density"
+"""Words with which the comment of a file of a predicted density begins."""
+
+SUFFIXES = (".cube", ".h5", ".hdf5", ".vasp", "CHGCAR")
+
+
+def mark_predicted(
+    density: ChargeDensity, model: str, error: float, bound: float, outside: Sequence[str]
+) -> ChargeDensity:
+    """Return a density whose provenance says that a model predicted it.
+
+    Parameters
+    ----------
+    density
+        With ``total`` and ``difference``.
+    model
+        Name and version of the model.
+    error, bound
+        Expected share of the electrons that are misplaced, and its bound for 9 of 10 crystals.
+    outside
+        Reasons why the crystal is outside the training domain.
+    """
+    comment = (
+        f"{MARK}, not SCF: {model}; expected error {100 * error:.2g} % of the electrons, "
+        f"90 % of crystals below {100 * bound:.2g} %"
+    )
+    if outside:
+        comment += "; outside the training domain"
+    provenance = {
+        "code": f"{model} (predicted)",
+        "predicted": comment,
+        "error": {"expected": error, "bound": bound, "level": 0.9},
+        "outside": list(outside),
+        "kinds": {
+            "total": "predicted pseudo-density: smooth valence plus smooth core, like GPAW's; its "
+            "integral is not the number of electrons",
+            "difference": "total minus rhosight's table of free atoms",
+        },
+        "integrals": {kind: density.integral(kind) for kind in ("total", "difference")},
+    }
+    notes = [comment, *(f"outside the training domain: {reason}" for reason in outside)]
+    marked = replace(density, provenance={**density.provenance, **provenance})
+    return add_notes(marked, notes)
+
+
+def note_predicted(density: ChargeDensity, comment: str) -> ChargeDensity:
+    """Return a density, with a note if the comment of its file says that it was predicted."""
+    start = comment.find(MARK)
+    if start < 0:
+        return density
+    text = comment[start:].split("\n")[0].strip()
+    marked = replace(density, provenance={**density.provenance, "predicted": text})
+    return add_notes(marked, [text])
+
+
+def is_predicted(density: ChargeDensity) -> bool:
+    """Tell whether a model predicted a density."""
+    return "predicted" in density.provenance
+
+
+def check_output(path: str | os.PathLike) -> Path:
+    """Return the path of a file to write; its name must tell the format.
+
+    Raises
+    ------
+    RhosightError
+        If it does not, or the folder is missing or not writable.
+    """
+    path = Path(path)
+    if not path.name.lower().endswith(tuple(suffix.lower() for suffix in SUFFIXES)):
+        raise RhosightError(
+            f"{path}: the name does not tell a format; give one that ends in {', '.join(SUFFIXES)}"
+        )
+    if path.is_dir():
+        raise RhosightError(f"{path}: is a folder; give the name of a file")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise RhosightError(f"{path}: {path.parent} is not a writable folder; choose another")
+    return path
+
+
+def write_density(density: ChargeDensity, path: str | os.PathLike, kind: Kind = "total") -> None:
+    """Write one kind to a CHGCAR, a Gaussian cube or pymatgen's HDF5, atomically.
+
+    Parameters
+    ----------
+    density
+        The density. The comment of the file is that of a predicted density, or the formula.
+    path
+        Its name ends in ``CHGCAR``, ``.vasp``, ``.cube``, ``.h5`` or ``.hdf5``.
+    kind
+        Kind to write.
+    """
+    path = check_output(path)
+    name = path.name.lower()
+    with replacing(path) as draft:
+        if name.endswith(".cube"):
+            _write_cube(density, draft, kind)
+        elif name.endswith((".h5", ".hdf5")):
+            _write_hdf5(density, draft, kind)
+        else:
+            density.to_chgcar(draft, kind)
+
+
+def _write_cube(density: ChargeDensity, path: Path, kind: Kind) -> None:
+    """Write a cube file: lengths in Bohr, values in e/Bohr³ with nine digits."""
+    from .electrons import BOHR
+
+    structure = density.structure
+    steps = structure.lattice.matrix / np.array(density.shape)[:, None] / BOHR
+    lines = [density.comment, f"{kind} in e/Bohr^3"]
+    lines.append(f"{len(structure):5d} {0:12.6f} {0:12.6f} {0:12.6f}")
+    for count, step in zip(density.shape, steps, strict=True):
+        lines.append(f"{count:5d} " + " ".join(f"{value:16.10f}" for value in step))
+    for site in structure:
+        place = " ".join(f"{value / BOHR:16.10f}" for value in site.coords)
+        lines.append(f"{site.specie.Z:5d} {0:12.6f} {place}")
+    rows = density.grid(kind).reshape(-1, density.shape[2]) * BOHR**3
+    with path.open("w", encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")
+        for row in rows:
+            texts = [f"{value:16.9e}" for value in row]
+            for start in range(0, len(texts), 6):
+                file.write(" ".join(texts[start : start + 6]) + "\n")
+
+
+def _write_hdf5(density: ChargeDensity, path: Path, kind: Kind) -> None:
+    """Write the HDF5 of pymatgen's ``VolumetricData``, values times the volume."""
+    from pymatgen.io.vasp import Poscar
+    from pymatgen.io.vasp.outputs import Chgcar
+
+    values = np.asarray(density.grid(kind), dtype=float) * density.structure.volume
+    poscar = Poscar(density.structure.copy(), comment=density.comment)
+    Chgcar(poscar, {"total": values}).to_hdf5(str(path))

@@ -1,0 +1,1 @@
+"""Charge densities predicted from structures."""

@@ -1,0 +1,130 @@
+"""Idealise a crystal to its symmetry, and find the distinct points of a grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import lcm
+
+import numpy as np
+from pymatgen.core import Structure
+from scipy.linalg import sqrtm
+
+from ..density.crystals import find_symmetry, number_species
+
+DENOMINATORS = (1, 2, 3, 4, 6, 8)
+"""Of the translations of symmetry operations in the cells that users hold."""
+
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Symmetry:
+    """Symmetry operations of a cell: x ↦ rotation · x + translation, fractional.
+
+    Attributes
+    ----------
+    structure
+        The crystal, moved by less than the tolerance of the search to have them exactly.
+    rotations, translations
+        Shapes (n, 3, 3), integers, and (n, 3).
+    """
+
+    structure: Structure
+    rotations: np.ndarray
+    translations: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Orbits:
+    """Points of a grid that symmetry maps onto each other.
+
+    Attributes
+    ----------
+    points
+        Fractional coordinates of one point of each orbit, shape (orbits, 3).
+    orbit
+        Orbit of each point of the grid, shape (nx · ny · nz,).
+    counts
+        Points of each orbit, shape (orbits,).
+    """
+
+    points: np.ndarray
+    orbit: np.ndarray
+    counts: np.ndarray
+
+
+def find_operations(structure: Structure) -> Symmetry:
+    """Return the symmetry of a crystal, and the crystal made exactly symmetric.
+
+    Each site moves to the mean of the places that the operations give it, and the metric of the
+    cell becomes the mean of its images. The result does not depend on the choice of the cell.
+    """
+    data = find_symmetry(structure, number_species(structure))
+    if data is None:
+        return Symmetry(structure, np.eye(3, dtype=int)[None], np.zeros((1, 3)))
+    rotations = np.asarray(data.rotations, dtype=int)
+    translations = np.array(data.translations, dtype=float)
+    translations = _round_translations(translations)
+    lattice = structure.lattice.matrix
+    metric = lattice @ lattice.T
+    mean = np.mean([w.T @ metric @ w for w in rotations], axis=0)
+    # the symmetric strain that turns the metric into its mean
+    inverse = np.linalg.inv(lattice)
+    strain = np.real(sqrtm(inverse @ mean @ inverse.T))
+    places = structure.frac_coords
+    sums = np.zeros_like(places)
+    kinds = np.array(number_species(structure))
+    for rotation, translation in zip(rotations, translations, strict=True):
+        images = places @ rotation.T + translation
+        shift = images[:, None] - places[None]
+        shift -= np.round(shift)
+        distance = np.linalg.norm(shift @ lattice, axis=-1)
+        distance[kinds[:, None] != kinds[None]] = np.inf
+        partner = distance.argmin(axis=1)
+        sums[partner] += shift[np.arange(len(places)), partner]
+    ideal = Structure(lattice @ strain, structure.species, (places + sums / len(rotations)) % 1.0)
+    return Symmetry(ideal, rotations, translations)
+
+
+def _round_translations(translations: np.ndarray) -> np.ndarray:
+    """Return translations with those near a fraction n/24 rounded to it."""
+    rounded = np.round(translations * 24) / 24
+    return np.where(np.abs(rounded - translations) < 1e-3, rounded, translations) % 1.0
+
+
+def choose_shape(symmetry: Symmetry, spacing: float) -> tuple[int, int, int]:
+    """Return the smallest grid at most ``spacing`` (Å) apart that keeps the symmetry.
+
+    Axes that symmetry mixes get the same number of points, and translations map points to points.
+    """
+    wanted = np.ceil(np.array(symmetry.structure.lattice.abc) / spacing - 1e-6).astype(int)
+    mixed = (symmetry.rotations != 0).any(axis=0)
+    steps = np.ones(3, dtype=int)
+    for axis in range(3):
+        for value in symmetry.translations[:, axis]:
+            fits = [n for n in DENOMINATORS if abs(value * n - round(value * n)) < TOLERANCE]
+            steps[axis] = lcm(int(steps[axis]), min(fits, default=1))
+    shape = []
+    for axis in range(3):
+        joined = np.flatnonzero(mixed[axis] | mixed[:, axis])
+        step = lcm(*(int(steps[k]) for k in joined))
+        shape.append(int(-(-max(wanted[k] for k in joined) // step) * step))
+    return shape[0], shape[1], shape[2]
+
+
+def find_orbits(symmetry: Symmetry, shape: tuple[int, int, int]) -> Orbits:
+    """Return the symmetry-distinct points of a grid.
+
+    Operations that do not map the grid onto itself are left out.
+    """
+    n = np.array(shape)
+    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, 3)
+    lowest = np.arange(len(grid))
+    for rotation, translation in zip(symmetry.rotations, symmetry.translations, strict=True):
+        turn, shift = rotation * n[:, None] / n[None, :], translation * n
+        if max(np.abs(part - np.round(part)).max() for part in (turn, shift)) > 1e-4:
+            continue
+        image = (grid @ np.round(turn).astype(int).T + np.round(shift).astype(int)) % n
+        lowest = np.minimum(lowest, (image[:, 0] * n[1] + image[:, 1]) * n[2] + image[:, 2])
+    first, orbit, counts = np.unique(lowest, return_inverse=True, return_counts=True)
+    return Orbits(grid[first] / n, orbit, counts)
