@@ -31,7 +31,7 @@ Extent = StrEnum("Extent", dict(zip(EXTENTS, EXTENTS, strict=True)))  # type: ig
 
 
 class Readout(StrEnum):
-    """What reads the features of the encoders."""
+    """Models that read the features of encoders."""
 
     gp = "gp"
     dense = "dense"
