@@ -116,7 +116,9 @@ def join_channels(first: ChargeDensity, second: ChargeDensity) -> ChargeDensity:
 
 def make_missing_error(path: Path, channel: Channel | None) -> RhosightError:
     """Return the error about a file of one spin without that of the other."""
-    missing = f"{channel.partners[0]}, which is missing" if channel else "in a file of its own"
+    missing = "in a file of its own"
+    if channel:
+        missing = f"{' or '.join(channel.partners)}, which is missing"
     return RhosightError(
         f"{path}: contains the density of one spin only; the other one is {missing}; put both into "
         "one folder, or write the total density"

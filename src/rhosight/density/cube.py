@@ -33,6 +33,7 @@ _CODES: Mapping[str, str] = {
     "abinit": "ABINIT",
     "siesta": "SIESTA",
     "fhi-aims": "FHI-aims",
+    "abacus": "ABACUS",
 }
 _VALUE_BYTES = 64
 

@@ -95,8 +95,9 @@ def check_electron_count(
     Raises
     ------
     RhosightError
-        If the integral of ``total`` is out of bounds and another unit would bring it within them.
-        The message names the factor and the unit to set.
+        If the integral of ``total`` is out of bounds and another unit would bring it within them;
+        the message names the factor and the unit to set. If ``between`` is implausible in all
+        units.
     """
     least, most = estimate_electrons(density.structure)
     if "total" not in density.grids:
@@ -108,7 +109,7 @@ def check_electron_count(
     fitting = {
         other: n
         for other, n in in_others.items()
-        if least <= n <= most and _is_between(between, n / electrons)
+        if least <= n <= most and is_plausible(between, n / electrons)
     }
     if least <= electrons <= most and (between is None or expected is not None):
         whole = [u for u, n in fitting.items() if _is_whole(n) and not _is_whole(electrons)]
@@ -118,7 +119,7 @@ def check_electron_count(
                 f"({fitting[whole[0]]:.3f}): check the unit"
             ]
         return []
-    if least <= electrons <= most and _is_between(between, 1.0):
+    if least <= electrons <= most and is_plausible(between):
         return []
     note = (
         f"{electrons:.4g} electrons in the cell, read in {unit}; expected are {least:.4g} to "
@@ -128,6 +129,13 @@ def check_electron_count(
         note += f", but between the atoms it is {between[0]:.3g} times the density of free atoms"
     if fitting and not sure:
         raise _make_unit_error(density.name, note, unit, electrons, fitting)
+    if between is not None and expected is None and not (sure or is_plausible(between)):
+        raise RhosightError(
+            f"{density.name}: not the charge density: {electrons:.4g} electrons in the cell, "
+            f"{between[0]:.3g} times the density of free atoms between the atoms, and no other "
+            "unit makes it plausible; an orbital, a localisation function, a potential or the "
+            "density of some bands looks like this; give the file with the total charge density"
+        )
     return [note]
 
 
@@ -164,7 +172,7 @@ def _check_difference(density: ChargeDensity, least: float) -> list[str]:
     ]
 
 
-def _is_between(between: tuple[float, float] | None, factor: float) -> bool:
+def is_plausible(between: tuple[float, float] | None, factor: float = 1.0) -> bool:
     """Return whether a density times a factor is that between atoms, as far as is known."""
     if between is None:
         return True

@@ -1,7 +1,7 @@
 """Distances of atoms, and the density between them, as evidence for units.
 
-Nearest neighbours in a crystal are about as far apart as the sum of their covalent radii: 0.72 to
-1.30 times in the bundled dataset, to 1.8 times in crystals of noble gases. Lengths in Å that are
+Nearest neighbours in a crystal are about as far apart as the sum of their covalent radii: 0.82 to
+1.47 times in the bundled dataset, to 1.8 times in crystals of noble gases. Lengths in Å that are
 read in Bohr halve this ratio; lengths in Bohr read in Å double it.
 
 Between the atoms, any density is close to that of superposed free atoms, whatever the code and its
@@ -23,10 +23,10 @@ from .crystals import list_symbols
 from .elements import covalent_radius
 from .free_atoms import load_free_atoms
 
-# Bounds on the smallest distance of two atoms over the sum of their covalent radii. Beyond the
+# Bounds on the distance of neighbours over the sum of their covalent radii. Beyond the
 # first, lengths were read in too large a unit; between the two, that is doubtful.
-_CONTRADICTS, _DOUBTFUL = 0.62, 0.70
-_FAR = 1.5
+_CONTRADICTS, _DOUBTFUL = 0.72, 0.80
+_FAR, _ISOLATED = 1.52, 2.9  # lengths in Bohr, or a single atom in a large cell
 _REACH, _NEIGHBOURS = 8.0, 16  # Å, and the number of neighbours to compare
 
 # Region between the atoms, in covalent radii from the nearest one. Further out, the densities of
@@ -63,7 +63,7 @@ def check_lengths(structure: Structure, where: str, unit: str = "") -> list[str]
     if found is None:
         return []
     ratio, distance, pair = found
-    what = f"the nearest atoms ({pair}) are {distance:.2f} Å apart, {ratio:.2f} times the sum of "
+    what = f"neighbours ({pair}) are {distance:.2f} Å apart, {ratio:.2f} times the sum of "
     what += "their covalent radii"
     if ratio < _DOUBTFUL:
         doubt = (
@@ -78,15 +78,16 @@ def check_lengths(structure: Structure, where: str, unit: str = "") -> list[str]
             )
             raise RhosightError(f"{where}: {what}: {doubt} {cure[0].upper()}{cure[1:]}")
         return [f"{what}: {doubt}"]
-    if ratio > _FAR and len(structure) > 1 and not set(list_symbols(structure)) & _NOBLE:
+    if _FAR < ratio < _ISOLATED and not set(list_symbols(structure)) & _NOBLE:
         return [f"{what}: are the lengths in Bohr, but read in Å?"]
     return []
 
 
 def find_closest_pair(structure: Structure) -> tuple[float, float, str] | None:
-    """Return the smallest distance over covalent radii, the distance (Å) and the two elements.
+    """Return the distance of neighbours over their covalent radii, in Å, and the two elements.
 
-    None if there is an element without a radius, or no neighbour within 8 Å.
+    They are the nearest neighbours of the atom that has the most room: distances between large ions
+    alone say little. None if there is an element without a radius, or no neighbour within 8 Å.
     """
     symbols = list_symbols(structure)
     try:
@@ -104,7 +105,8 @@ def find_closest_pair(structure: Structure) -> tuple[float, float, str] | None:
     ratios = distances / sums
     if not np.isfinite(ratios).any():
         return None
-    atom, rank = np.unravel_index(np.argmin(ratios), ratios.shape)
+    atom = int(np.argmax(ratios.min(axis=1)))
+    rank = int(np.argmin(ratios[atom]))
     pair = f"{symbols[atom]} and {symbols[owners[neighbours[atom, rank]]]}"
     return float(ratios[atom, rank]), float(distances[atom, rank]), pair
 
@@ -124,6 +126,29 @@ def compare_with_free_atoms(structure: Structure, grid: np.ndarray) -> tuple[flo
     tuple of float, or None
         Quantiles of the ratio, 50 % and 95 %, over the points that are 1.0 to 1.5 covalent radii
         from the nearest atom. None if there are too few of them, or no free atom of an element is
+        known.
+    """
+    samples = sample_free_atoms(structure, grid)
+    if samples is None:
+        return None
+    values, reference, nearest = samples
+    between = (nearest > _INNER) & (nearest < _OUTER) & (reference > 0)
+    if between.sum() < _FEWEST_POINTS:
+        return None
+    median, upper = np.quantile(values[between] / reference[between], [0.5, 0.95])
+    return float(median), float(upper)
+
+
+def sample_free_atoms(
+    structure: Structure, grid: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Return the density and that of superposed free atoms at some points of a grid.
+
+    Returns
+    -------
+    tuple of numpy.ndarray, or None
+        Density and valence density of the free atoms (e/Å³), and the distance from the nearest
+        atom in its covalent radius, each of shape (n,). None if the free atom of an element is not
         known.
     """
     symbols = list_symbols(structure)
@@ -148,12 +173,7 @@ def compare_with_free_atoms(structure: Structure, grid: np.ndarray) -> tuple[flo
         atom = atoms[symbol]
         values = np.interp(distance[mine], atom.radii, atom.valence, right=0)
         np.add.at(reference, point[mine], values)
-    between = (nearest > _INNER) & (nearest < _OUTER) & (reference > 0)
-    if between.sum() < _FEWEST_POINTS:
-        return None
-    ratio = grid.ravel()[chosen[between]] / reference[between]
-    median, upper = np.quantile(ratio, [0.5, 0.95])
-    return float(median), float(upper)
+    return grid.ravel()[chosen], reference, nearest
 
 
 def measure_depth(structure: Structure, places: np.ndarray) -> np.ndarray:

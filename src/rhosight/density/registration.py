@@ -24,8 +24,9 @@ from .neighbours import measure_depth
 
 # Change of the density under symmetry, over its spread: 0.015 at most in the bundled densities
 _ASYMMETRIC = 0.05
-# Most that is left of it under a hypothesis: interpolation between the points of a coarse grid
-_SYMMETRIC = 0.10
+# Most that is left of it under a hypothesis that is beyond doubt, and under a possible one: the
+# interpolation between the points of a coarse grid
+_SYMMETRIC, _MOST = 0.10, 0.30
 _WHOLE, _NOT_WHOLE = 2e-3, 1e-2
 
 _POINTS = 1500
@@ -89,12 +90,12 @@ def check_registration(
     is_doubtful = asymmetry > _ASYMMETRIC
     if not is_doubtful and (is_whole or not steps_define_cell):
         return []
-    best = _find_best(structure, grid, len(operations), asymmetry, steps_define_cell)
+    best, is_clear = _find_best(structure, grid, len(operations), asymmetry, steps_define_cell)
     if best is None:
         if is_doubtful:
             return [f"{_describe(asymmetry)}: do structure and density belong together?"]
         return _note_whole(structure, grid, electrons)
-    if not steps_define_cell:
+    if not (steps_define_cell and is_clear):
         return [f"{_describe(asymmetry)}, as if {best.what}: {best.cure}"]
     raise RhosightError(
         f"{where}: the grid does not fit the cell: {best.what}. As it is, the cell has "
@@ -109,12 +110,11 @@ def _find_best(
     count: int,
     asymmetry: float,
     steps_define_cell: bool,
-) -> _Hypothesis | None:
-    """Return the hypothesis that gives back the most symmetry, if one does beyond doubt.
+) -> tuple[_Hypothesis | None, bool]:
+    """Return the hypothesis that gives back the most symmetry, and whether it is beyond doubt.
 
     Either the density changes much less under the operations, or the atoms have twice as many.
     """
-    limit, share = (_SYMMETRIC, 0.25) if steps_define_cell else (2 * _SYMMETRIC, 0.5)
     best: tuple[tuple[int, float], _Hypothesis] | None = None
     for hypothesis in _list_hypotheses(grid.shape, steps_define_cell, len(structure) <= _ATOMS):
         crystal, its = structure, count
@@ -125,12 +125,16 @@ def _find_best(
         if its < count or (its < 2 * count and asymmetry < _ASYMMETRIC):
             continue
         rest = _measure(crystal, operations, grid, hypothesis.points)
-        if not 0 <= rest < limit or (its < 2 * count and rest > share * asymmetry):
+        if not 0 <= rest < _MOST or (its < 2 * count and rest > 0.5 * asymmetry):
             continue
         rank = (-its, round(rest, 6))
         if best is None or rank < best[0]:
             best = rank, hypothesis
-    return best[1] if best else None
+    if best is None:
+        return None, False
+    (its, rest), hypothesis = best
+    is_clear = rest < _SYMMETRIC and (-its >= 2 * count or rest < 0.25 * asymmetry)
+    return hypothesis, is_clear
 
 
 def _describe(asymmetry: float) -> str:
