@@ -14,6 +14,8 @@ from pymatgen.core import Structure
 from scipy.ndimage import map_coordinates
 
 from rhosight import ChargeDensity, RhosightError, read_density
+from rhosight.app.limits import Limits
+from rhosight.app.reading import read_upload
 from rhosight.dataset import Dataset, Material, load_dataset
 from rhosight.dataset.sources.directory import Directory
 from rhosight.density import check_density, read_cube
@@ -428,6 +430,14 @@ def test_units_and_kinds_at_every_command(gaas, tmp_path):
     spin = write_cube(tmp_path / "x.sden.cube", gaas.structure, 0.01 * total_of(gaas) * BOHR**3)
     assert "--kind spin" in error_of("image", spin, "--out", tmp_path / "s")
     rhosight("image", spin, "--kind", "spin", "--size", "8", "--out", tmp_path / "s")
+
+
+def test_the_web_page_refuses_other_fields(gaas, noted, tmp_path):
+    """And keeps the notes, which its worker shows."""
+    path = write_cube(tmp_path / "si.VH.cube", gaas.structure, total_of(gaas) * BOHR**3)
+    with pytest.raises(RhosightError, match="contains a potential"):
+        read_upload(path, "total", Limits())
+    assert "one spin" in read_upload(noted, "total", Limits()).provenance["notes"][0]
 
 
 BY_PRODUCTS = {

@@ -55,7 +55,9 @@ def read_upload(path: Path, kind: StoredKind, limits: Limits) -> Crystal:
     elif _recognise(path) == "HDF5":
         raise RhosightError(f"{path}: this page does not read HDF5; send {ACCEPTED}")
     else:
-        crystal = read_density(path, kind, max_bytes=limits.text_bytes)
+        # the page sends `total` by default, which is no reason to disregard the file's own label
+        said = None if kind == "total" else kind
+        crystal = read_density(path, said, max_bytes=limits.text_bytes)
         points = crystal.shape[0] * crystal.shape[1] * crystal.shape[2]
         if points > limits.grid_points:
             raise RhosightError(
