@@ -208,11 +208,10 @@ class Dataset:
     def masked(self) -> pd.DataFrame:
         """Labels set to missing: material_id, target, value (as served, GPa), reason."""
         has_masked = "masked" in self._table.column_names
-        records = self._strings("masked") if has_masked else []
         rows = [
             {"material_id": material_id, "target": target, **record}
-            for material_id, text in zip(self.ids, records, strict=False)
-            for target, record in json.loads(text or "{}").items()
+            for number, material_id in enumerate(self.ids if has_masked else ())
+            for target, record in self._read_json("masked", number).items()
         ]
         return pd.DataFrame(rows, columns=["material_id", "target", "value", "reason"])
 
@@ -229,6 +228,7 @@ class Dataset:
     @property
     def metadata(self) -> dict[str, str]:
         """Metadata of the file: schema_version, units, name, attribution, licence, ..."""
+        # `validate` has replaced what is not UTF-8
         return {k.decode(): v.decode() for k, v in (self._table.schema.metadata or {}).items()}
 
     @property
@@ -403,10 +403,17 @@ class Dataset:
     def _provenance(self, i: int) -> Mapping[str, Any]:
         if "provenance" not in self._table.column_names:
             return {}
-        text = self._table["provenance"][int(self._rows[i])].as_py()
+        return self._read_json("provenance", i)
+
+    def _read_json(self, name: str, i: int) -> dict[str, Any]:
+        """Return the JSON object of a row in a column."""
+        text = self._table[name][int(self._rows[i])].as_py()
         try:
-            return json.loads(text or "{}")
-        except ValueError as error:
+            content = json.loads(text or "{}")
+        except (ValueError, RecursionError):
+            content = None
+        if not isinstance(content, dict):
             raise RhosightError(
-                f"{self.ids[i]}: its `provenance` is not valid JSON; build the dataset again"
-            ) from error
+                f"{self.ids[i]}: its `{name}` is not a JSON object; build the dataset again"
+            )
+        return content

@@ -69,8 +69,10 @@ def read_table(path: Path) -> pa.Table:
     for file in require_files(path):
         try:
             with pq.ParquetFile(file) as content:
-                tables.append(content.read())
-        except (pa.ArrowException, OSError) as error:
+                table = content.read()
+            table.validate(full=True)  # a damaged text or offset would fail later, or crash
+            tables.append(table)
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise RhosightError(describe_unreadable(file)) from error
     try:
         return pa.concat_tables(tables)

@@ -150,12 +150,16 @@ def with_targets(table: pa.Table, names: Collection[str]) -> pa.Table:
 
 def role_of(field: pa.Field) -> str:
     """Return the role of a column made by :func:`make_field`."""
-    return (field.metadata or {}).get(b"role", b"label").decode()
+    return _decode((field.metadata or {}).get(b"role", b"label"))
 
 
 def unit_of(field: pa.Field) -> str:
     """Return the unit of a column; empty if it has none or none is known."""
-    return (field.metadata or {}).get(b"unit", b"").decode()
+    return _decode((field.metadata or {}).get(b"unit", b""))
+
+
+def _decode(text: bytes) -> str:
+    return text.decode(errors="replace")
 
 
 def columns_with(schema: pa.Schema, *roles: Role) -> list[str]:
@@ -257,7 +261,7 @@ def inspect(table: pa.Table, first_row: int = 0) -> tuple[pa.Table, list[Problem
             arrays.append(array)
     problems += _unit_problems(table.schema)
     schema = pa.schema(fields)
-    about = {k.decode(): v.decode() for k, v in metadata.items()}
+    about = {_decode(k): _decode(v) for k, v in metadata.items()}
     about.pop("pandas", None)  # pandas' description of its frame is out of date
     checked = pa.table(arrays, schema=schema.with_metadata(file_metadata(schema, about)))
     for check in (_id_problems, _grid_problems, _target_problems):
@@ -295,7 +299,7 @@ def _known_field(field: pa.Field) -> pa.Field:
 
 
 def _version_problems(metadata: Mapping[bytes, bytes]) -> list[Problem]:
-    version = metadata.get(b"schema_version", SCHEMA_VERSION.encode()).decode()
+    version = _decode(metadata.get(b"schema_version", SCHEMA_VERSION.encode()))
     if version == SCHEMA_VERSION:
         return []
     what = f"the file has schema version {version}, this rhosight reads {SCHEMA_VERSION}"
@@ -343,7 +347,7 @@ def declared_units(schema: pa.Schema) -> dict[str, str]:
     """
     try:
         units = json.loads((schema.metadata or {}).get(b"units", b"{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         units = {}
     units = units if isinstance(units, dict) else {}
     declared = {field.name: unit_of(field) or str(units.get(field.name, "")) for field in schema}

@@ -111,8 +111,10 @@ def _parts(file: Path) -> Iterator[pa.Table]:
             if not content.metadata.num_rows:  # its columns can still be checked
                 yield content.schema_arrow.empty_table()
             for batch in content.iter_batches(ROWS_IN_GROUP):
-                yield pa.Table.from_batches([batch], content.schema_arrow)
-    except (pa.ArrowException, OSError) as error:
+                table = pa.Table.from_batches([batch], content.schema_arrow)
+                table.validate(full=True)
+                yield table
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise RhosightError(describe_unreadable(file)) from error
 
 
@@ -220,7 +222,7 @@ def _read_json(
         return None, []
     try:
         content = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     if isinstance(content, dict):
         return content, []

@@ -163,7 +163,7 @@ def _read_about(about: Mapping[str, Any] | str | os.PathLike) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RhosightError(
             f"{path}: not a readable JSON file ({first_line(error)}); correct it"
         ) from error
