@@ -24,6 +24,9 @@ def main() -> None:
     slices(dataset).savefig(OUT / "slices.png", dpi=110)
     total_and_difference(dataset, "mp-149").savefig(OUT / "silicon.png", dpi=110)
     plane_in_cell(dataset).savefig(OUT / "plane.png", dpi=110)
+    model = rhosight.DensityModel.from_pretrained("density")
+    predicted_densities(dataset, model).savefig(OUT / "predicted-densities.png", dpi=110)
+    density_errors(dataset, model).savefig(OUT / "density-errors.png", dpi=110)
     why = rhosight.explain(rhosight.load_model("best"), dataset["mp-149"].density)
     rhosight.explain.draw_explanation(why).savefig(OUT / "explanation.png", dpi=100)
 
@@ -91,6 +94,80 @@ def plane_in_cell(dataset: rhosight.Dataset, formula: str = "NaCl", window: floa
     shown = beside.imshow(values, extent=(-half, half, -half, half), vmax=np.quantile(values, 0.98))
     figure.colorbar(shown, ax=beside, label="e/Å³", extend="max", shrink=0.85)
     beside.set(title="total on it", xlabel="x (Å)", ylabel="y (Å)")
+    return figure
+
+
+def predicted_densities(
+    dataset: rhosight.Dataset, model: rhosight.DensityModel, count: int = 4
+) -> Figure:
+    """Draw SCF density, predicted density and their difference for test crystals."""
+    test = dataset[rhosight.split(dataset)[1]]
+    by_type = test.table.drop_duplicates(["spacegroup_number", "nsites"]).index[:count]
+    figure = Figure(figsize=(2.5 * count, 6.6), layout="constrained")
+    axes = figure.subplots(3, count)
+    channel = Channel(kind="total", window=8.0)
+    for column, material_id in enumerate(by_type):
+        density = dataset[material_id].density
+        predicted = model.predict(density.structure, grid=density.shape)
+        truth, guess = (density_slice(one, channel, 200) for one in (density, predicted.density))
+        limit = np.quantile(truth, 0.98)
+        for row, values in enumerate((truth, guess)):
+            shown = axes[row, column].imshow(values, vmin=0, vmax=limit)
+        figure.colorbar(shown, ax=list(axes[:2, column]), extend="max", shrink=0.6)
+        edge = limit / 10
+        shown = axes[2, column].imshow(guess - truth, vmin=-edge, vmax=edge, cmap="RdBu_r")
+        figure.colorbar(shown, ax=axes[2, column], extend="both", shrink=0.8)
+        share = np.abs(density.grid("total") - predicted.density.grid("total")).sum()
+        share = 100 * share / density.grid("total").sum()
+        axes[0, column].set_title(
+            f"{dataset[material_id].formula}\nerror {share:.2f} %, expected "
+            f"{100 * predicted.error:.1f} %",
+            fontsize=9,
+        )
+    for row, name in enumerate(("SCF", "predicted", "predicted − SCF")):
+        axes[row, 0].set_ylabel(f"{name} (e/Å³)", fontsize=9)
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    return figure
+
+
+def density_errors(dataset: rhosight.Dataset, model: rhosight.DensityModel) -> Figure:
+    """Draw errors of predicted densities by element and by distance from the nuclei."""
+    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(2.2, 1))
+    by_element: dict[str, list[float]] = {}
+    for material_id, error in model.errors["error"].items():
+        for element in dataset[str(material_id)].structure.composition:
+            by_element.setdefault(element.symbol, []).append(100 * float(error))
+    common = {symbol: values for symbol, values in by_element.items() if len(values) >= 5}
+    order = sorted(common, key=lambda symbol: np.mean(common[symbol]))
+    left.bar(order, [np.mean(common[symbol]) for symbol in order], color=BLUE)
+    left.tick_params(axis="x", labelsize=7, rotation=90)
+    left.set(ylabel="mean error (% of the electrons)", title="Crystals that contain an element")
+    edges = np.arange(0, 3.4, 0.3)
+    sums = np.zeros((3, len(edges) - 1))
+    test = dataset[rhosight.split(dataset)[1]]
+    for density in list(test.densities)[::4]:
+        steps = [np.arange(n) / n for n in density.shape]
+        frac = np.stack(np.meshgrid(*steps, indexing="ij"), -1).reshape(-1, 3)
+        lattice = density.structure.lattice
+        nearest = lattice.get_all_distances(frac, density.structure.frac_coords).min(axis=1)
+        predicted = model.predict_density(density.structure, grid=density.shape)
+        truth = density.grid("total").ravel()
+        columns = (
+            np.abs(predicted.grid("total").ravel() - truth),
+            np.abs(predicted.grid("promolecule").ravel() - truth),
+            truth,
+        )
+        for row, values in enumerate(columns):
+            sums[row] += np.histogram(nearest, edges, weights=values / truth.sum())[0]
+    middle = (edges[1:] + edges[:-1]) / 2
+    right.plot(middle, 100 * sums[0] / sums[2], "o-", color=BLUE, label="predicted")
+    right.plot(middle, 100 * sums[1] / sums[2], "o-", color=ORANGE, label="free atoms")
+    right.set(xlabel="distance from the nearest nucleus (Å)", yscale="log", ylabel="error (%)")
+    right.set_title("Test crystals")
+    right.legend(frameon=False)
     return figure
 
 
