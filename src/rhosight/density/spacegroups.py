@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import spglib
-from pymatgen.core import Structure
+from pymatgen.core import Element, Structure
 
 from ..errors import RhosightError
 
@@ -214,7 +214,7 @@ def _is_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray], cell: Str
         Structure(
             cell.lattice,
             # the elements do not matter here, only which atoms are of the same one
-            [number for number, v in enumerate(part.values(), start=1) for _ in v],
+            [Element.from_Z(z) for z, v in enumerate(part.values(), start=1) for _ in v],
             np.vstack(list(part.values())),
         )
         for part in (one, other)
