@@ -186,8 +186,9 @@ def test_comments(comment, found):
 
 def test_a_name_that_is_the_formula_means_no_more(dataset, gaas, tmp_path):
     """UP.cube and VH.cube are compounds; any other crystal in VH.cube is a Hartree potential."""
-    hydride = next(material for material in dataset if material.formula == "VN")
-    path = write_cube(tmp_path / "VN.cube", hydride.structure, total_of(hydride) * BOHR**3)
+    hydride = next(material for material in dataset if material.formula == "NiH")
+    crystal = hydride.structure.copy().replace_species({"Ni": "V"})
+    path = write_cube(tmp_path / "VH.cube", crystal, total_of(hydride) * BOHR**3)
     assert read_density(path).kinds == ("total",)
     path = write_cube(tmp_path / "x.VH.cube", gaas.structure, total_of(gaas) * BOHR**3)
     assert "contains a potential" in refusal(path)
@@ -317,7 +318,7 @@ def test_whole_electrons_tell_of_steps(aluminium, tmp_path):
     assert "Quantum ESPRESSO has a whole number" in read_density(path).provenance["notes"][0]
 
 
-@pytest.mark.parametrize("formula", ["GaAs", "Al", "MgO", "TlCl", "CsAlO2"])
+@pytest.mark.parametrize("formula", ["Al", "MgO", "TlCl", "CsAlO2"])
 def test_units_of_lengths_and_values(dataset, tmp_path, formula):
     material = next(material for material in dataset if material.formula == formula)
     structure, grid = material.structure, total_of(material)

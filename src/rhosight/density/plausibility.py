@@ -1,9 +1,9 @@
 """Check that a file holds the charge density of its crystal, in the assumed unit.
 
 The evidence, in this order: distances of neighbours (lengths), sign and size of the integral (the
-quantity), electrons and the density between the atoms (the unit), symmetry (the cell and the
-positions of the points). Where it is clear, the file is refused and the cure is named; where it is
-not, a note says what is unusual.
+quantity), electrons and the density between the atoms (the unit, the positions of the atoms), the
+steps of the grid, symmetry (the cell and the positions of the points). Where it is clear, the file
+is refused and the cure is named; where it is not, a note says what is unusual.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import numpy as np
 
 from ..errors import RhosightError
 from .charge_density import ChargeDensity
-from .electrons import Unit, check_electron_count, estimate_electrons
+from .electrons import Unit, check_electron_count, estimate_electrons, is_plausible
 from .neighbours import check_lengths, compare_with_free_atoms, find_closest_pair
+from .positions import check_positions
 from .registration import check_registration
 
 # Share of the integral of |ρ| that may be negative: densities of PAW are so near the nuclei
@@ -29,6 +30,10 @@ _ONE_SPIN = 0.75
 _COARSE = 0.3
 # Largest ratio of neighbours' distance to covalent radii at which a comment about Å is believed
 _NEAR = 0.8
+
+# Codes whose densities integrate to the number of valence electrons, and the largest deviation
+_WHOLE_CODES = {"Quantum ESPRESSO", "CP2K", "ABACUS", "ABINIT", "SIESTA"}
+_NOT_WHOLE = 0.02
 
 _LENGTHS = re.compile(
     r"\b(coordinates?|lengths?|distances?|positions?|cell|geometry|atoms?|units?)\b[^.;]{0,40}"
@@ -71,12 +76,18 @@ def check_density(
     if expected is None:
         _check_quantity(density, grid)
     between = compare_with_free_atoms(density.structure, grid)
+    if notes and not is_plausible(between):
+        raise RhosightError(
+            f"{density.name}: {notes[0]} Between the atoms, the density is not that of a crystal "
+            "with this cell, either; correct the unit of the lengths"
+        )
     notes += check_electron_count(density, unit, expected, sure, between)
     if between is not None and between[1] < _ONE_SPIN and expected is None and not notes:
         notes.append(
             f"between the atoms, the density is at most {between[1]:.2f} times that of free atoms: "
             "is it the density of one spin, or of some bands?"
         )
+    notes += check_positions(density.structure, grid)
     return notes + note_coarse_grid(density) + _check_grid(density, grid)
 
 
@@ -106,7 +117,16 @@ def check_structure(density: ChargeDensity) -> None:
 
 def _check_grid(density: ChargeDensity, grid: np.ndarray) -> list[str]:
     is_cube = density.provenance.get("format") == "cube"
-    return check_registration(density.structure, grid, density.name, is_cube)
+    notes = check_registration(density.structure, grid, density.name, is_cube)
+    electrons = float(grid.mean()) * density.structure.volume
+    code = density.provenance.get("code")
+    if not notes and code in _WHOLE_CODES and abs(electrons - round(electrons)) > _NOT_WHOLE:
+        notes = [
+            f"{electrons:.3f} electrons in the cell, but the density of {code} has a whole number "
+            "of them: does the file contain every point of the cell once (no stride, no repeated "
+            "or missing ends)?"
+        ]
+    return notes
 
 
 def _check_lengths(density: ChargeDensity) -> list[str]:
@@ -119,7 +139,7 @@ def _check_lengths(density: ChargeDensity) -> list[str]:
     if closest and closest[0] < _NEAR:
         raise RhosightError(
             f"{density.name}: its comment says that the lengths are in Å, and read in Bohr the "
-            f"nearest atoms ({closest[2]}) are {closest[1]:.2f} Å apart; write them in Bohr, or "
+            f"neighbours ({closest[2]}) are {closest[1]:.2f} Å apart; write them in Bohr, or "
             "mark lengths in Å by negative numbers of points"
         )
     return [*notes, "its comment says that the lengths are in Å; they were read in Bohr"]
