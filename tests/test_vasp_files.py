@@ -84,6 +84,21 @@ def test_a_grid_that_is_too_coarse_is_noted(few: Dataset, tmp_path: Path) -> Non
         )
 
 
+def test_atoms_that_are_not_where_the_density_is_are_noted(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    """InBi in the setting of the other hand, SiO2 about another origin."""
+    for material_id, move in (("mp-1001833", lambda x: -x), ("mp-8352", lambda x: x + 0.25)):
+        density = dataset[material_id].density
+        crystal = density.structure
+        moved = Structure(crystal.lattice, crystal.species, move(crystal.frac_coords))
+        for structure, count in ((crystal, 0), (moved, 1)):
+            one = ChargeDensity(structure, {"total": density.grid("total")})
+            one.to_chgcar(tmp_path / "CHGCAR")
+            notes = read_density(tmp_path / "CHGCAR").provenance.get("notes", [])
+            assert sum("not that of these atoms at these positions" in n for n in notes) == count
+
+
 @real_files
 def test_real_densities_are_predicted(best) -> None:
     densities = [read_density(VASP / f"{name}.CHGCAR.gz") for name in PREDICTED]
@@ -127,9 +142,10 @@ def test_a_part_of_the_points_of_real_densities_predicts_the_same(best) -> None:
 @real_files
 @pytest.mark.parametrize("name", ["BeFeRh2_mp-867840", "InBi_mp-1001833"])
 def test_points_that_are_not_those_of_the_cell_are_noted(name: str) -> None:
-    """Their 32 points are every second of 63, at i/31.5 of the cell."""
+    """Their 32 points are every second of 63, at i/31.5 of the cell, and of another setting."""
     file = VASP / "coarse" / f"{name}.CHGCAR.gz"
-    (note,) = read_density(file).provenance["notes"]
+    other, note = read_density(file).provenance["notes"]
+    assert "not that of these atoms at these positions" in other
     assert "every second point of a number that 2 does not divide" in note
     done = CliRunner().invoke(app, ["predict", "best", str(file), "--format", "json"])
     assert done.exit_code == 0 and note in json.loads(done.stdout)["predictions"][0]["notes"]
