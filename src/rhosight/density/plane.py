@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -139,7 +140,31 @@ def lattice_plane(
         (0, 0, 0), or if the object is not a crystal.
     """
     _check_indices(hkl)
-    structure = as_structure(structure)
+    indices = None if hkl is None else (int(hkl[0]), int(hkl[1]), int(hkl[2]))
+    return _find_plane(_Crystal.of(as_structure(structure)), indices, symprec)
+
+
+@dataclass(frozen=True)
+class _Crystal:
+    """A structure that is compared by its cell, sites and elements."""
+
+    key: bytes
+    structure: Structure = field(compare=False)
+
+    @classmethod
+    def of(cls, structure: Structure) -> _Crystal:
+        numbers = np.hstack([structure.lattice.matrix.ravel(), structure.frac_coords.ravel()])
+        species = "|".join(site.species_string for site in structure)
+        return cls(numbers.tobytes() + species.encode(), structure)
+
+
+# several images of one crystal show the same planes
+@lru_cache(maxsize=64)
+def _find_plane(
+    crystal: _Crystal, hkl: tuple[int, int, int] | None, symprec: float
+) -> LatticePlane:
+    """Find the plane of :func:`lattice_plane`."""
+    structure = crystal.structure
     cell = _idealise(structure, symprec)
     if hkl is None:
         normals = _find_shortest(np.linalg.inv(cell.primitive).T)
