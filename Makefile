@@ -7,7 +7,7 @@ BIN := .venv/bin
 # Tests start many programs: each module is compiled once, whatever the environment says.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slow lint docs notebooks wheel models clean
+.PHONY: demo test test-slow lint docs notebooks wheel models density-model clean
 
 demo: .venv/demo.stamp
 	$(BIN)/rhosight demo --out demo
@@ -43,7 +43,12 @@ wheel: .venv/dev.stamp
 	$(BIN)/python -m build --wheel
 	RHOSIGHT_WHEEL=$$(ls dist/*.whl) $(BIN)/python -m pytest -m slow tests/test_wheel.py
 
-# Train the models that come with the package again, and pin their new hashes.
+# Train the model of charge densities again: minutes, in about 3 GB.
+density-model: .venv/demo.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/density_prediction.py train src/rhosight/data/models/density
+	cd src/rhosight/data/models && sha256sum */model.safetensors > SHA256SUMS
+
+# Train the models of properties that come with the package again, and pin their new hashes.
 models: .venv/demo.stamp
 	for name in best no-dft; do \
 		$(BIN)/rhosight train mp-fcc --preset $$name --out src/rhosight/data/models/$$name || exit 1; \

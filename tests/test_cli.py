@@ -442,8 +442,6 @@ class TestBadInput:
         structure = load_dataset("mp-fcc")["mp-149"].structure
         for name in ("Si.cif", "POSCAR"):
             structure.to(filename=str(tmp_path / name))
-            message = error_of("predict", "best", tmp_path / name)
-            assert f"`rhosight predict no-dft {tmp_path / name}`" in message
             message = error_of("explain", tmp_path / name)
             assert f"`rhosight explain {tmp_path / name} --model no-dft`" in message
         assert "no-dft" not in error_of("image", tmp_path / "Si.cif")

@@ -50,7 +50,8 @@ def predict(
         list[str] | None,
         typer.Argument(
             metavar="FILES...",
-            help="Density files (CHGCAR, CHG, cube, XSF; may be compressed) or one dataset.",
+            help="Density files (CHGCAR, CHG, cube, XSF; may be compressed) or one dataset. For a "
+            "CIF or POSCAR the density is predicted first, if the model needs one.",
             show_default=False,
         ),
     ] = None,
@@ -87,7 +88,9 @@ def predict(
     check_files(files)
     check_difference(difference, files)
     loaded = read_model(model)
-    reading = Reading(kind, unit, difference, notes, "rhosight predict no-dft {file}")
+    reading = Reading(
+        kind, unit, difference, notes, "rhosight predict no-dft {file}", predicts=True
+    )
     read = reading.read_materials if loaded.uses_density else reading.read_structures
     with progress_bar() as progress:
         outcome = work_through(files, read, loaded.predict_intervals, progress, "predicted")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -75,6 +75,9 @@ NotesOption = Annotated[
 
 _STRUCTURE_NAME = re.compile(r"\.m?cif\b|POSCAR|CONTCAR|\.vasp\b", re.IGNORECASE)
 
+# Files that hold no density whatever they contain
+_BARE_STRUCTURE = re.compile(r"\.m?cif(\.(gz|bz2|xz))?$|POSCAR|CONTCAR", re.IGNORECASE)
+
 
 @dataclass
 class Reading:
@@ -88,6 +91,8 @@ class Reading:
         Whether notes are shown or are errors.
     structures
         Command, with {file}, that reads structures alone; for messages.
+    predicts
+        Whether the density of a structure without one is predicted; a note says so.
     formulas, notes
         File or material → formula, and notes, of all that were read.
     """
@@ -97,6 +102,7 @@ class Reading:
     difference: str | None = None
     mode: NotesMode = NotesMode.show
     structures: str = ""
+    predicts: bool = False
     formulas: dict[str, str] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
 
@@ -120,6 +126,8 @@ class Reading:
         if is_dataset(files):
             return self._read_dataset(files[0])
         for file in files:
+            if self._lacks_density(file):
+                continue
             with self._suggest_command(file):
                 recognise(file)
         return Lazy(lambda number: self._read_density(files[number]), len(files))
@@ -137,6 +145,8 @@ class Reading:
         from ..density.difference import add_difference
         from ..density.files import read_density
 
+        if self._lacks_density(file):
+            return self._remember(file, self._predict_density(file))
         unit = self.unit.value if self.unit else None
         with self._suggest_command(file):
             density = read_density(file, self.kind and self.kind.value, unit)
@@ -145,10 +155,22 @@ class Reading:
             density = add_difference(density, other)
         return self._remember(file, density)
 
+    def _lacks_density(self, file: str) -> bool:
+        """Return whether a file is a structure whose density is to be predicted."""
+        return self.predicts and bool(_BARE_STRUCTURE.search(Path(file).name))
+
+    def _predict_density(self, file: str) -> ChargeDensity:
+        from ..density.charge_density import add_notes
+        from ..density.structures import get_notes, read_structure
+        from ..ecd.model import load_density_model
+
+        structure = read_structure(file)
+        density = load_density_model().predict_density(structure)
+        return replace(add_notes(density, get_notes(structure)), name=file)
+
     def _read_dataset(self, name: str) -> Dataset:
-        """Load a dataset; refuse a folder of density files, which is not one."""
-        from ..dataset.packing import BUNDLED, load_dataset
-        from ..dataset.sources.folder import find_density_pattern
+        """Load a dataset."""
+        from ..dataset.packing import load_dataset
 
         options = {"--kind": self.kind, "--unit": self.unit, "--difference": self.difference}
         if given := [option for option, value in options.items() if value]:
@@ -156,11 +178,6 @@ class Reading:
                 f"{' and '.join(given)}: for density files, and {name} is a dataset, which records "
                 "kinds and units of its densities; omit it (in `rhosight image`, choose a kind "
                 "with --show)"
-            )
-        if name not in BUNDLED and (pattern := find_density_pattern(Path(name))):
-            raise RhosightError(
-                f"{name}: this is a folder of density files, not a dataset; give the files: "
-                f"{pattern}"
             )
         dataset = load_dataset(name)
         for material_id, formula, about in zip(
@@ -197,6 +214,39 @@ class Reading:
             raise RhosightError(
                 f"{error} (for a structure without density: `{self.structures.format(file=file)}`)"
             ) from error
+
+
+def expand_folders(files: list[str], structures: bool = False) -> list[str]:
+    """Replace folders that are no datasets by the files in them, and print what is passed over.
+
+    Parameters
+    ----------
+    files
+        The arguments of a command.
+    structures
+        Search for crystals instead of densities.
+
+    Raises
+    ------
+    RhosightError
+        If a folder holds no such files, or a dataset stands among other files.
+    """
+    if is_dataset(files) or not any(Path(file).is_dir() for file in files):
+        return files
+    from ..dataset.sources.search import find_materials
+
+    expanded: list[str] = []
+    for file in files:
+        if not Path(file).is_dir():
+            expanded.append(file)
+            continue
+        if is_dataset([file]):
+            raise RhosightError(f"{file}: is a dataset, and must be the only argument")
+        search = find_materials(Path(file), structures)
+        expanded += map(str, search.files)
+        for name, why in search.passed_over.items():
+            errors.print(f"passed over: {Path(file, name)}: {why}", markup=False, soft_wrap=True)
+    return list(dict.fromkeys(expanded))
 
 
 def has_structure_name(file: str | Path) -> bool:

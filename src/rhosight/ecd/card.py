@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _ROWS = {
-    "folds": "5 folds of the training set",
+    "folds": "training crystals, each by a network that had not seen it",
     "test": "test set",
 }
 

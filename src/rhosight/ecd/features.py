@@ -49,6 +49,9 @@ CHANNELS = 3
 EXCHANGE = 10.6
 """eV Å; exchange potential of the local-density approximation, over the cube root of density."""
 
+TINY = 1e-12
+"""Keeps shares finite at points without an atom in reach."""
+
 CHUNK = 4000
 """Points whose neighbours are in memory at a time."""
 
@@ -130,9 +133,9 @@ class CrystalFeatures:
             valence = functions[..., VALENCE]
             inside = distance < REACH
             shares = torch.where(inside, valence + 1e-6 * torch.exp(-distance), 0.0)
-            shares = shares / shares.sum(1, keepdim=True)
+            shares = shares / shares.sum(1, keepdim=True).clamp(min=TINY)
             closeness = torch.where(inside, torch.exp(-6 * (distance - distance[:, :1])), 0.0)
-            closeness = closeness / closeness.sum(1, keepdim=True)
+            closeness = closeness / closeness.sum(1, keepdim=True).clamp(min=TINY)
             site = self._site[neighbours.atom]
             is_site = torch.nn.functional.one_hot(site, len(self.site_features)).to(radial.dtype)
             mixed = torch.einsum("nk,nks->ns", shares, is_site)

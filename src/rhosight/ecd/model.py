@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -44,7 +45,7 @@ from .scores import compute_errors, summarise
 from .training import TrainingSettings, predict_points, train_network
 
 FOLDS = 5
-"""Number of networks: each lacks the crystals of one fold, and all predict new crystals."""
+"""Parts of the training set; each network lacks the crystals of one."""
 
 MAX_POINTS = 4_000_000
 """Largest grid: features of more points take hours and more memory than a laptop has."""
@@ -72,6 +73,8 @@ class DensityModel:
         Facts about the training: dataset, its hash, ids, licence, versions.
     errors
         Out-of-fold errors of the training crystals, as of ``scores.compute_errors``.
+    reliability
+        What is expected of a new crystal, from these errors; None before ``fit``.
 
     Examples
     --------
@@ -88,7 +91,7 @@ class DensityModel:
         self.errors = pd.DataFrame()
         self._networks: list[DensityNetwork] = []
         self._properties = np.zeros((0, 0))
-        self._reliability: Reliability | None = None
+        self.reliability: Reliability | None = None
 
     def fit(
         self, dataset: Dataset, groups: Groups = "formula", progress: Progress | None = None
@@ -106,7 +109,7 @@ class DensityModel:
         """
         self._properties = element_properties()
         examples = collect_examples(dataset.densities, self._properties, progress)
-        parts = folds(dataset, FOLDS, groups=groups)
+        parts = folds(dataset, FOLDS, groups=groups)[: self.settings.networks]
         self._networks = [
             train_network(examples, train, self.settings, 1000 * number, progress)
             for number, (train, _) in enumerate(parts)
@@ -132,7 +135,7 @@ class DensityModel:
             tables.append(table)
         errors = pd.concat(tables).sort_index()
         known = [structures[int(number)] for number in errors.index]
-        self._reliability = Reliability.fit(
+        self.reliability = Reliability.fit(
             *(errors[name].to_numpy() for name in ("error", "size", "rarity")), known
         )
         errors.index = pd.Index([dataset.ids[int(number)] for number in errors.index])
@@ -171,15 +174,15 @@ class DensityModel:
         RhosightError
             For an element that the table lacks, a disordered crystal, or an unsuitable grid.
         """
-        if self._reliability is None:
+        if self.reliability is None:
             raise RhosightError("this model is not fitted; call fit, or load one")
         structure = as_structure(crystal).copy().remove_oxidation_states()
         where = structure.composition.reduced_formula
         _check_structure(structure, where)
         _check_grid(structure, spacing, grid, where)
         field = predict_field(self._networks, self._properties, structure, spacing, grid)
-        error, bound = self._reliability.expect(structure, field.size)
-        outside = self._reliability.list_reasons(structure)
+        error, bound = self.reliability.expect(structure, field.size)
+        outside = self.reliability.list_reasons(structure)
         density = ChargeDensity(
             structure, {"total": field.total, "difference": field.difference}, name=where
         )
@@ -229,7 +232,7 @@ class DensityModel:
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write weights (safetensors), config (JSON) and model card to a folder."""
-        if self._reliability is None:
+        if self.reliability is None:
             raise RhosightError("the model is not fitted; call fit before save_pretrained")
         tensors = {"properties": torch.from_numpy(self._properties)}
         for number, network in enumerate(self._networks):
@@ -245,7 +248,7 @@ class DensityModel:
             "about": self.about,
             "settings": asdict(self.settings),
             "elements": list_elements(),
-            "reliability": self._reliability.to_dict(),
+            "reliability": self.reliability.to_dict(),
             "errors": json.loads(self.errors.round(6).to_json(orient="split")),
         }
         with new_folder(Path(folder)) as draft:
@@ -281,7 +284,7 @@ class DensityModel:
             raise ValueError("its table of free atoms has other elements")
         model.scores, model.about = config["scores"], config["about"]
         model.errors = pd.DataFrame(**config["errors"])
-        model._reliability = Reliability.from_dict(config["reliability"])
+        model.reliability = Reliability.from_dict(config["reliability"])
         tensors = load_file(path / WEIGHTS)
         model._properties = tensors.pop("properties").numpy()
         states: dict[int, dict[str, torch.Tensor]] = {}
@@ -293,6 +296,12 @@ class DensityModel:
             network.load_state_dict(state)
             model._networks.append(network.eval())
         return model
+
+
+@cache
+def load_density_model() -> DensityModel:
+    """Return the bundled model; it is read once."""
+    return DensityModel.from_pretrained(DENSITY_MODEL)
 
 
 def _check_structure(structure: Any, where: str) -> None:

@@ -89,7 +89,7 @@ def find_operations(structure: Structure) -> Symmetry:
 def _round_translations(translations: np.ndarray) -> np.ndarray:
     """Return translations with those near a fraction n/24 rounded to it."""
     rounded = np.round(translations * 24) / 24
-    return np.where(np.abs(rounded - translations) < 1e-3, rounded, translations) % 1.0
+    return np.where(np.abs(rounded - translations) < 1e-5, rounded, translations) % 1.0
 
 
 def choose_shape(symmetry: Symmetry, spacing: float) -> tuple[int, int, int]:

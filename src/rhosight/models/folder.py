@@ -106,7 +106,7 @@ def bundled_folder(name: str) -> Path:
     """
     weights = MODELS / name / WEIGHTS
     digest = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.exists() else ""
-    if digest != _DIGESTS[name]:
+    if digest != _DIGESTS.get(name, "missing"):
         raise RhosightError(
             f"{weights}: not the weights that came with rhosight; install rhosight again"
         )

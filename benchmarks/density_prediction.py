@@ -1,0 +1,160 @@
+"""Errors of predicted charge densities, and the training of the bundled model.
+
+    python benchmarks/density_prediction.py train FOLDER   # on the training set of mp-fcc
+    python benchmarks/density_prediction.py test           # the bundled model on the test set, once
+    python benchmarks/density_prediction.py folds --groups prototype
+    python benchmarks/density_prediction.py curve          # error by number of training crystals
+    python benchmarks/density_prediction.py properties     # `best` on predicted densities
+
+Errors are ∫|ρ − ρ̂| in percent of ∫ρ; "outside" is beyond 1.1 Å from all nuclei.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+import rhosight
+from rhosight.dataset import Dataset
+from rhosight.dataset.splits import folds, split
+from rhosight.density.crystals import list_symbols
+from rhosight.ecd.examples import collect_examples
+from rhosight.ecd.properties import element_properties
+from rhosight.ecd.scores import compute_errors, summarise
+from rhosight.ecd.training import TrainingSettings, predict_points, train_network
+
+
+def load() -> tuple[Dataset, Dataset]:
+    dataset = rhosight.load_dataset("mp-fcc")
+    train, test = split(dataset)
+    return dataset[train], dataset[test]
+
+
+def report(label: str, step: int, steps: int) -> None:
+    if step in (1, steps) or step % 100 == 0:
+        print(f"{label}: {step} of {steps}", flush=True)
+
+
+def print_row(name: str, row: dict[str, float]) -> None:
+    print(
+        f"{name:24s} {row['crystals']:4d} crystals: mean {row['mean']:.2f}, median "
+        f"{row['median']:.2f}, 90 % below {row['p90']:.2f}, outside {row['outside']:.2f}; free "
+        f"atoms {row['promolecule']:.2f} and {row['promolecule_outside']:.2f}; better for "
+        f"{100 * row['better']:.1f} %; electrons {row['electrons']:.2f}",
+        flush=True,
+    )
+
+
+def train(folder: Path) -> None:
+    training, _ = load()
+    began = time.monotonic()
+    model = rhosight.DensityModel().fit(training, progress=report)
+    model.save_pretrained(folder)
+    print(f"{time.monotonic() - began:.0f} s")
+    print_row("folds by formula", model.scores["folds"])
+
+
+def test() -> None:
+    _, testing = load()
+    model = rhosight.DensityModel.from_pretrained("density")
+    errors = model.score(testing)
+    print_row("test set", model.scores["test"])
+    inside = 0
+    for number, name in enumerate(errors.index):
+        structure = testing.structures[number]
+        _, bound = model.reliability.expect(structure, errors.loc[name, "size"])
+        inside += errors.loc[name, "error"] <= bound
+    print(f"below the bound of 90 %: {100 * inside / len(errors):.0f} %")
+    by_element = defaultdict(list)
+    for number, error in enumerate(errors["error"]):
+        for symbol in set(list_symbols(testing.structures[number])):
+            by_element[symbol].append(error)
+    for symbol, values in sorted(by_element.items(), key=lambda item: -np.mean(item[1])):
+        print(f"{symbol:3s} {len(values):3d} {100 * np.mean(values):.2f}")
+
+
+def cross_validate(groups: str, settings: TrainingSettings, only: int) -> None:
+    training, _ = load()
+    examples = collect_examples(training.densities, element_properties(), report)
+    tables = []
+    for number, (rest, held) in enumerate(folds(training, groups=groups)[:only]):
+        network = train_network(examples, rest, settings, 1000 * number, report)
+        rows = examples.points_of(held)
+        tables.append(compute_errors(examples, rows, predict_points(network, examples, rows)))
+        print_row(f"{groups}, folds to {number + 1}", summarise(pd.concat(tables)))
+
+
+def curve(settings: TrainingSettings) -> None:
+    training, _ = load()
+    examples = collect_examples(training.densities, element_properties(), report)
+    rest, held = folds(training)[0]
+    rows = examples.points_of(held)
+    order = np.random.default_rng(0).permutation(rest)
+    for count in (35, 70, 140, len(rest)):
+        network = train_network(examples, order[:count], settings, 0, report)
+        errors = compute_errors(examples, rows, predict_points(network, examples, rows))
+        print_row(f"{count} crystals", summarise(errors))
+
+
+def properties() -> None:
+    _, testing = load()
+    model = rhosight.DensityModel.from_pretrained("density")
+    best = rhosight.load_model("best")
+    densities: dict[str, list] = {"SCF": list(testing.densities), "predicted": [], "free atoms": []}
+    for density in testing.densities:
+        predicted = model.predict_density(density.structure, grid=density.shape)
+        free = predicted.grid("promolecule")
+        densities["predicted"].append(
+            rhosight.ChargeDensity(density.structure, dict(predicted.grids), density.name)
+        )
+        densities["free atoms"].append(
+            rhosight.ChargeDensity(
+                density.structure, {"total": free, "difference": 0 * free}, density.name
+            )
+        )
+    truth = testing.targets
+    for name, list_ in {**densities, "no density (no-dft)": testing.structures}.items():
+        used = rhosight.load_model("no-dft") if name.startswith("no ") else best
+        materials = dict(zip(testing.ids, list_, strict=True)) if used is not best else list_
+        table = used.predict(materials)
+        for target in table.columns.intersection(truth.columns):
+            known = truth[target].notna().to_numpy()
+            true = truth[target].to_numpy()[known]
+            values = table[target].to_numpy()[known]
+            r2 = 1 - ((true - values) ** 2).sum() / ((true - true.mean()) ** 2).sum()
+            rmse = np.sqrt(((true - values) ** 2).mean())
+            print(f"{name:22s} {target:28s} R² {r2:.3f}  RMSE {rmse:.4f}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("train", "test", "folds", "curve", "properties"))
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--groups", default="formula", choices=("formula", "chemsys", "prototype"))
+    parser.add_argument("--steps", type=int, default=TrainingSettings.steps)
+    parser.add_argument("--only", type=int, default=5, help="Folds to run.")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    settings = TrainingSettings(steps=options.steps)
+    if options.what == "train":
+        if options.folder is None:
+            parser.error("name the folder of the model")
+        train(options.folder)
+    elif options.what == "test":
+        test()
+    elif options.what == "folds":
+        cross_validate(options.groups, settings, options.only)
+    elif options.what == "curve":
+        curve(settings)
+    else:
+        properties()
+
+
+if __name__ == "__main__":
+    main()
