@@ -1,4 +1,4 @@
-"""Work through many materials: one that fails does not stop the others, Ctrl-C keeps the rest."""
+"""Work through many materials: a failure stops no other, Ctrl-C keeps the rest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _QUICK = 1.0  # s; a part that took less is followed by a larger one
 
 @dataclass
 class Outcome:
-    """What was done.
+    """The results of :func:`work_through`.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ def work_through(
     label: str,
     at_once: int = MAX_AT_ONCE,
 ) -> Outcome:
-    """Apply a function to some files, or to the materials of one dataset, a few at a time.
+    """Apply a function to files or to the materials of one dataset, some at a time.
 
     Parameters
     ----------
@@ -137,15 +137,15 @@ def _work_on(
             failure = describe_failure(error, names[part.start])
             outcome.bad[names[part.start]] = str(failure)
             return failure
-    first = None
+    first: RhosightError | None = None
     for number in range(part.start, part.stop):
-        failure = _work_on(names, slice(number, number + 1), get, work, outcome)
-        first = first or failure
+        one = _work_on(names, slice(number, number + 1), get, work, outcome)
+        first = first or one
     return first
 
 
 def describe_failure(error: Exception, where: str) -> RhosightError:
-    """Return the message of an error; the traceback of an unexpected one is for ``--debug``."""
+    """Return the message of an error; print the traceback with ``--debug``."""
     if isinstance(error, RhosightError):
         return error
     if is_debugging():

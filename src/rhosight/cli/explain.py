@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..errors import RhosightError
-from .batches import report, work_through
+from .batches import Outcome, report, work_through
 from .common import (
     FilesArgument,
     check_files,
@@ -28,12 +28,15 @@ from .reading import (
     Reading,
     UnitOption,
     check_difference,
+    expand_folders,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..dataset.dataset import Dataset
     from ..explain.explanation import Explanation, Explanations
+    from ..models.base import SavedModel
 
 MAX_SHOWN = 5
 """Maximum number of materials, and of words or descriptors, that are printed; files contain all."""
@@ -79,40 +82,53 @@ def explain(
     """
     check_files(files)
     from ..dataset.packing import load_dataset
-    from ..explain.explain import explain as explain_predictions
-    from ..explain.explanation import Explanations
 
     check_difference(difference, files)
     loaded = read_model(model)
+    files = expand_folders(files, structures=not loaded.uses_density)
     if material and not is_dataset(files):
         raise RhosightError("--id chooses materials of a dataset; omit it for files")
     if details is None:
         details = not is_dataset(files) or bool(material)
     others = load_dataset(background) if background else None
-
     reading = Reading(kind, unit, difference, notes, "rhosight explain {file} --model no-dft")
-
-    def read(some: list[str]) -> Any:
-        read_files = reading.read_materials if loaded.uses_density else reading.read_structures
-        materials: Any = read_files(some)
-        return materials[material] if material else materials
-
-    def explain_one(part: Any) -> Explanations:
-        return explain_predictions(loaded, part, details, others)
-
-    with progress_bar() as progress:
-        outcome = work_through(files, read, explain_one, progress, "explained", at_once=1)
-    explanations = Explanations([one for part in outcome.results for one in part])
-    if explanations:
+    outcome = _explain_each(loaded, reading, files, material, details, others)
+    if explanations := outcome.results:
         _show(explanations, details, out)
     reading.print_notes(material)
     if code := report(outcome, "explained"):
         raise typer.Exit(code)
 
 
-def _show(explanations: Explanations, details: bool, out: Path) -> None:
+def _explain_each(
+    model: SavedModel,
+    reading: Reading,
+    files: list[str],
+    material: list[str] | None,
+    details: bool,
+    others: Dataset | None,
+) -> Outcome:
+    """Explain one material after the other; the results are single explanations."""
+    from ..explain.explain import explain as explain_predictions
+
+    def read(some: list[str]) -> Any:
+        read_files = reading.read_materials if model.uses_density else reading.read_structures
+        materials: Any = read_files(some)
+        return materials[material] if material else materials
+
+    def explain_one(part: Any) -> Explanation:
+        return explain_predictions(model, part, details, others)[0]
+
+    with progress_bar() as progress:
+        return work_through(files, read, explain_one, progress, "explained", at_once=1)
+
+
+def _show(results: list[Explanation], details: bool, out: Path) -> None:
     """Print some explanations, and write all of them into a folder."""
+    from ..explain.explanation import Explanations
     from ..explain.files import save
+
+    explanations = Explanations(results)
 
     if details or len(explanations) <= MAX_SHOWN:  # the summary is enough for a whole dataset
         for explanation in explanations[:MAX_SHOWN]:

@@ -1,4 +1,4 @@
-"""Checks of a CIF's space group: is it given, does it fit the cell, is its setting clear."""
+"""Checks of the space group of a CIF: given, fit for the cell, of a clear setting."""
 
 from __future__ import annotations
 

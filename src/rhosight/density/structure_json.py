@@ -48,7 +48,7 @@ class _Structure(_Part):
 
 
 def parse_structure_json(text: str | bytes, where: str) -> Structure:
-    """Return the structure of a JSON text, from lattice, species and coordinates alone.
+    """Return the structure of a JSON text: lattice, species and coordinates.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Read crystals without their densities: CIF, POSCAR, JSON, and the heads of density files.
+"""Read crystals without densities: CIF, POSCAR, JSON, heads of density files.
 
 The content decides about the format, and the name where the content does not.
 """
@@ -119,7 +119,7 @@ def add_structure_notes(structure: Structure, notes: Sequence[str]) -> Structure
 
 
 def get_notes(crystal: Any) -> list[str]:
-    """Return the notes on a structure, or on an object with a structure or a provenance."""
+    """Return the notes on a structure, or on an object that has one."""
     structure = getattr(crystal, "structure", crystal)
     properties = getattr(structure, "properties", None) or {}
     provenance = getattr(crystal, "provenance", None) or {}

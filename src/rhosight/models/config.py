@@ -35,7 +35,7 @@ class _About(_Part):
 
 
 class _Config(_Part):
-    """What the configs of all kinds of models contain."""
+    """The entries that the configs of all kinds of models have."""
 
     rhosight_format: Literal[1]
     units: dict[str, str]
@@ -139,7 +139,7 @@ _SCHEMAS: dict[str, type[_Config]] = {
 
 
 def check_config(config: dict[str, Any], kind: str) -> None:
-    """Check the config of a kind of model; a kind that is not known here is not checked.
+    """Check the config of a kind of model; an unknown kind is not checked.
 
     Raises
     ------

@@ -30,7 +30,8 @@ from ...errors import RhosightError
 from ...inputs.scaling import BlockScaler
 from ..arrays import take_array
 from .kernel import JITTER, Blocks, KernelFunction, Term, mean_squares
-from .posterior import LARGEST_LOG, maximise_posterior
+from .posterior import maximise_posterior
+from .saved import read_scaler, read_target
 
 CHUNK = 256
 """Materials that are predicted at once."""
@@ -236,10 +237,15 @@ class GaussianProcess:
             stds.append(np.sqrt(variance) * target.scale)
         return np.stack(means, axis=-1), np.stack(stds, axis=-1)
 
-    def leave_one_out(self) -> tuple[np.ndarray, np.ndarray]:
-        """Predict each of the n materials from the others.
+    def leave_out(self, groups: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Predict each of the n materials from those of other groups.
 
         The hyperparameters stay those of all labels (Rasmussen & Williams, section 5.4.2).
+
+        Parameters
+        ----------
+        groups
+            Group of each material, shape (n,); by default each is a group of its own.
 
         Returns
         -------
@@ -249,9 +255,14 @@ class GaussianProcess:
         mean, std = np.full(shape, np.nan), np.full(shape, np.nan)
         for column, target in enumerate(self._targets):
             inverse = target.solve(np.eye(len(target.rows)))
-            precision = np.diag(inverse)
-            centre = target.labels - inverse @ target.labels / precision
-            spread = 1 / precision - target.noise / target.weights - JITTER
+            own = target.rows if groups is None else groups[target.rows]
+            centre, total = inverse @ target.labels, np.empty(len(own))
+            for group in np.unique(own):
+                at = np.flatnonzero(own == group)
+                covariance = np.linalg.inv(inverse[np.ix_(at, at)])
+                centre[at] = target.labels[at] - covariance @ centre[at]
+                total[at] = np.diag(covariance)
+            spread = total - target.noise / target.weights - JITTER
             variance = np.maximum(spread, 0) + target.noise * self._widening
             mean[target.rows, column] = centre * target.scale + target.mean
             std[target.rows, column] = np.sqrt(variance) * target.scale
@@ -395,7 +406,7 @@ class GaussianProcess:
         terms = [Term(term["kind"], tuple(term["blocks"])) for term in state["terms"]]
         model = cls(terms, **{name: state[name] for name in names})
         model._one_target = state["one_target"]
-        model._scalers = {name: _read_scaler(arrays, name) for name in model.blocks}
+        model._scalers = {name: read_scaler(arrays, name) for name in model.blocks}
         model._features = {}
         count: int | None = None
         for name in model.blocks:
@@ -406,7 +417,7 @@ class GaussianProcess:
         distances = model.distances(model._features)
         model._targets = []
         for number, rest in enumerate(state["targets"]):
-            parts = _read_target(arrays, number, count, len(model.kernel.prior()[0]))
+            parts = read_target(arrays, number, count, len(model.kernel.prior()[0]))
             near = {name: d[np.ix_(parts["rows"], parts["rows"])] for name, d in distances.items()}
             kernel = model.kernel(parts["parameters"], near)
             model._targets.append(FittedTarget(**parts, **rest, kernel=kernel))
@@ -427,30 +438,3 @@ class GaussianProcess:
                     f"block {name!r} holds NaN or infinities; a Gaussian process needs numbers"
                 )
         return tables
-
-
-def _read_scaler(arrays: Mapping[str, np.ndarray], block: str) -> BlockScaler:
-    """Return the saved scaler of a block."""
-    mean = take_array(arrays, f"scaler/{block}/mean", (None,))
-    fields = BlockScaler.__dataclass_fields__
-    values = {key: take_array(arrays, f"scaler/{block}/{key}", mean.shape) for key in fields}
-    if values["width"].min(initial=0) < 0 or values["std"].min(initial=0) < 0:
-        raise RhosightError(f"the scaler of {block!r} has a negative width")
-    return BlockScaler(**values)
-
-
-def _read_target(
-    arrays: Mapping[str, np.ndarray], number: int, materials: int, parameters: int
-) -> dict[str, Any]:
-    """Return the saved arrays of a target of a process over so many materials."""
-    name = f"target/{number}"
-    rows = take_array(arrays, f"{name}/rows", (None,), integers=True)
-    if not len(rows) or rows.min() < 0 or rows.max() >= materials or (np.diff(rows) <= 0).any():
-        raise RhosightError(f"array '{name}/rows' does not list materials of the training set")
-    values = {"rows": rows}
-    values["labels"] = take_array(arrays, f"{name}/labels", rows.shape)
-    values["weights"] = take_array(arrays, f"{name}/weights", rows.shape)
-    values["parameters"] = take_array(arrays, f"{name}/parameters", (parameters,))
-    if not (values["weights"] > 0).all() or np.abs(values["parameters"]).max() > 2 * LARGEST_LOG:
-        raise RhosightError(f"the weights or hyperparameters of target {number} are out of range")
-    return values
