@@ -318,7 +318,7 @@ def _refuse_options(preset: str, options: list[str]) -> None:
 
 
 def _check_preset(preset: str, networks_only: bool) -> None:
-    """Check that a preset exists, and that it trains a network if the command needs one."""
+    """Check that a preset exists and suits a command that may need a network."""
     from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, ENCODER_RECIPES
     from ..networks.presets import recipe_names
     from ..networks.recipe import suggest_names

@@ -10,7 +10,7 @@ from .cross_validation import CrossValidation
 
 
 def draw_conclusions(result: CrossValidation) -> list[str]:
-    """Return sentences on the best models, on images and texts, and on the certainty of both.
+    """Return sentences on the best models, the recipe's own, and the certainty.
 
     The test set decides, and models that were pre-trained on the labels do not take part.
     """

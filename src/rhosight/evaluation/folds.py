@@ -196,16 +196,21 @@ def run_fold(
     logger.info("fold %d of %d: %.0f s", number + 1, count, time.monotonic() - started)
     result = pd.concat(predictions, ignore_index=True), history
     if fold_dir:
-        fold_dir.mkdir(exist_ok=True)
-        names = ("predictions.parquet", "history.parquet")
-        # the history comes last: it marks the fold as finished
-        for frame, name in zip(result, names, strict=True):
-            with replacing(fold_dir / name) as draft:
-                frame.to_parquet(draft)
-        for stage in fold_dir.iterdir():  # weights of a scored fold are not needed
-            if stage.is_dir():
-                shutil.rmtree(stage)
+        _write_fold(fold_dir, result)
     return result
+
+
+def _write_fold(folder: Path, result: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    """Write predictions and history of a finished fold, and remove its weights."""
+    folder.mkdir(exist_ok=True)
+    names = ("predictions.parquet", "history.parquet")
+    # the history comes last: it marks the fold as finished
+    for frame, name in zip(result, names, strict=True):
+        with replacing(folder / name) as draft:
+            frame.to_parquet(draft)
+    for stage in folder.iterdir():  # weights of a scored fold are not needed
+        if stage.is_dir():
+            shutil.rmtree(stage)
 
 
 def _train_networks(

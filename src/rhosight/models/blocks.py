@@ -1,4 +1,4 @@
-"""All blocks that a recipe's Gaussian processes read: descriptors and features of encoders."""
+"""Read all blocks of a recipe: descriptors, and features of encoders."""
 
 from __future__ import annotations
 

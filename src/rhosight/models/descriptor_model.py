@@ -1,4 +1,4 @@
-"""DescriptorModel: Gaussian processes over blocks, such as `best`, `no-dft` and `image+text`.
+"""DescriptorModel: Gaussian processes over blocks, such as `best`, `image+text`.
 
 Composition, structure type, charge density, and the quantities that electrostatics and the theory
 of the electron gas derive from it become blocks of numbers, and so do the features that pre-trained
@@ -137,7 +137,7 @@ class DescriptorModel(SavedModel):
         process = make_committee(self.recipe, blocks).fit(blocks, labels)
         # The models of the folds learned from a fifth less and have larger std: their quantile of
         # |error| / std is too small for the std of a model that learned from all.
-        less_sure = np.nanmedian(std / process.leave_one_out()[1], axis=0)
+        less_sure = np.nanmedian(std / process.leave_out()[1], axis=0)
         intervals = ConformalIntervals.fit(labels, predicted, std, self.recipe.level)
         self._state = _Fitted(
             prototypes=prototypes,
@@ -166,9 +166,10 @@ class DescriptorModel(SavedModel):
         Parameters
         ----------
         materials
-            A dataset (labels are ignored), one charge density or several (``ChargeDensity`` or
-            pymatgen ``Chgcar``), or name → density. A recipe without density also takes one
-            structure or several (pymatgen ``Structure``, ASE ``Atoms``), or name → structure.
+            A dataset (labels are ignored), one charge density or several (``ChargeDensity``,
+            pymatgen ``Chgcar``, or the path of a file), a folder of density files, or name →
+            density. A recipe without density also takes one structure or several (pymatgen
+            ``Structure``, ASE ``Atoms``, or the path of a file), or name → structure.
         progress
             Called with (label, done, all).
 
@@ -397,7 +398,10 @@ def make_committee(recipe: DescriptorRecipe, blocks: Collection[str]) -> Committ
 def compute_descriptors(
     crystals: Dataset | Crystals, recipe: DescriptorRecipe, progress: Progress | None = None
 ) -> pd.DataFrame:
-    """Compute all numbers that a recipe reads of n crystals, see :class:`.blocks.BlockReader`."""
+    """Compute all numbers that a recipe reads of n crystals.
+
+    See :class:`rhosight.models.blocks.BlockReader`.
+    """
     return BlockReader(recipe).table(crystals, progress)
 
 

@@ -139,7 +139,7 @@ class EncoderBlocks:
         return self._read(keys, lambda rows: reader.read([texts[row] for row in rows]))
 
     def _read(self, keys: list[str], compute: Any) -> list[np.ndarray]:
-        """Return features by layer, from disk or computed; ``compute`` takes a list of rows."""
+        """Return features by layer, from disk or by ``compute`` for a list of rows."""
         known = [self._cache.get(key) for key in keys]
         if missing := [row for row, layers in enumerate(known) if layers is None]:
             computed = compute(missing)
@@ -191,7 +191,7 @@ def name_images(images: Sequence[ImageSettings]) -> list[str]:
 
 
 def _density_key(density: ChargeDensity, settings: ImageSettings, setup: list[Any]) -> str:
-    """Return the key of a density's features: the grids that the image shows, and the crystal."""
+    """Return the key of a density's features: its grids and its crystal."""
     structure = density.structure
     return FeatureCache.key(
         setup,

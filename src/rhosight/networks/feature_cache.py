@@ -83,7 +83,7 @@ class FeatureCache:
         self._written += len(data)
 
     def tidy(self) -> None:
-        """Remove the files that were not read for longest if the cache has grown too large."""
+        """Remove files that were not read for long if the cache is too large."""
         if not self._written:
             return
         self._written = 0

@@ -1,4 +1,4 @@
-"""Settings of the features that a Gaussian process reads from pre-trained encoders."""
+"""Settings of the features that Gaussian processes read from encoders."""
 
 from __future__ import annotations
 

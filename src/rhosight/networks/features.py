@@ -29,7 +29,7 @@ IMAGE_BATCH, TEXT_BATCH = 16, 16
 
 
 def spread_layers(count: int, available: int) -> list[int]:
-    """Return the indices of ``count`` of the ``available`` layers, the last among them.
+    """Return the indices of ``count`` layers, the last among them.
 
     They are spread evenly over the depth; all layers if there are not that many.
     """
@@ -149,7 +149,7 @@ def find_device() -> torch.device:
 
 
 def turn_images(canvas: Tensor, size: int, number: int) -> Tensor:
-    """Return one of the fixed turns of images; 0 is the original, every second is reflected."""
+    """Return one of the fixed turns; 0 is the original, every second is reflected."""
     if number == 0:
         return crop_middle(canvas, size)
     count = len(canvas)
@@ -181,7 +181,7 @@ def summarise(layer: Tensor, statistics: Sequence[str], mask: Tensor | None = No
 
 
 def select_hidden(states: Sequence[Tensor], count: int) -> list[Tensor]:
-    """Return the outputs of some layers of a transformer, (n, channels, positions) each.
+    """Return the outputs of some layers, (n, channels, positions) each.
 
     The first of the ``states`` is the embedding, which is not a layer.
     """
@@ -190,7 +190,7 @@ def select_hidden(states: Sequence[Tensor], count: int) -> list[Tensor]:
 
 
 def read_stages(model: Any, pixels: Tensor, count: int, name: str) -> list[Tensor]:
-    """Return the outputs of some stages of a timm model, (n, channels, height, width) each."""
+    """Return the outputs of some stages, (n, channels, height, width) each."""
     stages = getattr(model, "feature_info", None)
     if not stages or not hasattr(model, "forward_intermediates"):
         raise RhosightError(

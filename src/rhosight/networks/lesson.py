@@ -24,7 +24,7 @@ LESSON = Path(str(files("rhosight") / "data" / "lesson.safetensors"))
 
 
 def lesson_hash(backbone: str) -> str:
-    """Return the pinned SHA-256 of the lesson for a text backbone; empty if it has none."""
+    """Return the SHA-256 of a text backbone's lesson; empty if it has none."""
     return _pinned_hash() if backbone == DEFAULT_TEXT else ""
 
 

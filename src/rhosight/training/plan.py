@@ -1,4 +1,4 @@
-"""The interface of a stage of training: its settings, its loss, its learning rates.
+"""Interface of a stage of training: settings, loss, learning rates.
 
 Nothing here imports Lightning: a program that only predicts does not wait for it.
 """

@@ -91,7 +91,7 @@ def calculate(task, log):
 
 
 def count_kpoints(atoms, density, coupled_axes):
-    """Return the counts of a grid of k-points, the same along axes that symmetry mixes."""
+    """Return the counts of k-points, the same along axes that symmetry mixes."""
     from gpaw.kpt_descriptor import kpts2sizeandoffsets
 
     counts = kpts2sizeandoffsets(density=density, gamma=True, atoms=atoms)[0]

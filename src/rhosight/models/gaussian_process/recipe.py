@@ -102,7 +102,7 @@ class DescriptorRecipe(BaseModel):
         return {k: v for k, v in flat.items() if v is not None}
 
     def list_parts(self) -> list[DescriptorRecipe]:
-        """Return the recipes of each encoder alone and of the encoders together, then this one."""
+        """Return the recipes of each encoder, of the encoders together, then this one."""
         names = [name for name in ENCODERS if getattr(self, name)]
         sets = [(name,) for name in names]
         if len(names) > 1:
