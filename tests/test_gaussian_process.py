@@ -206,7 +206,7 @@ def test_what_the_rest_says_of_a_material_that_is_left_out(blocks, y):
     labels = y.copy()
     labels[3] = np.nan
     model = GaussianProcess([Term("rbf", ("a",)), Term("rational", ("a", "b"))], linear=["a", "b"])
-    mean, std = model.fit(blocks, labels).leave_one_out()
+    mean, std = model.fit(blocks, labels).leave_out()
     assert np.isnan(mean[3]) and np.isnan(std[3])
     arrays = model.arrays()
     for row in (0, 4, 60):

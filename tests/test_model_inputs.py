@@ -64,9 +64,9 @@ def test_structures_in_the_forms_that_users_hold(no_dft: SavedModel):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("CHGCAR", "'CHGCAR' is a file name, not a crystal; read the file"),
-        (Path("POSCAR"), "'POSCAR' is a file name"),
-        (["a", "b"], "'a' is a file name"),
+        ("CHGCAR", "CHGCAR: no such file"),
+        (Path("POSCAR"), "POSCAR: no such file"),
+        (["a", "b"], "a: no such file"),
         (3, "an object of type int is not a crystal"),
         (None, "an object of type NoneType is not a crystal"),
         ({"mine": pd.DataFrame()}, "an object of type DataFrame is not a crystal"),
@@ -75,7 +75,7 @@ def test_structures_in_the_forms_that_users_hold(no_dft: SavedModel):
 def test_other_objects_are_an_error_with_a_cure(given: object, message: str):
     for convert in (as_densities, as_crystals):
         with pytest.raises(RhosightError, match=message) as caught:
-            convert(given)
+            list(convert(given))
         assert "\n" not in str(caught.value)
 
 

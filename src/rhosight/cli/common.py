@@ -55,7 +55,8 @@ DatasetArgument = Annotated[
 FilesArgument = Annotated[
     list[str],
     typer.Argument(
-        help="Density files (CHGCAR, CHG, cube, XSF; may be compressed) or one dataset."
+        help="Density files (CHGCAR, CHG, cube, XSF; may be compressed), folders that are searched "
+        "for them, or one dataset."
     ),
 ]
 
@@ -188,8 +189,10 @@ def read_model(name: str) -> SavedModel:
 def is_dataset(files: list[str]) -> bool:
     """Return whether the arguments of a command are one dataset."""
     from ..dataset.packing import BUNDLED
+    from ..dataset.sources.search import is_dataset_folder
 
+    if len(files) != 1:
+        return False
     first = Path(files[0])
-    return len(files) == 1 and (
-        files[0] in BUNDLED or first.is_dir() or first.suffix.lower() == ".parquet"
-    )
+    named = files[0] in BUNDLED or first.suffix.lower() == ".parquet"
+    return named or (first.is_dir() and is_dataset_folder(first))

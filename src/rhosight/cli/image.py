@@ -18,7 +18,7 @@ from .common import (
     format_count,
     progress_bar,
 )
-from .reading import KindOption, NotesMode, NotesOption, Reading, UnitOption
+from .reading import KindOption, NotesMode, NotesOption, Reading, UnitOption, expand_folders
 
 if TYPE_CHECKING:
     from ..density.charge_density import ChargeDensity
@@ -114,6 +114,7 @@ def image(
         reference="free-atoms" if free_atoms else "code",
     )
     reading = Reading(kind, unit, mode=notes)
+    files = expand_folders(files)
     names, densities = _read_densities(files, reading, material)
     out.mkdir(parents=True, exist_ok=True)
     _write_images(names, densities, settings, out)

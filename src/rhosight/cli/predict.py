@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from ..errors import RhosightError
 from .batches import report, work_through
-from .common import check_files, console, progress_bar, read_model
+from .common import check_files, progress_bar, read_model
+from .predictions import print_known, print_table
 from .reading import (
     DifferenceOption,
     KindOption,
@@ -23,11 +23,14 @@ from .reading import (
     Reading,
     UnitOption,
     check_difference,
+    expand_folders,
     has_structure_name,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ..models.base import SavedModel
 
 
 class Format(StrEnum):
@@ -50,8 +53,9 @@ def predict(
         list[str] | None,
         typer.Argument(
             metavar="FILES...",
-            help="Density files (CHGCAR, CHG, cube, XSF; may be compressed) or one dataset. For a "
-            "CIF or POSCAR the density is predicted first, if the model needs one.",
+            help="Density files (CHGCAR, CHG, cube, XSF; may be compressed), folders that are "
+            "searched for them, or one dataset. For a CIF or POSCAR the density is predicted "
+            "first, if the model needs one.",
             show_default=False,
         ),
     ] = None,
@@ -88,6 +92,7 @@ def predict(
     check_files(files)
     check_difference(difference, files)
     loaded = read_model(model)
+    files = expand_folders(files, structures=not loaded.uses_density)
     reading = Reading(
         kind, unit, difference, notes, "rhosight predict no-dft {file}", predicts=True
     )
@@ -96,7 +101,7 @@ def predict(
         outcome = work_through(files, read, loaded.predict_intervals, progress, "predicted")
     if outcome.results:
         predictions = _add_facts(outcome.results, reading)
-        _show(predictions, loaded.targets, loaded.units, output or _choose_format(out), out)
+        _show(predictions, loaded, output or _choose_format(out), out, reading)
     reading.print_notes()
     if code := report(outcome, "predicted"):
         raise typer.Exit(code)
@@ -142,14 +147,16 @@ def _describe_missing_argument(first: str) -> str:
 
 def _show(
     predictions: pd.DataFrame,
-    targets: tuple[str, ...],
-    units: dict[str, str],
+    model: SavedModel,
     output: Format,
     out: Path | None,
+    reading: Reading,
 ) -> None:
     if output is Format.table and out is None:
-        _print_table(predictions, targets, units)
+        print_table(predictions, model)
+        print_known(model, reading.crystals)
         return
+    targets, units = model.targets, model.units
     if output is Format.json:
         rows = [
             {"material": str(name), **{k: _replace_infinite(v) for k, v in row.items()}}
@@ -170,25 +177,3 @@ def _show(
 def _replace_infinite(value: Any) -> Any:
     """Return None for NaN and infinity, which JSON lacks."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _print_table(
-    predictions: pd.DataFrame, targets: tuple[str, ...], units: dict[str, str]
-) -> None:
-    has_intervals = f"{targets[0]}_low" in predictions
-    table = Table()
-    table.add_column("material", overflow="fold")
-    table.add_column("formula", overflow="fold")
-    for target in targets:
-        table.add_column(f"{target}\n{units[target]}", overflow="fold")
-    for name, row in predictions.iterrows():
-        cells = [f"{row[t]:.4f}" for t in targets]
-        if has_intervals:
-            cells = [f"{row[t]:.3f} ± {row[t + '_high'] - row[t]:.3f}" for t in targets]
-        table.add_row(str(name), row["formula"], *cells)
-    console.print(table)
-    for name, reason in predictions.get("outside", {}).items():
-        if reason:
-            console.print(
-                f"{name}: outside the training domain: {reason}", style="yellow", highlight=False
-            )

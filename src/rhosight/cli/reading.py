@@ -95,6 +95,8 @@ class Reading:
         Whether the density of a structure without one is predicted; a note says so.
     formulas, notes
         File or material → formula, and notes, of all that were read.
+    crystals
+        File → structure, of all files that were read.
     """
 
     kind: FileKind | None = None
@@ -105,6 +107,7 @@ class Reading:
     predicts: bool = False
     formulas: dict[str, str] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
+    crystals: dict[str, Structure] = field(default_factory=dict)
 
     def read_structures(self, files: list[str]) -> Dataset | dict[str, Structure]:
         """Return the structures of CIF, POSCAR or density files by name, or one dataset."""
@@ -193,7 +196,8 @@ class Reading:
         from ..density.crystals import as_structure
         from ..density.structures import get_notes
 
-        self.formulas[name] = as_structure(crystal).composition.reduced_formula
+        self.crystals[name] = as_structure(crystal)
+        self.formulas[name] = self.crystals[name].composition.reduced_formula
         if notes := get_notes(crystal):
             self._note(name, notes)
         return crystal

@@ -9,9 +9,9 @@ from pymatgen.core import Structure
 
 from ..dataset.dataset import Dataset
 from ..density.charge_density import ChargeDensity
-from ..errors import RhosightError
 from ..inputs.progress import Progress
 from ..models.base import SavedModel
+from ..models.materials import as_crystals, as_densities, is_one_crystal
 from ..models.provenance import find_codes, warn_of_other_codes
 from .explainers import make_explainer
 from .explanation import Explanation, Explanations
@@ -48,8 +48,8 @@ def explain(
     model
         A fitted model.
     materials
-        Materials in any form that the model's ``predict`` accepts. A single density (or a single
-        structure, for a model that needs no density) gives a single explanation.
+        Materials in any form that the model's ``predict`` accepts. A single density or its file
+        (or a single structure, for a model that needs no density) gives a single explanation.
     details
         Also attribute predictions to the parts of modalities: places on the slices, words,
         descriptors. Without details only the modalities are computed, which is faster.
@@ -71,15 +71,8 @@ def explain(
         background.
     """
     model.check_fitted()
-    is_single = isinstance(materials, (ChargeDensity, Structure))
-    if model.uses_density and isinstance(materials, (Structure, Mapping)):
-        raise RhosightError(
-            "this model reads charge densities; use the model no-dft for structures"
-        )
-    if isinstance(materials, Structure):
-        materials = {materials.composition.reduced_formula: materials}
-    elif is_single:
-        materials = [materials]
+    is_one = is_one_crystal(materials)
+    materials = as_densities(materials) if model.uses_density else as_crystals(materials)
     explainer = _choose_explainer(model, background)
     explanations: list[Explanation] = []
     codes: set[str] = set()
@@ -89,6 +82,7 @@ def explain(
         if progress:
             progress("explanations", len(explanations), len(materials))
     warn_of_other_codes(codes, model.about.get("codes", []), model.core_free)
+    is_single = is_one and len(materials) == 1 and not isinstance(materials, Dataset)
     return explanations[0] if is_single else Explanations(explanations)
 
 

@@ -96,6 +96,28 @@ class SavedModel(ABC):
         """Predict as :meth:`predict`, with intervals if this kind of model has them."""
         return self.predict(materials, progress)
 
+    def predict_structure(self, structure: Any) -> Any:
+        """Predict one crystal, or a list of crystals, without tables.
+
+        Parameters
+        ----------
+        structure
+            A crystal in any form that :meth:`predict` takes, such as a pymatgen ``Structure``,
+            ASE ``Atoms`` or the path of a file for a model without density; or a list of them.
+
+        Returns
+        -------
+        Target → value in :attr:`units`; for a list, a list of these.
+
+        Raises
+        ------
+        RhosightError
+            As :meth:`predict`.
+        """
+        is_list = isinstance(structure, list | tuple)
+        rows = self.predict(structure if is_list else [structure]).to_dict("records")
+        return rows if is_list else rows[0]
+
     @abstractmethod
     def _write(self, folder: Path) -> dict[str, Any]:
         """Write weights into a folder; return further entries of the config."""

@@ -5,19 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pymatgen.core import Structure
 
 from ..dataset.dataset import Dataset, Lazy, Material
+from ..dataset.packing import BUNDLED, load_dataset
+from ..dataset.sources.search import find_materials, is_dataset_folder
 from ..density.charge_density import ChargeDensity
 from ..density.crystals import StructureLike, as_structure, check_crystal
+from ..density.files import read_density
+from ..density.structures import read_structure
 from ..density.vasp import from_pymatgen
 from ..errors import RhosightError
 
 DensityLike = Any
 """A charge density in any form that :func:`as_densities` takes: ``ChargeDensity``, pymatgen
-``Chgcar``, or ``Material``. pymatgen is not imported for the type."""
+``Chgcar``, ``Material``, or the path of a file. pymatgen is not imported for the type."""
 
 Densities = Dataset | Sequence[ChargeDensity]
 Crystals = Dataset | Sequence[ChargeDensity] | dict[str, Structure]
@@ -30,7 +35,7 @@ Materials = (
     | DensityLike
     | StructureLike
 )
-"""One crystal, several, or name → crystal."""
+"""One crystal, several, name → crystal, a folder of files, or the path of a dataset."""
 
 
 def as_densities(materials: Materials) -> Densities:
@@ -39,14 +44,16 @@ def as_densities(materials: Materials) -> Densities:
     Parameters
     ----------
     materials
-        A dataset; a ``ChargeDensity``, pymatgen ``Chgcar`` or ``Material``; a sequence of these; or
-        name → one of these. Sequences that read files on demand are returned as they are.
+        A dataset, its name or its file; a ``ChargeDensity``, pymatgen ``Chgcar``, ``Material``,
+        the path of a density file or of a folder with some; a sequence of these; or name → one of
+        these. Files of which there are only paths are read when they are needed.
 
     Raises
     ------
     RhosightError
-        For a structure without density, a file name, or an object of another type.
+        For a structure without density, a file that cannot be read, or an object of another type.
     """
+    materials = _open(materials, structures=False)
     if isinstance(materials, Dataset | Lazy):
         return materials
     if isinstance(materials, Mapping):
@@ -60,15 +67,16 @@ def as_crystals(materials: Materials) -> Crystals:
     Parameters
     ----------
     materials
-        What :func:`as_densities` takes, or a pymatgen ``Structure`` or ASE ``Atoms``, a sequence of
-        these, or name → one of these. A structure without a name gets its formula, numbered from
-        the second of the same formula.
+        What :func:`as_densities` takes, or a pymatgen ``Structure``, ASE ``Atoms`` or the path of
+        a CIF or POSCAR file, a sequence of these, or name → one of these. A structure without a
+        name gets its formula, numbered from the second of the same formula.
 
     Raises
     ------
     RhosightError
-        For a file name or an object that is not a crystal.
+        For a file that cannot be read, or an object that is not a crystal.
     """
+    materials = _open(materials, structures=True)
     if isinstance(materials, Dataset | Lazy):
         return materials
     if isinstance(materials, Mapping):
@@ -79,7 +87,7 @@ def as_crystals(materials: Materials) -> Crystals:
     named: dict[str, Structure] = {}
     for crystal in crystals:
         structure = _as_structure(crystal)
-        name = getattr(crystal, "name", "") or structure.composition.reduced_formula
+        name = _get_name(crystal) or structure.composition.reduced_formula
         count, unique = 1, name
         while unique in named:
             count += 1
@@ -88,15 +96,47 @@ def as_crystals(materials: Materials) -> Crystals:
     return named
 
 
+def _open(materials: Any, structures: bool) -> Any:
+    """Return materials with folders replaced by their files, and datasets loaded."""
+    if _is_path(materials):
+        path = Path(materials)
+        if materials in BUNDLED or path.suffix.lower() == ".parquet":
+            return load_dataset(materials)
+        if path.is_dir() and is_dataset_folder(path):
+            return load_dataset(path)
+        materials = [path]
+    if isinstance(materials, Dataset | Lazy | Mapping):
+        return materials
+    crystals: list[Any] = []
+    for one in _as_list(materials):
+        is_folder = _is_path(one) and Path(one).is_dir()
+        crystals += find_materials(Path(one), structures).files if is_folder else [one]
+    if structures or not crystals or not all(map(_is_path, crystals)):
+        return crystals
+    return Lazy(lambda number: read_density(crystals[number]), len(crystals))
+
+
+def _is_path(crystal: Any) -> bool:
+    return isinstance(crystal, str | os.PathLike)
+
+
+def _get_name(crystal: Any) -> str:
+    return os.fspath(crystal) if _is_path(crystal) else getattr(crystal, "name", "")
+
+
 def _as_list(materials: Any) -> list[Any]:
-    """Return several crystals as a list; one crystal may be iterable, over its sites."""
-    is_one = (
+    """Return several crystals as a list."""
+    return [materials] if is_one_crystal(materials) else list(materials)
+
+
+def is_one_crystal(materials: Any) -> bool:
+    """Return whether materials are one crystal, or a path; a crystal may be iterable over sites."""
+    return (
         isinstance(materials, Structure | str | bytes | os.PathLike)
         or hasattr(materials, "structure")
         or hasattr(materials, "get_chemical_symbols")
         or not isinstance(materials, Iterable)
     )
-    return [materials] if is_one else list(materials)
 
 
 def _has_density(crystal: Any) -> bool:
@@ -109,6 +149,8 @@ def _as_density(crystal: Any) -> ChargeDensity:
         return crystal
     if isinstance(crystal, Material):
         return crystal.density
+    if _is_path(crystal):
+        return read_density(crystal)
     if hasattr(crystal, "data_aug"):  # a Chgcar, or what from_pymatgen refuses with a reason
         return from_pymatgen(crystal)
     formula = _as_structure(crystal).composition.reduced_formula
@@ -118,11 +160,8 @@ def _as_density(crystal: Any) -> ChargeDensity:
 
 
 def _as_structure(crystal: Any) -> Structure:
-    if isinstance(crystal, str | os.PathLike):
-        raise RhosightError(
-            f"{os.fspath(crystal)!r} is a file name, not a crystal; read the file with "
-            "rhosight.read_density, or a structure with rhosight.read_structure"
-        )
+    if _is_path(crystal):
+        return read_structure(crystal)
     structure = as_structure(crystal)
     check_crystal(structure, structure.composition.reduced_formula)
     return structure

@@ -127,6 +127,11 @@ class Directory(Source):
             self._match_rows(self.targets, self._labels)
         return sorted(self._files)
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """Return id → density file; known after :meth:`ids`."""
+        return self._files
+
     def problems(self) -> dict[str, str]:
         """Return duplicated ids, and rows of the table without a density."""
         return self._problems
@@ -218,7 +223,7 @@ class Directory(Source):
         self.passed_over = {}
         files = [
             entry
-            for parent, names in _walk(self.folder)
+            for parent, names in walk(self.folder)
             for entry in self._in_folder(Path(parent), names)
         ]
         patterns = [p for p in (self.difference, self.reference) if p and "{" in p]
@@ -315,7 +320,7 @@ class Directory(Source):
         return [row, text, *([path.with_name(own).as_posix()] if own else [])]
 
 
-def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
+def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield all folders and their files in the order of names, and follow links.
 
     Raises

@@ -62,12 +62,12 @@ class Committee:
         """Predict mean and standard deviation, see :meth:`predict`."""
         return _mix([member.predict_with_std(blocks) for member in self.members])
 
-    def leave_one_out(self) -> tuple[np.ndarray, np.ndarray]:
-        """Predict each training material from the others.
+    def leave_out(self, groups: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Predict each training material from other groups.
 
-        See :meth:`GaussianProcess.leave_one_out`.
+        See :meth:`GaussianProcess.leave_out`.
         """
-        return _mix([member.leave_one_out() for member in self.members])
+        return _mix([member.leave_out(groups) for member in self.members])
 
     def label_scales(self) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and standard deviation of each target's training labels, (targets,)."""

@@ -1,0 +1,114 @@
+"""The first steps of a user who has calculations: folders, files and objects to predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from pymatgen.io.vasp import Chgcar
+
+from rhosight import Dataset, RhosightError, explain, load_dataset, load_model
+from rhosight.cli.common import console
+from rhosight.dataset.known import find_known_material
+from rhosight.models.base import SavedModel
+from test_cli import error_of, rhosight
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return load_dataset("mp-fcc")[["mp-149", "mp-1002124"]]
+
+
+@pytest.fixture(scope="module")
+def calculations(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two calculations with other outputs of VASP, and the start of a relaxation."""
+    folder = tmp_path_factory.mktemp("calculations")
+    for material in dataset:
+        own = folder / material.formula
+        own.mkdir()
+        material.density.to_chgcar(own / "CHGCAR")
+        for name in ("OUTCAR", "LOCPOT", "v_hartree.cube"):
+            (own / name).write_text("something else\n")
+    silicon = dataset["mp-149"].structure
+    silicon.to(filename=str(folder / "Si" / "CONTCAR"), fmt="poscar")
+    silicon.copy().scale_lattice(50).to(filename=str(folder / "Si" / "POSCAR"), fmt="poscar")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def best() -> SavedModel:
+    return load_model("best")
+
+
+@pytest.fixture(scope="module")
+def no_dft() -> SavedModel:
+    return load_model("no-dft")
+
+
+def test_densities_in_every_form(best: SavedModel, dataset: Dataset, calculations: Path):
+    file = calculations / "Si" / "CHGCAR"
+    silicon, carbide = best.predict(dataset).to_numpy()
+    forms = [str(file), file, Chgcar.from_file(str(file)), dataset["mp-149"], {"a": str(file)}]
+    for given in forms:
+        assert best.predict(given).iloc[0].tolist() == pytest.approx(silicon, rel=1e-3)
+    mixed = best.predict([file, dataset["mp-1002124"].density])
+    assert mixed.index.to_list() == [str(file), "mp-1002124"]
+    folder = best.predict(str(calculations))
+    assert folder.index.to_list() == [f"{calculations}/HfC/CHGCAR", f"{calculations}/Si/CHGCAR"]
+    assert folder.iloc[0].tolist() == pytest.approx(carbide, rel=1e-3)
+
+
+def test_structures_in_every_form(no_dft: SavedModel, dataset: Dataset, calculations: Path):
+    silicon = dataset["mp-149"].structure
+    expected = no_dft.predict({"Si": silicon}).iloc[0].to_dict()
+    for given in (silicon, silicon.to_ase_atoms(), str(calculations / "Si" / "CONTCAR")):
+        assert no_dft.predict_structure(given) == pytest.approx(expected, rel=1e-3, abs=1e-4)
+    listed = no_dft.predict_structure([silicon, dataset["mp-1002124"].structure])
+    assert len(listed) == 2 and listed[0] == pytest.approx(expected, rel=1e-6)
+    folder = no_dft.predict(calculations)
+    assert [Path(name).name for name in folder.index] == ["CHGCAR", "CONTCAR"]
+    explanation = explain(no_dft, str(calculations / "Si" / "CONTCAR"), details=False)
+    assert explanation.formula == "Si"
+
+
+def test_a_folder_on_the_command_line(calculations: Path, monkeypatch: pytest.MonkeyPatch):
+    """Paths are whole, all lines of the table fit, and known crystals say so."""
+    monkeypatch.setattr(console, "_width", 80)
+    done = rhosight("predict", "no-dft", calculations)
+    assert f"passed over: {calculations}/Si/POSCAR: the start of the CONTCAR" in done.stderr
+    lines = done.stdout.splitlines()
+    table = lines[: next(i for i, line in enumerate(lines) if " is mp-" in line)]
+    assert all(len(line) <= 80 or "/" in line for line in table)
+    assert any(line.rstrip().endswith(f"{calculations}/Si/CONTCAR") for line in table)
+    assert {"formation_", "energy_per_atom", "modulus_vrh", "outside"} < set(done.stdout.split())
+    (row,) = (line for line in lines if line.startswith("HfC "))
+    assert "no" in row.split() and row.count("±") == 3
+    assert f"{calculations}/HfC/CHGCAR: HfC is mp-1002124, in the training set" in lines
+    assert "  calculated: formation_energy_per_atom -0.2975 eV/atom, efermi 3.712 eV," in lines
+    assert "reference structure is 0 by definition" in done.stdout
+    done = rhosight("predict", "best", calculations)
+    assert "v_hartree.cube: a potential, by its name" in done.stderr
+    assert len([line for line in done.stdout.splitlines() if "±" in line]) == 2
+
+
+def test_known_materials(dataset: Dataset):
+    silicon = dataset["mp-149"].structure
+    known = find_known_material(silicon * (2, 1, 1), ["efermi"])
+    assert known and known.material_id == "mp-149"
+    assert known.values == {"efermi": pytest.approx(dataset.targets.loc["mp-149", "efermi"])}
+    compressed = silicon.copy().scale_lattice(0.9 * silicon.volume)
+    assert find_known_material(compressed, ["efermi"]) is None
+
+
+def test_other_arguments_are_one_line(
+    best: SavedModel, no_dft: SavedModel, dataset: Dataset, tmp_path: Path
+):
+    for model in (best, no_dft):
+        for given in (5, None, [1], {"a": pd.DataFrame()}, "absent", tmp_path):
+            with pytest.raises(RhosightError) as caught:
+                model.predict(given)
+            assert "\n" not in str(caught.value)
+    with pytest.raises(RhosightError, match="use the model no-dft"):
+        best.predict(dataset["mp-149"].structure)
+    assert "no density file below this folder" in error_of("predict", "best", tmp_path)
