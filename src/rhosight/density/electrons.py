@@ -102,6 +102,19 @@ def check_electron_count(
     least, most = estimate_electrons(density.structure)
     if "total" not in density.grids:
         return _check_difference(density, least) if "difference" in density.grids else []
+    return _check_total(density, unit, (least, most), expected, sure, between)
+
+
+def _check_total(
+    density: ChargeDensity,
+    unit: Unit,
+    bounds: tuple[float, float],
+    expected: float | None,
+    sure: bool,
+    between: tuple[float, float] | None,
+) -> list[str]:
+    """Return the notes of :func:`check_electron_count` on `total`; ``bounds`` by its estimate."""
+    least, most = bounds
     if expected is not None:
         least, most = expected / EXCESS, expected * EXCESS
     electrons = density.integral("total")
@@ -173,7 +186,7 @@ def _check_difference(density: ChargeDensity, least: float) -> list[str]:
 
 
 def is_plausible(between: tuple[float, float] | None, factor: float = 1.0) -> bool:
-    """Return whether a density times a factor is that between atoms, as far as is known."""
+    """Return whether a density times a factor is plausible between atoms."""
     if between is None:
         return True
     median, upper = between

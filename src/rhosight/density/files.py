@@ -125,10 +125,7 @@ def read_density(
         (see :mod:`rhosight.density.plausibility`). One line that names the file and the fix.
     """
     path = Path(path)
-    if kind is not None and kind not in STORED_KINDS:
-        raise RhosightError(f"{path}: no kind `{kind}`; choose one of {', '.join(STORED_KINDS)}")
-    if unit is not None and unit not in UNITS:
-        raise RhosightError(f"{path}: no unit {unit!r}; choose one of {', '.join(UNITS)}")
+    _check_choices(path, kind, unit)
     head = _read_head(path)
     assumed = unit or DEFAULT_UNITS[head.format]
     density = _READERS[head.format](path, kind or "total", assumed, max_bytes)
@@ -141,6 +138,14 @@ def read_density(
         sure = unit is not None or density.provenance.get("code") == "VASP"
         density = add_notes(density, check_density(density, assumed, expected, sure))
     return apply_notes_mode(density, notes)
+
+
+def _check_choices(path: Path, kind: str | None, unit: str | None) -> None:
+    """Raise for a kind or a unit that does not exist."""
+    if kind is not None and kind not in STORED_KINDS:
+        raise RhosightError(f"{path}: no kind `{kind}`; choose one of {', '.join(STORED_KINDS)}")
+    if unit is not None and unit not in UNITS:
+        raise RhosightError(f"{path}: no unit {unit!r}; choose one of {', '.join(UNITS)}")
 
 
 def read_structure(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> Structure:
@@ -212,7 +217,7 @@ def _make_label_error(path: Path, content: Content) -> RhosightError:
 
 
 def _is_formula(path: Path, density: ChargeDensity) -> bool:
-    """Return whether a file is named after its crystal, like VH.cube: then it means no more."""
+    """Return whether a file is named after its crystal, like VH.cube."""
     try:
         named = Composition(strip_suffix(path.name))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Tell from the name of a file, and from its comment, whether it holds the charge density.
+"""Tell from a file's name and comment whether it holds the charge density.
 
 Codes write other fields in the formats of densities: potentials, orbitals, spin densities, the
 density of one spin. Each is recognised by the names and comments that the code gives it:
@@ -165,7 +165,7 @@ def strip_suffix(name: str) -> str:
 
 
 def identify_name(name: str) -> Content | None:
-    """Return the content that the name of a file states, unless it may be the total density."""
+    """Return the content that a file's name states, unless it may be the total."""
     stem = strip_suffix(name).lower()
     return next((content for known, content in _NAME_PATTERNS if known.search(stem)), None)
 

@@ -84,7 +84,7 @@ def check_lengths(structure: Structure, where: str, unit: str = "") -> list[str]
 
 
 def find_closest_pair(structure: Structure) -> tuple[float, float, str] | None:
-    """Return the distance of neighbours over their covalent radii, in Å, and the two elements.
+    """Return the closest neighbours' distance over their radii, and the elements.
 
     They are the nearest neighbours of the atom that has the most room: distances between large ions
     alone say little. None if there is an element without a radius, or no neighbour within 8 Å.

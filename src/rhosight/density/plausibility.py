@@ -92,7 +92,7 @@ def check_density(
 
 
 def note_coarse_grid(density: ChargeDensity) -> list[str]:
-    """Return a note if the points of the grid are so far apart that predictions depend on it."""
+    """Return a note if the grid is so coarse that predictions depend on it."""
     spacing = float((np.array(density.structure.lattice.abc) / density.shape).max())
     if spacing <= _COARSE:
         return []

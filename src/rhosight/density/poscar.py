@@ -145,6 +145,6 @@ def _scale(lines: list[str], factors: np.ndarray) -> None:
 
 
 def _is_mode(line: str) -> bool:
-    """Return whether a line says how positions are given: not selective dynamics, not numbers."""
+    """Return whether a line says how positions are given."""
     word = line.strip()[:1].lower()
     return word in (*_CARTESIAN, "d")

@@ -111,7 +111,7 @@ def _find_best(
     asymmetry: float,
     steps_define_cell: bool,
 ) -> tuple[_Hypothesis | None, bool]:
-    """Return the hypothesis that gives back the most symmetry, and whether it is beyond doubt.
+    """Return the most symmetric hypothesis, and whether it is beyond doubt.
 
     Either the density changes much less under the operations, or the atoms have twice as many.
     """
@@ -214,7 +214,7 @@ def _measure(
     grid: np.ndarray,
     points: tuple[float, float, float],
 ) -> float:
-    """Return how much the operations change a density whose points are at i/``points``.
+    """Return how much the operations change a density of points i/``points``.
 
     This is the largest root mean square, in units of the spread of the density; -1 if no operation
     can be tested.
@@ -246,7 +246,7 @@ def _measure(
 def _make_sampler(
     grid: np.ndarray, points: tuple[float, float, float]
 ) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Return a function from fractional coordinates to values, and where it knows them."""
+    """Return a function from coordinates to values, and where it knows them."""
     period = np.array(points)
     shape = np.array(grid.shape)
     periodic = bool(np.all(period == shape))

@@ -364,7 +364,7 @@ def to_number(word: bytes) -> float:
 
 
 def write_exponents(text: bytes) -> bytes:
-    """Return a text with Fortran's exponents as other programs write them: 1.5D+01 as 1.5E+01."""
+    """Return a text with 1.5E+01 for Fortran's 1.5D+01."""
     return _FORTRAN_EXPONENT.sub(b"E", text)
 
 

@@ -293,10 +293,8 @@ def _read_between(stream: TextStream, shape: tuple[int, int, int], atoms: int) -
         wrong = next((word for word in words if not is_number(word)), None)
         if wrong is not None:
             _check_single_structure(stream, words, len(moments))
-            shown = quote(wrong)
-            raise stream.error(
-                f"line {stream.line_number}: {shown} is not a number; write the file again"
-            )
+            where = f"line {stream.line_number}: {quote(wrong)}"
+            raise stream.error(f"{where} is not a number; write the file again")
         moments += words
     if entries not in (0, atoms):
         raise stream.error(
@@ -325,7 +323,7 @@ def _read_between(stream: TextStream, shape: tuple[int, int, int], atoms: int) -
 
 
 def _check_single_structure(stream: TextStream, words: list[bytes], before: int) -> None:
-    """Raise if the line read last begins another structure: a scale factor and a cell follow.
+    """Raise if the line read last begins another structure.
 
     Or they precede it, ``before`` numbers, if the structure has no comment: then its ``words`` are
     symbols of elements.

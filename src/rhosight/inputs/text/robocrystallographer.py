@@ -304,7 +304,7 @@ class Condenser(StructureCondenser):
 
 
 def _to_plain(value: Any) -> Any:
-    """Return nested facts with Python's numbers: texts would show NumPy's as ``np.int64(1)``."""
+    """Return nested facts with Python's numbers, not ``np.int64(1)``."""
     if isinstance(value, dict):
         return {_to_plain(key): _to_plain(one) for key, one in value.items()}
     if isinstance(value, list):
