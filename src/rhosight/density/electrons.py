@@ -113,7 +113,7 @@ def _check_total(
     sure: bool,
     between: tuple[float, float] | None,
 ) -> list[str]:
-    """Return the notes of :func:`check_electron_count` on `total`; ``bounds`` by its estimate."""
+    """Return the notes of :func:`check_electron_count` on `total`."""
     least, most = bounds
     if expected is not None:
         least, most = expected / EXCESS, expected * EXCESS

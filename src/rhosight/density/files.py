@@ -131,8 +131,7 @@ def read_density(
     density = _READERS[head.format](path, kind or "total", assumed, max_bytes)
     if kind is None:
         density = _check_label(path, head, density, assumed, max_bytes)
-    comment = f"{head.comment} {density.provenance.get('comment', '')}"
-    density = note_predicted(density, comment)
+    density = note_predicted(density, f"{head.comment} {density.provenance.get('comment', '')}")
     if density.provenance.get("density") != ALL_ELECTRON["AECCAR0"]:
         # of core electrons alone nothing is known; VASP never writes another unit
         sure = unit is not None or density.provenance.get("code") == "VASP"

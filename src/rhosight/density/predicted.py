@@ -63,7 +63,7 @@ def mark_predicted(
 
 
 def note_predicted(density: ChargeDensity, comment: str) -> ChargeDensity:
-    """Return a density, with a note if the comment of its file says that it was predicted."""
+    """Return a density, with a note if its file's comment says it was predicted."""
     start = comment.find(MARK)
     if start < 0:
         return density
