@@ -21,7 +21,7 @@ from rhosight.ecd.symmetry import choose_shape, find_operations
 from rhosight.ecd.training import TrainingSettings
 
 TO_CONVENTIONAL = np.array([[1, 1, -1], [-1, 1, 1], [1, -1, 1]])
-SHIFT = np.array([0.25, 0.5, 0.125])
+SHIFT = np.array([0.25, 0.5, 0.2])
 
 
 @pytest.fixture(scope="module")

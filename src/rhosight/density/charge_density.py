@@ -178,15 +178,15 @@ class ChargeDensity:
 
         A ``difference`` file looks like any CHGCAR: read it with ``kind="difference"``.
         """
-        from pymatgen.io.vasp import Poscar
         from pymatgen.io.vasp.outputs import Chgcar
 
         volume = self.structure.volume
         blocks = {"total": np.asarray(self.grid(kind), dtype=float) * volume}
         if kind == "total" and "spin" in self.grids:
             blocks["diff"] = np.asarray(self.grid("spin"), dtype=float) * volume
-        poscar = Poscar(self.structure.copy(), comment=self.comment)
-        Chgcar(poscar, blocks).write_file(str(path))
+        file = Chgcar(self.structure.copy(), blocks)
+        file.name = self.comment
+        file.write_file(str(path))
 
     def regrid(self, shape: tuple[int, int, int] = (60, 60, 60)) -> ChargeDensity:
         """Return the same cell on another grid, by Py-Rho.

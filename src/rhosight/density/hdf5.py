@@ -62,6 +62,7 @@ def read_hdf5(
             grids = {kind: read_grid(file, "vdata/total", str(path), max_bytes)}
             if "diff" in names and "diff_x" not in names:
                 grids["spin"] = read_grid(file, "vdata/diff", str(path), max_bytes)
+            comment = str(file.attrs.get("name", ""))[:500]
     except (
         ArithmeticError,
         AttributeError,
@@ -79,7 +80,7 @@ def read_hdf5(
     check_crystal(structure, str(path))
     factor = per_cubic_angstrom(unit, structure.volume)
     grids = {name: grid * factor for name, grid in grids.items()}
-    provenance = {"source": path.name, "format": "HDF5", "unit": unit}
+    provenance = {"source": path.name, "format": "HDF5", "unit": unit, "comment": comment}
     return ChargeDensity(structure, grids, name=str(path), provenance=provenance)
 
 

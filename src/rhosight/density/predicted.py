@@ -144,9 +144,9 @@ def _write_cube(density: ChargeDensity, path: Path, kind: Kind) -> None:
 
 def _write_hdf5(density: ChargeDensity, path: Path, kind: Kind) -> None:
     """Write the HDF5 of pymatgen's ``VolumetricData``, values times the volume."""
-    from pymatgen.io.vasp import Poscar
     from pymatgen.io.vasp.outputs import Chgcar
 
     values = np.asarray(density.grid(kind), dtype=float) * density.structure.volume
-    poscar = Poscar(density.structure.copy(), comment=density.comment)
-    Chgcar(poscar, {"total": values}).to_hdf5(str(path))
+    file = Chgcar(density.structure.copy(), {"total": values})
+    file.name = density.comment
+    file.to_hdf5(str(path))

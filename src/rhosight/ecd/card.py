@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _ROWS = {
-    "folds": "training crystals, each by a network that had not seen it",
+    "folds": "training crystals, each by networks that had not seen it",
     "test": "test set",
 }
 

@@ -108,15 +108,15 @@ class CrystalFeatures:
         mean = shares @ own
         spread = np.sqrt(shares @ (own - mean) ** 2)
         contrast = np.concatenate([np.ones((len(own), 1)), (own - mean)[:, :CONTRAST]], axis=1)
-        self._contrast = torch.from_numpy(contrast.astype(np.float32))
+        self._contrast = torch.from_numpy(contrast)
         volume = structure.volume / len(kind)
         whole = np.concatenate([mean, spread, [np.cbrt(volume), np.log(volume)]])
-        self._whole = torch.from_numpy(whole.astype(np.float32))
+        self._whole = torch.from_numpy(whole)
         self._site, first = _group_atoms(structure.frac_coords, symmetry)
         self.site_elements = self._element[first]
         neighbours = self._find(structure.frac_coords[first], skip_own=True)
         radial, spectrum, _ = self._sum_up(neighbours)
-        scaled = torch.from_numpy(properties[elements[first]].astype(np.float32))
+        scaled = torch.from_numpy(properties[elements[first]])
         self.site_features = torch.cat([scaled, radial, spectrum], dim=1)
 
     def __call__(self, frac: np.ndarray) -> PointFeatures:

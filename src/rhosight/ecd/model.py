@@ -109,10 +109,11 @@ class DensityModel:
         """
         self._properties = element_properties()
         examples = collect_examples(dataset.densities, self._properties, progress)
-        parts = folds(dataset, FOLDS, groups=groups)[: self.settings.networks]
+        parts = folds(dataset, FOLDS, groups=groups)
         self._networks = [
-            train_network(examples, train, self.settings, 1000 * number, progress)
+            train_network(examples, train, self.settings, 1000 * number + member, progress)
             for number, (train, _) in enumerate(parts)
+            for member in range(self.settings.members)
         ]
         self._calibrate(dataset, examples, parts)
         return self
@@ -126,17 +127,18 @@ class DensityModel:
         """Compute the out-of-fold errors, and remember the training set."""
         structures = list(dataset.structures)
         tables = []
-        for network, (train, validation) in zip(self._networks, parts, strict=True):
+        members = self.settings.members
+        for number, (train, validation) in enumerate(parts):
             rows = examples.points_of(validation)
-            predicted = predict_points(network, examples, rows)
-            table = compute_errors(examples, rows, predicted)
+            networks = self._networks[number * members : (number + 1) * members]
+            each = [predict_points(network, examples, rows) for network in networks]
+            table = compute_errors(examples, rows, np.mean(each, axis=0))
             counts = count_elements([structures[i] for i in train])
             table["rarity"] = [compute_rarity(structures[i], counts) for i in table.index]
             tables.append(table)
         errors = pd.concat(tables).sort_index()
-        known = [structures[int(number)] for number in errors.index]
         self.reliability = Reliability.fit(
-            *(errors[name].to_numpy() for name in ("error", "size", "rarity")), known
+            *(errors[name].to_numpy() for name in ("error", "size", "rarity")), structures
         )
         errors.index = pd.Index([dataset.ids[int(number)] for number in errors.index])
         self.errors = errors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,9 +72,13 @@ class Field:
 
 @torch.inference_mode()
 def run_networks(networks: Sequence[DensityNetwork], features: PointFeatures) -> np.ndarray:
-    """Return the difference at points by each network, shape (networks, points)."""
+    """Return the difference at points by each network, shape (networks, points).
+
+    In double precision: rounding must not tell one cell of a crystal from another.
+    """
+    networks = [copy.deepcopy(network).double() for network in networks]
     index = torch.arange(len(features.elements))
-    result = np.empty((len(networks), len(features.local)), dtype=np.float32)
+    result = np.empty((len(networks), len(features.local)))
     for start in range(0, len(features.local), BATCH):
         part = slice(start, start + BATCH)
         local, valence = features.local[part], features.valence[part]

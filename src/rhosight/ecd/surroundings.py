@@ -76,7 +76,7 @@ def radial_table() -> torch.Tensor:
             axis=1,
         )
         tables.append(np.concatenate([common, own, angular], axis=1))
-    return torch.from_numpy(np.array(tables, dtype=np.float32))
+    return torch.from_numpy(np.array(tables))
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,8 +138,8 @@ class AtomFinder:
         direction[padded] = 0
         first = int(skip_own)
         return Neighbours(
-            torch.from_numpy(distance[:, first:].astype(np.float32)),
-            torch.from_numpy(direction[:, first:].astype(np.float32)),
+            torch.from_numpy(distance[:, first:].copy()),
+            torch.from_numpy(direction[:, first:].copy()),
             torch.from_numpy(self._atoms[index[:, first:]]),
         )
 

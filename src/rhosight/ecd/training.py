@@ -28,8 +28,8 @@ class TrainingSettings:
         AdamW's; the learning rate follows one cycle.
     unknown
         Share of sites whose element counts as unknown, so that the network can do without.
-    networks
-        Number of networks, at most 5; each is trained without one of 5 folds.
+    members
+        Networks that are trained without the same fold. All networks predict new crystals.
     """
 
     steps: int = 1400
@@ -37,7 +37,7 @@ class TrainingSettings:
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
     unknown: float = 0.1
-    networks: int = 5
+    members: int = 2
 
 
 def train_network(
