@@ -209,7 +209,7 @@ def test_structures_beside_a_bad_one_are_predicted(silicon, tmp_path):
 
 def test_image_writes_slices(chgcars, tmp_path):
     kind, files = chgcars
-    rhosight("image", files[0], "--kind", kind, "--out", tmp_path, "--size", "64")
+    rhosight("image", files[0], "--kind", kind, "--out", tmp_path, "--size", "64", "--raw")
     picture = Image.open(tmp_path / f"{files[0].stem}-{kind}.png")
     assert picture.size == (64, 64) and np.asarray(picture).std() > 5
     rhosight(

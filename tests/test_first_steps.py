@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from pymatgen.io.vasp import Chgcar
 
 from rhosight import Dataset, RhosightError, explain, load_dataset, load_model
 from rhosight.cli.common import console
+from rhosight.cli.image import parse_indices
 from rhosight.dataset.known import find_known_material
+from rhosight.inputs.drawing import draw_slices
 from rhosight.models.base import SavedModel
 from test_cli import error_of, rhosight
 
@@ -112,3 +117,75 @@ def test_other_arguments_are_one_line(
     with pytest.raises(RhosightError, match="use the model no-dft"):
         best.predict(dataset["mp-149"].structure)
     assert "no density file below this folder" in error_of("predict", "best", tmp_path)
+
+
+def test_core_electrons_are_not_the_density(best: SavedModel, calculations: Path, tmp_path: Path):
+    for name, content in (("AECCAR0", "core density"), ("AECCAR1", "superposed atoms")):
+        (tmp_path / name).write_bytes((calculations / "Si" / "CHGCAR").read_bytes())
+        with pytest.raises(RhosightError, match=f"holds the .*{content}, not the density"):
+            best.predict(tmp_path / name)
+        assert "give the CHGCAR" in error_of("predict", "best", tmp_path / name)
+
+
+def test_figures_and_pixels(calculations: Path, tmp_path: Path):
+    file = calculations / "Si" / "CHGCAR"
+    options = ("--show", "difference", "--free-atoms", "--hkl", "110", "--size", "32")
+    rhosight("image", file, *options, "--format", "svg", "--out", tmp_path)
+    figure = (tmp_path / "Si-difference.svg").read_text(encoding="utf-8")
+    assert "<svg" in figure
+    rhosight("image", file, "--raw", "--hkl", "1", "-1", "0", "--size", "32", "--out", tmp_path)
+    assert Image.open(tmp_path / "Si-total.png").size == (32, 32)
+    rhosight("image", file, "--size", "32", "--offset", "0.25", "--out", tmp_path)
+    assert Image.open(tmp_path / "Si-total.png").size[0] > 1000
+    assert "not three Miller indices" in error_of("image", file, "--hkl", "11", "--out", tmp_path)
+    assert "add --raw" in error_of("image", file, "--fourier", "--out", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "indices"),
+    [("1,1,0", (1, 1, 0)), ("110", (1, 1, 0)), ("1 -1 0", (1, -1, 0)), ("-1-10", (-1, -1, 0))],
+)
+def test_miller_indices(text: str, indices: tuple[int, int, int]):
+    assert parse_indices(text) == indices
+
+
+def test_noise_of_a_spin_density_has_no_colour(dataset: Dataset):
+    silicon = dataset["mp-149"].density
+    noise = 1e-9 * np.random.default_rng(0).normal(size=silicon.shape)
+    density = replace(silicon, grids={"total": silicon.grid("total"), "spin": noise})
+    figure = draw_slices(density, kinds=("spin",), size=16)
+    (image,) = figure.axes[0].images
+    assert figure.axes[0].get_title() == "spin: no magnetisation"
+    assert image.norm.vmax > 1e5 * np.abs(noise).max()
+    magnet = replace(density, grids={"spin": 1e9 * noise})
+    assert draw_slices(magnet, kinds=("spin",), size=16).axes[0].get_title() == "spin"
+
+
+def test_training_does_not_replace_a_model_in_silence(tmp_path: Path):
+    """A small set: its scores have a baseline and a caution, its files their usual mode."""
+    data, out = tmp_path / "small.parquet", tmp_path / "model"
+    load_dataset("mp-fcc")[:40].to_parquet(data)
+    command = ("train", data, "--preset", "no-dft", "--target", "efermi", "--out", out)
+    done = rhosight(*command)
+    assert "baseline R²" in done.stdout and "depend on chance" in done.stdout
+    other = tmp_path / "file"
+    other.touch()
+    assert (out / "model.safetensors").stat().st_mode == other.stat().st_mode
+    assert "holds a model already; choose another folder" in error_of(*command)
+
+
+def test_interrupted_commands_say_how_to_continue(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rhosight.dataset.packing.load_dataset", interrupt)
+    out = tmp_path / "a run"
+    done = rhosight("crossval", "mp-fcc", "--out", out, code=130)
+    (line,) = done.stderr.strip().splitlines()
+    assert line.endswith(f"to continue: rhosight crossval mp-fcc --out '{out}'")
+
+
+def test_entries_for_a_bibliography():
+    text = rhosight("cite").stdout
+    assert text.count("@article{") == 3 and "2401.09301" in text
+    assert text.count("{") == text.count("}")

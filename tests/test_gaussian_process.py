@@ -222,6 +222,21 @@ def test_what_the_rest_says_of_a_material_that_is_left_out(blocks, y):
         assert std[row] == pytest.approx(expected[1][0], rel=1e-6)
 
 
+def test_groups_that_are_left_out(blocks, y):
+    """Against a model that does without a whole group, with the hyperparameters of all."""
+    model = GaussianProcess([Term("rational", ("a", "b"))], linear=["a", "b"]).fit(blocks, y)
+    groups = np.arange(len(y)) % 7
+    mean, std = model.leave_out(groups)
+    arrays = model.arrays()
+    rest = np.flatnonzero(groups != 3)
+    for key in ("rows", "labels", "weights"):
+        arrays[f"target/0/{key}"] = arrays[f"target/0/{key}"][rest]
+    without = GaussianProcess.from_state(model.to_dict(), arrays)
+    expected = without.predict(part(blocks, groups == 3), return_std=True)
+    np.testing.assert_allclose(mean[groups == 3], expected[0], rtol=1e-6)
+    np.testing.assert_allclose(std[groups == 3], expected[1], rtol=1e-6)
+
+
 def test_a_committee_is_the_mixture_of_its_members(blocks, y, tmp_path: Path):
     def members() -> list[GaussianProcess]:
         return [GaussianProcess(sum_and_product(names)) for names in (["a"], ["a", "b", "noise"])]

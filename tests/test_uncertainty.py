@@ -279,3 +279,31 @@ def test_the_domain_refuses_what_does_not_fit():
         TrainingDomain.fit(values, elements[:3])
     with pytest.raises(RhosightError, match="NaN or infinities"):
         TrainingDomain.fit(np.where(values, np.nan, 0), elements)
+
+
+def test_intervals_outside_are_wider_by_what_left_out_groups_show():
+    rng = np.random.default_rng(1)
+    true = rng.normal(size=(400, 2))
+    inside = ConformalIntervals.fit(true, true + rng.normal(size=true.shape), level=0.9)
+    far = true + rng.normal(size=true.shape) * [3.0, 0.5]
+    wider = inside.calibrate_outside(true, far)
+    assert wider.outside == pytest.approx((3.0, 1.0), rel=0.2) and wider.outside[1] == 1.0
+    half = wider.half_widths(true[:2], outside=[False, True])
+    np.testing.assert_allclose(half[1] / half[0], wider.outside)
+    low, high = wider(far, outside=[True] * 400)
+    assert ((low <= true) & (true <= high)).mean(axis=0)[0] == pytest.approx(0.9, abs=0.01)
+    assert ConformalIntervals.from_dict(wider.to_dict()) == wider
+    assert ConformalIntervals.from_dict(inside.to_dict()).outside is None
+
+
+def test_a_nearly_constant_feature_does_not_outweigh_the_others():
+    """Noise about zero, and a feature that hardly varies: distances stay readable."""
+    rng = np.random.default_rng(5)
+    values = np.column_stack([rng.normal(size=(33, 8)), 1e-14 * rng.normal(size=33)])
+    values[:, 7] = 3 + 1e-6 * rng.normal(size=33)
+    domain = TrainingDomain.fit(values, [{"Na"}] * 33)
+    new = values[:2].copy()
+    new[0, 8], new[1, 7] = 1e-12, 4.0
+    reasons = domain.reasons(new, [{"Na"}] * 2)
+    assert reasons[0] is None and domain.distances(new[1:])[0] < 100
+    assert reasons[1].startswith("farther")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..density.charge_density import StoredKind
-from ..density.colours import COLOUR_MAPS, SIGNED_KINDS, compute_colour_limits
+from ..density.colours import COLOUR_MAPS, SIGNED_KINDS, compute_colour_limits, is_noise
 from .views import Block, Slices
 
 _CONFIG = {
@@ -82,10 +82,19 @@ def draw_slice(slices: Slices, kind: StoredKind) -> str:
             "height": 330,
             "margin": {"l": 44, "r": 8, "t": 34, "b": 40},  # the label is above
             "showlegend": False,
+            "annotations": _note_noise(values, kind),
         },
         "slice",
         _describe_slice(slices, kind),
     )
+
+
+def _note_noise(values: np.ndarray, kind: StoredKind) -> list[dict[str, Any]]:
+    """Return the annotation of a spin density that is noise, in a list."""
+    if not is_noise(values, kind):
+        return []
+    place = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False}
+    return [{**place, "text": "no magnetisation", "font": {"color": "#111", "size": 14}}]
 
 
 def draw_block(block: Block) -> tuple[str, dict[str, float]]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
-from typing import Annotated
+import warnings
+from typing import Annotated, Any
 
 import typer
 
 from ..errors import RhosightError
 from ..version import __version__
-from . import data, density, doctor, explain, image, predict, reproduce, serve, sweep, train
+from . import cite, data, density, doctor, explain, image, predict, reproduce, serve, sweep, train
 from .batches import describe_failure
 from .common import errors, set_debugging
 
@@ -31,6 +33,7 @@ COMMANDS = (
     # panel of the help text, command, example
     (START, doctor.doctor, "rhosight doctor"),
     (START, train.demo, "rhosight demo --out demo"),
+    (START, cite.cite, "rhosight cite > rhosight.bib"),
     (USE, predict.predict, "rhosight predict best relaxed/*/CHGCAR --format csv"),
     (USE, density.density, "rhosight density MgO.cif -o MgO.CHGCAR"),
     (USE, explain.explain, "rhosight explain CHGCAR --out why"),
@@ -76,9 +79,22 @@ def options(
         set_debugging(True)
 
 
+class _LineHandler(logging.Handler):
+    """Prints messages above a progress bar, never into its line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        errors.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    """Print a warning in one line, without the place in the source."""
+    errors.print(f"warning: {message}", markup=False, highlight=False, soft_wrap=True)
+
+
 def main() -> None:
     """Run the command line; wrong input ends with one line and exit code 2."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_LineHandler()])
+    warnings.showwarning = _show_warning
     for name in (
         "distributed",
         "httpx",
@@ -92,14 +108,18 @@ def main() -> None:
     set_debugging("--debug" in sys.argv)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        app(arguments)
+        app(image.join_indices(arguments))
     except RhosightError as error:
         errors.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
+        logging.disable()  # libraries report the processes that end
+        command = shlex.join(["rhosight", *sys.argv[1:]])
         errors.print(
-            "interrupted; run the same command again to resume from the run folder, if it has one",
+            f"interrupted; what is finished in a run folder is kept; to continue: {command}",
             markup=False,
+            highlight=False,
+            soft_wrap=True,
         )
         raise SystemExit(130) from None
     except Exception as error:

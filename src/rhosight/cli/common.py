@@ -36,6 +36,14 @@ def is_debugging() -> bool:
     return _debugging
 
 
+class FigureFormat(StrEnum):
+    """File formats of figures."""
+
+    png = "png"
+    svg = "svg"
+    pdf = "pdf"
+
+
 class Kind(StrEnum):
     """Kinds of density."""
 
@@ -119,7 +127,9 @@ def progress_bar() -> Iterator[AnyProgress]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=errors, transient=True) as bar:
+    # without a terminal the bar would leave an empty line
+    hidden = not errors.is_terminal
+    with Progress(*columns, console=errors, transient=True, disable=hidden) as bar:
         tasks: dict[str, Any] = {}
 
         def report(label: str, step: int, steps: int, loss: float | None = None) -> None:

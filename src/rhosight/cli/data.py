@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,15 @@ import typer
 from rich.table import Table
 
 from . import build as building
-from .common import DatasetArgument, Kind, console, format_count, print_line, progress_bar
+from .common import (
+    DatasetArgument,
+    FigureFormat,
+    Kind,
+    console,
+    format_count,
+    print_line,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,14 +27,6 @@ if TYPE_CHECKING:
 
 MAX_GRIDS, MAX_REASONS = 6, 20
 """Maximum number of grids and of reasons that are printed."""
-
-
-class FigureFormat(StrEnum):
-    """File formats of figures."""
-
-    png = "png"
-    svg = "svg"
-    pdf = "pdf"
 
 
 app = typer.Typer(help="Inspect, build, clean and validate datasets.", no_args_is_help=True)

@@ -1,9 +1,10 @@
-"""``rhosight image``: slices of densities as PNG files."""
+"""``rhosight image``: slices of densities as figures, or as networks read them."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,9 +13,11 @@ import typer
 
 from ..errors import RhosightError
 from .common import (
+    FigureFormat,
     FilesArgument,
     Kind,
     console,
+    errors,
     format_count,
     progress_bar,
 )
@@ -22,7 +25,8 @@ from .reading import KindOption, NotesMode, NotesOption, Reading, UnitOption, ex
 
 if TYPE_CHECKING:
     from ..density.charge_density import ChargeDensity
-    from ..inputs.image import ImageSettings
+    from ..density.charge_density import Kind as KindName
+    from ..inputs.image import Channel
 
 
 class Normalisation(StrEnum):
@@ -40,24 +44,18 @@ class Colour(StrEnum):
     viridis = "viridis"
 
 
-LatticeUnitsOption = Annotated[
-    bool, typer.Option("--lattice-units", help="Give the window in lattice scales, not Å.")
-]
 PlaneOption = Annotated[
-    tuple[int, int, int] | None,
-    typer.Option(help="Miller indices of the lattice plane. Default: the densest plane."),
+    str | None,
+    typer.Option(
+        help="Miller indices of the lattice plane, such as 1,1,0 or 110. Default: the densest "
+        "plane.",
+        metavar="H,K,L",
+        show_default=False,
+    ),
 ]
 OffsetOption = Annotated[
     float,
     typer.Option(help="Shift of the plane along its normal, in interplanar spacings."),
-]
-NormalisationOption = Annotated[
-    Normalisation,
-    typer.Option(
-        help="Map from values to pixels: paper, by mean and spread of each image; zero, by the "
-        "largest value of each image, so that zero stays zero; physical, one map for all "
-        "materials."
-    ),
 ]
 FreeAtomsOption = Annotated[
     bool,
@@ -66,11 +64,21 @@ FreeAtomsOption = Annotated[
         help="Compute difference and promolecule from total and the table of free atoms.",
     ),
 ]
+WindowOption = Annotated[float, typer.Option(min=0.1, help="Side of the square window, Å.")]
+LatticeUnitsOption = Annotated[
+    bool, typer.Option("--lattice-units", help="Give the window in lattice scales, not Å.")
+]
+NORMALISATION_HELP = (
+    "Map from values to pixels: paper, by mean and spread of each image; zero, by the largest "
+    "value of each image, so that zero stays zero; physical, one map for all materials. "
+    "Default: paper."
+)
+RAW = "For a network (--raw)"
 
 
 def image(
     files: FilesArgument,
-    out: Annotated[Path, typer.Option(help="Folder for the PNG files.")] = Path("slices"),
+    out: Annotated[Path, typer.Option(help="Folder for the images.")] = Path("slices"),
     show: Annotated[
         Kind | None,
         typer.Option(help="Kind of density to draw. Default: the kind in the first block."),
@@ -78,49 +86,157 @@ def image(
     kind: KindOption = None,
     unit: UnitOption = None,
     size: Annotated[int, typer.Option(min=8, max=4096, help="Pixels along each side.")] = 299,
-    window: Annotated[float, typer.Option(min=0.1, help="Side of the square window, Å.")] = 8.0,
+    window: WindowOption = 8.0,
     lattice_units: LatticeUnitsOption = False,
     hkl: PlaneOption = None,
     offset: OffsetOption = 0.0,
-    normalisation: NormalisationOption = Normalisation.paper,
-    colour: Annotated[
-        Colour, typer.Option(help="Colours of the images: shades of grey or viridis.")
-    ] = Colour.viridis,
-    fourier: Annotated[
-        bool, typer.Option("--fourier", help="Draw the Fourier transform of the slice.")
-    ] = False,
     free_atoms: FreeAtomsOption = False,
+    file_format: Annotated[
+        FigureFormat, typer.Option("--format", help="File format of the figures.")
+    ] = FigureFormat.png,
     material: Annotated[
         list[str] | None, typer.Option("--id", help="Material of the dataset; repeat for several.")
     ] = None,
     notes: NotesOption = NotesMode.show,
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw", help="Write the pixels alone, as networks read them.", rich_help_panel=RAW
+        ),
+    ] = False,
+    normalisation: Annotated[
+        Normalisation | None,
+        typer.Option(help=NORMALISATION_HELP, rich_help_panel=RAW, show_default=False),
+    ] = None,
+    colour: Annotated[
+        Colour | None,
+        typer.Option(
+            help="Shades of grey or viridis. Default: viridis.",
+            rich_help_panel=RAW,
+            show_default=False,
+        ),
+    ] = None,
+    fourier: Annotated[
+        bool,
+        typer.Option(
+            "--fourier", help="Draw the Fourier transform of the slice.", rich_help_panel=RAW
+        ),
+    ] = False,
 ) -> None:
-    """Cut slices of densities along a lattice plane and write them as PNG files."""
-    from ..inputs.image import Channel, ImageSettings
+    """Cut slices of densities along a lattice plane and draw them as figures.
 
-    channel = Channel(
-        kind=(show or kind or Kind.total).value,
-        window=window,
-        unit="lattice" if lattice_units else "angstrom",
-        hkl=hkl,
-        offset=offset,
-    )
-    settings = ImageSettings(
-        size=size,
-        channels=(channel,),
-        normalisation=normalisation.value,
-        colour=colour.value,
-        fourier=fourier,
-        reference="free-atoms" if free_atoms else "code",
-    )
+    A figure shows lengths in Å, the atoms on the plane, its indices and offset, and a colour bar;
+    colours of signed kinds are centred at zero.
+    """
+    given = {"--normalisation": normalisation, "--colour": colour, "--fourier": fourier}
+    if not raw and (needless := [name for name, value in given.items() if value]):
+        raise RhosightError(f"{needless[0]}: is for images that networks read; add --raw")
+    if raw and file_format is not FigureFormat.png:
+        raise RhosightError("--raw writes pixels, as PNG files; omit --format")
+    channel = _make_channel((show or kind or Kind.total).value, window, lattice_units, hkl, offset)
     reading = Reading(kind, unit, mode=notes)
-    files = expand_folders(files)
-    names, densities = _read_densities(files, reading, material)
+    names, densities = _read_densities(expand_folders(files), reading, material)
     out.mkdir(parents=True, exist_ok=True)
-    _write_images(names, densities, settings, out)
+    if raw:
+        style = (normalisation or Normalisation.paper).value, (colour or Colour.viridis).value
+        draw = _make_painter(channel, size, *style, fourier, free_atoms)
+    else:
+        draw = _make_figures(channel, size, free_atoms)
+    with progress_bar() as progress:
+        for done, (name, density) in enumerate(zip(names, densities, strict=True), start=1):
+            draw(density, out / f"{name}-{channel.kind}.{file_format.value}")
+            progress("slices", done, len(densities))
     reading.print_notes(material)
     slices = format_count(len(densities), "slice")
     console.print(f"{slices} of the {channel.kind} density: {out}")
+
+
+def _make_channel(
+    kind: KindName, window: float, lattice_units: bool, hkl: str | None, offset: float
+) -> Channel:
+    from ..inputs.image import Channel
+
+    return Channel(
+        kind=kind,
+        window=window,
+        unit="lattice" if lattice_units else "angstrom",
+        hkl=parse_indices(hkl) if hkl else None,
+        offset=offset,
+    )
+
+
+def parse_indices(text: str) -> tuple[int, int, int]:
+    """Return the Miller indices in a text such as ``1,1,0``, ``1 1 0``, ``110`` or ``1-10``.
+
+    Raises
+    ------
+    RhosightError
+        If they are not three integers.
+    """
+    separated = re.search(r"[,\s]", text.strip())
+    parts = re.split(r"[,\s]+", text.strip("() ")) if separated else re.findall(r"-?\d", text)
+    if len(parts) != 3 or not all(re.fullmatch(r"[+-]?\d+", part) for part in parts):
+        raise RhosightError(f"--hkl {text}: not three Miller indices; give them as 1,1,0 or 110")
+    h, k, l = map(int, parts)  # noqa: E741
+    return h, k, l
+
+
+def join_indices(arguments: list[str]) -> list[str]:
+    """Join the three words after ``--hkl``, which may be separate, into one."""
+    if "--hkl" not in arguments:
+        return arguments
+    first = arguments.index("--hkl") + 1
+    words = arguments[first : first + 3]
+    if len(words) < 3 or not all(re.fullmatch(r"[+-]?\d+", word) for word in words):
+        return arguments
+    return [*arguments[:first], ",".join(words), *arguments[first + 3 :]]
+
+
+def _make_figures(channel: Channel, size: int, free_atoms: bool) -> Callable[..., None]:
+    """Return a function that draws a density as a figure with axes and writes it."""
+    from ..density.free_atoms import difference_from_total
+    from ..inputs.drawing import draw_slices
+
+    def draw(density: ChargeDensity, path: Path) -> None:
+        figure = draw_slices(
+            difference_from_total(density) if free_atoms else density,
+            channel.window,
+            channel.hkl,
+            channel.offset,
+            (channel.kind,),
+            size,
+            unit=channel.unit,
+        )
+        figure.savefig(path, dpi=300)
+
+    return draw
+
+
+def _make_painter(
+    channel: Channel, size: int, normalisation: str, colour: str, fourier: bool, free_atoms: bool
+) -> Callable[..., None]:
+    """Return a function that writes the pixels of a density as a network reads them."""
+    from ..density.colours import is_noise
+    from ..inputs.image import ImageSettings, density_image, to_pil
+
+    settings = ImageSettings.model_validate(
+        {
+            "size": size,
+            "channels": (channel,),
+            "normalisation": normalisation,
+            "colour": colour,
+            "fourier": fourier,
+            "reference": "free-atoms" if free_atoms else "code",
+        }
+    )
+
+    def draw(density: ChargeDensity, path: Path) -> None:
+        if channel.kind == "spin" and is_noise(density.grid("spin"), "spin"):
+            name = density.name or path.stem
+            errors.print(f"note: {name}: no magnetisation: the image shows noise", soft_wrap=True)
+        to_pil(density_image(density, settings)).save(path)
+
+    return draw
 
 
 def _read_densities(
@@ -136,18 +252,6 @@ def _read_densities(
     if ids:
         raise RhosightError("--id chooses materials of a dataset; omit it for density files")
     return _name_images(files), materials
-
-
-def _write_images(
-    names: list[str], densities: Sequence[ChargeDensity], settings: ImageSettings, out: Path
-) -> None:
-    from ..inputs.image import density_image, to_pil
-
-    kind = settings.channels[0].kind
-    with progress_bar() as progress:
-        for done, (name, density) in enumerate(zip(names, densities, strict=True), start=1):
-            to_pil(density_image(density, settings)).save(out / f"{name}-{kind}.png")
-            progress("slices", done, len(densities))
 
 
 def _name_images(files: list[str]) -> list[str]:

@@ -23,12 +23,17 @@ if TYPE_CHECKING:
 
     from ..dataset.dataset import Dataset
     from ..evaluation.cross_validation import CrossValidation
+    from ..models.base import SavedModel
 
 
 NEXT_STEPS = """What to do next:
   rhosight predict best CHGCAR       predict a crystal of your own
   rhosight crossval mp-fcc           all five folds, for the spread between them
   rhosight data build directory ...  a dataset of your own calculations"""
+
+
+FEW_MATERIALS = 30
+"""Size of a test set below which scores come with a caution."""
 
 
 class Groups(StrEnum):
@@ -139,13 +144,16 @@ def train(
             "predictions, and prediction intervals.",
         ),
     ] = 1,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the model that is already in the folder.")
+    ] = False,
 ) -> None:
     """Train and save a model: `best`, or the one that options ask for.
 
-    The test set is used only for the final scores.
+    The test set is used only for the final scores, which are printed beside those of a baseline.
     """
     from ..dataset.packing import load_dataset
-    from ..models.folder import check_new_folder
+    from ..models.folder import CONFIG, check_new_folder
     from ..models.loading import model_for
 
     if members > 1 and not recipe.trains_network:
@@ -154,6 +162,10 @@ def train(
             "--modality, or omit --members"
         )
     check_new_folder(out)
+    if (out / CONFIG).exists() and not force:
+        raise RhosightError(
+            f"{out}: holds a model already; choose another folder, or replace it with --force"
+        )
     loaded = load_dataset(dataset)
     recipe = complete_targets(recipe, loaded)
     loaded = loaded.require_targets(recipe.targets, how="any")
@@ -167,14 +179,29 @@ def train(
     model.save_pretrained(out)
     shutil.rmtree(run_dir, ignore_errors=True)
     if len(test):
-        table = Table(
-            "target", "R²", "RMSE", "unit", title=f"test set: {format_count(len(test), 'material')}"
-        )
-        for target, score in model.scores.items():
-            unit = model.units[target]
-            table.add_row(target, f"{score['r2']:.3f}", f"{score['rmse']:.3g}", unit)
-        console.print(table)
+        _print_scores(model, loaded, rows, test)
     console.print(f"model: {out}")
+
+
+def _print_scores(model: SavedModel, dataset: Dataset, rows: np.ndarray, test: np.ndarray) -> None:
+    """Print the scores of a test set beside those of trees on the composition."""
+    from ..evaluation.baseline_scores import score_baseline
+
+    baseline = score_baseline("composition", dataset, rows, test, model.targets)
+    title = f"test set: {format_count(len(test), 'material')}"
+    table = Table("target", "R²", "RMSE", "baseline R²", "baseline RMSE", "unit", title=title)
+    for target, score in model.scores.items():
+        pairs = [(f"{one['r2']:.3f}", f"{one['rmse']:.3g}") for one in (score, baseline[target])]
+        table.add_row(target, *pairs[0], *pairs[1], model.units[target])
+    console.print(table)
+    console.print("baseline: trees on composition, volume and structure type", highlight=False)
+    if len(test) < FEW_MATERIALS:
+        console.print(
+            f"Scores of {format_count(len(test), 'material')} depend on chance: compare models "
+            "with `rhosight crossval`.",
+            style="yellow",
+            highlight=False,
+        )
 
 
 @add_recipe_options("default", PRETRAINING_OPTIONS)

@@ -140,6 +140,7 @@ def _row_problems(table: pa.Table, ids: list[str]) -> Iterator[Problem]:
     kinds = [kind for kind in STORED_KINDS if kind in table.column_names]
     columns = {name: table[name] for name in table.column_names}
     light = [name for name in columns if name not in (*kinds, "image")]
+    extents = [extent for extent in EXTENTS if _has_texts(table, extent)]
     for row, material_id in enumerate(ids):
         values = {name: columns[name][row].as_py() for name in light}
         structure, problems = _read_structure(values, material_id)
@@ -149,7 +150,7 @@ def _row_problems(table: pa.Table, ids: list[str]) -> Iterator[Problem]:
         yield from _read_json(values, "masked", material_id)[1]
         yield from _label_problems(values, material_id)
         for extent in EXTENTS:
-            if f"text_{extent}" in values and not values[f"text_{extent}"]:
+            if extent in extents and not values[f"text_{extent}"]:
                 what = f"no text `{extent}` for {material_id}"
                 cure = "add it with rhosight.describe, if models are to read texts"
                 yield Problem(what, cure, f"text_{extent}", material_id, "warning")
@@ -325,7 +326,7 @@ def _whole_problems(table: pa.Table) -> Iterator[Problem]:
             what, cure = f"`{field.name}` has no unit", "set `unit` in the field's metadata"
             yield Problem(what, cure, field.name, severity="warning")
     for extent in EXTENTS:
-        if f"text_{extent}" not in table.column_names:
+        if not _has_texts(table, extent):
             what, cure = (
                 f"no texts `{extent}`",
                 "add them with rhosight.describe, if models are to read texts",
@@ -355,3 +356,9 @@ def _duplicate_crystals(table: pa.Table) -> Iterator[Problem]:
         what = f"{pair.material_id} is {pair.reason}"
         cure = "keep one of them (`rhosight data clean` does)"
         yield Problem(what, cure, "material_id", str(pair.material_id), "warning")
+
+
+def _has_texts(table: pa.Table, extent: str) -> bool:
+    """Return whether any material has a text: a dataset may have been built without."""
+    name = f"text_{extent}"
+    return name in table.column_names and table[name].null_count < len(table)

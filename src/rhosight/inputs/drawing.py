@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from pymatgen.core import Structure
 
 from ..density.charge_density import ChargeDensity, Kind
-from ..density.colours import COLOUR_MAPS, compute_colour_limits
+from ..density.colours import COLOUR_MAPS, compute_colour_limits, is_noise
 from ..density.crystals import SYMPREC
 from ..density.plane import LAYER_TOLERANCE, LatticePlane, lattice_plane
 from ..errors import RhosightError
-from .image import Channel, density_slice, window_side
+from .image import Channel, WindowUnit, density_slice, window_side
 
 # from the palette of Okabe and Ito, https://jfly.uni-koeln.de/color/
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
@@ -33,6 +33,7 @@ def draw_slices(
     kinds: Sequence[Kind] = ("total", "difference"),
     size: int = 300,
     symprec: float = SYMPREC,
+    unit: WindowUnit = "angstrom",
 ) -> Figure:
     """Draw slices of several kinds of one density side by side.
 
@@ -41,7 +42,7 @@ def draw_slices(
     density
         Has the kinds.
     window
-        Side of the square, Å.
+        Side of the square, in ``unit``.
     hkl
         Miller indices in spglib's standardised conventional setting; by default the densest plane.
     offset
@@ -52,6 +53,8 @@ def draw_slices(
         Pixels along each side of a slice.
     symprec
         Tolerance of the symmetry search, Å.
+    unit
+        Unit of the window: ``angstrom``, or ``lattice`` for the lattice scale of the plane.
 
     Raises
     ------
@@ -64,7 +67,7 @@ def draw_slices(
     figure = Figure(figsize=(5.3 * len(kinds), 4.9), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(kinds)))
     for axis, kind in zip(axes, kinds, strict=True):
-        channel = Channel(kind=kind, window=window, hkl=hkl, offset=offset)
+        channel = Channel(kind=kind, window=window, unit=unit, hkl=hkl, offset=offset)
         values = density_slice(density, channel, size, plane=plane)
         half = window_side(channel, plane) / 2
         scale = Normalize(*compute_colour_limits(values, kind))
@@ -74,7 +77,8 @@ def draw_slices(
         ends = {(1, 1): "both", (1, 0): "max", (0, 1): "min"}.get((above, below), "neither")
         draw_colour_bar(figure, axis, scale, name, "e/Å³", extend=ends, shrink=0.85)
         mark_atoms(axis, density.structure, plane, half, offset)
-        axis.set(title=kind, xlabel="x (Å)", ylabel="y (Å)")
+        title = f"{kind}: no magnetisation" if is_noise(density.grid(kind), kind) else kind
+        axis.set(title=title, xlabel="x (Å)", ylabel="y (Å)")
     indices = " ".join(map(str, plane.hkl))
     shift = f", {offset:g} d above it" if offset else ""
     formula = density.structure.composition.reduced_formula

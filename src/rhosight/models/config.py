@@ -74,6 +74,7 @@ class _Intervals(_Part):
     level: _Share
     quantiles: list[_NotNegative | None]
     floors: list[_Positive] | None = None
+    outside: list[_NotNegative | None] | None = None
 
 
 class _Domain(_Part):
@@ -100,6 +101,7 @@ class _Descriptors(_Config):
             **{f"process {i}": len(p.targets) for i, p in enumerate(self.process.members)},
             "quantiles": len(self.intervals.quantiles),
             "floors": count if self.intervals.floors is None else len(self.intervals.floors),
+            "outside": len(self.intervals.outside or targets),
             "max_std": len(self.domain.max_std) or count,
         }
         if wrong := [name for name, length in lengths.items() if length != count]:

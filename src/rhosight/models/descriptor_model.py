@@ -139,10 +139,12 @@ class DescriptorModel(SavedModel):
         # |error| / std is too small for the std of a model that learned from all.
         less_sure = np.nanmedian(std / process.leave_out()[1], axis=0)
         intervals = ConformalIntervals.fit(labels, predicted, std, self.recipe.level)
+        intervals = intervals.widen(np.maximum(less_sure, 1))
+        types = np.unique(table["prototype"].to_numpy(str), return_inverse=True)[1]
         self._state = _Fitted(
             prototypes=prototypes,
             process=process,
-            intervals=intervals.widen(np.maximum(less_sure, 1)),
+            intervals=intervals.calibrate_outside(labels, *process.leave_out(types)),
             domain=TrainingDomain.fit(
                 _join_blocks(blocks), [_elements(s) for s in dataset.structures], std
             ),
@@ -205,9 +207,10 @@ class DescriptorModel(SavedModel):
         DataFrame indexed as that of :meth:`predict`. For each target ``{target}``, and the ends
         ``{target}_low`` and ``{target}_high`` of an interval that should contain the true value for
         a share ``level`` of the materials that are like the training set (conformal,
-        :mod:`rhosight.models.uncertainty`). ``outside``: the reason why a material is outside the
-        training domain, or None. With ``nearest`` also ``nearest``: pairs of a training material's
-        id and its distance in the descriptors; 1 is one standard deviation in each.
+        :mod:`rhosight.models.uncertainty`). Outside of its domain the interval is wider, by what
+        leaving out whole structure types has shown. ``outside``: the reason why a material is
+        outside the training domain, or None. With ``nearest`` also ``nearest``: pairs of a training
+        material's id and its distance in the descriptors; 1 is one standard deviation in each.
         """
         fitted = self._fitted()
         crystals = self._read_materials(materials)
@@ -244,17 +247,21 @@ class DescriptorModel(SavedModel):
                 f"the model cannot predict ({first_line(error)}): its folder is damaged; train or "
                 "download it again"
             ) from error
-        low, high = fitted.intervals(values, std)
+        features = _join_blocks(blocks)
+        reasons = [
+            reason if label in fitted.prototypes else _add_new_type(label, reason)
+            for label, reason in zip(
+                table["prototype"],
+                fitted.domain.reasons(features, elements, std, self.targets),
+                strict=True,
+            )
+        ]
+        low, high = fitted.intervals(values, std, [reason is not None for reason in reasons])
         columns: dict[str, Any] = {}
         for number, target in enumerate(self.targets):
             columns[target] = values[:, number]
             columns[f"{target}_low"], columns[f"{target}_high"] = low[:, number], high[:, number]
-        features = _join_blocks(blocks)
-        reasons = fitted.domain.reasons(features, elements, std, self.targets)
-        columns["outside"] = [
-            reason if label in fitted.prototypes else _add_new_type(label, reason)
-            for label, reason in zip(table["prototype"], reasons, strict=True)
-        ]
+        columns["outside"] = reasons
         if nearest:
             rows, distances = fitted.domain.nearest(features, nearest)
             ids = np.array(self.about["training_ids"])[rows]

@@ -49,6 +49,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         yield draft
+        _set_modes(draft)
         old = draft.with_name(f"{draft.name}.old")
         if folder.exists():
             os.replace(folder, old)
@@ -58,10 +59,20 @@ def new_folder(folder: Path) -> Iterator[Path]:
             if old.exists():
                 os.replace(old, folder)
             raise
-        folder.chmod(0o755)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _set_modes(folder: Path) -> None:
+    """Give all files of a draft the mode of new files: drafts are readable by their owner alone."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as other:
+        probe = Path(other, "probe")
+        probe.touch()
+        mode = probe.stat().st_mode & 0o777
+    folder.chmod(mode | (mode & 0o444) >> 2)
+    for path in folder.rglob("*"):
+        path.chmod(mode | (mode & 0o444) >> 2 if path.is_dir() else mode)
 
 
 def check_new_folder(folder: Path) -> None:

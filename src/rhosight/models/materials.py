@@ -17,7 +17,7 @@ from ..density.charge_density import ChargeDensity
 from ..density.crystals import StructureLike, as_structure, check_crystal
 from ..density.files import read_density
 from ..density.structures import read_structure
-from ..density.vasp import from_pymatgen
+from ..density.vasp import ALL_ELECTRON, from_pymatgen
 from ..errors import RhosightError
 
 DensityLike = Any
@@ -54,7 +54,10 @@ def as_densities(materials: Materials) -> Densities:
         For a structure without density, a file that cannot be read, or an object of another type.
     """
     materials = _open(materials, structures=False)
-    if isinstance(materials, Dataset | Lazy):
+    if isinstance(materials, Lazy):
+        lazy = materials
+        return Lazy(lambda number: _check_content(lazy[number]), len(lazy))
+    if isinstance(materials, Dataset):
         return materials
     if isinstance(materials, Mapping):
         return [replace(_as_density(one), name=name) for name, one in materials.items()]
@@ -146,17 +149,34 @@ def _has_density(crystal: Any) -> bool:
 def _as_density(crystal: Any) -> ChargeDensity:
     if isinstance(crystal, ChargeDensity):
         check_crystal(crystal.structure, crystal.name or crystal.structure.formula)
-        return crystal
+        return _check_content(crystal)
     if isinstance(crystal, Material):
         return crystal.density
     if _is_path(crystal):
-        return read_density(crystal)
+        return _check_content(read_density(crystal))
     if hasattr(crystal, "data_aug"):  # a Chgcar, or what from_pymatgen refuses with a reason
         return from_pymatgen(crystal)
     formula = _as_structure(crystal).composition.reduced_formula
     raise RhosightError(
         f"{formula}: this model reads charge densities; use the model no-dft for a structure alone"
     )
+
+
+def _check_content(density: ChargeDensity) -> ChargeDensity:
+    """Return a density if it is that of the valence electrons of a crystal, at least.
+
+    Raises
+    ------
+    RhosightError
+        For VASP's AECCAR0 and AECCAR1: core electrons alone, and superposed atoms.
+    """
+    content = str(density.provenance.get("density", ""))
+    if content in (ALL_ELECTRON["AECCAR0"], ALL_ELECTRON["AECCAR1"]):
+        raise RhosightError(
+            f"{density.name}: holds the {content}, not the density of the crystal; give the CHGCAR "
+            "of the calculation"
+        )
+    return density
 
 
 def _as_structure(crystal: Any) -> Structure:

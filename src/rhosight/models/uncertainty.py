@@ -15,7 +15,7 @@ that are not.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import Any, Self
 
@@ -27,6 +27,13 @@ from .arrays import take_array
 
 STD_FLOOR = 0.1
 """Smallest standard deviation, as a share of the median: no model is certain."""
+
+MIN_SPREAD = 1e-9
+"""Spread of a feature, in its unit, below which it counts as constant."""
+
+MAX_DEVIATION = 100.0
+"""Largest deviation of a feature that counts, in standard deviations of the training set: a feature
+that was nearly constant there would outweigh all others."""
 
 
 def conformal_quantile(scores: np.ndarray, level: float) -> float:
@@ -57,11 +64,15 @@ class ConformalIntervals:
     floors
         For each target the smallest standard deviation that is used, in its unit. None for plain
         intervals, which are equally wide for all materials.
+    outside
+        For each target the factor by which intervals of materials outside the training domain are
+        wider. None if it was not measured.
     """
 
     level: float
     quantiles: tuple[float, ...]
     floors: tuple[float, ...] | None = None
+    outside: tuple[float, ...] | None = None
 
     @classmethod
     def fit(
@@ -99,12 +110,34 @@ class ConformalIntervals:
     def widen(self, factors: np.ndarray) -> Self:
         """Return intervals that are wider by a factor for each target, shape (targets,)."""
         wider = tuple((np.array(self.quantiles) * factors).tolist())
-        return type(self)(self.level, wider, self.floors)
+        return replace(self, quantiles=wider)
 
-    def half_widths(self, predicted: np.ndarray, std: np.ndarray | None = None) -> np.ndarray:
+    def calibrate_outside(
+        self, true: np.ndarray, predicted: np.ndarray, std: np.ndarray | None = None
+    ) -> Self:
+        """Return intervals that hold outside the training domain, too.
+
+        Parameters
+        ----------
+        true, predicted, std
+            As :meth:`fit` takes them, of materials unlike those that the predictions were learned
+            from: whole groups that were left out.
+        """
+        half = self.half_widths(_columns(predicted), std)
+        ratios = np.abs(_columns(true) - _columns(predicted)) / half
+        factors = tuple(max(1.0, conformal_quantile(r, self.level)) for r in ratios.T)
+        return replace(self, outside=factors)
+
+    def half_widths(
+        self,
+        predicted: np.ndarray,
+        std: np.ndarray | None = None,
+        outside: Sequence[bool] | None = None,
+    ) -> np.ndarray:
         """Return half the width of each interval, in the predictions' shape and unit.
 
-        ``std``, in the same shape, is needed if the intervals were calibrated with it.
+        ``std``, in the same shape, is needed if the intervals were calibrated with it. ``outside``
+        tells which materials are outside the training domain.
 
         Raises
         ------
@@ -122,14 +155,19 @@ class ConformalIntervals:
             if std is None:
                 raise RhosightError("these intervals are proportional to the model's std; give std")
             factor = np.maximum(_columns(std), self.floors)
-        half = np.broadcast_to(np.array(self.quantiles) * factor, values.shape)
-        return half.reshape(np.shape(predicted)).copy()
+        half = np.broadcast_to(np.array(self.quantiles) * factor, values.shape).copy()
+        if outside is not None and self.outside is not None:
+            half[np.asarray(outside, dtype=bool)] *= np.array(self.outside)
+        return half.reshape(np.shape(predicted))
 
     def __call__(
-        self, predicted: np.ndarray, std: np.ndarray | None = None
+        self,
+        predicted: np.ndarray,
+        std: np.ndarray | None = None,
+        outside: Sequence[bool] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return lower and upper ends, each in the shape of ``predicted``."""
-        half = self.half_widths(predicted, std)
+        """Return lower and upper ends, see :meth:`half_widths`."""
+        half = self.half_widths(predicted, std, outside)
         return np.asarray(predicted, dtype=float) - half, np.asarray(predicted, dtype=float) + half
 
     def to_dict(self) -> dict[str, Any]:
@@ -137,14 +175,22 @@ class ConformalIntervals:
         state = asdict(self)
         state["quantiles"] = [q if np.isfinite(q) else None for q in self.quantiles]
         state["floors"] = None if self.floors is None else list(self.floors)
+        if self.outside is None:
+            del state["outside"]
+        else:
+            state["outside"] = [f if np.isfinite(f) else None for f in self.outside]
         return state
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Self:
         """Rebuild the intervals from the result of :meth:`to_dict`."""
-        quantiles = tuple(float("inf") if q is None else float(q) for q in state["quantiles"])
+        quantiles, outside = (
+            tuple(float("inf") if q is None else float(q) for q in state.get(name) or ())
+            for name in ("quantiles", "outside")
+        )
         floors = state.get("floors")
-        return cls(float(state["level"]), quantiles, None if floors is None else tuple(floors))
+        floors = None if floors is None else tuple(floors)
+        return cls(float(state["level"]), quantiles, floors, outside or None)
 
 
 def cv_plus(
@@ -256,8 +302,9 @@ class TrainingDomain:
         if not np.isfinite(values).all():
             raise RhosightError("features of the training domain contain NaN or infinities")
         scale = values.std(axis=0)
-        # rounding errors give a constant column a small spread
-        scale = np.where(scale > 1e-9 * np.abs(values).max(axis=0), scale, 1.0)
+        # rounding errors give a constant column a small spread, also about zero
+        smallest = np.maximum(1e-9 * np.abs(values).max(axis=0), MIN_SPREAD)
+        scale = np.where(scale > smallest, scale, 1.0)
         mean = values.mean(axis=0)
         points = ((values - mean) / scale).astype(np.float32)
         neighbours = min(neighbours, len(points) - 1)
@@ -289,7 +336,8 @@ class TrainingDomain:
             raise RhosightError(
                 f"features of shape {values.shape}, but the training domain has {len(self.mean)}"
             )
-        return ((values - self.mean) / self.scale).astype(np.float32)
+        deviations = (values - self.mean) / self.scale
+        return np.clip(deviations, -MAX_DEVIATION, MAX_DEVIATION).astype(np.float32)
 
     def nearest(self, features: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Find the training materials that are most like given materials.
