@@ -50,6 +50,7 @@ density-model: .venv/demo.stamp
 
 # Train the models of properties that come with the package again, and pin their new hashes.
 models: .venv/demo.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m rhosight.training.lesson src/rhosight/data/lesson.safetensors
 	for name in best no-dft; do \
 		$(BIN)/rhosight train mp-fcc --preset $$name --out src/rhosight/data/models/$$name || exit 1; \
 	done
