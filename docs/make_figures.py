@@ -11,7 +11,7 @@ from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
 import rhosight
 from rhosight.dataset.figures import total_and_difference
-from rhosight.inputs.drawing import BLUE, GREEN, GREY, ORANGE
+from rhosight.density.drawing import BLUE, GREEN, GREY, ORANGE
 from rhosight.inputs.image import Channel, density_slice, to_pil
 
 FORMULAS = ("NaCl", "Si", "GaAs", "Cu", "ZrC", "Cs2TiCl6")

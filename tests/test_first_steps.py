@@ -15,7 +15,7 @@ from rhosight import Dataset, RhosightError, explain, load_dataset, load_model
 from rhosight.cli.common import console
 from rhosight.cli.image import parse_indices
 from rhosight.dataset.known import find_known_material
-from rhosight.inputs.drawing import draw_slices
+from rhosight.density.drawing import draw_slices
 from rhosight.models.base import SavedModel
 from test_cli import error_of, rhosight
 
@@ -75,6 +75,9 @@ def test_structures_in_every_form(no_dft: SavedModel, dataset: Dataset, calculat
     assert [Path(name).name for name in folder.index] == ["CHGCAR", "CONTCAR"]
     explanation = explain(no_dft, str(calculations / "Si" / "CONTCAR"), details=False)
     assert explanation.formula == "Si"
+    assert len(explanation.plot().subfigs) == 3  # one for each target
+    drawn = dataset["mp-149"].density.plot("difference", hkl=(1, 1, 0), window=5)
+    assert drawn.axes[0].get_xlim() == (-2.5, 2.5) and "plane (1 1 0)" in drawn.get_suptitle()
 
 
 def test_a_folder_on_the_command_line(calculations: Path, monkeypatch: pytest.MonkeyPatch):
@@ -104,6 +107,19 @@ def test_known_materials(dataset: Dataset):
     assert known.values == {"efermi": pytest.approx(dataset.targets.loc["mp-149", "efermi"])}
     compressed = silicon.copy().scale_lattice(0.9 * silicon.volume)
     assert find_known_material(compressed, ["efermi"]) is None
+
+
+def test_compressed_crystals_are_outside(no_dft: SavedModel, dataset: Dataset):
+    """HfC, whose formation energy would be predicted without a word, and with wider intervals."""
+    carbide = dataset["mp-1002124"].structure
+    cells = {f"{k}": carbide.copy().scale_lattice(k * carbide.volume) for k in (0.8, 1.0, 1.2)}
+    table = no_dft.predict_intervals(cells)
+    assert table.loc["1.0", "outside"] is None
+    expected = "20 % {} than the calculated volume of mp-1002124"
+    assert expected.format("smaller") in table.loc["0.8", "outside"]
+    assert expected.format("larger") in table.loc["1.2", "outside"]
+    widths = table["formation_energy_per_atom_high"] - table["formation_energy_per_atom_low"]
+    assert widths["0.8"] > widths["1.0"]
 
 
 def test_other_arguments_are_one_line(

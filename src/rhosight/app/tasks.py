@@ -20,10 +20,10 @@ from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 from ..dataset.schema import TARGETS
 from ..density.charge_density import ChargeDensity
 from ..density.crystals import SYMPREC, as_structure
+from ..density.drawing import draw_slices
 from ..density.structures import get_notes
 from ..errors import RhosightError
 from ..explain.explain import explain as explain_predictions
-from ..inputs.drawing import draw_slices
 from ..inputs.progress import Progress
 from ..models.descriptor_model import DescriptorModel
 from ..models.folder import MODELS

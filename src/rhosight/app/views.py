@@ -14,10 +14,10 @@ from pymatgen.core import Structure
 
 from ..density.charge_density import STORED_KINDS, ChargeDensity, StoredKind
 from ..density.crystals import find_symmetry
+from ..density.drawing import find_atoms_on_plane
 from ..density.plane import LatticePlane, lattice_plane
 from ..density.sampling import sample
 from ..errors import RhosightError
-from ..inputs.drawing import find_atoms_on_plane
 from ..inputs.image import Channel, density_slice
 from .limits import MAX_INDEX
 

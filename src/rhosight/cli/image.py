@@ -194,8 +194,8 @@ def join_indices(arguments: list[str]) -> list[str]:
 
 def _make_figures(channel: Channel, size: int, free_atoms: bool) -> Callable[..., None]:
     """Return a function that draws a density as a figure with axes and writes it."""
+    from ..density.drawing import draw_slices
     from ..density.free_atoms import difference_from_total
-    from ..inputs.drawing import draw_slices
 
     def draw(density: ChargeDensity, path: Path) -> None:
         figure = draw_slices(

@@ -21,8 +21,7 @@ from pymatgen.core import Composition, DummySpecies, Element
 
 from ..density.charge_density import Kind
 from ..density.crystals import SYMPREC
-from ..errors import RhosightError
-from ..inputs.drawing import (
+from ..density.drawing import (
     BLUE,
     GREEN,
     ORANGE,
@@ -31,6 +30,7 @@ from ..inputs.drawing import (
     draw_colour_bar,
     draw_slices,
 )
+from ..errors import RhosightError
 from .schema import AXIS_NAMES
 
 if TYPE_CHECKING:

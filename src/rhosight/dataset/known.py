@@ -48,7 +48,7 @@ def find_known_material(structure: Structure, targets: Sequence[str]) -> KnownMa
     KnownMaterial or None
         Same elements and sites (pymatgen's ``StructureMatcher``), and the volume within 5 %.
     """
-    rows = _read_rows().get(structure.composition.reduced_formula, [])
+    rows = read_rows().get(structure.composition.reduced_formula, [])
     if not rows:
         return None
     from pymatgen.analysis.structure_matcher import StructureMatcher  # takes half a second
@@ -64,7 +64,7 @@ def find_known_material(structure: Structure, targets: Sequence[str]) -> KnownMa
 
 
 @cache
-def _read_rows() -> dict[str, list[dict[str, Any]]]:
+def read_rows() -> dict[str, list[dict[str, Any]]]:
     """Return formula → rows of the bundled datasets, without densities and texts."""
     from pyarrow import parquet
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pymatgen.core import Structure
 
 from ..errors import RhosightError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Kind = Literal["total", "difference", "spin", "promolecule"]
 StoredKind = Literal["total", "difference", "spin"]
@@ -100,6 +103,40 @@ class ChargeDensity:
         from .notebook import render_html
 
         return render_html(self)
+
+    def plot(
+        self,
+        kind: Kind | None = None,
+        hkl: tuple[int, int, int] | None = None,
+        offset: float = 0.0,
+        window: float = 8.0,
+    ) -> Figure:
+        """Draw a slice along a lattice plane: axes in Å, atoms, colour bar.
+
+        Parameters
+        ----------
+        kind
+            Kind of density; by default the first of :attr:`kinds`.
+        hkl
+            Miller indices in the conventional setting; by default the densest plane.
+        offset
+            Shift of the plane along its normal, in interplanar spacings.
+        window
+            Side of the square, Å.
+
+        Returns
+        -------
+        matplotlib Figure; ``figure.savefig("slice.pdf")`` writes it.
+
+        Raises
+        ------
+        RhosightError
+            If the kind is missing, or there is no such plane.
+        """
+        from .drawing import draw_slices
+
+        chosen: Any = kind or self.kinds[0]
+        return draw_slices(self, window, hkl, offset, (chosen,))
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import pandas as pd
 
 from ..errors import RhosightError
 from .chemistry import CLASSES, chemical_class
 from .maps import SliceMap
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +80,24 @@ class Explanation:
         from .notebook import render_html
 
         return render_html(self)
+
+    def plot(self, target: str | None = None) -> Figure:
+        """Draw the contributions, or the maps of one target as a matplotlib Figure.
+
+        Parameters
+        ----------
+        target
+            Draw the slices that a network reads with their contributions to this target; by
+            default the contributions of modalities, words or descriptors to all targets.
+
+        Raises
+        ------
+        RhosightError
+            If the model reads no image, or does not predict this target.
+        """
+        from .figures import draw_explanation, draw_maps
+
+        return draw_maps(self, target) if target else draw_explanation(self)
 
     @property
     def chemical_class(self) -> str:

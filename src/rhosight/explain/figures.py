@@ -18,9 +18,9 @@ from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import gaussian_filter
 
 from ..dataset.schema import AXIS_NAMES
+from ..density.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, mark_atoms
 from ..density.plane import LAYER_TOLERANCE
 from ..errors import RhosightError
-from ..inputs.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, mark_atoms
 from ..inputs.text.description import NEAREST_FACTOR
 
 if TYPE_CHECKING:

@@ -38,8 +38,6 @@ PHYSICAL_SCALE = {
     "spin": (0.01, 5.0),
 }
 
-WindowUnit = Literal["angstrom", "lattice"]
-
 
 class Channel(BaseModel):
     """One slice: kind of density, plane and window."""
@@ -48,7 +46,9 @@ class Channel(BaseModel):
 
     kind: Kind = "difference"
     window: float = Field(8.0, gt=0, description="side of the square, in `unit`")
-    unit: WindowUnit = Field("angstrom", description="Å, or the lattice scale (4·V_primitive)^⅓")
+    unit: Literal["angstrom", "lattice"] = Field(
+        "angstrom", description="Å, or the lattice scale (4·V_primitive)^⅓"
+    )
     hkl: tuple[int, int, int] | None = Field(None, description="plane; None is the densest")
     offset: float = Field(0.0, description="shift along the normal, in interplanar spacings")
 

@@ -22,7 +22,9 @@ from safetensors.numpy import load_file, save_file
 from threadpoolctl import threadpool_limits
 
 from ..dataset.dataset import Dataset
+from ..dataset.packing import BUNDLED
 from ..dataset.splits import check_labels, folds
+from ..dataset.volumes import check_volume
 from ..density.charge_density import ChargeDensity
 from ..density.crystals import as_structure
 from ..errors import RhosightError, first_line
@@ -218,7 +220,7 @@ class DescriptorModel(SavedModel):
             ends = ("", "_low", "_high")
             names = [f"{target}{end}" for target in self.targets for end in ends]
             return pd.DataFrame(columns=[*names, "outside"], index=pd.Index([], name="material_id"))
-        parts, names, elements = [], [], []
+        parts, names, elements, strains = [], [], [], []
         codes: set[str] = set()
         sequence = list(crystals.values()) if isinstance(crystals, dict) else crystals
         for part, descriptors in self.reader.iterate(sequence, progress):
@@ -226,17 +228,29 @@ class DescriptorModel(SavedModel):
             own = part.ids if isinstance(part, Dataset) else None
             names += own or [getattr(crystal, "name", "") for crystal in part]
             elements += [_elements(as_structure(crystal)) for crystal in part]
+            strains += self._check_volumes(part)
             codes |= find_codes(part)
         warn_of_other_codes(codes, self.about.get("codes", []), self.core_free)
         table = pd.concat(parts, ignore_index=True)
-        columns = self._columns(fitted, table, elements, nearest)
+        columns = self._columns(fitted, table, elements, strains, nearest)
         names = list(crystals) if isinstance(crystals, dict) else names
         return self._check_predictions(
             pd.DataFrame(columns, index=pd.Index(names, name="material_id"))
         )
 
+    def _check_volumes(self, part: Any) -> list[str | None]:
+        """Return why volumes of crystals are unusual, for a model that assumes relaxed ones."""
+        if self.uses_density or self.about.get("dataset") not in BUNDLED:
+            return [None] * len(part)
+        return [check_volume(as_structure(crystal)) for crystal in part]
+
     def _columns(
-        self, fitted: _Fitted, table: pd.DataFrame, elements: list[set[str]], nearest: int
+        self,
+        fitted: _Fitted,
+        table: pd.DataFrame,
+        elements: list[set[str]],
+        strains: list[str | None],
+        nearest: int,
     ) -> dict[str, Any]:
         """Return the columns that :meth:`predict_intervals` documents."""
         blocks = to_blocks(table, fitted.prototypes)
@@ -248,13 +262,10 @@ class DescriptorModel(SavedModel):
                 "download it again"
             ) from error
         features = _join_blocks(blocks)
+        far = fitted.domain.reasons(features, elements, std, self.targets)
         reasons = [
-            reason if label in fitted.prototypes else _add_new_type(label, reason)
-            for label, reason in zip(
-                table["prototype"],
-                fitted.domain.reasons(features, elements, std, self.targets),
-                strict=True,
-            )
+            "; ".join(filter(None, (strain, self._describe_type(label), reason))) or None
+            for strain, label, reason in zip(strains, table["prototype"], far, strict=True)
         ]
         low, high = fitted.intervals(values, std, [reason is not None for reason in reasons])
         columns: dict[str, Any] = {}
@@ -270,6 +281,12 @@ class DescriptorModel(SavedModel):
                 for i, d in zip(ids, distances, strict=True)
             ]
         return columns
+
+    def _describe_type(self, label: str) -> str | None:
+        """Return that a structure type is unknown: models predict those least accurately."""
+        if label in self._fitted().prototypes:
+            return None
+        return f"structure type {label} (space group and sites) is that of no training material"
 
     def _read_materials(
         self, materials: Materials
@@ -410,12 +427,6 @@ def compute_descriptors(
     See :class:`rhosight.models.blocks.BlockReader`.
     """
     return BlockReader(recipe).table(crystals, progress)
-
-
-def _add_new_type(label: str, reason: str | None) -> str:
-    """Put an unknown structure type first: models predict those least accurately."""
-    new_type = f"structure type {label} (space group and sites) is that of no training material"
-    return f"{new_type}; {reason}" if reason else new_type
 
 
 def _elements(structure: Structure) -> set[str]:

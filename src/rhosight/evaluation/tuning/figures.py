@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as plots
 
-from ...inputs.drawing import BLUE
+from ...density.drawing import BLUE
 from .space import SearchSpace
 
 logger = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,12 +13,14 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from pymatgen.core import Structure
 
-from ..density.charge_density import ChargeDensity, Kind
-from ..density.colours import COLOUR_MAPS, compute_colour_limits, is_noise
-from ..density.crystals import SYMPREC
-from ..density.plane import LAYER_TOLERANCE, LatticePlane, lattice_plane
 from ..errors import RhosightError
-from .image import Channel, WindowUnit, density_slice, window_side
+from .colours import COLOUR_MAPS, compute_colour_limits, is_noise
+from .crystals import SYMPREC
+from .plane import LAYER_TOLERANCE, LatticePlane, lattice_plane
+from .sampling import sample_window
+
+if TYPE_CHECKING:
+    from .charge_density import ChargeDensity, Kind
 
 # from the palette of Okabe and Ito, https://jfly.uni-koeln.de/color/
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
@@ -33,7 +35,7 @@ def draw_slices(
     kinds: Sequence[Kind] = ("total", "difference"),
     size: int = 300,
     symprec: float = SYMPREC,
-    unit: WindowUnit = "angstrom",
+    unit: Literal["angstrom", "lattice"] = "angstrom",
 ) -> Figure:
     """Draw slices of several kinds of one density side by side.
 
@@ -66,10 +68,10 @@ def draw_slices(
     plane = lattice_plane(density.structure, hkl, symprec)
     figure = Figure(figsize=(5.3 * len(kinds), 4.9), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(kinds)))
+    side = window * (plane.lattice_scale if unit == "lattice" else 1.0)
+    half = side / 2
     for axis, kind in zip(axes, kinds, strict=True):
-        channel = Channel(kind=kind, window=window, unit=unit, hkl=hkl, offset=offset)
-        values = density_slice(density, channel, size, plane=plane)
-        half = window_side(channel, plane) / 2
+        values = sample_window(density.grid(kind), plane, side, size, offset)
         scale = Normalize(*compute_colour_limits(values, kind))
         name = COLOUR_MAPS[kind]
         axis.imshow(values, cmap=name, norm=scale, extent=(-half, half, -half, half))

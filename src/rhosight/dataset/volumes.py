@@ -1,0 +1,96 @@
+"""Check volumes against those of relaxed crystals with the same elements."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from pymatgen.core import Composition, Structure
+
+from .known import MAX_STRAIN, read_rows
+
+QUANTILE = 0.99
+"""Share of the bundled crystals whose volume passes the check."""
+
+MAX_LEVERAGE = 0.5
+"""Bundled crystals that alone determine the volume of one of their elements say nothing about how
+well volumes are predicted."""
+
+_RIDGE = 1e-3
+
+
+@dataclass(frozen=True)
+class _Volumes:
+    """Volumes of elements, Å³ per atom, and the largest usual difference from their sum."""
+
+    elements: dict[str, float]
+    limit: float
+
+
+def check_volume(structure: Structure) -> str | None:
+    """Return why the volume of a crystal is not that of a relaxed one, or None.
+
+    A crystal of the bundled datasets is compared with its own calculated volume. Others are
+    compared with the sum of volumes of their elements, fitted to the bundled crystals; without
+    these elements there is no statement.
+    """
+    volume = structure.volume / len(structure)
+    rows = read_rows().get(structure.composition.reduced_formula, [])
+    others = {row["material_id"]: _read_volume(row["structure"]) for row in rows}
+    if any(abs(volume / other - 1) <= MAX_STRAIN for other in others.values()):
+        return None
+    for row in rows:
+        if _has_type(structure, row["structure"]):
+            name = row["material_id"]
+            return _describe(volume, others[name], f"the calculated volume of {name}")
+    volumes = _fit_volumes()
+    amounts = structure.composition.fractional_composition.as_dict()
+    if any(element not in volumes.elements for element in amounts):
+        return None
+    expected = sum(share * volumes.elements[element] for element, share in amounts.items())
+    if abs(np.log(volume / expected)) <= volumes.limit:
+        return None
+    return _describe(volume, expected, "that of relaxed crystals of its elements")
+
+
+def _describe(volume: float, expected: float, what: str) -> str:
+    change = 100 * (volume / expected - 1)
+    return (
+        f"its volume of {volume:.1f} Å³ per atom is {abs(change):.0f} % "
+        f"{'smaller' if change < 0 else 'larger'} than {what}: compressed, stretched or not relaxed"
+    )
+
+
+def _has_type(structure: Structure, known: str) -> bool:
+    """Return whether a crystal is another one, but for its size."""
+    from pymatgen.analysis.structure_matcher import StructureMatcher  # takes half a second
+
+    from ..density.structure_json import parse_structure_json
+
+    return bool(StructureMatcher().fit(structure, parse_structure_json(known, "bundled dataset")))
+
+
+@cache
+def _fit_volumes() -> _Volumes:
+    """Fit ln V ≈ ln Σ x v to the bundled crystals, linearised about V: Σ x v / V ≈ 1."""
+    rows = [row for group in read_rows().values() for row in group]
+    shares = [Composition(row["formula"]).fractional_composition.as_dict() for row in rows]
+    symbols = sorted({symbol for share in shares for symbol in share})
+    volumes = np.array([_read_volume(row["structure"]) for row in rows])
+    design = np.array([[share.get(symbol, 0.0) for symbol in symbols] for share in shares])
+    design /= volumes[:, None]
+    ridge = (_RIDGE / volumes.mean()) ** 2 * np.eye(len(symbols))
+    inverse = np.linalg.inv(design.T @ design + ridge)
+    leverage = np.einsum("ij,jk,ik->i", design, inverse, design)
+    fitted = inverse @ design.sum(axis=0)
+    left_out = np.abs(1 - design @ fitted) / np.maximum(1 - leverage, 1e-9)
+    limit = np.quantile(left_out[leverage < MAX_LEVERAGE], QUANTILE)
+    return _Volumes(dict(zip(symbols, fitted.tolist(), strict=True)), float(limit))
+
+
+def _read_volume(text: str) -> float:
+    """Return the volume per atom of a stored structure, Å³."""
+    content = json.loads(text)
+    return float(abs(np.linalg.det(content["lattice"]["matrix"])) / len(content["sites"]))
