@@ -86,6 +86,26 @@ class _LineHandler(logging.Handler):
         errors.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
 
 
+def _is_interrupted(error: BaseException | None) -> bool:
+    """Return whether Ctrl-C ended a command, which Typer turns into an exit code."""
+    while error and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _print_continuation() -> None:
+    """Print the command that continues an interrupted one."""
+    # it reports every process that ends
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    command = shlex.join(["rhosight", *sys.argv[1:]])
+    errors.print(
+        f"interrupted; what is finished in a run folder is kept; to continue: {command}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
 def _show_warning(message: Warning | str, *_: Any) -> None:
     """Print a warning in one line, without the place in the source."""
     errors.print(f"warning: {message}", markup=False, highlight=False, soft_wrap=True)
@@ -112,16 +132,10 @@ def main() -> None:
     except RhosightError as error:
         errors.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        logging.disable()  # libraries report the processes that end
-        command = shlex.join(["rhosight", *sys.argv[1:]])
-        errors.print(
-            f"interrupted; what is finished in a run folder is kept; to continue: {command}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
-        raise SystemExit(130) from None
+    except SystemExit as stop:
+        if _is_interrupted(stop):
+            _print_continuation()
+        raise
     except Exception as error:
         failure = describe_failure(error, "error")
         errors.print(str(failure), style="red", highlight=False, markup=False, soft_wrap=True)

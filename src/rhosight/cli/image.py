@@ -74,6 +74,32 @@ NORMALISATION_HELP = (
     "Default: paper."
 )
 RAW = "For a network (--raw)"
+FormatOption = Annotated[FigureFormat, typer.Option("--format", help="File format of the figures.")]
+IdOption = Annotated[
+    list[str] | None, typer.Option("--id", help="Material of the dataset; repeat for several.")
+]
+RawOption = Annotated[
+    bool,
+    typer.Option(
+        "--raw", help="Write the pixels alone, as networks read them.", rich_help_panel=RAW
+    ),
+]
+NormalisationOption = Annotated[
+    Normalisation | None,
+    typer.Option(help=NORMALISATION_HELP, rich_help_panel=RAW, show_default=False),
+]
+ColourOption = Annotated[
+    Colour | None,
+    typer.Option(
+        help="Shades of grey or viridis. Default: viridis.",
+        rich_help_panel=RAW,
+        show_default=False,
+    ),
+]
+FourierOption = Annotated[
+    bool,
+    typer.Option("--fourier", help="Draw the Fourier transform of the slice.", rich_help_panel=RAW),
+]
 
 
 def image(
@@ -91,37 +117,13 @@ def image(
     hkl: PlaneOption = None,
     offset: OffsetOption = 0.0,
     free_atoms: FreeAtomsOption = False,
-    file_format: Annotated[
-        FigureFormat, typer.Option("--format", help="File format of the figures.")
-    ] = FigureFormat.png,
-    material: Annotated[
-        list[str] | None, typer.Option("--id", help="Material of the dataset; repeat for several.")
-    ] = None,
+    file_format: FormatOption = FigureFormat.png,
+    material: IdOption = None,
     notes: NotesOption = NotesMode.show,
-    raw: Annotated[
-        bool,
-        typer.Option(
-            "--raw", help="Write the pixels alone, as networks read them.", rich_help_panel=RAW
-        ),
-    ] = False,
-    normalisation: Annotated[
-        Normalisation | None,
-        typer.Option(help=NORMALISATION_HELP, rich_help_panel=RAW, show_default=False),
-    ] = None,
-    colour: Annotated[
-        Colour | None,
-        typer.Option(
-            help="Shades of grey or viridis. Default: viridis.",
-            rich_help_panel=RAW,
-            show_default=False,
-        ),
-    ] = None,
-    fourier: Annotated[
-        bool,
-        typer.Option(
-            "--fourier", help="Draw the Fourier transform of the slice.", rich_help_panel=RAW
-        ),
-    ] = False,
+    raw: RawOption = False,
+    normalisation: NormalisationOption = None,
+    colour: ColourOption = None,
+    fourier: FourierOption = False,
 ) -> None:
     """Cut slices of densities along a lattice plane and draw them as figures.
 

@@ -41,6 +41,16 @@ class Format(StrEnum):
     json = "json"
 
 
+FormatOption = Annotated[
+    Format | None,
+    typer.Option(
+        "--format",
+        help="Format of the output. Default: a table on the terminal; in a file, the format of its "
+        "suffix.",
+    ),
+]
+
+
 def predict(
     model: Annotated[
         str,
@@ -63,14 +73,7 @@ def predict(
     unit: UnitOption = None,
     difference: DifferenceOption = None,
     notes: NotesOption = NotesMode.show,
-    output: Annotated[
-        Format | None,
-        typer.Option(
-            "--format",
-            help="Format of the output. Default: a table on the terminal; in a file, the format "
-            "of its suffix.",
-        ),
-    ] = None,
+    output: FormatOption = None,
     out: Annotated[
         Path | None,
         typer.Option(

@@ -81,7 +81,7 @@ _BARE_STRUCTURE = re.compile(r"\.m?cif(\.(gz|bz2|xz))?$|POSCAR|CONTCAR", re.IGNO
 
 @dataclass
 class Reading:
-    """How the files of a command are read, and what was noted about them.
+    """Settings by which the files of a command are read, and the notes on them.
 
     Attributes
     ----------
