@@ -38,13 +38,16 @@ def check_volume(structure: Structure) -> str | None:
     """
     volume = structure.volume / len(structure)
     rows = read_rows().get(structure.composition.reduced_formula, [])
-    others = {row["material_id"]: _read_volume(row["structure"]) for row in rows}
-    if any(abs(volume / other - 1) <= MAX_STRAIN for other in others.values()):
-        return None
-    for row in rows:
-        if _has_type(structure, row["structure"]):
-            name = row["material_id"]
-            return _describe(volume, others[name], f"the calculated volume of {name}")
+    same = {
+        row["material_id"]: _read_volume(row["structure"])
+        for row in rows
+        if _has_type(structure, row["structure"])
+    }
+    if same:
+        name = min(same, key=lambda name: abs(np.log(volume / same[name])))
+        if abs(volume / same[name] - 1) <= MAX_STRAIN:
+            return None
+        return _describe(volume, same[name], f"the calculated volume of {name}")
     volumes = _fit_volumes()
     amounts = structure.composition.fractional_composition.as_dict()
     if any(element not in volumes.elements for element in amounts):
