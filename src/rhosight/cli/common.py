@@ -163,7 +163,7 @@ def choose_targets(dataset: Dataset) -> tuple[str, ...]:
 
 
 def check_files(files: list[str]) -> None:
-    """Check that one of these files or datasets exists, before anything slow is imported.
+    """Check that one of these files or datasets exists, before slow imports.
 
     Raises
     ------

@@ -168,7 +168,9 @@ def _make_channel(
 
 
 def parse_indices(text: str) -> tuple[int, int, int]:
-    """Return the Miller indices in a text such as ``1,1,0``, ``1 1 0``, ``110`` or ``1-10``.
+    """Return the Miller indices in a text.
+
+    Forms are ``1,1,0``, ``1 1 0``, ``110`` and ``1-10``.
 
     Raises
     ------

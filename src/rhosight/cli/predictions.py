@@ -1,4 +1,4 @@
-"""Print predictions as a table that fits the terminal, and what is known of each crystal."""
+"""Print predictions as a table that fits the terminal, and known crystals."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _wrap(text: str) -> str:
 def _split_targets(
     predictions: pd.DataFrame, model: SavedModel, width: int
 ) -> list[list[list[str]]]:
-    """Return the columns of each table; a column is its three lines of heading and its cells."""
+    """Return the columns of each table: three lines of heading, and the cells."""
     first = [["", "", "formula", *predictions["formula"]]]
     last = []
     if "outside" in predictions:

@@ -1,4 +1,4 @@
-"""Read the density files, structures or dataset that a command is given, and collect notes."""
+"""Read the files or the dataset that a command is given, and collect notes."""
 
 from __future__ import annotations
 
@@ -221,7 +221,9 @@ class Reading:
 
 
 def expand_folders(files: list[str], structures: bool = False) -> list[str]:
-    """Replace folders that are no datasets by the files in them, and print what is passed over.
+    """Replace folders that are no datasets by the files in them.
+
+    What is passed over is printed.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ _RIDGE = 1e-3
 
 @dataclass(frozen=True)
 class _Volumes:
-    """Volumes of elements, Å³ per atom, and the largest usual difference from their sum."""
+    """Volumes of elements, Å³ per atom, and the limit of differences from their sum."""
 
     elements: dict[str, float]
     limit: float

@@ -239,7 +239,7 @@ class DescriptorModel(SavedModel):
         )
 
     def _check_volumes(self, part: Any) -> list[str | None]:
-        """Return why volumes of crystals are unusual, for a model that assumes relaxed ones."""
+        """Return why volumes are unusual, for a model that assumes relaxed crystals."""
         if self.uses_density or self.about.get("dataset") not in BUNDLED:
             return [None] * len(part)
         return [check_volume(as_structure(crystal)) for crystal in part]

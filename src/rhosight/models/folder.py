@@ -65,7 +65,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def _set_modes(folder: Path) -> None:
-    """Give all files of a draft the mode of new files: drafts are readable by their owner alone."""
+    """Give all files of a draft, which its owner alone can read, the usual mode."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as other:
         probe = Path(other, "probe")
         probe.touch()

@@ -133,7 +133,7 @@ def _as_list(materials: Any) -> list[Any]:
 
 
 def is_one_crystal(materials: Any) -> bool:
-    """Return whether materials are one crystal, or a path; a crystal may be iterable over sites."""
+    """Return whether materials are one crystal (maybe iterable over sites) or a path."""
     return (
         isinstance(materials, Structure | str | bytes | os.PathLike)
         or hasattr(materials, "structure")

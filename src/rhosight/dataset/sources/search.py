@@ -34,7 +34,7 @@ class Search:
 
 
 def is_dataset_folder(folder: Path) -> bool:
-    """Return whether a folder is a dataset: Parquet files, or materials.csv and densities.h5."""
+    """Return whether a folder is a dataset: of Parquet files, CSV and HDF5."""
     return any(folder.glob("*.parquet")) or any(
         (folder / name).exists() for name in (LABELS, DENSITIES)
     )
