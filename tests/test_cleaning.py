@@ -75,19 +75,19 @@ def test_bravais_filter_and_its_tolerance(dataset):
     assert both.ids == some.ids and removed.empty
 
 
-def test_bravais_filter_says_what_has_no_symmetry(few):
-    on_one_place = Structure(Lattice.cubic(3.0), ["Cu", "Cu"], [[0, 0, 0], [0, 0, 1e-4]])
-    crystal = ChargeDensity(on_one_place, {"total": np.ones((6, 6, 6))}, "clash")
-    data = Dataset.from_densities(
-        [crystal], pd.DataFrame({"spacegroup_number": [221]}, index=["clash"])
-    )
-    kept, removed = bravais_filter(data)
-    assert len(kept) == 0
-    assert removed["value"][0] == "none" and "atoms on the same position" in removed["reason"][0]
+def test_bravais_filter_needs_known_lattices(few):
     with pytest.raises(RhosightError, match=r"unknown Bravais lattice fcc; choose from cF"):
         bravais_filter(few, "fcc")
     with pytest.raises(RhosightError, match="symprec"):
         bravais_filter(few, symprec=0)
+
+
+def test_atoms_on_one_place_are_no_crystal():
+    on_one_place = Structure(Lattice.cubic(3.0), ["Cu", "Cu"], [[0, 0, 0], [0, 0, 1e-4]])
+    crystal = ChargeDensity(on_one_place, {"total": np.ones((6, 6, 6))}, "clash")
+    with pytest.raises(RhosightError, match=r"clash: atoms 1 \(Cu\) and 2 \(Cu\) are 0.00 Å apart"):
+        labels = pd.DataFrame({"spacegroup_number": [221]}, index=["clash"])
+        bravais_filter(Dataset.from_densities([crystal], labels))
 
 
 # duplicates

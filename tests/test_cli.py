@@ -204,7 +204,7 @@ def test_structures_beside_a_bad_one_are_predicted(silicon, tmp_path):
     (tmp_path / "bad.cif").write_text("data_x\n_cell_length_a nonsense\n")
     done = rhosight("predict", "no-dft", tmp_path / "bad.cif", silicon, "--format", "csv", code=1)
     assert str(silicon) in done.stdout and "bad.cif" not in done.stdout
-    assert f"not predicted: {tmp_path / 'bad.cif'}: not a readable structure" in done.stderr
+    assert f"not predicted: {tmp_path / 'bad.cif'}: not a readable CIF file" in done.stderr
 
 
 def test_image_writes_slices(chgcars, tmp_path):
