@@ -208,6 +208,7 @@ def test_all_is_plain_robocrystallographer(structure, monkeypatch):
     monkeypatch.setattr(MoleculeNamer, "get_name_from_molecule_graph", lambda *_: None)
     facts = StructureCondenser(symprec=SYMPREC).condense_structure(canonical_cell(structure))
     plain = StructureDescriber(describe_symmetry_labels=False).describe(facts)
+    plain = re.sub(r"np\.int64\((-?\d+)\)", r"\1", plain)  # its directions show NumPy's numbers
     assert describe(structure) == normalise_text(plain)
 
 
