@@ -63,10 +63,27 @@ def test_the_recorded_errors_are_those_of_crystals_not_seen(model: rhosight.Dens
     assert model.scores["folds"]["mean"] == pytest.approx(100 * errors["error"].mean(), abs=1e-3)
 
 
+BENT = Structure(  # cubic within the tolerance of the search for symmetry, not beyond
+    Lattice.from_parameters(3.9, 3.9002, 3.905, 90, 90.02, 90),
+    ["Sr", "Ti", "O", "O", "O"],
+    [[0, 0, 0], [0.5, 0.5001, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]],
+)
+SKEW = Structure(  # no symmetry
+    Lattice.from_parameters(3.1, 3.4, 3.8, 81, 97, 104),
+    ["Li", "F"],
+    [[0.1, 0.2, 0.3], [0.6, 0.7, 0.9]],
+)
+
+
+@pytest.mark.parametrize("crystal", [None, BENT, SKEW], ids=["silicon", "bent", "skew"])
 def test_any_cell_of_a_crystal_has_the_same_density(
-    model: rhosight.DensityModel, silicon: Structure, prediction
+    model: rhosight.DensityModel, silicon: Structure, prediction, crystal: Structure | None
 ):
-    big = silicon.copy()
+    small = crystal or silicon
+    density = (
+        prediction.density if crystal is None else model.predict_density(crystal, grid=(20,) * 3)
+    )
+    big = small.copy()
     big.make_supercell(DOUBLED)
     big.apply_operation(SymmOp.from_axis_angle_and_translation([1, 2, 3], 33))
     big.translate_sites(range(len(big)), SHIFT)
@@ -76,11 +93,11 @@ def test_any_cell_of_a_crystal_has_the_same_density(
     index = tuple((np.round(places).astype(int) % 20).T)
     assert np.abs(places - np.round(places)).max() < 1e-9
     for kind in ("total", "difference"):
-        ours = prediction.density.grid(kind)[index]
+        ours = density.grid(kind)[index]
         theirs = other.grid(kind).ravel()
-        assert np.abs(ours - theirs).max() < 1e-6
-    electrons = prediction.density.integral("total") / len(silicon)
-    assert other.integral("total") / len(big) == pytest.approx(electrons, abs=1e-6)
+        assert np.abs(ours - theirs).max() < 1e-9
+    electrons = density.integral("total") / len(small)
+    assert other.integral("total") / len(big) == pytest.approx(electrons, abs=1e-9)
 
 
 def test_the_density_is_positive_and_as_symmetric_as_the_crystal(

@@ -7,16 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import spglib
 import torch
 from pymatgen.core import Structure
 
 from ..density.charge_density import ChargeDensity
-from ..density.crystals import number_species
 from .features import CrystalFeatures, PointFeatures
 from .network import DensityNetwork
+from .primitive import find_primitive
 from .reference import superpose
-from .symmetry import Symmetry, choose_shape, find_operations, find_orbits
+from .symmetry import (
+    Symmetry,
+    choose_reference_shape,
+    choose_shape,
+    find_orbits,
+    idealise,
+    transfer,
+)
 
 SPACING = 0.2
 """Å; default distance of grid points, that of the training densities."""
@@ -106,11 +112,12 @@ def predict_field(
 
     Its integral is that of the primitive cell at a spacing of :data:`SPACING`, whatever the grid.
     """
-    symmetry = find_operations(structure)
+    cell = find_primitive(structure)
+    primitive = idealise(cell.structure)
+    symmetry = transfer(primitive, cell)
     shape = shape or choose_shape(symmetry, spacing)
     field = _compute(networks, properties, symmetry, shape)
-    primitive = find_operations(_reduce(symmetry.structure))
-    reference = choose_shape(primitive, SPACING)
+    reference = choose_reference_shape(primitive, SPACING)
     atoms = len(structure) / len(primitive.structure)
     wanted = atoms * _count_electrons(
         _compute(networks, properties, primitive, reference), primitive.structure.volume
@@ -123,17 +130,6 @@ def predict_field(
 
 def _count_electrons(field: Field, volume: float) -> float:
     return float(field.total.mean() * volume)
-
-
-def _reduce(structure: Structure) -> Structure:
-    """Return the standard primitive cell: its origin does not depend on the user's."""
-    cell = (structure.lattice.matrix, structure.frac_coords, number_species(structure))
-    found = spglib.standardize_cell(cell, to_primitive=True, symprec=1e-3)
-    if found is None:
-        return structure
-    matrix, frac, numbers = found
-    species = list(dict.fromkeys(structure.species))
-    return Structure(matrix, [species[number] for number in numbers], frac)
 
 
 def _compute(

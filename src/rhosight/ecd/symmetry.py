@@ -10,6 +10,7 @@ from pymatgen.core import Structure
 from scipy.linalg import sqrtm
 
 from ..density.crystals import find_symmetry, number_species
+from .primitive import PrimitiveCell, find_primitive
 
 DENOMINATORS = (1, 2, 3, 4, 6, 8)
 """Of the translations of symmetry operations in the cells that users hold."""
@@ -56,15 +57,23 @@ class Orbits:
 def find_operations(structure: Structure) -> Symmetry:
     """Return the symmetry of a crystal, and the crystal made exactly symmetric.
 
+    Both come from the primitive cell, so that they do not depend on the choice of the cell.
+    """
+    cell = find_primitive(structure)
+    return transfer(idealise(cell.structure), cell)
+
+
+def idealise(structure: Structure) -> Symmetry:
+    """Return the symmetry of a primitive cell, and the cell made exactly symmetric.
+
     Each site moves to the mean of the places that the operations give it, and the metric of the
-    cell becomes the mean of its images. The result does not depend on the choice of the cell.
+    cell becomes the mean of its images.
     """
     data = find_symmetry(structure, number_species(structure))
     if data is None:
         return Symmetry(structure, np.eye(3, dtype=int)[None], np.zeros((1, 3)))
     rotations = np.asarray(data.rotations, dtype=int)
-    translations = np.array(data.translations, dtype=float)
-    translations = _round_translations(translations)
+    translations = _round_translations(np.array(data.translations, dtype=float))
     lattice = structure.lattice.matrix
     metric = lattice @ lattice.T
     mean = np.mean([w.T @ metric @ w for w in rotations], axis=0)
@@ -82,8 +91,31 @@ def find_operations(structure: Structure) -> Symmetry:
         distance[kinds[:, None] != kinds[None]] = np.inf
         partner = distance.argmin(axis=1)
         sums[partner] += shift[np.arange(len(places)), partner]
-    ideal = Structure(lattice @ strain, structure.species, (places + sums / len(rotations)) % 1.0)
+    ideal = Structure(lattice @ strain, structure.species, places + sums / len(rotations))
     return Symmetry(ideal, rotations, translations)
+
+
+def transfer(symmetry: Symmetry, cell: PrimitiveCell) -> Symmetry:
+    """Return the symmetry of a primitive cell, and its crystal, in the cell of the user.
+
+    Operations that do not map the user's lattice onto itself are left out.
+    """
+    inverse = np.linalg.inv(cell.matrix)
+    # columns: x' = matrixᵀ x − origin
+    rotations = inverse.T @ symmetry.rotations @ cell.matrix.T
+    kept = np.abs(rotations - np.round(rotations)).max(axis=(1, 2)) < TOLERANCE
+    begin = cell.origin - symmetry.rotations @ cell.origin
+    translations = ((symmetry.translations + begin) @ inverse)[kept]
+    copies = cell.offset[cell.atom == 0]
+    moves = (copies - copies[0]) @ inverse
+    translations = (translations[:, None] + moves).reshape(-1, 3)
+    places = (symmetry.structure.frac_coords[cell.atom] + cell.offset + cell.origin) @ inverse
+    species = [symmetry.structure.species[i] for i in cell.atom]
+    return Symmetry(
+        Structure(cell.matrix @ symmetry.structure.lattice.matrix, species, places % 1.0),
+        np.repeat(np.round(rotations[kept]).astype(int), len(moves), axis=0),
+        _round_translations(translations),
+    )
 
 
 def _round_translations(translations: np.ndarray) -> np.ndarray:
@@ -92,13 +124,16 @@ def _round_translations(translations: np.ndarray) -> np.ndarray:
     return np.where(np.abs(rounded - translations) < 1e-5, rounded, translations) % 1.0
 
 
-def choose_shape(symmetry: Symmetry, spacing: float) -> tuple[int, int, int]:
+def choose_shape(
+    symmetry: Symmetry, spacing: float, rotations: np.ndarray | None = None
+) -> tuple[int, int, int]:
     """Return the smallest grid at most ``spacing`` (Å) apart that keeps the symmetry.
 
-    Axes that symmetry mixes get the same number of points, and translations map points to points.
+    Axes that symmetry mixes, or ``rotations`` in its place, get the same number of points;
+    translations map points to points.
     """
     wanted = np.ceil(np.array(symmetry.structure.lattice.abc) / spacing - 1e-6).astype(int)
-    mixed = (symmetry.rotations != 0).any(axis=0)
+    mixed = ((symmetry.rotations if rotations is None else rotations) != 0).any(axis=0)
     steps = np.ones(3, dtype=int)
     for axis in range(3):
         for value in symmetry.translations[:, axis]:
@@ -110,6 +145,16 @@ def choose_shape(symmetry: Symmetry, spacing: float) -> tuple[int, int, int]:
         step = lcm(*(int(steps[k]) for k in joined))
         shape.append(int(-(-max(wanted[k] for k in joined) // step) * step))
     return shape[0], shape[1], shape[2]
+
+
+def choose_reference_shape(symmetry: Symmetry, spacing: float) -> tuple[int, int, int]:
+    """Return the grid for a primitive cell that is the same for all its reduced bases.
+
+    Such bases differ by an operation of the empty lattice; the grid has the symmetry of that.
+    """
+    lattice = Structure(symmetry.structure.lattice, ["H"], [[0, 0, 0]])
+    data = find_symmetry(lattice, [0], symprec=1e-4)
+    return choose_shape(symmetry, spacing, None if data is None else np.asarray(data.rotations))
 
 
 def find_orbits(symmetry: Symmetry, shape: tuple[int, int, int]) -> Orbits:

@@ -53,7 +53,7 @@ class FeatureCache:
         for part in parts:
             if isinstance(part, np.ndarray):
                 digest.update(f"{part.dtype}{part.shape}".encode())
-                data = np.ascontiguousarray(part).data
+                data: bytes | memoryview = np.ascontiguousarray(part).data
             else:
                 data = json.dumps(part, sort_keys=True).encode()
             digest.update(data)
