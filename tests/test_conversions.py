@@ -17,6 +17,7 @@ from pymatgen.io.vasp.outputs import Chgcar, Locpot
 import rhosight
 from rhosight import ChargeDensity, RhosightError, density_image, describe, lattice_plane
 from rhosight.density.crystals import as_structure
+from rhosight.density.free_atoms import promolecule
 from rhosight.inputs.image import Channel, ImageSettings
 
 SALT = Structure(
@@ -24,14 +25,14 @@ SALT = Structure(
     ["Na", "Cl"],
     [[0, 0, 0], [0.5, 0.5, 0.5]],
 )
-SHAPE = (12, 10, 12)
+SHAPE = (18, 16, 18)
 
 
 @pytest.fixture
 def blocks() -> dict[str, np.ndarray]:
-    """Electrons per cell, eight of them."""
+    """Electrons per cell, eight of them: free atoms and some noise."""
     rng = np.random.default_rng(0)
-    total = rng.random(SHAPE) + 1
+    total = promolecule(SALT, SHAPE) * (1 + 1e-3 * rng.random(SHAPE))
     return {"total": total * (8 / total.mean()), "diff": rng.random(SHAPE) - 0.5}
 
 
@@ -70,7 +71,7 @@ def test_augmentation_and_non_collinear_blocks(blocks, tmp_path):
     plain = tmp_path / "plain"
     Chgcar(SALT.copy(), {"total": blocks["total"]}).write_file(str(plain))
     text = plain.read_text(encoding="utf-8")
-    grid_line = next(line for line in text.splitlines(True) if line.split() == ["12", "10", "12"])
+    grid_line = next(line for line in text.splitlines(True) if line.split() == ["18", "16", "18"])
     occupancies = "".join(
         f"augmentation occupancies {atom:3d}   2\n  0.1234567E+00 -0.1234567E-01\n"
         for atom in (1, 2)

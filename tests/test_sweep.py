@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from rhosight import PropertyModel, Recipe, RhosightError, load_model, load_recipe, split
+from rhosight import PropertyModel, RhosightError, load_model, load_recipe, split
 from rhosight.cli import app
 from rhosight.dataset import Dataset, folds
 from rhosight.evaluation.tuning.space import SPACES, SearchSpace
@@ -71,14 +71,17 @@ def test_the_papers_trials_come_first(table):
 
 def test_our_spaces_begin_with_our_recipes():
     assert set(SPACES) == {"network", "best", "paper-table2", "paper-table3"}
-    for name, recipe in {"network": Recipe(), "best": DescriptorRecipe()}.items():
+    for name, recipe in {"network": load_recipe("default"), "best": DescriptorRecipe()}.items():
         space = SearchSpace.from_name(name)
         assert space.make_recipe(space.first[0]) == recipe
 
 
 def test_a_parameter_sets_its_fields():
     recipe = SPACE.make_recipe({"rate": 0.02, "dropout": 0.3, "batch": "small"})
-    assert (recipe.head.learning_rate, recipe.fine_tuning) == (0.02, Recipe(**QUICK).fine_tuning)
+    assert (recipe.head.learning_rate, recipe.fine_tuning) == (
+        0.02,
+        load_recipe("default", **QUICK).fine_tuning,
+    )
     assert (recipe.training.dropout, recipe.head.batch_size, recipe.epochs()) == (0.3, 8, (3, 0))
     assert SPACE.with_targets(("efermi",)).make_recipe({}).targets == ("efermi",)
 

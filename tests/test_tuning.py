@@ -212,7 +212,7 @@ class TestSaved:
         recipe = bundled(modality="text", fine_tuning={"tuned": "lora"}, text={"element_steps": 2})
         model = PropertyModel(recipe).fit(materials)
         model.save_pretrained(tmp_path / "model")
-        assert any(key.endswith("word_embeddings.weight") for key in stored(tmp_path / "model"))
+        assert any(key.endswith("query.base_layer.weight") for key in stored(tmp_path / "model"))
         loaded = PropertyModel.from_pretrained(tmp_path / "model")
         pd.testing.assert_frame_equal(loaded.predict(materials), model.predict(materials))
 

@@ -21,7 +21,8 @@ from pymatgen.core import Structure
 from ..errors import RhosightError
 from .charge_density import ChargeDensity, StoredKind, add_notes
 from .crystals import as_structure, check_crystal
-from .electrons import Unit, check_electron_count, per_cubic_angstrom
+from .electrons import Unit, per_cubic_angstrom
+from .plausibility import check_density
 from .poscar import parse_poscar
 from .stream import MAX_BYTES, TextStream, is_number, number_format, quote
 
@@ -407,4 +408,4 @@ def from_pymatgen(
         provenance["code"] = "VASP"  # no other code writes augmentation occupancies
     count = 4 if "diff_x" in density.data else len(blocks)
     result = _make_density(structure, grids, count, kind, provenance, name)
-    return add_notes(result, check_electron_count(result, "e", sure=augmented))
+    return add_notes(result, check_density(result, "e", sure=augmented))
