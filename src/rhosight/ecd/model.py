@@ -261,7 +261,7 @@ class DensityModel:
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike = DENSITY_MODEL) -> Self:
-        """Load ``density``, which comes with the package, or a folder of ``save_pretrained``.
+        """Load the bundled ``density``, or a folder of ``save_pretrained``.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Reduce a crystal to a primitive cell that does not depend on the cell it is given in."""
+"""Reduce a crystal to a primitive cell, the same whatever cell it is given in."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ CUTOFF = 400.0
 
 
 def superpose(structure: Structure, shape: tuple[int, int, int]) -> np.ndarray:
-    """Return the free atoms' valence and smooth cores on a grid, e/Å³, shape (nx, ny, nz).
+    """Return the free atoms' valence and smooth cores, e/Å³, shape (nx, ny, nz).
 
     The cores contain the wave vectors of the training calculations on any grid, so that points
     have the same values on coarse and fine ones.
@@ -21,5 +21,6 @@ def superpose(structure: Structure, shape: tuple[int, int, int]) -> np.ndarray:
     holds = np.pi * np.array(shape) / np.array(structure.lattice.abc)
     # the margin covers the rounding of a limit that lies on the boundary
     finer = np.maximum(np.ceil(wanted / holds * (1 - 1e-3)), 1).astype(int)
-    fine = promolecule(structure, tuple(int(n) for n in finer * shape), cutoff=CUTOFF)
+    nx, ny, nz = (int(n) for n in finer * shape)
+    fine = promolecule(structure, (nx, ny, nz), cutoff=CUTOFF)
     return fine[tuple(slice(None, None, int(step)) for step in finer)]

@@ -1,4 +1,4 @@
-"""Expected error of a predicted density, and whether the model knows such crystals."""
+"""Expected error of a predicted density, and whether its crystal is known."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Reliability:
         rarities: np.ndarray,
         structures: Sequence[Structure],
     ) -> Self:
-        """Calibrate on crystals that the networks had not seen; arrays of shape (crystals,)."""
+        """Calibrate on crystals the networks had not seen; arrays of shape (crystals,)."""
         design = np.stack([np.ones(len(errors)), np.log(sizes), rarities], axis=1)
         solution = np.linalg.lstsq(design, np.log(errors), rcond=None)[0]
         first, second, third = (float(value) for value in solution)

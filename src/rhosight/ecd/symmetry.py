@@ -96,7 +96,7 @@ def idealise(structure: Structure) -> Symmetry:
 
 
 def transfer(symmetry: Symmetry, cell: PrimitiveCell) -> Symmetry:
-    """Return the symmetry of a primitive cell, and its crystal, in the cell of the user.
+    """Return the symmetry of a primitive cell, and its crystal, in the user's cell.
 
     Operations that do not map the user's lattice onto itself are left out.
     """
