@@ -259,6 +259,6 @@ def _make_sampler(
             return values, np.ones(len(at), dtype=bool)
         at = np.where(at > period - 1e-6, 0, at)
         values = map_coordinates(coefficients, at.T, order=3, mode="mirror", prefilter=False)
-        return values, (at <= shape - 1 + 1e-6).all(axis=1)
+        return values, np.all(at <= shape - 1 + 1e-6, axis=1)
 
     return sample

@@ -33,6 +33,11 @@ class DensityNetwork(nn.Module):
         Numbers of features of a point and of a site.
     """
 
+    local_mean: torch.Tensor
+    local_scale: torch.Tensor
+    site_mean: torch.Tensor
+    site_scale: torch.Tensor
+
     def __init__(self, local: int, site: int) -> None:
         super().__init__()
         self.register_buffer("local_mean", torch.zeros(local))
