@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -218,6 +218,8 @@ def test_stored_images_are_those_that_are_drawn(
 def test_no_scheduler_is_one_clear_line(
     calculations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rhosight.dataset.build.workers.CONNECT_SECONDS", 1)
+    # the package `build` and the function of that name share an attribute
+    workers = importlib.import_module("rhosight.dataset.build.workers")
+    monkeypatch.setattr(workers, "CONNECT_SECONDS", 1)
     with pytest.raises(RhosightError, match="no Dask scheduler answers"):
         build(source_of(calculations), tmp_path / "x.parquet", scheduler="tcp://127.0.0.1:9")
