@@ -114,7 +114,7 @@ def _show_warning(message: Warning | str, *_: Any) -> None:
 def main() -> None:
     """Run the command line; wrong input ends with one line and exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_LineHandler()])
-    warnings.showwarning = _show_warning
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
     for name in (
         "distributed",
         "httpx",

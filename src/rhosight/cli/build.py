@@ -149,11 +149,12 @@ def directory(
     """Build from a folder of CHGCAR, CHG, AECCAR, cube and XSF files, also compressed."""
     from ..dataset.sources.directory import Directory
 
+    stored: Any = kind.value
     source = Directory(
         folder,
         targets,
         id_column,
-        kind.value,
+        stored,
         difference,
         reference,
         unit.value if unit else None,

@@ -135,7 +135,8 @@ def image(
         raise RhosightError(f"{needless[0]}: is for images that networks read; add --raw")
     if raw and file_format is not FigureFormat.png:
         raise RhosightError("--raw writes pixels, as PNG files; omit --format")
-    channel = _make_channel((show or kind or Kind.total).value, window, lattice_units, hkl, offset)
+    shown: Any = (show or kind or Kind.total).value
+    channel = _make_channel(shown, window, lattice_units, hkl, offset)
     reading = Reading(kind, unit, mode=notes)
     names, densities = _read_densities(expand_folders(files), reading, material)
     out.mkdir(parents=True, exist_ok=True)

@@ -150,9 +150,10 @@ class Reading:
 
         if self._lacks_density(file):
             return self._remember(file, self._predict_density(file))
-        unit = self.unit.value if self.unit else None
+        unit: Any = self.unit.value if self.unit else None
+        kind: Any = self.kind and self.kind.value
         with self._suggest_command(file):
-            density = read_density(file, self.kind and self.kind.value, unit)
+            density = read_density(file, kind, unit)
         if self.difference:
             other = read_density(fill_pattern(self.difference, Path(file)), "difference", unit)
             density = add_difference(density, other)

@@ -266,7 +266,9 @@ def _make_encoder_recipe(preset: str, given: dict[str, Any]) -> Any:
     """Return the recipe of Gaussian processes that read encoders."""
     from ..models.gaussian_process.recipe import descriptor_recipe
 
-    changes = {name: given[name] for name in ("targets", "seed", "clip") if name in given}
+    changes: dict[str, Any] = {
+        name: given[name] for name in ("targets", "seed", "clip") if name in given
+    }
     name = str(given.get("modality", preset))
     recipe = descriptor_recipe(name)
     image: dict[str, Any] = {}

@@ -137,9 +137,8 @@ class DensityModel:
             table["rarity"] = [compute_rarity(structures[i], counts) for i in table.index]
             tables.append(table)
         errors = pd.concat(tables).sort_index()
-        self.reliability = Reliability.fit(
-            *(errors[name].to_numpy() for name in ("error", "size", "rarity")), structures
-        )
+        error, size, rarity = (errors[name].to_numpy() for name in ("error", "size", "rarity"))
+        self.reliability = Reliability.fit(error, size, rarity, structures)
         errors.index = pd.Index([dataset.ids[int(number)] for number in errors.index])
         self.errors = errors
         self.scores = {"folds": summarise(errors)}

@@ -144,8 +144,9 @@ class EncoderBlocks:
         if missing := [row for row, layers in enumerate(known) if layers is None]:
             computed = compute(missing)
             for number, row in enumerate(missing):
-                known[row] = [layer[number] for layer in computed]
-                self._cache.put(keys[row], known[row])
+                own = [layer[number] for layer in computed]
+                known[row] = own
+                self._cache.put(keys[row], own)
         return [np.stack(layer) for layer in zip(*known, strict=True)]
 
 
@@ -193,12 +194,13 @@ def name_images(images: Sequence[ImageSettings]) -> list[str]:
 def _density_key(density: ChargeDensity, settings: ImageSettings, setup: list[Any]) -> str:
     """Return the key of a density's features: its grids and its crystal."""
     structure = density.structure
+    kinds: Any = settings.kinds
     return FeatureCache.key(
         setup,
         np.asarray(structure.lattice.matrix),
         np.asarray(structure.frac_coords),
         [str(site.species) for site in structure],
-        *(np.asarray(density.grid(kind)) for kind in settings.kinds),
+        *(np.asarray(density.grid(kind)) for kind in kinds),
     )
 
 

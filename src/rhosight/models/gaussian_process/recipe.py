@@ -104,7 +104,7 @@ class DescriptorRecipe(BaseModel):
     def list_parts(self) -> list[DescriptorRecipe]:
         """Return the recipes of each encoder, of the encoders together, then this one."""
         names = [name for name in ENCODERS if getattr(self, name)]
-        sets = [(name,) for name in names]
+        sets: list[tuple[str, ...]] = [(name,) for name in names]
         if len(names) > 1:
             sets.append(tuple(names))
         parts = [
