@@ -41,7 +41,8 @@ def find_primitive(structure: Structure) -> PrimitiveCell:
     """Return the primitive cell of a crystal; copies of an atom are averaged."""
     lattice = structure.lattice.matrix
     data = find_symmetry(structure, number_species(structure))
-    reduced, atom = lattice, np.arange(len(structure))
+    reduced = lattice
+    atom: np.ndarray = np.arange(len(structure))
     if data is not None:
         reduced, atom = data.primitive_lattice, data.mapping_to_primitive
     matrix = _express(lattice, reduced)
