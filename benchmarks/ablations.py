@@ -194,7 +194,7 @@ def descriptors(bench: Bench, recipe: DescriptorRecipe, rows: np.ndarray, fold: 
     learn, ask = (
         to_blocks(bench.best.iloc[part], prototypes) for part in (rows, bench.folds[fold][1])
     )
-    return make_committee(recipe).fit(learn, bench.labels[rows]).predict(ask)
+    return make_committee(recipe, learn).fit(learn, bench.labels[rows]).predict(ask)
 
 
 def run_sizes(bench: Bench, numbers: list[int]) -> None:

@@ -37,7 +37,8 @@ from rhosight.models.baselines.baselines import (
     make_baseline,
 )
 from rhosight.models.baselines.chgnet import CHGNET_NOTE, find_chgnet_version
-from rhosight.models.descriptor_model import compute_descriptors, make_committee
+from rhosight.models.blocks import BlockReader
+from rhosight.models.descriptor_model import make_committee
 from rhosight.storage import replacing
 
 TEST = -1
@@ -77,7 +78,7 @@ def predict_fold(
     for name, table in tables.items():
         prototypes = sorted(set(table["prototype"].iloc[part.train]))
         learn, ask = (to_blocks(table.iloc[p], prototypes) for p in (part.train, part.validation))
-        model = make_committee(load_recipe(name)).fit(learn, labels[part.train])
+        model = make_committee(load_recipe(name), learn).fit(learn, labels[part.train])
         mean, std = model.predict(ask, return_std=True)
         for column in range(len(targets)):
             keep(name, column, mean[:, column], std[:, column])
@@ -116,7 +117,7 @@ def main() -> None:
     if find_chgnet_version() and not arguments.baselines:
         baselines += [f"{n}{form}" for n in PRETRAINED for form in ("", "-kernel", "-average")]
     features = compute_features_of_baselines(baselines, dataset.densities)
-    best = compute_descriptors(dataset.densities, load_recipe("best"))
+    best = BlockReader(load_recipe("best")).table(dataset)
     tables = {"best": best, "no-dft": best}  # no-dft uses a subset of these blocks
     parts = list(
         repeated_folds(dataset, repeats=arguments.repeats, groups=arguments.groups, indices=train)
