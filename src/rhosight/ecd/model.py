@@ -34,7 +34,7 @@ from ..models.folder import (
     new_folder,
     read_config,
 )
-from ..models.provenance import collect_versions
+from ..models.provenance import describe_training_set, require_unseen
 from .card import write_card
 from .examples import Examples, collect_examples
 from .network import DensityNetwork
@@ -42,7 +42,7 @@ from .prediction import SPACING, DensityPrediction, predict_field
 from .properties import element_properties
 from .reliability import Reliability, compute_rarity, count_elements
 from .scores import compute_errors, summarise
-from .training import TrainingSettings, predict_points, train_network
+from .training import TrainingSettings, predict_mean, train_network
 
 FOLDS = 5
 """Parts of the training set; each network lacks the crystals of one."""
@@ -131,8 +131,7 @@ class DensityModel:
         for number, (train, validation) in enumerate(parts):
             rows = examples.points_of(validation)
             networks = self._networks[number * members : (number + 1) * members]
-            each = [predict_points(network, examples, rows) for network in networks]
-            table = compute_errors(examples, rows, np.mean(each, axis=0))
+            table = compute_errors(examples, rows, predict_mean(networks, examples, rows))
             counts = count_elements([structures[i] for i in train])
             table["rarity"] = [compute_rarity(structures[i], counts) for i in table.index]
             tables.append(table)
@@ -142,15 +141,7 @@ class DensityModel:
         errors.index = pd.Index([dataset.ids[int(number)] for number in errors.index])
         self.errors = errors
         self.scores = {"folds": summarise(errors)}
-        self.about = {
-            "dataset": dataset.metadata.get("name", ""),
-            "dataset_sha256": dataset.fingerprint(),
-            "materials": len(dataset),
-            "training_ids": dataset.ids,
-            "licence": dataset.metadata.get("licence", ""),
-            "attribution": dataset.metadata.get("attribution", ""),
-            "versions": collect_versions(),
-        }
+        self.about = describe_training_set(dataset)
 
     def predict(
         self,
@@ -213,17 +204,10 @@ class DensityModel:
         RhosightError
             If a material belongs to the training set.
         """
-        seen = set(self.about.get("training_ids", ())) & set(dataset.ids)
-        if seen:
-            raise RhosightError(
-                f"{len(seen)} of these materials are in the training set, such as {min(seen)}; "
-                "score a test set"
-            )
+        require_unseen(dataset, self.about.get("training_ids", ()))
         examples = collect_examples(dataset.densities, self._properties, progress)
         rows = np.arange(len(examples.crystal))
-        each = [predict_points(network, examples, rows) for network in self._networks]
-        predicted = np.mean(each, axis=0)
-        errors = compute_errors(examples, rows, predicted)
+        errors = compute_errors(examples, rows, predict_mean(self._networks, examples, rows))
         errors.index = pd.Index(dataset.ids)
         self.scores["test"] = summarise(errors)
         return errors

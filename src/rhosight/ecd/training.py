@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..inputs.progress import Progress
+from ..training.plan import one_cycle
 from .examples import Examples
 from .network import DensityNetwork
 
@@ -69,9 +70,7 @@ def train_network(
         weight_decay=settings.weight_decay,
         fused=True,
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, settings.learning_rate, total_steps=settings.steps, pct_start=0.1
-    )
+    schedule = one_cycle(optimiser, settings.steps, 0.1)
     unit = float(weights @ np.abs(examples.difference[rows]) / weights.sum())
     running = 1.0
     for step in range(settings.steps):
@@ -106,6 +105,13 @@ def _gather(examples: Examples, index: np.ndarray) -> tuple[torch.Tensor, ...]:
     target = torch.from_numpy(examples.difference)
     values = (examples.local, examples.sites, examples.which, examples.valence, target)
     return tuple(column[where] for column in values)
+
+
+def predict_mean(
+    networks: Sequence[DensityNetwork], examples: Examples, rows: np.ndarray
+) -> np.ndarray:
+    """Return the mean of the networks' predicted differences at some points, e/Å³."""
+    return np.mean([predict_points(network, examples, rows) for network in networks], axis=0)
 
 
 @torch.inference_mode()

@@ -18,7 +18,7 @@ from ..inputs.progress import AnyProgress, Progress
 from ..metrics import r2_score, rmse
 from .card import render_html, render_text, write_card
 from .folder import CARD, CONFIG, FORMAT, new_folder, read_config, upload_folder
-from .provenance import collect_versions
+from .provenance import describe_training_set, require_unseen
 
 
 class SavedModel(ABC):
@@ -143,12 +143,7 @@ class SavedModel(ABC):
         RhosightError
             If a material belongs to the training set: its score would be meaningless.
         """
-        seen = set(self.about.get("training_ids", ())) & set(dataset.ids)
-        if seen:
-            raise RhosightError(
-                f"{len(seen)} of these materials are in the training set, such as {min(seen)}; "
-                "score a test set"
-            )
+        require_unseen(dataset, self.about.get("training_ids", ()))
         predicted = self.predict(dataset)
         dataset = dataset.with_targets(self.targets)
         self.scores = {}
@@ -236,16 +231,7 @@ class SavedModel(ABC):
         """Store the facts about the training set that the card and later warnings need."""
         self.explainer = None  # belongs to an earlier fit
         self.units = {name: dataset.units[name] for name in self.targets}
-        self.about = {
-            "dataset": dataset.metadata.get("name", ""),
-            "dataset_sha256": dataset.fingerprint(),
-            "materials": len(dataset),
-            "training_ids": dataset.ids,
-            "licence": dataset.metadata.get("licence", ""),
-            "attribution": dataset.metadata.get("attribution", ""),
-            "versions": collect_versions(),
-            **more,
-        }
+        self.about = describe_training_set(dataset) | more
 
     def push_to_hub(
         self,

@@ -42,7 +42,7 @@ from ..training.folds import inner_split
 from ..version import __version__
 from .folder import new_folder
 from .inputs import make_inputs
-from .provenance import collect_versions, hash_weights
+from .provenance import collect_versions, hash_weights, require_unseen
 
 
 class ImageTextEncoder:
@@ -157,12 +157,12 @@ class ImageTextEncoder:
         RhosightError
             If a material was used in pre-training: its score would be meaningless.
         """
-        seen = set(self._about.get("pretrained_ids", ())) & set(dataset.ids)
-        if seen:
-            raise RhosightError(
-                f"{len(seen)} of these materials were used in pre-training, such as {min(seen)}; "
-                "score other materials"
-            )
+        require_unseen(
+            dataset,
+            self._about.get("pretrained_ids", ()),
+            "were used in pre-training",
+            "score other materials",
+        )
         image, text = self.embed(dataset, progress)
         self.scores = score_retrieval(image, text, dataset.table["formula"].to_list())
         return self.scores

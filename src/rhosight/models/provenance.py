@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ..dataset.dataset import Dataset
 from ..density.charge_density import ChargeDensity
+from ..errors import RhosightError
 from ..version import __version__
 
 logger = logging.getLogger(__name__)
@@ -72,6 +73,30 @@ def warn_of_other_codes(codes: set[str], trained: Sequence[str], core_free: bool
     """Log the warning of :func:`describe_other_codes`."""
     if warning := describe_other_codes(codes, sorted(trained), core_free):
         logger.warning("%s", warning)
+
+
+def describe_training_set(dataset: Dataset) -> dict[str, Any]:
+    """Return the facts about a training set that a model stores."""
+    return {
+        "dataset": dataset.metadata.get("name", ""),
+        "dataset_sha256": dataset.fingerprint(),
+        "materials": len(dataset),
+        "training_ids": dataset.ids,
+        "licence": dataset.metadata.get("licence", ""),
+        "attribution": dataset.metadata.get("attribution", ""),
+        "versions": collect_versions(),
+    }
+
+
+def require_unseen(
+    dataset: Dataset, seen: Iterable[str], where: str = "are in the training set", cure: str = ""
+) -> None:
+    """Raise if a model has seen materials: their scores would be meaningless."""
+    if common := set(seen) & set(dataset.ids):
+        raise RhosightError(
+            f"{len(common)} of these materials {where}, such as {min(common)}; "
+            f"{cure or 'score a test set'}"
+        )
 
 
 def collect_versions() -> dict[str, str]:
