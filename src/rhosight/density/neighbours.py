@@ -12,7 +12,7 @@ the volume of the cell.
 
 from __future__ import annotations
 
-import itertools
+from dataclasses import dataclass
 
 import numpy as np
 from pymatgen.core import Structure
@@ -94,8 +94,9 @@ def find_closest_pair(structure: Structure) -> tuple[float, float, str] | None:
         radii = np.array([covalent_radius(symbol) for symbol in symbols])
     except KeyError:
         return None
-    positions, owners = _list_images(structure, _REACH)
-    inside = (structure.frac_coords % 1) @ structure.lattice.matrix
+    lattice = structure.lattice.matrix
+    positions, owners = list_images(lattice, structure.frac_coords, _REACH)
+    inside = (structure.frac_coords % 1) @ lattice
     distances, neighbours = cKDTree(positions).query(
         inside, k=min(_NEIGHBOURS, len(positions)), distance_upper_bound=_REACH
     )
@@ -111,8 +112,49 @@ def find_closest_pair(structure: Structure) -> tuple[float, float, str] | None:
     return float(ratios[atom, rank]), float(distances[atom, rank]), pair
 
 
-def compare_with_free_atoms(structure: Structure, grid: np.ndarray) -> tuple[float, float] | None:
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """A density and that of superposed free atoms at some points of a grid.
+
+    Attributes
+    ----------
+    values, reference
+        Density, and valence density of the free atoms, e/Å³, shape (n,).
+    nearest
+        Distance from the nearest atom in its covalent radius, shape (n,).
+    """
+
+    values: np.ndarray
+    reference: np.ndarray
+    nearest: np.ndarray
+
+
+def compare_with_free_atoms(samples: Samples | None) -> tuple[float, float] | None:
     """Return the density between the atoms over that of superposed free atoms.
+
+    Parameters
+    ----------
+    samples
+        From :func:`sample_free_atoms`.
+
+    Returns
+    -------
+    tuple of float, or None
+        Quantiles of the ratio, 50 % and 95 %, over the points that are 1.0 to 1.5 covalent radii
+        from the nearest atom. None without samples, or if there are too few of such points.
+    """
+    if samples is None:
+        return None
+    between = (samples.nearest > _INNER) & (samples.nearest < _OUTER) & (samples.reference > 0)
+    if between.sum() < _FEWEST_POINTS:
+        return None
+    ratios = samples.values[between] / samples.reference[between]
+    median, upper = np.quantile(ratios, [0.5, 0.95])
+    return float(median), float(upper)
+
+
+def sample_free_atoms(structure: Structure, grid: np.ndarray) -> Samples | None:
+    """Return the density and that of superposed free atoms at some points of a grid.
 
     Parameters
     ----------
@@ -123,33 +165,8 @@ def compare_with_free_atoms(structure: Structure, grid: np.ndarray) -> tuple[flo
 
     Returns
     -------
-    tuple of float, or None
-        Quantiles of the ratio, 50 % and 95 %, over the points that are 1.0 to 1.5 covalent radii
-        from the nearest atom. None if there are too few of them, or no free atom of an element is
-        known.
-    """
-    samples = sample_free_atoms(structure, grid)
-    if samples is None:
-        return None
-    values, reference, nearest = samples
-    between = (nearest > _INNER) & (nearest < _OUTER) & (reference > 0)
-    if between.sum() < _FEWEST_POINTS:
-        return None
-    median, upper = np.quantile(values[between] / reference[between], [0.5, 0.95])
-    return float(median), float(upper)
-
-
-def sample_free_atoms(
-    structure: Structure, grid: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Return the density and that of superposed free atoms at some points of a grid.
-
-    Returns
-    -------
-    tuple of numpy.ndarray, or None
-        Density and valence density of the free atoms (e/Å³), and the distance from the nearest
-        atom in its covalent radius, each of shape (n,). None if the free atom of an element is not
-        known.
+    Samples, or None
+        None if the free atom of an element is not known.
     """
     symbols = list_symbols(structure)
     atoms = load_free_atoms().atoms
@@ -159,9 +176,10 @@ def sample_free_atoms(
     if grid.size > _POINTS:
         chosen = np.random.default_rng(0).choice(grid.size, _POINTS, replace=False)
     places = np.stack(np.unravel_index(chosen, grid.shape), axis=1) / grid.shape
-    images, owners = _list_images(structure, load_free_atoms().reach)
-    pairs = cKDTree(places @ structure.lattice.matrix).sparse_distance_matrix(
-        cKDTree(images), load_free_atoms().reach, output_type="coo_matrix"
+    lattice, reach = structure.lattice.matrix, load_free_atoms().reach
+    images, owners = list_images(lattice, structure.frac_coords, reach)
+    pairs = cKDTree(places @ lattice).sparse_distance_matrix(
+        cKDTree(images), reach, output_type="coo_matrix"
     )
     point, owner, distance = pairs.row, owners[pairs.col], pairs.data
     radii = np.array([covalent_radius(symbol) for symbol in symbols])
@@ -173,7 +191,7 @@ def sample_free_atoms(
         atom = atoms[symbol]
         values = np.interp(distance[mine], atom.radii, atom.valence, right=0)
         np.add.at(reference, point[mine], values)
-    return grid.ravel()[chosen], reference, nearest
+    return Samples(grid.ravel()[chosen], reference, nearest)
 
 
 def measure_depth(structure: Structure, places: np.ndarray) -> np.ndarray:
@@ -182,7 +200,7 @@ def measure_depth(structure: Structure, places: np.ndarray) -> np.ndarray:
     ``places`` are fractional coordinates, shape (n, 3); distances beyond 4 Å are infinite.
     """
     symbols = list_symbols(structure)
-    images, owners = _list_images(structure, 4.0)
+    images, owners = list_images(structure.lattice.matrix, structure.frac_coords, 4.0)
     radii = {symbol: _radius(symbol) for symbol in set(symbols)}
     nearest = np.full(len(places), np.inf)
     points = (places % 1) @ structure.lattice.matrix
@@ -200,17 +218,17 @@ def _radius(symbol: str) -> float:
         return 1.5
 
 
-def _list_images(structure: Structure, reach: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the atoms within reach of the cell (Å, shape (n, 3)) and their sites."""
-    heights = 1 / np.linalg.norm(np.linalg.inv(structure.lattice.matrix), axis=0)
-    most = np.ceil(reach / heights).astype(int)
-    inside = structure.frac_coords % 1
-    images, owners = [], []
-    for shift in itertools.product(*(range(-n, n + 1) for n in most)):
-        moved = inside + shift
-        # distance from the slab between the two faces of each direction
-        outside = np.maximum(np.maximum(-moved, moved - 1), 0) * heights
-        near = (outside <= reach).all(axis=1)
-        images.append(moved[near])
-        owners.append(np.flatnonzero(near))
-    return np.concatenate(images) @ structure.lattice.matrix, np.concatenate(owners)
+def list_images(
+    lattice: np.ndarray, frac_coords: np.ndarray, reach: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the atoms within reach of a cell (Å, shape (n, 3)) and their sites.
+
+    ``lattice`` are the lattice vectors (rows), ``frac_coords`` the positions in the cell.
+    """
+    # planes of lattice points are this far apart, in fractions of an edge per Å
+    margin = reach * np.linalg.norm(np.linalg.inv(lattice), axis=0) + 1e-6
+    spans = [np.arange(-n, n + 1) for n in np.ceil(margin).astype(int)]
+    shifts = np.stack(np.meshgrid(*spans, indexing="ij"), -1).reshape(-1, 3)
+    images = ((frac_coords % 1.0)[None] + shifts[:, None]).reshape(-1, 3)
+    near = ((images > -margin) & (images < 1 + margin)).all(axis=1)
+    return images[near] @ lattice, np.tile(np.arange(len(frac_coords)), len(shifts))[near]

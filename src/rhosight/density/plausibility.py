@@ -15,7 +15,12 @@ import numpy as np
 from ..errors import RhosightError
 from .charge_density import ChargeDensity
 from .electrons import Unit, check_electron_count, estimate_electrons, is_plausible
-from .neighbours import check_lengths, compare_with_free_atoms, find_closest_pair
+from .neighbours import (
+    check_lengths,
+    compare_with_free_atoms,
+    find_closest_pair,
+    sample_free_atoms,
+)
 from .positions import check_positions
 from .registration import check_registration
 
@@ -73,9 +78,10 @@ def check_density(
     if "total" not in density.grids:
         return notes + check_electron_count(density, unit, expected, sure)
     grid = np.asarray(density.grid("total"), dtype=float)
+    samples = sample_free_atoms(density.structure, grid)
+    between = compare_with_free_atoms(samples)
     if expected is None:
-        _check_quantity(density, grid)
-    between = compare_with_free_atoms(density.structure, grid)
+        _check_quantity(density, grid, between)
     if notes and not is_plausible(between):
         raise RhosightError(
             f"{density.name}: {notes[0]} Between the atoms, the density is not that of a crystal "
@@ -87,7 +93,7 @@ def check_density(
             f"between the atoms, the density is at most {between[1]:.2f} times that of free atoms: "
             "is it the density of one spin, or of some bands?"
         )
-    notes += check_positions(density.structure, grid)
+    notes += check_positions(samples)
     return notes + note_coarse_grid(density) + _check_grid(density, grid)
 
 
@@ -145,13 +151,15 @@ def _check_lengths(density: ChargeDensity) -> list[str]:
     return [*notes, "its comment says that the lengths are in Å; they were read in Bohr"]
 
 
-def _check_quantity(density: ChargeDensity, grid: np.ndarray) -> None:
+def _check_quantity(
+    density: ChargeDensity, grid: np.ndarray, between: tuple[float, float] | None
+) -> None:
     """Raise if no charge density has such values."""
     least, _ = estimate_electrons(density.structure)
     electrons = density.integral("total")
     absolute = float(np.abs(grid).mean())
     negative = float(-np.minimum(grid, 0).mean()) / absolute if absolute else 0.0
-    if electrons < _LEAST * least and not _is_positive_in_other_units(density, electrons, grid):
+    if electrons < _LEAST * least and not _is_positive_in_other_units(electrons, grid, between):
         what = f"its integral over the cell is {electrons:.3g} electrons"
         what += f", where {2 * least:.3g} are valence electrons"
     elif negative > _NEGATIVE:
@@ -165,11 +173,12 @@ def _check_quantity(density: ChargeDensity, grid: np.ndarray) -> None:
     )
 
 
-def _is_positive_in_other_units(density: ChargeDensity, electrons: float, grid: np.ndarray) -> bool:
+def _is_positive_in_other_units(
+    electrons: float, grid: np.ndarray, between: tuple[float, float] | None
+) -> bool:
     """Return whether another unit may explain a small integral of a positive quantity."""
     if electrons <= 0 or grid.min() < 0:
         return False
-    between = compare_with_free_atoms(density.structure, grid)
     if between is None:
         return True
     # in a right unit the median is 0.6 to 1.4; then the 95 % quantile is near it, too

@@ -8,9 +8,8 @@ superposed free atoms, whatever the code.
 from __future__ import annotations
 
 import numpy as np
-from pymatgen.core import Structure
 
-from .neighbours import sample_free_atoms
+from .neighbours import Samples
 
 # Covalent radii from the nearest atom; further in, pseudo-potentials and semi-core electrons matter
 _OUTSIDE = 0.8
@@ -25,31 +24,27 @@ _UNLIKE = 0.6
 _UNRELATED, _HOMOGENEOUS = 0.3, 0.1
 
 
-def check_positions(structure: Structure, grid: np.ndarray) -> list[str]:
+def check_positions(samples: Samples | None) -> list[str]:
     """Note a density that is not that of atoms at these positions.
 
     Parameters
     ----------
-    structure
-        An ordered crystal.
-    grid
-        Its total density, e/Å³, shape (nx, ny, nz).
+    samples
+        Of the total density, from :func:`rhosight.density.neighbours.sample_free_atoms`.
 
     Returns
     -------
     list of str
-        Notes; empty if the density follows that of superposed free atoms, or if a free atom is not
-        known.
+        Notes; empty if the density follows that of superposed free atoms, or without samples.
     """
-    samples = sample_free_atoms(structure, grid)
     if samples is None:
         return []
-    values, reference, nearest = samples
-    is_outside = nearest > _OUTSIDE
+    is_outside = samples.nearest > _OUTSIDE
     if is_outside.sum() < _FEWEST_POINTS:
         return []
     ours, free = (
-        np.log(np.maximum(density[is_outside], 0) + _SMALL) for density in (values, reference)
+        np.log(np.maximum(density[is_outside], 0) + _SMALL)
+        for density in (samples.values, samples.reference)
     )
     spread = float((ours - free).std())
     if spread < _HOMOGENEOUS or not (ours.std() and free.std()):

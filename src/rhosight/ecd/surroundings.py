@@ -10,6 +10,7 @@ import torch
 from scipy.spatial import KDTree
 
 from ..density.free_atoms import list_elements, load_free_atoms
+from ..density.neighbours import list_images
 
 REACH = 5.0
 """Å; atoms farther from a point have no effect on its features."""
@@ -111,14 +112,7 @@ class AtomFinder:
 
     def __init__(self, lattice: np.ndarray, frac: np.ndarray) -> None:
         self.lattice = lattice
-        # planes of lattice points are this far apart, in fractions of an edge per Å
-        margin = REACH * np.linalg.norm(np.linalg.inv(lattice), axis=0) + 1e-6
-        spans = [np.arange(-n, n + 1) for n in np.ceil(margin).astype(int) + 1]
-        shifts = np.stack(np.meshgrid(*spans, indexing="ij"), -1).reshape(-1, 3)
-        images = ((frac % 1.0)[None] + shifts[:, None]).reshape(-1, 3)
-        near = ((images > -margin) & (images < 1 + margin)).all(axis=1)
-        self._places = images[near] @ lattice
-        self._atoms = np.tile(np.arange(len(frac)), len(shifts))[near]
+        self._places, self._atoms = list_images(lattice, frac, REACH)
         self._tree = KDTree(self._places)
 
     def __call__(self, frac: np.ndarray, skip_own: bool = False) -> Neighbours:
