@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any
 
+import numpy as np
 from pymatgen.core import Structure
 
+from ..density.crystals import HashableCrystal
 from ..density.structure_json import parse_structure_json
 from .packing import BUNDLED
 
@@ -48,19 +51,37 @@ def find_known_material(structure: Structure, targets: Sequence[str]) -> KnownMa
     KnownMaterial or None
         Same elements and sites (pymatgen's ``StructureMatcher``), and the volume within 5 %.
     """
-    rows = read_rows().get(structure.composition.reduced_formula, [])
-    if not rows:
-        return None
-    from pymatgen.analysis.structure_matcher import StructureMatcher  # takes half a second
-
-    matcher = StructureMatcher()
-    for row in rows:
-        known = parse_structure_json(row["structure"], row["material_id"])
-        volumes = [one.volume / len(one) for one in (structure, known)]
-        if abs(volumes[0] / volumes[1] - 1) < MAX_STRAIN and matcher.fit(structure, known):
+    volume = structure.volume / len(structure)
+    for row in list_same_type(structure):
+        if abs(volume / read_volume(row) - 1) < MAX_STRAIN:
             values = {name: row[name] for name in targets if row.get(name) is not None}
             return KnownMaterial(row["material_id"], values)
     return None
+
+
+def list_same_type(structure: Structure) -> list[dict[str, Any]]:
+    """Return the rows of bundled crystals that are the same crystal but for its size."""
+    if structure.composition.reduced_formula not in read_rows():
+        return []
+    return _match(HashableCrystal.of(structure))
+
+
+def read_volume(row: dict[str, Any]) -> float:
+    """Return the volume per atom of the crystal of a row, Å³."""
+    content = json.loads(row["structure"])
+    return float(abs(np.linalg.det(content["lattice"]["matrix"])) / len(content["sites"]))
+
+
+@lru_cache(maxsize=1024)  # a prediction asks for the volume and for calculated values
+def _match(crystal: HashableCrystal) -> list[dict[str, Any]]:
+    from pymatgen.analysis.structure_matcher import StructureMatcher  # takes half a second
+
+    matcher, structure = StructureMatcher(), crystal.structure
+    return [
+        row
+        for row in read_rows()[structure.composition.reduced_formula]
+        if matcher.fit(structure, parse_structure_json(row["structure"], row["material_id"]))
+    ]
 
 
 @cache

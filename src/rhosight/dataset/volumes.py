@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from pymatgen.core import Composition, Structure
 
-from .known import MAX_STRAIN, read_rows
+from .known import MAX_STRAIN, list_same_type, read_rows, read_volume
 
 QUANTILE = 0.99
 """Share of the bundled crystals whose volume passes the check."""
@@ -37,12 +36,7 @@ def check_volume(structure: Structure) -> str | None:
     these elements there is no statement.
     """
     volume = structure.volume / len(structure)
-    rows = read_rows().get(structure.composition.reduced_formula, [])
-    same = {
-        row["material_id"]: _read_volume(row["structure"])
-        for row in rows
-        if _has_type(structure, row["structure"])
-    }
+    same = {row["material_id"]: read_volume(row) for row in list_same_type(structure)}
     if same:
         name = min(same, key=lambda name: abs(np.log(volume / same[name])))
         if abs(volume / same[name] - 1) <= MAX_STRAIN:
@@ -66,22 +60,13 @@ def _describe(volume: float, expected: float, what: str) -> str:
     )
 
 
-def _has_type(structure: Structure, known: str) -> bool:
-    """Return whether a crystal is another one, but for its size."""
-    from pymatgen.analysis.structure_matcher import StructureMatcher  # takes half a second
-
-    from ..density.structure_json import parse_structure_json
-
-    return bool(StructureMatcher().fit(structure, parse_structure_json(known, "bundled dataset")))
-
-
 @cache
 def _fit_volumes() -> _Volumes:
     """Fit ln V ≈ ln Σ x v to the bundled crystals, linearised about V: Σ x v / V ≈ 1."""
     rows = [row for group in read_rows().values() for row in group]
     shares = [Composition(row["formula"]).fractional_composition.as_dict() for row in rows]
     symbols = sorted({symbol for share in shares for symbol in share})
-    volumes = np.array([_read_volume(row["structure"]) for row in rows])
+    volumes = np.array([read_volume(row) for row in rows])
     design = np.array([[share.get(symbol, 0.0) for symbol in symbols] for share in shares])
     design /= volumes[:, None]
     ridge = (_RIDGE / volumes.mean()) ** 2 * np.eye(len(symbols))
@@ -91,9 +76,3 @@ def _fit_volumes() -> _Volumes:
     left_out = np.abs(1 - design @ fitted) / np.maximum(1 - leverage, 1e-9)
     limit = np.quantile(left_out[leverage < MAX_LEVERAGE], QUANTILE)
     return _Volumes(dict(zip(symbols, fitted.tolist(), strict=True)), float(limit))
-
-
-def _read_volume(text: str) -> float:
-    """Return the volume per atom of a stored structure, Å³."""
-    content = json.loads(text)
-    return float(abs(np.linalg.det(content["lattice"]["matrix"])) / len(content["sites"]))

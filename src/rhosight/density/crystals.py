@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import spglib
 from pymatgen.core import DummySpecies, Element, IStructure, Structure
+from scipy.sparse.csgraph import connected_components
 
 from ..errors import RhosightError, first_line
 from .elements import covalent_radius
@@ -111,6 +113,28 @@ def _convert_ase_atoms(atoms: Any) -> Structure:
         ) from error
     check_crystal(structure, where)
     return structure
+
+
+@dataclass(frozen=True)
+class HashableCrystal:
+    """A structure that is compared by its cell, sites and elements, for caches."""
+
+    key: bytes
+    structure: Structure = field(compare=False)
+
+    @classmethod
+    def of(cls, structure: Structure) -> HashableCrystal:
+        """Return the crystal of a structure, which must not be changed afterwards."""
+        numbers = np.hstack([structure.lattice.matrix.ravel(), structure.frac_coords.ravel()])
+        species = "|".join(site.species_string for site in structure)
+        return cls(numbers.tobytes() + species.encode(), structure)
+
+
+def group_mixed_axes(rotations: np.ndarray) -> list[list[int]]:
+    """Group the axes of a cell that rotations mix, given as integers, shape (n, 3, 3)."""
+    mixed = (np.asarray(rotations) != 0).any(axis=0).astype(int)
+    groups = connected_components(mixed, directed=False)[1]
+    return [np.flatnonzero(groups == group).tolist() for group in np.unique(groups)]
 
 
 def find_symmetry(

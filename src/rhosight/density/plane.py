@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,14 @@ import spglib
 from pymatgen.core import Lattice, Structure
 
 from ..errors import RhosightError
-from .crystals import SYMPREC, StructureLike, as_structure, find_symmetry, number_species
+from .crystals import (
+    SYMPREC,
+    HashableCrystal,
+    StructureLike,
+    as_structure,
+    find_symmetry,
+    number_species,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -141,27 +148,13 @@ def lattice_plane(
     """
     _check_indices(hkl)
     indices = None if hkl is None else (int(hkl[0]), int(hkl[1]), int(hkl[2]))
-    return _find_plane(_Crystal.of(as_structure(structure)), indices, symprec)
-
-
-@dataclass(frozen=True)
-class _Crystal:
-    """A structure that is compared by its cell, sites and elements."""
-
-    key: bytes
-    structure: Structure = field(compare=False)
-
-    @classmethod
-    def of(cls, structure: Structure) -> _Crystal:
-        numbers = np.hstack([structure.lattice.matrix.ravel(), structure.frac_coords.ravel()])
-        species = "|".join(site.species_string for site in structure)
-        return cls(numbers.tobytes() + species.encode(), structure)
+    return _find_plane(HashableCrystal.of(as_structure(structure)), indices, symprec)
 
 
 # several images of one crystal show the same planes
 @lru_cache(maxsize=64)
 def _find_plane(
-    crystal: _Crystal, hkl: tuple[int, int, int] | None, symprec: float
+    crystal: HashableCrystal, hkl: tuple[int, int, int] | None, symprec: float
 ) -> LatticePlane:
     """Find the plane of :func:`lattice_plane`."""
     structure = crystal.structure

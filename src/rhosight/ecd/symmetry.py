@@ -9,7 +9,7 @@ import numpy as np
 from pymatgen.core import Structure
 from scipy.linalg import sqrtm
 
-from ..density.crystals import find_symmetry, number_species
+from ..density.crystals import find_symmetry, group_mixed_axes, number_species
 from .primitive import PrimitiveCell, find_primitive
 
 DENOMINATORS = (1, 2, 3, 4, 6, 8)
@@ -133,17 +133,16 @@ def choose_shape(
     translations map points to points.
     """
     wanted = np.ceil(np.array(symmetry.structure.lattice.abc) / spacing - 1e-6).astype(int)
-    mixed = ((symmetry.rotations if rotations is None else rotations) != 0).any(axis=0)
     steps = np.ones(3, dtype=int)
     for axis in range(3):
         for value in symmetry.translations[:, axis]:
             fits = [n for n in DENOMINATORS if abs(value * n - round(value * n)) < TOLERANCE]
             steps[axis] = lcm(int(steps[axis]), min(fits, default=1))
-    shape = []
-    for axis in range(3):
-        joined = np.flatnonzero(mixed[axis] | mixed[:, axis])
-        step = lcm(*(int(steps[k]) for k in joined))
-        shape.append(int(-(-max(wanted[k] for k in joined) // step) * step))
+    shape = [0, 0, 0]
+    for axes in group_mixed_axes(symmetry.rotations if rotations is None else rotations):
+        step = lcm(*(int(steps[k]) for k in axes))
+        for axis in axes:
+            shape[axis] = int(-(-max(wanted[k] for k in axes) // step) * step)
     return shape[0], shape[1], shape[2]
 
 

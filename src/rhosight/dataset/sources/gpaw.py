@@ -28,10 +28,9 @@ import numpy as np
 import pandas as pd
 from pymatgen.core import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
-from scipy.sparse.csgraph import connected_components
 
 from ...density.charge_density import STORED_KINDS, ChargeDensity
-from ...density.crystals import SYMPREC, find_symmetry
+from ...density.crystals import SYMPREC, find_symmetry, group_mixed_axes
 from ...density.structures import read_structure
 from ...errors import RhosightError
 from .source import Entry, Source
@@ -297,9 +296,7 @@ def group_coupled_axes(structure: Structure) -> list[list[int]]:
     dataset = find_symmetry(structure, [site.specie.Z for site in structure])
     if dataset is None:
         return [[0], [1], [2]]
-    mixed = (np.abs(dataset.rotations).sum(axis=0) > 0).astype(int)
-    groups = connected_components(mixed, directed=False)[1]
-    return [np.flatnonzero(groups == group).tolist() for group in np.unique(groups)]
+    return group_mixed_axes(dataset.rotations)
 
 
 def find_gpaw(python: str | None = None) -> GpawInstallation:
