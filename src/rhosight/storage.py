@@ -42,6 +42,20 @@ def replacing(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
+def check_writable(path: Path) -> None:
+    """Check that a file can be written: better known before its content is computed.
+
+    Raises
+    ------
+    RhosightError
+        If it is a folder, or its folder is missing or not writable.
+    """
+    if path.is_dir():
+        raise RhosightError(f"{path}: is a folder; give the name of a file")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise RhosightError(f"{path}: {path.parent} is not a writable folder; choose another")
+
+
 @contextmanager
 def hold_lock(path: Path) -> Iterator[bool]:
     """Try to lock a file for this process alone; yield whether it succeeded.

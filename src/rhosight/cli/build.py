@@ -15,6 +15,7 @@ from .common import (
     errors,
     format_count,
     print_line,
+    print_remark,
     progress_bar,
     shared_options,
 )
@@ -288,8 +289,7 @@ def _build(source: Any, out: Path, options: dict[str, Any]) -> None:
 
 def _print_notes(notes: Mapping[str, Sequence[str]]) -> None:
     for name in list(notes)[:MAX_SHOWN]:
-        line = f"note: {name}: {'; '.join(notes[name])}"
-        errors.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_remark("note", name, "; ".join(notes[name]))
     if len(notes) > MAX_SHOWN:
         more = format_count(len(notes) - MAX_SHOWN, "more material")
         errors.print(f"notes on {more} are in the provenance of the dataset")
@@ -297,7 +297,7 @@ def _print_notes(notes: Mapping[str, Sequence[str]]) -> None:
 
 def _print_passed_over(files: Mapping[str, str]) -> None:
     for file in list(files)[:MAX_SHOWN]:
-        errors.print(f"passed over: {file}: {files[file]}", markup=False, soft_wrap=True)
+        print_remark("passed over", file, files[file])
     if len(files) > MAX_SHOWN:
         errors.print(f"passed over: {format_count(len(files) - MAX_SHOWN, 'more file')}")
 

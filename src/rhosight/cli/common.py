@@ -153,6 +153,11 @@ def print_line(line: str) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+def print_remark(word: str, where: Any, text: str) -> None:
+    """Print ``word: where: text`` to standard error, such as a note on a file."""
+    errors.print(f"{word}: {where}: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
 def choose_targets(dataset: Dataset) -> tuple[str, ...]:
     """Return the paper's targets that a dataset has; if it has none, all its targets."""
     from ..dataset.schema import TARGETS

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import RhosightError
 from .batches import report, work_through
-from .common import console, errors, progress_bar
+from .common import console, errors, print_remark, progress_bar
 
 if TYPE_CHECKING:
     from ..ecd.model import DensityModel
@@ -99,7 +99,7 @@ def _predict(
 
     structure = read_structure(file)
     for note in get_notes(structure):
-        errors.print(f"note: {file}: {note}", markup=False, highlight=False, soft_wrap=True)
+        print_remark("note", file, note)
     result = model.predict(structure, spacing)
     write_density(result.density, target, kind.value)
     grid = "×".join(map(str, result.density.shape))

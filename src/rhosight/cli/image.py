@@ -17,8 +17,8 @@ from .common import (
     FilesArgument,
     Kind,
     console,
-    errors,
     format_count,
+    print_remark,
     progress_bar,
 )
 from .reading import KindOption, NotesMode, NotesOption, Reading, UnitOption, expand_folders
@@ -238,7 +238,7 @@ def _make_painter(
     def draw(density: ChargeDensity, path: Path) -> None:
         if channel.kind == "spin" and is_noise(density.grid("spin"), "spin"):
             name = density.name or path.stem
-            errors.print(f"note: {name}: no magnetisation: the image shows noise", soft_wrap=True)
+            print_remark("note", name, "no magnetisation: the image shows noise")
         to_pil(density_image(density, settings)).save(path)
 
     return draw

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import RhosightError
+from ..storage import check_writable
 from .batches import report, work_through
 from .common import check_files, progress_bar, read_model
 from .predictions import print_known, print_table
@@ -91,7 +91,7 @@ def predict(
     if not files or Path(model).is_file():
         raise RhosightError(_describe_missing_argument(model))
     if out:
-        _check_writable(out)
+        check_writable(out)
     check_files(files)
     check_difference(difference, files)
     loaded = read_model(model)
@@ -119,13 +119,6 @@ def _add_facts(parts: list[pd.DataFrame], reading: Reading) -> pd.DataFrame:
     predictions.insert(0, "formula", [reading.formulas.get(name, "") for name in names])
     predictions["notes"] = ["; ".join(reading.notes.get(name, [])) for name in names]
     return predictions
-
-
-def _check_writable(out: Path) -> None:
-    if out.is_dir():
-        raise RhosightError(f"{out}: is a folder; give the name of a file")
-    if not os.access(out.parent, os.W_OK):
-        raise RhosightError(f"{out}: {out.parent} is not a writable folder; choose another")
 
 
 def _choose_format(out: Path | None) -> Format:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import RhosightError
-from .common import errors, is_dataset
+from .common import is_dataset, print_remark
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -141,7 +141,7 @@ class Reading:
             if names and name not in names:
                 continue
             for note in notes:
-                errors.print(f"note: {name}: {note}", markup=False, highlight=False, soft_wrap=True)
+                print_remark("note", name, note)
 
     def _read_density(self, file: str) -> ChargeDensity:
         from ..dataset.sources.directory import fill_pattern
@@ -252,7 +252,7 @@ def expand_folders(files: list[str], structures: bool = False) -> list[str]:
         search = find_materials(Path(file), structures)
         expanded += map(str, search.files)
         for name, why in search.passed_over.items():
-            errors.print(f"passed over: {Path(file, name)}: {why}", markup=False, soft_wrap=True)
+            print_remark("passed over", Path(file, name), why)
     return list(dict.fromkeys(expanded))
 
 

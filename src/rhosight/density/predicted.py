@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import RhosightError
-from ..storage import replacing
+from ..storage import check_writable, replacing
 from .charge_density import ChargeDensity, Kind, add_notes
 
 MARK = "predicted density"
@@ -90,10 +90,7 @@ def check_output(path: str | os.PathLike) -> Path:
         raise RhosightError(
             f"{path}: the name does not tell a format; give one that ends in {', '.join(SUFFIXES)}"
         )
-    if path.is_dir():
-        raise RhosightError(f"{path}: is a folder; give the name of a file")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise RhosightError(f"{path}: {path.parent} is not a writable folder; choose another")
+    check_writable(path)
     return path
 
 
