@@ -17,7 +17,7 @@ from rhosight import ChargeDensity, DescriptorModel, PropertyModel, RhosightErro
 from rhosight.cli import app
 from rhosight.dataset import Dataset
 from rhosight.density.files import read_density
-from rhosight.models.descriptor_model import compute_descriptors
+from rhosight.models.blocks import BlockReader
 from rhosight.models.folder import BUNDLED_MODELS, MODELS, bundled_folder
 from rhosight.models.gaussian_process.kernel import Kernel
 from rhosight.models.gaussian_process.recipe import DescriptorRecipe
@@ -164,7 +164,7 @@ def test_structures_are_enough_without_density(parts, few):
     by_structure = model.predict({m.material_id: m.structure for m in few})
     pd.testing.assert_frame_equal(by_structure, model.predict(few))
     with pytest.raises(RhosightError, match="reads charge densities; use the model no-dft"):
-        compute_descriptors([few.structures[0]], SMALL)
+        BlockReader(SMALL).table([few.structures[0]])
 
 
 @pytest.mark.parametrize("name", BUNDLED_MODELS)

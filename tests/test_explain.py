@@ -48,7 +48,7 @@ from rhosight.explain.words import assign_tokens, count_words, find_words
 from rhosight.inputs.descriptors.blocks import to_blocks
 from rhosight.inputs.image import ImageSettings
 from rhosight.inputs.text.rewording import reword
-from rhosight.models.descriptor_model import compute_descriptors
+from rhosight.models.blocks import BlockReader
 from rhosight.models.gaussian_process.kernel import Kernel
 from rhosight.models.gaussian_process.recipe import DescriptorRecipe
 
@@ -273,7 +273,7 @@ def test_modalities_of_a_descriptor_model(best, parts, dataset):
 
     others = parts[0][:3]
     few = explain(best, density, details=False, background=others)
-    table = compute_descriptors([density, *others.densities], SMALL)
+    table = BlockReader(SMALL).table([density, *others.densities])
     blocks = to_blocks(table, best._fitted().prototypes)
     groups = group_blocks(SMALL.blocks)
     value = {}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..dataset.schema import TARGET_NAMES
 from ..models.baselines.baselines import BASELINES, PRETRAINED
 from .cross_validation import CrossValidation
+from .html import describe_target
 
 
 def draw_conclusions(result: CrossValidation) -> list[str]:
@@ -23,22 +23,11 @@ def draw_conclusions(result: CrossValidation) -> list[str]:
         row = rows.loc[(model, stage)]
         name = f"{model} {stage}".strip()
         winners.append(
-            f"{name} predicts the {_name(target)} best (test R² {row['r2']:.2f}, RMSE "
+            f"{name} predicts the {describe_target(target)} best (test R² {row['r2']:.2f}, RMSE "
             f"{row['rmse']:.2g} {result.settings['units'][target]})"
         )
     sentences.append(f"{_join(winners)}.")
-    final, stage = result.final
-    baseline = [name for name in BASELINES if name != "mean"]
-    ahead = [t for t in result.targets if _is_ahead(summary, t, (final, stage), baseline)]
-    behind = [target for target in result.targets if target not in ahead]
-    verdict = [
-        f"has a lower error than every baseline for the {_join([_name(t) for t in ahead])}"
-    ] * bool(ahead) + [
-        f"does not for the {_join([_name(t) for t in behind])}"
-        if ahead
-        else "has no lower error than the best baseline for any target"
-    ] * bool(behind)
-    sentences.append(f"{final} {' and '.join(verdict)}.")
+    sentences.append(_compare_with_baselines(result, summary))
     folds = result.predictions["fold"].nunique()
     if folds == 1:
         sentences.append("This is one fold: differences of a few per cent are chance.")
@@ -47,14 +36,25 @@ def draw_conclusions(result: CrossValidation) -> list[str]:
     return sentences
 
 
+def _compare_with_baselines(result: CrossValidation, summary: Any) -> str:
+    """Return the sentence on the recipe's own model."""
+    baselines = [name for name in BASELINES if name != "mean"]
+    ahead: list[str] = []
+    behind: list[str] = []
+    for target in result.targets:
+        is_ahead = _is_ahead(summary, target, result.final, baselines)
+        (ahead if is_ahead else behind).append(describe_target(target))
+    name = result.final[0]
+    if not ahead:
+        return f"{name} has no lower error than the best baseline for any target."
+    verdict = f"{name} has a lower error than every baseline for the {_join(ahead)}"
+    return f"{verdict} and does not for the {_join(behind)}." if behind else f"{verdict}."
+
+
 def _is_ahead(summary: Any, target: str, row: tuple[str, str], baselines: list[str]) -> bool:
     rows = summary.loc[target]
     names = [name for name in baselines if (name, "") in rows.index]
     return not names or rows.loc[row]["rmse"] < min(rows.loc[(n, "")]["rmse"] for n in names)
-
-
-def _name(target: str) -> str:
-    return TARGET_NAMES[target].short if target in TARGET_NAMES else target.replace("_", " ")
 
 
 def _join(parts: list[str]) -> str:

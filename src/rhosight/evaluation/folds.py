@@ -25,7 +25,8 @@ from ..models.baselines.baselines import (
     make_baseline,
 )
 from ..models.baselines.chgnet import CHGNET_NOTE, find_chgnet_version
-from ..models.descriptor_model import compute_descriptors, make_committee
+from ..models.blocks import BlockReader
+from ..models.descriptor_model import make_committee
 from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecipe, descriptor_recipe
 from ..models.inputs import collect_texts, find_prototypes, make_inputs
 from ..networks.recipe import Recipe
@@ -99,16 +100,15 @@ class SharedData:
     def features(self) -> pd.DataFrame:
         """All blocks of the encoder recipes."""
         assert isinstance(self.recipe, DescriptorRecipe)
-        return compute_descriptors(self.dataset, self.recipe, self.progress)
+        return BlockReader(self.recipe).table(self.dataset, self.progress)
 
     @cached_property
     def descriptors(self) -> pd.DataFrame | None:
         """Descriptors of the descriptor recipes; None if the dataset lacks data for them."""
         kernels = [k for recipe in self.descriptor_recipes.values() for k in recipe.kernels]
         try:
-            return compute_descriptors(
-                self.dataset.densities, DescriptorRecipe(kernels=kernels), self.progress
-            )
+            reader = BlockReader(DescriptorRecipe(kernels=kernels))
+            return reader.table(self.dataset, self.progress)
         except RhosightError as error:
             logger.warning("%s are omitted: %s", " and ".join(DESCRIPTOR_RECIPES), error)
             if not isinstance(self.recipe, DescriptorRecipe) or self.recipe.uses_encoders:
@@ -119,7 +119,7 @@ class SharedData:
             for name, recipe in self.descriptor_recipes.items()
             if recipe.kernels == self.recipe.kernels
         }
-        return compute_descriptors(self.dataset.densities, self.recipe, self.progress)
+        return BlockReader(self.recipe).table(self.dataset, self.progress)
 
     @cached_property
     def baselines(self) -> dict[str, pd.DataFrame]:

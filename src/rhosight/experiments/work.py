@@ -20,7 +20,7 @@ from ..evaluation.folds import fit_baseline, fit_descriptors
 from ..inputs.progress import AnyProgress
 from ..inputs.tensors import Inputs
 from ..models.baselines.baselines import compute_baseline_features
-from ..models.descriptor_model import compute_descriptors
+from ..models.blocks import BlockReader
 from ..models.gaussian_process.recipe import DescriptorRecipe, descriptor_recipe
 from ..models.inputs import find_prototypes, inputs_key, make_inputs
 from ..networks.recipe import Recipe
@@ -147,11 +147,11 @@ class Workbench:
 
     @cached_property
     def _descriptors(self) -> pd.DataFrame:
-        return compute_descriptors(self.dataset.densities, DescriptorRecipe())
+        return BlockReader(DescriptorRecipe()).table(self.dataset)
 
     @cached_property
     def _features_of_encoders(self) -> pd.DataFrame:
-        return compute_descriptors(self.dataset, descriptor_recipe("image+text"))
+        return BlockReader(descriptor_recipe("image+text")).table(self.dataset)
 
     def _inputs_of(self, recipe: Recipe, progress: AnyProgress | None) -> Inputs:
         key = inputs_key(recipe)

@@ -121,8 +121,7 @@ class Inputs:
             if self.parallel is not None:
                 plane = torch.randint(1 + len(self.parallel), (count,))
         else:
-            angle = torch.full((count,), view * GOLDEN_ANGLE)
-            mirror = torch.full((count,), view % 2 == 1)
+            angle, mirror = fixed_turn(view, count)
             if self.shift:
                 shift = 2 * (view * torch.tensor(PLASTIC) % 1).expand(count, 2) - 1
             if self.parallel is not None:
@@ -190,6 +189,11 @@ def crop_middle(canvas: Tensor, size: int) -> Tensor:
     """Return the image in the middle of its canvas."""
     pad = (canvas.shape[-1] - size) // 2
     return canvas[..., pad : pad + size, pad : pad + size]
+
+
+def fixed_turn(view: int, count: int) -> tuple[Tensor, Tensor]:
+    """Return angle (radians) and reflection of a fixed view for ``count`` images."""
+    return torch.full((count,), view * GOLDEN_ANGLE), torch.full((count,), view % 2 == 1)
 
 
 def turn(

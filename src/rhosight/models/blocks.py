@@ -15,6 +15,7 @@ from ..density.charge_density import ChargeDensity
 from ..inputs.descriptors.blocks import compute_block_table, iterate_blocks
 from ..inputs.progress import Progress
 from .gaussian_process.recipe import DescriptorRecipe
+from .materials import list_densities
 
 if TYPE_CHECKING:
     from .encoder_blocks import EncoderBlocks
@@ -63,11 +64,11 @@ class BlockReader:
         """
         blocks = self.recipe.blocks
         if self.encoders is None:
-            yield from iterate_blocks(_list_crystals(crystals), blocks, progress)
+            yield from iterate_blocks(list_densities(crystals), blocks, progress)
             return
         for start in range(0, len(crystals), CHUNK):
             part: Any = crystals[start : start + CHUNK]
-            descriptors = compute_block_table(_list_crystals(part), blocks)
+            descriptors = compute_block_table(list_densities(part), blocks)
             yield part, pd.concat([descriptors, self.encoders.compute(part)], axis=1)
             if progress:
                 progress("features", start + len(part), len(crystals))
@@ -75,7 +76,3 @@ class BlockReader:
     def table(self, crystals: Crystals, progress: Progress | None = None) -> pd.DataFrame:
         """Return the table of all blocks, see :func:`rhosight.inputs.descriptors.blocks`."""
         return pd.concat([part for _, part in self.iterate(crystals, progress)], ignore_index=True)
-
-
-def _list_crystals(crystals: Any) -> Any:
-    return crystals.densities if isinstance(crystals, Dataset) else crystals

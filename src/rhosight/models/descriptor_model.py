@@ -36,7 +36,7 @@ from .folder import WEIGHTS
 from .gaussian_process.committee import Committee
 from .gaussian_process.process import GaussianProcess
 from .gaussian_process.recipe import ENCODERS, DescriptorRecipe
-from .materials import Materials, as_crystals, as_densities
+from .materials import Materials, as_crystals, as_densities, list_densities
 from .provenance import find_codes, warn_of_other_codes
 from .uncertainty import ConformalIntervals, TrainingDomain
 
@@ -317,7 +317,7 @@ class DescriptorModel(SavedModel):
         if isinstance(crystals, dict):
             ((name, structure),) = crystals.items()
             return name, structure, self.compute_blocks([structure])
-        (density,) = crystals.densities if isinstance(crystals, Dataset) else crystals
+        (density,) = list_densities(crystals)
         return density.name, density.structure, self.compute_blocks(crystals)
 
     def compute_blocks(self, crystals: Dataset | Crystals) -> dict[str, pd.DataFrame]:
@@ -417,16 +417,6 @@ def make_committee(recipe: DescriptorRecipe, blocks: Collection[str]) -> Committ
     """
     kernels = [kernel.expand(ENCODERS, blocks) for kernel in recipe.kernels]
     return Committee([GaussianProcess(k.terms, linear=SPARSE, seed=recipe.seed) for k in kernels])
-
-
-def compute_descriptors(
-    crystals: Dataset | Crystals, recipe: DescriptorRecipe, progress: Progress | None = None
-) -> pd.DataFrame:
-    """Compute all numbers that a recipe reads of n crystals.
-
-    See :class:`rhosight.models.blocks.BlockReader`.
-    """
-    return BlockReader(recipe).table(crystals, progress)
 
 
 def _elements(structure: Structure) -> set[str]:

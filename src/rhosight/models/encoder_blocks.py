@@ -15,10 +15,9 @@ import numpy as np
 import pandas as pd
 from safetensors.torch import load_file, save_file
 
-from ..dataset.dataset import Dataset
 from ..density.charge_density import ChargeDensity
-from ..density.free_atoms import difference_from_total
 from ..errors import RhosightError
+from ..inputs.descriptors.blocks import prepare_density
 from ..inputs.image import ImageSettings, turn_margin
 from ..inputs.tensors import draw_images
 from ..networks.backbones import ClipBackbone, ImageBackbone, TextBackbone, hash_state
@@ -27,6 +26,7 @@ from ..networks.features import ImageReader, TextReader
 from ..networks.weights import packaged_hash
 from .gaussian_process.recipe import ENCODERS, DescriptorRecipe
 from .inputs import collect_texts
+from .materials import list_densities
 
 VERSION = 1
 """Of the features; another number makes those on disk unused."""
@@ -97,8 +97,8 @@ class EncoderBlocks:
         """Return the columns ``block.feature`` of a few crystals, a dataset or a sequence."""
         blocks: dict[str, np.ndarray] = {}
         if self.image:
-            crystals = part.densities if isinstance(part, Dataset) else part
-            densities = [_prepare_density(crystal) for crystal in crystals]
+            crystals = list_densities(part)
+            densities = [prepare_density(crystal, with_difference=True) for crystal in crystals]
             settings = self.image.settings.images
             for name, image in zip(name_images(settings), settings, strict=True):
                 layers = self._read_images(self.image, densities, image)
@@ -202,13 +202,3 @@ def _density_key(density: ChargeDensity, settings: ImageSettings, setup: list[An
         [str(site.species) for site in structure],
         *(np.asarray(density.grid(kind)) for kind in kinds),
     )
-
-
-def _prepare_density(crystal: Any) -> ChargeDensity:
-    """Return a density with its difference from free atoms."""
-    if not isinstance(crystal, ChargeDensity):
-        raise RhosightError(
-            f"{crystal.composition.reduced_formula}: this model reads charge densities; use the "
-            "model no-dft or a text model for a structure alone"
-        )
-    return crystal if "difference" in crystal.grids else difference_from_total(crystal)

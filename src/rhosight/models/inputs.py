@@ -14,7 +14,6 @@ from pymatgen.core import Structure
 from torch import Tensor
 
 from ..dataset.dataset import Dataset
-from ..density.charge_density import ChargeDensity
 from ..density.crystals import as_structure
 from ..inputs.descriptors.blocks import SPARSE, compute_block_table, to_blocks
 from ..inputs.descriptors.composition import prototype_label
@@ -26,7 +25,7 @@ from ..inputs.text.extents import Extent
 from ..inputs.text.rewording import reword
 from ..networks.backbones import TextReader, Tokenizer
 from ..networks.recipe import Recipe
-from .materials import Densities
+from .materials import Densities, list_densities
 
 logger = logging.getLogger(__name__)
 
@@ -85,10 +84,6 @@ def make_inputs(
     )
 
 
-def _list_densities(materials: Densities) -> Sequence[ChargeDensity]:
-    return materials.densities if isinstance(materials, Dataset) else materials
-
-
 def _draw(
     materials: Densities, recipe: Recipe, dtype: torch.dtype, progress: AnyProgress | None
 ) -> tuple[Tensor, Tensor | None]:
@@ -96,7 +91,7 @@ def _draw(
     settings, augmentation = recipe.image.settings, recipe.augmentation
     draw = partial(
         draw_images,
-        _list_densities(materials),
+        list_densities(materials),
         margin=augmentation.enabled,
         progress=progress,
         dtype=dtype,
@@ -139,7 +134,7 @@ def _describe_numbers(
     materials: Densities, recipe: Recipe, prototypes: Sequence[str], progress: AnyProgress | None
 ) -> tuple[Tensor, Tensor]:
     """Return descriptors (n, columns) and a mask of columns without long tails."""
-    densities = _list_densities(materials)
+    densities = list_densities(materials)
     table = to_blocks(compute_block_table(densities, recipe.descriptors, progress), prototypes)
     parts = {name: table[name].to_numpy(dtype=np.float32) for name in recipe.descriptors}
     descriptors = torch.from_numpy(np.hstack(list(parts.values())))

@@ -38,6 +38,11 @@ Materials = (
 """One crystal, several, name → crystal, a folder of files, or the path of a dataset."""
 
 
+def list_densities(materials: Any) -> Any:
+    """Return the densities of a dataset, and any other collection as it is."""
+    return materials.densities if isinstance(materials, Dataset) else materials
+
+
 def as_densities(materials: Materials) -> Densities:
     """Return the charge densities that a model reads.
 

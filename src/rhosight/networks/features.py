@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import RhosightError
-from ..inputs.tensors import GOLDEN_ANGLE, crop_middle, turn
+from ..inputs.tensors import crop_middle, fixed_turn, turn
 from .backbones import ClipBackbone, ImageBackbone, TextBackbone, TextEncoder
 from .feature_settings import ImageFeatures, TextFeatures
 from .lesson import apply_lesson, lesson_hash
@@ -152,9 +152,7 @@ def turn_images(canvas: Tensor, size: int, number: int) -> Tensor:
     """Return one of the fixed turns; 0 is the original, every second is reflected."""
     if number == 0:
         return crop_middle(canvas, size)
-    count = len(canvas)
-    angle = torch.full((count,), number * GOLDEN_ANGLE)
-    return turn(canvas, size, angle, torch.full((count,), number % 2 == 1))
+    return turn(canvas, size, *fixed_turn(number, len(canvas)))
 
 
 def summarise(layer: Tensor, statistics: Sequence[str], mask: Tensor | None = None) -> Tensor:

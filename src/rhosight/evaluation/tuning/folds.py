@@ -12,7 +12,7 @@ from ...dataset.dataset import Dataset
 from ...inputs.progress import AnyProgress
 from ...inputs.tensors import Inputs
 from ...metrics import rmse
-from ...models.descriptor_model import compute_descriptors
+from ...models.blocks import BlockReader
 from ...models.gaussian_process.recipe import DescriptorRecipe
 from ...models.inputs import find_prototypes, inputs_key, make_inputs
 from ...networks.recipe import Recipe
@@ -110,7 +110,7 @@ class InnerFolds:
     ) -> np.ndarray:
         """Return the predictions of Gaussian processes for the validation set."""
         if self._table is None or not self._blocks.issuperset(recipe.blocks):
-            self._table = compute_descriptors(self.dataset.densities, recipe, progress)
+            self._table = BlockReader(recipe).table(self.dataset, progress)
             self._blocks = set(recipe.blocks)
         return fit_descriptors(recipe, self._table, labels, rows)(validation)
 

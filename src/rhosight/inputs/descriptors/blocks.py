@@ -117,7 +117,7 @@ def _compute_part(crystals: Crystals, blocks: Collection[str]) -> pd.DataFrame:
     densities: list[ChargeDensity] = []
     if needs_density(blocks):
         both = needs_difference(blocks)
-        densities = [_prepare_density(crystal, both) for crystal in crystals]
+        densities = [prepare_density(crystal, both) for crystal in crystals]
         crystals = densities
     composition = composition_features([as_structure(c) for c in crystals])
     parts = [
@@ -134,7 +134,14 @@ def _compute_part(crystals: Crystals, blocks: Collection[str]) -> pd.DataFrame:
     return pd.concat(parts, axis=1)
 
 
-def _prepare_density(crystal: Any, with_difference: bool) -> ChargeDensity:
+def prepare_density(crystal: Any, with_difference: bool) -> ChargeDensity:
+    """Return a density, with its difference from free atoms if that is needed.
+
+    Raises
+    ------
+    RhosightError
+        For a structure without density.
+    """
     if not isinstance(crystal, ChargeDensity):
         raise RhosightError(
             f"{crystal.composition.reduced_formula}: this model reads charge densities; use the "
