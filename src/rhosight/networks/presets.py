@@ -48,7 +48,7 @@ def recipe_names() -> list[str]:
     """Return the names for :func:`network_recipe`.
 
     ``default``, ``quick``
-        Ours; ``quick`` is the demo's, with fewer epochs: minutes on two cores.
+        Ours; ``quick`` has fewer epochs: minutes on two cores.
     ``clip-offline``
         A CLIP without a hub: the bundled encoders, pre-trained contrastively on the images and
         texts of the training set, then one linear layer.
