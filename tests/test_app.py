@@ -574,11 +574,11 @@ def test_cancel_spares_a_worker_that_ends_soon(page, client, server):
     """The next visitor need not wait for another to start, and nothing of the job is kept."""
     predict(client, material="mp-149")
     (pid,) = server.workers
-    kept = server.files()
+    kept = set(server.files())  # some may be of visitors who are just leaving
     cancels_what_a_stopped_worker_does(page, pid)
     assert page.input_value("#material input") == "" and page.locator(".rho-name").count() == 0
     os.kill(pid, signal.SIGCONT)
-    waits_for(lambda: server.files() == kept)
+    waits_for(lambda: set(server.files()) <= kept)
     assert predict(client, material="mp-22862")["formula"] == "NaCl"
     assert server.workers == [pid]
 
