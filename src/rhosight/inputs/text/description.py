@@ -13,8 +13,10 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -320,7 +322,28 @@ def _sort_sharing(match: re.Match[str]) -> str:
 
 @cache
 def _load_robocrystallographer() -> Robocrystallographer:
-    """Return the one of this process; importing the package takes ten seconds or more."""
-    from .robocrystallographer import Robocrystallographer
+    """Return the one of this process; importing the package takes seconds."""
+    with _skip_import_checks():
+        from .robocrystallographer import Robocrystallographer
 
     return Robocrystallographer(symprec=SYMPREC)
+
+
+@contextmanager
+def _skip_import_checks() -> Iterator[None]:
+    """Leave out what takes half of the time to import Robocrystallographer.
+
+    The package inflect instruments its functions with checks of types, and pymatgen parses a BibTeX
+    entry for each of AFLOW's prototypes. Neither changes a text.
+    """
+    checks: dict[tuple[str, str], Any] = {
+        ("typeguard", "typechecked"): lambda target: target,
+        ("pymatgen.util.provenance", "is_valid_bibtex"): lambda reference: True,
+    }
+    with ExitStack() as stack:
+        for (module, name), substitute in checks.items():
+            with suppress(ImportError):  # another version may do without
+                found = import_module(module)
+                stack.callback(setattr, found, name, getattr(found, name, None))
+                setattr(found, name, substitute)
+        yield
