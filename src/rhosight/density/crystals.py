@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -156,12 +157,27 @@ def find_symmetry(
     angle_tolerance
         Tolerance, degrees; negative values leave it to spglib.
     """
-    cell: Any = (structure.lattice.matrix, structure.frac_coords, kinds)
+    lattice, positions = structure.lattice.matrix, structure.frac_coords
+    return _find_symmetry(
+        np.ascontiguousarray(lattice, dtype=float).tobytes(),
+        np.ascontiguousarray(positions, dtype=float).tobytes(),
+        tuple(kinds),
+        symprec,
+        angle_tolerance,
+    )
+
+
+@lru_cache(maxsize=512)  # each crystal is asked about by its descriptors, its plane and checks
+def _find_symmetry(
+    lattice: bytes, positions: bytes, kinds: tuple[int, ...], symprec: float, angle: float
+) -> SpglibDataset | None:
+    vectors, points = (np.frombuffer(part).reshape(-1, 3) for part in (lattice, positions))
+    cell: Any = (vectors, points, kinds)
     with warnings.catch_warnings():
         # spglib announces another way of raising errors, at every call
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         try:
-            return spglib.get_symmetry_dataset(cell, symprec, angle_tolerance)
+            return spglib.get_symmetry_dataset(cell, symprec, angle)
         except _SPGLIB_ERROR:
             return None
 

@@ -139,13 +139,14 @@ def _superpose_atoms(
     for symbol in sorted(set(symbols)):
         atom = table.atoms[symbol]
         part = distance[:, symbols == symbol]
-        close = np.flatnonzero((part < end).any(axis=1))
+        close, _ = near = np.nonzero(part < end)
         # linear interpolation in the table, all three functions at once
-        rank = np.minimum(part[close], end) * ((len(atom.radii) - 1) / end)
+        rank = part[near] * ((len(atom.radii) - 1) / end)
         below = np.minimum(rank.astype(int), len(atom.radii) - 2)
         rank -= below
         for k, values in enumerate((atom.valence, atom.core, atom.potential)):
-            sums[k, close] += (values[below] + rank * np.diff(values)[below]).sum(axis=1)
+            found = values[below] + rank * np.diff(values)[below]
+            sums[k] += np.bincount(close, found, len(points))
         core = part.min(axis=1) / covalent_radius(symbol)
         scaled = np.clip((core - CORE[0]) / (CORE[1] - CORE[0]), 0, 1)
         outside *= scaled**2 * (3 - 2 * scaled)
