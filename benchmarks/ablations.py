@@ -47,7 +47,7 @@ from rhosight.inputs.descriptors.blocks import compute_block_table, to_blocks
 from rhosight.inputs.tensors import Inputs
 from rhosight.metrics import r2_score, rmse
 from rhosight.models.baselines.baselines import compute_features_of_baselines, make_baseline
-from rhosight.models.descriptor_model import make_committee
+from rhosight.models.gaussian_process.fitting import make_committee
 from rhosight.models.gaussian_process.recipe import DescriptorRecipe
 from rhosight.models.inputs import find_prototypes, make_inputs
 from rhosight.networks.recipe import Recipe

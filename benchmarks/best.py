@@ -38,7 +38,7 @@ from rhosight.models.baselines.baselines import (
 )
 from rhosight.models.baselines.chgnet import CHGNET_NOTE, find_chgnet_version
 from rhosight.models.blocks import BlockReader
-from rhosight.models.descriptor_model import make_committee
+from rhosight.models.gaussian_process.fitting import make_committee
 from rhosight.storage import replacing
 
 TEST = -1

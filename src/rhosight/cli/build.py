@@ -113,6 +113,24 @@ def _make_options(
 _add_options = shared_options("options", _BUILD_OPTIONS, _make_options, "Building")
 
 
+def _make_bare_options(
+    texts: str, workers: int | None, scheduler: str | None, memory: str
+) -> dict[str, Any]:
+    return _make_options(texts, None, Interpolation.fourier, False, workers, scheduler, memory)
+
+
+_BARE_OPTIONS = {name: _BUILD_OPTIONS[name] for name in ("workers", "scheduler", "memory")}
+_BARE_OPTIONS = {
+    "texts": (
+        str,
+        "none",
+        "Text extents to generate, separated by commas: formula, keywords, all (seconds each).",
+    ),
+    **_BARE_OPTIONS,
+}
+_add_bare_options = shared_options("options", _BARE_OPTIONS, _make_bare_options, "Building")
+
+
 @app.command(
     epilog="Example: rhosight data build directory relaxed/ mine.parquet --targets moduli.csv"
 )
@@ -258,6 +276,31 @@ def gpaw(
         units=units,
     )
     _build(source, out, options)
+
+
+@app.command(
+    epilog="Example: rhosight data build structures cifs/ mine.parquet --targets moduli.csv"
+)
+@_add_bare_options
+def structures(
+    options: Any,
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of CIF and POSCAR files, or a CSV, Parquet or JSON-lines file with a "
+            "column structure or cif."
+        ),
+    ],
+    out: OutArgument,
+    targets: TargetsOption = None,
+    id_column: IdOption = None,
+) -> None:
+    """Build from structures alone, without densities, for models that read no density."""
+    from ..dataset.sources.structures import Structures
+
+    source = Structures(path, targets, id_column)
+    _build(source, out, options)
+    _print_passed_over(source.passed_over)
 
 
 def _build(source: Any, out: Path, options: dict[str, Any]) -> None:

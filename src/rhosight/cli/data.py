@@ -17,6 +17,7 @@ from .common import (
     console,
     format_count,
     print_line,
+    print_remark,
     progress_bar,
 )
 
@@ -80,9 +81,12 @@ def _make_masked_table(masked: pd.DataFrame) -> Table:
 def _print_densities(dataset: Dataset) -> None:
     kinds: Counter[str] = Counter()
     grids: Counter[str] = Counter()
-    for density in dataset.densities:
+    for density in dataset[dataset.has_density].densities:
         kinds.update(density.grids.keys())
         grids["×".join(map(str, density.shape))] += 1
+    if not kinds:
+        console.print("densities: none; models of structures and texts can read this dataset")
+        return
     console.print("densities: " + ", ".join(f"{kind} {n}" for kind, n in kinds.items()))
     common = ", ".join(f"{grid} ({n})" for grid, n in grids.most_common(MAX_GRIDS))
     more = ", ..." if len(grids) > MAX_GRIDS else ""
@@ -142,6 +146,9 @@ def data_clean(
     symprec: Annotated[
         float, typer.Option(min=1e-6, help="Tolerance of the symmetry search, Å.")
     ] = 0.1,
+    with_density: Annotated[
+        bool, typer.Option("--with-density", help="Keep only materials with a charge density.")
+    ] = False,
     duplicates: Annotated[bool, typer.Option(help="Remove duplicates of crystals.")] = True,
     iqr: Annotated[
         Kind | None,
@@ -157,6 +164,7 @@ def data_clean(
 
     kept, report = clean(
         load_dataset(dataset),
+        with_density=with_density,
         bravais=None if bravais == "any" else bravais,
         symprec=symprec,
         duplicates=duplicates,
@@ -222,16 +230,19 @@ def data_show(
 
     loaded = load_dataset(dataset)
     material = material or loaded.ids[0]
-    kinds = tuple(k for k in ("total", "difference") if k in loaded[material].density.kinds)
     drawn = {
         "targets": figures.targets_violin(loaded),
         "elements": figures.element_heatmap(loaded),
-        "grids": figures.grid_sizes(loaded),
         "missing-labels": figures.missing_labels(loaded),
-        f"slices-{material}": figures.total_and_difference(
-            loaded, material, window=window, kinds=kinds
-        ),
     }
+    if loaded.kinds:
+        drawn["grids"] = figures.grid_sizes(loaded)
+    if kinds := tuple(k for k in ("total", "difference") if k in loaded[material].crystal.grids):
+        drawn[f"slices-{material}"] = figures.total_and_difference(
+            loaded, material, window=window, kinds=kinds
+        )
+    else:
+        print_remark("note", material, "it has no charge density, so no slices are drawn")
     out.mkdir(parents=True, exist_ok=True)
     for name, figure in drawn.items():
         path = out / f"{name.replace('/', '-')}.{file_format.value}"

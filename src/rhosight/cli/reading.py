@@ -123,7 +123,7 @@ class Reading:
         A file is read when its density is needed, so that a thousand files take no more memory than
         a few. A file that is not a density file is refused here, before any work is done.
         """
-        from ..dataset.dataset import Lazy
+        from ..dataset.lazy import Lazy
         from ..density.files import recognise
 
         if is_dataset(files):

@@ -20,7 +20,7 @@ from ..errors import RhosightError
 from . import schema
 from .artefacts import CORE_RADIUS, OUTLIER_THRESHOLD, note_artefacts
 from .dataset import Dataset
-from .labels import MAX_MODULUS, MODULUS, MODULUS_TOLERANCE, mask_labels
+from .labels import MAX_MODULUS, MODULUS_TOLERANCE, mask_labels
 from .selection import bravais_filter, duplicate_filter, iqr_filter
 
 _COLUMNS = ["material_id", "step", "action", "value", "bound", "reason"]
@@ -34,9 +34,9 @@ class CleaningReport:
     Attributes
     ----------
     table
-        One row per finding: material_id, step ("labels", "bravais", "duplicates", "artefacts",
-        "iqr"), action ("removed", "masked", "noted"), value, bound, reason. A material that
-        violates two bounds of a step has two rows.
+        One row per finding: material_id, step ("labels", "density", "bravais", "duplicates",
+        "artefacts", "iqr"), action ("removed", "masked", "noted"), value, bound, reason. A material
+        that violates two bounds of a step has two rows.
     counts
         Indexed by step, in order: materials before, after, and how many were removed, masked or
         noted.
@@ -87,6 +87,7 @@ def clean(
     labels: bool = True,
     max_modulus: float = MAX_MODULUS,
     modulus_tolerance: float = MODULUS_TOLERANCE,
+    with_density: bool = False,
     bravais: str | Sequence[str] | None = "cF",
     symprec: float = MP_SYMPREC,
     duplicates: bool = True,
@@ -105,10 +106,11 @@ def clean(
 
     1. ``labels``: mask impossible labels (:func:`mask_labels`; bounds in GPa). Labels masked when
        the dataset was built are listed too.
-    2. ``bravais``: keep these Bravais lattices (:func:`bravais_filter`; ``symprec`` in Å).
-    3. ``duplicates``: keep one of each crystal (:func:`duplicate_filter`).
-    4. ``artefacts``: note artefacts in ``total`` and ``difference`` (:func:`core_artefacts`).
-    5. ``iqr``: remove outliers of this kind of density (:func:`iqr_filter`). ``reference`` defines
+    2. ``with_density``: keep materials that have a charge density.
+    3. ``bravais``: keep these Bravais lattices (:func:`bravais_filter`; ``symprec`` in Å).
+    4. ``duplicates``: keep one of each crystal (:func:`duplicate_filter`).
+    5. ``artefacts``: note artefacts in ``total`` and ``difference`` (:func:`core_artefacts`).
+    6. ``iqr``: remove outliers of this kind of density (:func:`iqr_filter`). ``reference`` defines
        the quartiles, by default the materials left by then. Pass the training set to keep
        information of the test set out.
 
@@ -120,13 +122,16 @@ def clean(
     log = _Log(dataset)
     if labels:
         log.add("labels", "masked", *_mask(log.dataset, max_modulus, modulus_tolerance))
+    if with_density:
+        log.add("density", "removed", *_keep_densities(log.dataset))
     if bravais:
         log.add("bravais", "removed", *bravais_filter(log.dataset, bravais, symprec))
     if duplicates:
         kept, rows = duplicate_filter(log.dataset, length_tolerance, site_tolerance)
         log.add("duplicates", "removed", kept, rows)
     if artefacts:
-        rows = note_artefacts(log.dataset.densities, core_radius, outlier_threshold)
+        densities = log.dataset[log.dataset.has_density].densities
+        rows = note_artefacts(densities, core_radius, outlier_threshold)
         log.add("artefacts", "noted", log.dataset, rows)
     if iqr:
         log.add("iqr", "removed", *iqr_filter(log.dataset, iqr, iqr_factor, reference))
@@ -161,6 +166,15 @@ class _Log:
         return CleaningReport(table, counts.rename_axis("step"), self.bounds, settings)
 
 
+def _keep_densities(dataset: Dataset) -> tuple[Dataset, pd.DataFrame]:
+    """Return the materials with a density, and a table of the others."""
+    without = dataset[~dataset.has_density].ids
+    reason = "it has no charge density"
+    rows = [(material_id, "none", "a density", reason) for material_id in without]
+    report = pd.DataFrame(rows, columns=["material_id", "value", "bound", "reason"])
+    return dataset[dataset.has_density], report
+
+
 def _mask(dataset: Dataset, max_modulus: float, tolerance: float) -> tuple[Dataset, pd.DataFrame]:
     """Mask impossible labels; return the dataset and all masked labels, old and new."""
     labels, masked = mask_labels(dataset.table, max_modulus, tolerance)
@@ -171,8 +185,6 @@ def _mask(dataset: Dataset, max_modulus: float, tolerance: float) -> tuple[Datas
     if masked.empty:
         return dataset, rows
     table, order = dataset._table, dataset._rows
-    values = np.array(table[MODULUS].to_numpy())
-    values[order] = labels[MODULUS].to_numpy()
     has_masked = "masked" in table.column_names
     records = table["masked"].to_pylist() if has_masked else [None] * len(table)
     row_of = dict(zip(dataset.ids, order, strict=True))
@@ -180,21 +192,27 @@ def _mask(dataset: Dataset, max_modulus: float, tolerance: float) -> tuple[Datas
         i = row_of[str(row.material_id)]
         record = {row.target: {"value": row.value, "reason": row.reason}}
         records[i] = json.dumps({**json.loads(records[i] or "{}"), **record}, ensure_ascii=False)
-    table = _with_column(table, MODULUS, pa.array(values, from_pandas=True))
+    for target in masked["target"].unique():
+        values = np.array(table[target].to_numpy())
+        values[order] = labels[target].to_numpy()
+        table = _with_column(table, target, pa.array(values, from_pandas=True))
     return Dataset(_with_column(table, "masked", pa.array(records, pa.string())), order), rows
 
 
 def _with_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
-    field = schema.make_field(name, values.type)
     if name in table.column_names:
-        return table.set_column(table.column_names.index(name), field, values)
-    return table.append_column(field, values)
+        at = table.column_names.index(name)
+        return table.set_column(at, table.schema.field(at), values)
+    return table.append_column(schema.make_field(name, values.type), values)
 
 
 def _parse_bound(reason: str, tolerance: float) -> float:
     """Return the bound, GPa, in a reason of :func:`mask_labels`; NaN without one."""
     if "negative" in reason:
         return 0.0
+    factor = re.search(r"factor of ([\d.]+)", reason)
+    if factor:
+        return float(factor[1])
     above = re.match(r"above ([\d.e+]+) GPa", reason)
     if above:
         return float(above[1])

@@ -1,11 +1,11 @@
-"""Dataset: materials with densities, labels and texts, in memory."""
+"""Dataset: materials with densities or without, labels and texts, in memory."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pymatgen.core import Structure
 
+from ..density.bare_crystal import BareCrystal, Crystal, require_density
 from ..density.charge_density import ChargeDensity
 from ..density.crystals import check_crystal
 from ..density.structure_json import parse_structure_json
 from ..errors import RhosightError
 from ..inputs.image import ImageSettings
 from . import schema
+from .lazy import Lazy
 from .parquet import read_table, write_table
 from .schema import TARGETS
 from .table import build_table
@@ -36,8 +38,9 @@ class Material:
     ----------
     material_id, formula
         Its id, and its reduced formula.
-    density
-        Structure and grids (e/Å³), decoded from the dataset; the grids are read-only.
+    crystal
+        Structure and grids (e/Å³), decoded from the dataset; the grids are read-only. A material
+        without density has no grids.
     targets
         Target → value in the dataset's units, NaN if missing or masked.
     texts
@@ -46,33 +49,31 @@ class Material:
 
     material_id: str
     formula: str
-    density: ChargeDensity = field(repr=False)
+    crystal: Crystal = field(repr=False)
     targets: dict[str, float]
     texts: dict[str, str | None]
 
     @property
+    def density(self) -> ChargeDensity:
+        """Charge density.
+
+        Raises
+        ------
+        RhosightError
+            If the material has none.
+        """
+        return require_density(self.crystal)
+
+    @property
     def structure(self) -> Structure:
-        """Structure of the crystal, in the cell of the grids."""
-        return self.density.structure
-
-
-class Lazy(Sequence):
-    """Offer a read-only list whose items are created on access."""
-
-    def __init__(self, make: Callable[[int], Any], length: int) -> None:
-        self._make, self._length = make, length
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self._make(i) for i in range(*index.indices(self._length))]
-        return self._make(range(self._length)[index])
+        """Structure of the crystal, in the cell of the grids if there are any."""
+        return self.crystal.structure
 
 
 class Dataset:
     """Hold materials in memory, like a list; densities are decoded on access.
+
+    Materials need no density: models of structures and texts read those without one.
 
     ``dataset["mp-149"]`` and ``dataset[0]`` return a :class:`Material`. A slice, a list of ids or
     of positions, and a mask return the :class:`Dataset` of these materials, which shares the
@@ -106,7 +107,7 @@ class Dataset:
     @classmethod
     def from_densities(
         cls,
-        densities: Iterable[ChargeDensity],
+        densities: Iterable[Crystal],
         labels: pd.DataFrame | None = None,
         texts: Mapping[str, Mapping[str, str | None]] | None = None,
         about: Mapping[str, Any] | None = None,
@@ -116,7 +117,8 @@ class Dataset:
         Parameters
         ----------
         densities
-            Their names become the material ids. Grids are stored as float32.
+            Their names become the material ids. Grids are stored as float32. A
+            :class:`rhosight.density.bare_crystal.BareCrystal` is a material without density.
         labels
             Indexed by material_id. Numeric columns that the schema does not know become targets.
         texts
@@ -233,8 +235,24 @@ class Dataset:
 
     @property
     def densities(self) -> Sequence[ChargeDensity]:
-        """One :class:`ChargeDensity` per material, named by its id; decoded on access."""
+        """One :class:`ChargeDensity` per material, named by its id; decoded on access.
+
+        Access to a material without density raises RhosightError.
+        """
         return Lazy(self._density, len(self))
+
+    @property
+    def has_density(self) -> np.ndarray:
+        """Tell which materials have a density, shape (materials,), bool."""
+        has = np.zeros(len(self), dtype=bool)
+        for kind in self._density_columns:
+            has |= self._table[kind].is_valid().to_numpy()[self._rows]
+        return has
+
+    @property
+    def crystals(self) -> Sequence[BareCrystal]:
+        """One crystal per material, named by its id, read without decoding grids."""
+        return Lazy(self._bare_crystal, len(self))
 
     @property
     def structures(self) -> Sequence[Structure]:
@@ -375,7 +393,7 @@ class Dataset:
         row = self.table.iloc[i]
         targets = {str(name): float(row[str(name)]) for name in self.targets}
         texts = {str(extent): text for extent, text in self.texts.iloc[i].items()}
-        return Material(self.ids[i], row["formula"], self._density(i), targets, texts)
+        return Material(self.ids[i], row["formula"], self._crystal(i), targets, texts)
 
     def _structure(self, i: int) -> Structure:
         text = self._table["structure"][int(self._rows[i])].as_py()
@@ -385,8 +403,10 @@ class Dataset:
 
     def _grids(self, i: int) -> dict[str, np.ndarray]:
         row = int(self._rows[i])
-        shape = self._table["grid"][row].as_py()
         cells = {kind: self._table[kind][row] for kind in self._density_columns}
+        if not any(cell.is_valid for cell in cells.values()):
+            return {}
+        shape = self._table["grid"][row].as_py()
         return {
             kind: cell.values.to_numpy(zero_copy_only=False).reshape(shape)
             for kind, cell in cells.items()
@@ -398,7 +418,15 @@ class Dataset:
         return schema.columns_with(self._table.schema, "density")
 
     def _density(self, i: int) -> ChargeDensity:
-        return ChargeDensity(self._structure(i), self._grids(i), self.ids[i], self._provenance(i))
+        return require_density(self._crystal(i))
+
+    def _crystal(self, i: int) -> Crystal:
+        if not (grids := self._grids(i)):
+            return self._bare_crystal(i)
+        return ChargeDensity(self._structure(i), grids, self.ids[i], self._provenance(i))
+
+    def _bare_crystal(self, i: int) -> BareCrystal:
+        return BareCrystal(self._structure(i), self.ids[i], self._provenance(i))
 
     def _provenance(self, i: int) -> Mapping[str, Any]:
         if "provenance" not in self._table.column_names:

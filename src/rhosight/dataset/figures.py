@@ -138,9 +138,9 @@ def _locate_square(element: Element) -> tuple[float, float]:
 
 def grid_sizes(dataset: Dataset) -> Figure:
     """Draw how many materials have which grid, and the spacings of their grid points."""
-    _check_not_empty(dataset)
+    _check_not_empty(dataset[dataset.has_density])
     shapes, spacings = [], []
-    for density in dataset.densities:
+    for density in dataset[dataset.has_density].densities:
         shapes.append(density.shape)
         spacings.append(max(np.array(density.structure.lattice.abc) / density.shape))
     counts = Counter(shapes)
@@ -209,7 +209,8 @@ def missing_labels(dataset: Dataset) -> Figure:
         for name in dataset.units
     ]
     rows += [(f"text: {extent}", int(count), 0) for extent, count in dataset.texts.count().items()]
-    kinds = Counter(kind for density in dataset.densities for kind in density.grids)
+    densities = dataset[dataset.has_density].densities
+    kinds = Counter(kind for density in densities for kind in density.grids)
     rows += [(f"density: {kind}", count, 0) for kind, count in kinds.items()]
     names = [name for name, _, _ in rows]
     present = np.array([number for _, number, _ in rows])

@@ -16,6 +16,9 @@ from ..density.crystals import HashableCrystal
 from ..density.structure_json import parse_structure_json
 from .packing import BUNDLED
 
+DATASETS = BUNDLED[:1]
+"""Bundled datasets whose crystals are recognised: those of the bundled models."""
+
 MAX_STRAIN = 0.05
 """Largest difference of the volumes, as a share: a compressed crystal has other properties."""
 
@@ -93,7 +96,7 @@ def read_rows() -> dict[str, list[dict[str, Any]]]:
 
     rows: dict[str, list[dict[str, Any]]] = {}
     columns = ["material_id", "formula", "structure", *TARGETS]
-    for name in BUNDLED:
+    for name in DATASETS:
         file = resources.files("rhosight") / "data" / f"{name}.parquet"
         with resources.as_file(file) as path:
             for row in parquet.read_table(path, columns=columns).to_pylist():

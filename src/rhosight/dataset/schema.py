@@ -1,8 +1,9 @@
 """Names, types, units and roles of a dataset's Parquet columns; checks of tables.
 
 One row is one material. Grids are stored as flat lists in C order of ``grid[i, j, k]``, e/Å³, with
-their shape beside them; the structure is the cell of these grids. Every field carries its
-description, unit and role as Arrow field metadata, so that a file explains itself.
+their shape beside them; the structure is the cell of these grids. A material without density has
+neither, and any cell. Every field carries its description, unit and role as Arrow field metadata,
+so that a file explains itself.
 """
 
 from __future__ import annotations
@@ -51,13 +52,13 @@ COLUMNS: tuple[Column, ...] = (
         "spacegroup_number", pa.int32(), "identity", "spglib, symprec 0.1 Å unless served so",
         required=True,
     ),
-    Column("nsites", pa.int32(), "identity", "atoms in the cell of the grids", required=True),
+    Column("nsites", pa.int32(), "identity", "atoms in the cell of `structure`", required=True),
     Column("cubic_lattice_constant", pa.float64(), "label", "edge of the cubic cell", "Å"),
     Column(
-        "structure", _JSON, "structure", "pymatgen Structure dict of the cell of the grids",
+        "structure", _JSON, "structure", "pymatgen Structure dict, of the cell of the grids if any",
         "lattice in Å, sites in fractional coordinates", required=True,
     ),
-    Column("grid", pa.list_(pa.int32()), "structure", "grid points (nx, ny, nz)", required=True),
+    Column("grid", pa.list_(pa.int32()), "structure", "grid points (nx, ny, nz), if any"),
     Column("total", _GRID, "density", "charge density of the converged SCF", "e/Å³"),
     Column("difference", _GRID, "density", "total minus superposed free atoms", "e/Å³"),
     Column("spin", _GRID, "density", "spin-up minus spin-down density", "e/Å³"),
@@ -291,11 +292,16 @@ def find_duplicate_ids(ids: Iterable[str]) -> list[Problem]:
 def _known_field(field: pa.Field) -> pa.Field:
     """Return the field with role and unit.
 
-    A file may declare an unknown numeric column a label instead of a target.
+    A file may declare an unknown numeric column a label instead of a target, and a label that the
+    schema knows, such as ``band_gap``, a target.
     """
-    if field.name not in KNOWN and (field.metadata or {}).get(b"role") == b"label":
+    declared = (field.metadata or {}).get(b"role")
+    if field.name not in KNOWN and declared == b"label":
         return field
-    return make_field(field.name, field.type, unit_of(field))
+    made = make_field(field.name, field.type, unit_of(field))
+    if declared == b"target" and role_of(made) == "label" and pa.types.is_floating(made.type):
+        return made.with_metadata({**(made.metadata or {}), b"role": b"target"})
+    return made
 
 
 def _version_problems(metadata: Mapping[bytes, bytes]) -> list[Problem]:
@@ -314,9 +320,8 @@ def _presence_problems(names: list[str]) -> list[Problem]:
     problems += [
         Problem(f"column {name} is duplicated", "rename one of them", name) for name in repeated
     ]
-    if not set(STORED_KINDS) & set(names):
-        cure = f"give at least one of {', '.join(STORED_KINDS)}"
-        problems.append(Problem("no density column", cure))
+    if set(STORED_KINDS) & set(names) and "grid" not in names:
+        problems.append(Problem("no column grid", cure, "grid"))
     return problems
 
 
@@ -408,6 +413,10 @@ def _grid_problems(table: pa.Table, ids: list[str]) -> list[Problem]:
         else:
             sizes[i] = shape[0] * shape[1] * shape[2]
     for kind in columns_with(table.schema, "density"):
+        for i in np.flatnonzero(table[kind].is_valid().to_numpy()).tolist():
+            if shapes[i] is None:
+                what = f"`grid` of {ids[i]} is empty, but it has a density `{kind}`"
+                problems.append(Problem(what, "give it as [nx, ny, nz]", "grid", ids[i]))
         lengths = pc.fill_null(pc.list_value_length(table[kind]).cast(pa.int64()), -1).to_numpy()
         for i in np.flatnonzero((lengths != sizes) & (lengths != -1) & (sizes != -1)).tolist():
             what = (

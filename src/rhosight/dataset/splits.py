@@ -20,6 +20,9 @@ from ..errors import RhosightError
 if TYPE_CHECKING:
     from .dataset import Dataset
 
+PARTS = ("train", "test")
+"""Values of the column ``split`` of a dataset that declares its test set."""
+
 Groups = Literal["formula", "chemsys", "prototype"]
 
 _GROUPS: dict[Groups, str] = {
@@ -57,6 +60,9 @@ def split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split a dataset into a training set and a test set.
 
+    A dataset may declare its test set: a column ``split`` that says ``train`` or ``test`` of every
+    material. Seed 0 by formula then gives that test set, whatever the fraction.
+
     Parameters
     ----------
     dataset
@@ -80,6 +86,8 @@ def split(
     """
     if not 0 < test_fraction < 1:
         raise RhosightError(f"test_fraction is {test_fraction}; it must lie between 0 and 1")
+    if seed == 0 and groups == "formula" and (declared := _find_declared(dataset)) is not None:
+        return tuple(_sort_by_id(dataset, np.flatnonzero(declared == part)) for part in PARTS)
     parts = _shuffle_groups(dataset, np.arange(len(dataset)), groups, seed)
     if len(parts) < 2:
         raise RhosightError(
@@ -100,6 +108,14 @@ def split(
     chosen = np.concatenate(test)
     rest = np.setdiff1d(np.arange(total), chosen)
     return _sort_by_id(dataset, rest), _sort_by_id(dataset, chosen)
+
+
+def _find_declared(dataset: Dataset) -> np.ndarray | None:
+    """Return the declared part of each material; None if a dataset declares none."""
+    if "split" not in dataset.table:
+        return None
+    declared = dataset.table["split"].to_numpy(dtype=object)
+    return declared if set(declared) == set(PARTS) else None
 
 
 def folds(

@@ -1,4 +1,4 @@
-"""Convert densities and labels to the table of :mod:`rhosight.dataset.schema`."""
+"""Convert crystals, their densities and labels to the table of :mod:`rhosight.dataset.schema`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 from pymatgen.core import Composition, Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
+from ..density.bare_crystal import Crystal
 from ..density.charge_density import STORED_KINDS, ChargeDensity, StoredKind
 from ..density.crystals import MP_SYMPREC
 from ..errors import RhosightError
@@ -21,7 +22,7 @@ from .labels import mask_labels
 
 
 def build_table(
-    densities: Iterable[ChargeDensity],
+    densities: Iterable[Crystal],
     labels: pd.DataFrame | None = None,
     texts: Mapping[str, Mapping[str, str | None]] | None = None,
     about: Mapping[str, Any] | None = None,
@@ -31,7 +32,7 @@ def build_table(
     units = about.pop("units", {})
     densities = list(densities)
     if not densities:
-        raise RhosightError("there are no densities to build a dataset from; give at least one")
+        raise RhosightError("there are no materials to build a dataset from; give at least one")
     frame, masked = mask_labels(_complete_labels(densities, labels))
     texts = texts or {}
     columns: dict[str, Any] = {"material_id": frame.index}
@@ -54,11 +55,11 @@ def build_table(
     return schema.validate(untyped.cast(typed), str(about.get("name", "dataset")))
 
 
-def _complete_labels(densities: list[ChargeDensity], labels: pd.DataFrame | None) -> pd.DataFrame:
+def _complete_labels(densities: list[Crystal], labels: pd.DataFrame | None) -> pd.DataFrame:
     """Return labels in the densities' order, with formula, space group and sites."""
     index = pd.Index([density.name for density in densities], name="material_id")
     if "" in index:
-        raise RhosightError("a density has no name; set its name, which becomes the material id")
+        raise RhosightError("a crystal has no name; set its name, which becomes the material id")
     if labels is None:
         labels = pd.DataFrame(index=index)
     elif not index.isin(labels.index).any():
@@ -79,12 +80,12 @@ def _complete_labels(densities: list[ChargeDensity], labels: pd.DataFrame | None
         _spacegroup(density.structure) if pd.isna(value) else value
         for value, density in zip(given["spacegroup_number"], densities, strict=True)
     ]
-    # of the cell of the grids; a table may refer to another cell
+    # of the cell that is stored; a table may refer to another cell
     frame["nsites"] = [len(density.structure) for density in densities]
     return frame
 
 
-def _check_formula(density: ChargeDensity, declared: Any) -> str:
+def _check_formula(density: Crystal, declared: Any) -> str:
     """Return the reduced formula.
 
     Raises
@@ -111,11 +112,11 @@ def _spacegroup(structure: Structure) -> int:
     return SpacegroupAnalyzer(structure, symprec=MP_SYMPREC).get_space_group_number()
 
 
-def _encode_densities(densities: list[ChargeDensity]) -> dict[str, list]:
+def _encode_densities(densities: list[Crystal]) -> dict[str, list]:
     """Return the columns of structures, grids and provenance."""
     columns: dict[str, list] = {
         "structure": [json.dumps(d.structure.as_dict(verbosity=0)) for d in densities],
-        "grid": [list(d.shape) for d in densities],
+        "grid": [list(d.shape) if isinstance(d, ChargeDensity) else None for d in densities],
     }
     for kind in STORED_KINDS:
         if any(kind in d.grids for d in densities):
@@ -127,7 +128,9 @@ def _encode_densities(densities: list[ChargeDensity]) -> dict[str, list]:
     return columns
 
 
-def _provenance(density: ChargeDensity) -> dict[str, Any]:
+def _provenance(density: Crystal) -> dict[str, Any]:
+    if not isinstance(density, ChargeDensity):
+        return dict(density.provenance)
     # a density refuses other kinds
     integrals = {kind: round(density.integral(cast(StoredKind, kind)), 6) for kind in density.grids}
     return {**density.provenance, "integrals": integrals}

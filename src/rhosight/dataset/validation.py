@@ -161,8 +161,8 @@ def _row_problems(table: pa.Table, ids: list[str]) -> Iterator[Problem]:
             if cell.is_valid
         }
         has_image = "image" in columns and columns["image"][row].is_valid
-        if kinds and not grids and not has_image:
-            what, cure = f"{material_id} has no density", "add one, or remove the material"
+        if values.get("grid") and not grids and not has_image:
+            what, cure = f"{material_id} has a grid but no density", "add it, or remove the grid"
             yield Problem(what, cure, "", material_id)
         yield from _density_problems(grids, values, structure, provenance or {}, material_id)
 

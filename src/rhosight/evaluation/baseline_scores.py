@@ -31,7 +31,7 @@ def score_baseline(
     -------
     Target → ``r2``, and ``rmse`` in the target's unit; NaN without a label in the test set.
     """
-    features = compute_baseline_features(name, dataset.densities)
+    features = compute_baseline_features(name, dataset)
     scores = {}
     for target in targets:
         labels = dataset.targets[target].to_numpy(float)

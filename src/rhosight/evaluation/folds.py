@@ -26,7 +26,7 @@ from ..models.baselines.baselines import (
 )
 from ..models.baselines.chgnet import CHGNET_NOTE, find_chgnet_version
 from ..models.blocks import BlockReader
-from ..models.descriptor_model import make_committee
+from ..models.gaussian_process.fitting import make_committee
 from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecipe, descriptor_recipe
 from ..models.inputs import collect_texts, find_prototypes, make_inputs
 from ..networks.recipe import Recipe
@@ -80,6 +80,15 @@ class SharedData:
         """`best`, `no-dft`, and the recipe of this run if it reads descriptors only."""
         changes = {"targets": self.recipe.targets, "seed": self.recipe.seed}
         recipes = {name: descriptor_recipe(name, **changes) for name in DESCRIPTOR_RECIPES}
+        if missing := int((~self.dataset.has_density).sum()):
+            left_out = [name for name, recipe in recipes.items() if recipe.uses_density]
+            recipes = {name: one for name, one in recipes.items() if name not in left_out}
+            logger.warning(
+                "%s is omitted: %d of %d materials have no charge density",
+                " and ".join(left_out),
+                missing,
+                len(self.dataset),
+            )
         known = [recipe.kernels for recipe in recipes.values()]
         if (
             isinstance(self.recipe, DescriptorRecipe)
@@ -110,7 +119,7 @@ class SharedData:
             reader = BlockReader(DescriptorRecipe(kernels=kernels))
             return reader.table(self.dataset, self.progress)
         except RhosightError as error:
-            logger.warning("%s are omitted: %s", " and ".join(DESCRIPTOR_RECIPES), error)
+            logger.warning("%s are omitted: %s", " and ".join(self.descriptor_recipes), error)
             if not isinstance(self.recipe, DescriptorRecipe) or self.recipe.uses_encoders:
                 return None
         # the requested recipe may still be possible
@@ -136,7 +145,7 @@ class SharedData:
             if self.progress:
                 self.progress(f"features of baseline {name}", 0, 1)
             try:
-                features[name] = compute_baseline_features(name, self.dataset.densities)
+                features[name] = compute_baseline_features(name, self.dataset)
             except RhosightError as error:
                 logger.warning("baseline %s is omitted: %s", name, error)
         return features
@@ -295,9 +304,11 @@ def fit_descriptors(
     """
     prototypes = sorted(set(table["prototype"].iloc[rows]))
     blocks = to_blocks(table.iloc[rows], prototypes)
-    process = make_committee(recipe, blocks).fit(blocks, targets[rows])
+    scales = recipe.target_scales
+    process = make_committee(recipe, blocks).fit(blocks, scales.learn(targets[rows]))
 
     def predict(where: np.ndarray) -> np.ndarray:
-        return process.predict_with_std(to_blocks(table.iloc[where], prototypes))[0]
+        values = process.predict_with_std(to_blocks(table.iloc[where], prototypes))[0]
+        return scales.restore(values)
 
     return predict

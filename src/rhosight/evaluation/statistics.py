@@ -4,7 +4,7 @@ A model is any estimator with scikit-learn's ``fit`` and ``predict`` and a table
 model that is trained in another way supplies a table of predictions with the same columns; the same
 functions score and compare it.
 
->>> features = {name: compute_baseline_features(name, dataset.densities) for name in names}
+>>> features = {name: compute_baseline_features(name, dataset) for name in names}
 >>> candidates = {n: Candidate(features[n], partial(make_baseline, n)) for n in names}
 >>> predictions = cross_validate_models(candidates, dataset, repeats=3, indices=train)
 >>> score_table(predictions)
@@ -154,7 +154,7 @@ def _check_features(candidates: Mapping[str, Candidate], materials: int) -> None
         if len(candidate.features) != materials:
             raise RhosightError(
                 f"{name}: features of {len(candidate.features)} materials for a dataset of "
-                f"{materials}; compute them from dataset.densities"
+                f"{materials}; compute them from the dataset"
             )
 
 

@@ -114,7 +114,7 @@ class Workbench:
             if name not in self._features:
                 if progress:
                     progress(f"features of baseline {name}", 0, 1)
-                self._features[name] = compute_baseline_features(name, self.dataset.densities)
+                self._features[name] = compute_baseline_features(name, self.dataset)
             predict = fit_baseline(name, self._features[name], labels, rows["train"], job.seed)
         keys = {"model": name, "stage": ""}
         return self._predictions(keys, rows, self.targets, predict), pd.DataFrame()

@@ -30,9 +30,9 @@ def make_explainer(model: SavedModel, background: Dataset | None = None) -> Expl
     if isinstance(model, DescriptorModel):
         from .process_explainer import ProcessExplainer
 
-        others = None if background is None else model.compute_blocks(background.densities)
+        others = None if background is None else model.compute_blocks(background)
         assert model.process is not None, "the model is fitted"
-        return ProcessExplainer(model.process, model.read_one, model.units, others)
+        return ProcessExplainer(model.process, model.read_one, model.scaled_units, others)
     if model.kind == "network":
         from .network_explainer import NetworkExplainer
 

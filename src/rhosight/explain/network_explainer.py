@@ -17,6 +17,7 @@ from ..errors import RhosightError
 from ..inputs.image import ImageSettings, apply_reference, density_slice, window_side
 from ..inputs.tensors import Inputs
 from ..models.inputs import collect_texts
+from ..models.materials import list_crystals, list_densities, name_crystals
 from ..models.property_model import PropertyModel
 from .explanation import Explanation
 from .maps import SliceMap
@@ -57,7 +58,8 @@ class NetworkExplainer:
     ) -> Explanation:
         """Explain one material; without ``details``, only by whole modalities."""
         inputs, text = self._read(part)
-        density = (part.densities if isinstance(part, Dataset) else part)[0]
+        list_materials = list_densities if self.recipe.uses_image else list_crystals
+        crystal = list_materials(name_crystals(part))[0]
         base, shares = self.parts.shares(inputs)
         base, shares = base * self.std + self.mean, shares * self.std
         maps: tuple[SliceMap, ...] = ()
@@ -66,7 +68,7 @@ class NetworkExplainer:
             values, start, gap = self.parts.pixels(inputs)
             values = values * self.std[:, None, None, None]
             maps = make_slice_maps(
-                values, inputs, density, self.recipe.image.settings, self.targets
+                values, inputs, crystal, self.recipe.image.settings, self.targets
             )
             starts["maps"], gaps["maps"] = self._name(start, self.mean), self._name(gap)
         if details and self.recipe.uses_text:
@@ -77,8 +79,8 @@ class NetworkExplainer:
             starts["words"], gaps["words"] = self._name(start, self.mean), self._name(gap)
         modalities = pd.Index(self.parts.modalities, name="modality")
         return Explanation(
-            name=density.name,
-            formula=density.structure.composition.reduced_formula,
+            name=crystal.name,
+            formula=crystal.structure.composition.reduced_formula,
             targets=self.targets,
             units=self.units,
             prediction=name_values(self.targets, base + shares.sum(axis=0)),

@@ -30,7 +30,10 @@ GROUPS: dict[str, tuple[tuple[str, ...], str]] = {
         "the elements, their fractions and their properties",
     ),
     "structure": (
-        ("volume", "prototype", "packing", "sites", "element_densities"),
+        (
+            *("volume", "prototype", "lattice", "packing", "sites", "environments"),
+            "element_densities",
+        ),
         "structure type, volume, packing, and neighbouring elements",
     ),
     "free atoms": (

@@ -11,16 +11,17 @@ import pandas as pd
 from pymatgen.core import Structure
 
 from ..dataset.dataset import Dataset
+from ..density.bare_crystal import BareCrystal
 from ..density.charge_density import ChargeDensity
-from ..inputs.descriptors.blocks import compute_block_table, iterate_blocks
+from ..inputs.descriptors.blocks import compute_block_table, iterate_blocks, needs_density
 from ..inputs.progress import Progress
 from .gaussian_process.recipe import DescriptorRecipe
-from .materials import list_densities
+from .materials import list_crystals, list_densities
 
 if TYPE_CHECKING:
     from .encoder_blocks import EncoderBlocks
 
-Crystals = Dataset | Sequence[ChargeDensity] | Sequence[Structure]
+Crystals = Dataset | Sequence[ChargeDensity] | Sequence[BareCrystal] | Sequence[Structure]
 
 CHUNK = 16
 """Crystals read by encoders at a time."""
@@ -63,12 +64,13 @@ class BlockReader:
         Each crystal is read once and then released. ``progress`` is called with (label, done, all).
         """
         blocks = self.recipe.blocks
+        read = list_densities if needs_density(blocks) else list_crystals
         if self.encoders is None:
-            yield from iterate_blocks(list_densities(crystals), blocks, progress)
+            yield from iterate_blocks(read(crystals), blocks, progress)
             return
         for start in range(0, len(crystals), CHUNK):
             part: Any = crystals[start : start + CHUNK]
-            descriptors = compute_block_table(list_densities(part), blocks)
+            descriptors = compute_block_table(read(part), blocks)
             yield part, pd.concat([descriptors, self.encoders.compute(part)], axis=1)
             if progress:
                 progress("features", start + len(part), len(crystals))

@@ -10,7 +10,7 @@ training domain.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -23,8 +23,9 @@ from threadpoolctl import threadpool_limits
 
 from ..dataset.dataset import Dataset
 from ..dataset.packing import BUNDLED
-from ..dataset.splits import check_labels, folds
+from ..dataset.splits import check_labels, folds, group_labels
 from ..dataset.volumes import check_volume
+from ..density.bare_crystal import BareCrystal
 from ..density.charge_density import ChargeDensity
 from ..density.crystals import as_structure
 from ..errors import RhosightError, first_line
@@ -34,9 +35,10 @@ from .base import SavedModel
 from .blocks import BlockReader
 from .folder import WEIGHTS
 from .gaussian_process.committee import Committee
-from .gaussian_process.process import GaussianProcess
-from .gaussian_process.recipe import ENCODERS, DescriptorRecipe
-from .materials import Materials, as_crystals, as_densities, list_densities
+from .gaussian_process.fitting import make_committee, predict_left_out, select_types
+from .gaussian_process.recipe import DescriptorRecipe
+from .gaussian_process.scales import TargetScales
+from .materials import Materials, as_crystals, as_densities, list_crystals, list_densities
 from .provenance import find_codes, warn_of_other_codes
 from .uncertainty import ConformalIntervals, TrainingDomain
 
@@ -46,7 +48,9 @@ class _Fitted:
     """The state of a fitted model."""
 
     prototypes: list[str]
-    """Structure types of the training set, sorted."""
+    """Structure types of the training set, sorted; of a large set those with three materials."""
+    recurring: bool
+    """Whether new materials are expected to have one of these types."""
     process: Committee
     intervals: ConformalIntervals
     domain: TrainingDomain
@@ -92,6 +96,15 @@ class DescriptorModel(SavedModel):
         return self.recipe.targets
 
     @property
+    def _scales(self) -> TargetScales:
+        return self.recipe.target_scales
+
+    @property
+    def scaled_units(self) -> dict[str, str]:
+        """Return the units in which targets are learned, such as ``log10 of GPa``."""
+        return self._scales.units(self.units)
+
+    @property
     def uses_density(self) -> bool:
         """Tell whether the model needs charge densities, not only structures."""
         return self.recipe.uses_density
@@ -132,19 +145,20 @@ class DescriptorModel(SavedModel):
         parts = folds(dataset, self.recipe.n_splits, self.recipe.seed)
         check_labels(dataset, self.targets, [rows for rows, _ in parts])
         table = self.reader.table(dataset, progress)
-        labels = dataset.targets[list(self.targets)].to_numpy(dtype=float)
-        prototypes = sorted(set(table["prototype"]))
+        given = dataset.targets[list(self.targets)].to_numpy(dtype=float)
+        labels = self._scales.learn(given)
+        prototypes, recurring = select_types(table["prototype"])
         blocks = to_blocks(table, prototypes)
-        predicted, std = self._cross_predict(parts, blocks, labels, progress)
         process = make_committee(self.recipe, blocks).fit(blocks, labels)
-        # The models of the folds learned from a fifth less and have larger std: their quantile of
-        # |error| / std is too small for the std of a model that learned from all.
-        less_sure = np.nanmedian(std / process.leave_out()[1], axis=0)
+        predicted, std, less_sure = predict_left_out(
+            self.recipe, process, blocks, labels, parts, group_labels(dataset), progress
+        )
         intervals = ConformalIntervals.fit(labels, predicted, std, self.recipe.level)
-        intervals = intervals.widen(np.maximum(less_sure, 1))
+        intervals = intervals.widen(less_sure)
         types = np.unique(table["prototype"].to_numpy(str), return_inverse=True)[1]
         self._state = _Fitted(
             prototypes=prototypes,
+            recurring=recurring,
             process=process,
             intervals=intervals.calibrate_outside(labels, *process.leave_out(types)),
             domain=TrainingDomain.fit(
@@ -155,9 +169,9 @@ class DescriptorModel(SavedModel):
             {
                 "material_id": np.repeat(dataset.ids, len(self.targets)),
                 "target": np.tile(self.targets, len(dataset)),
-                "true": labels.ravel(),
-                "predicted": predicted.ravel(),
-                "std": std.ravel(),
+                "true": given.ravel(),
+                "predicted": self._scales.restore(predicted).ravel(),
+                "std": self._scales.restore_std(predicted, std).ravel(),
             }
         ).dropna(ignore_index=True)
         codes = sorted(find_codes(dataset)) if self.recipe.uses_density else []
@@ -268,6 +282,7 @@ class DescriptorModel(SavedModel):
             for strain, label, reason in zip(strains, table["prototype"], far, strict=True)
         ]
         low, high = fitted.intervals(values, std, [reason is not None for reason in reasons])
+        values, low, high = (self._scales.restore(part) for part in (values, low, high))
         columns: dict[str, Any] = {}
         for number, target in enumerate(self.targets):
             columns[target] = values[:, number]
@@ -284,32 +299,15 @@ class DescriptorModel(SavedModel):
 
     def _describe_type(self, label: str) -> str | None:
         """Return that a structure type is unknown: models predict those least accurately."""
-        if label in self._fitted().prototypes:
+        if label in self._fitted().prototypes or not self._fitted().recurring:
             return None
         return f"structure type {label} (space group and sites) is that of no training material"
 
     def _read_materials(
         self, materials: Materials
-    ) -> Dataset | Sequence[ChargeDensity] | dict[str, Structure]:
+    ) -> Dataset | Sequence[ChargeDensity] | Sequence[BareCrystal] | dict[str, Structure]:
         """Return what the recipe reads; a sequence that reads files on demand stays one."""
         return as_densities(materials) if self.uses_density else as_crystals(materials)
-
-    def _cross_predict(
-        self,
-        parts: Sequence[tuple[np.ndarray, np.ndarray]],
-        blocks: dict[str, pd.DataFrame],
-        labels: np.ndarray,
-        progress: Progress | None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Predict mean and standard deviation of each material by cross-validation."""
-        mean, std = np.full(labels.shape, np.nan), np.full(labels.shape, np.nan)
-        for number, (train, rest) in enumerate(parts, start=1):
-            process = make_committee(self.recipe, blocks)
-            process.fit(_rows(blocks, train), labels[train])
-            mean[rest], std[rest] = process.predict_with_std(_rows(blocks, rest))
-            if progress:
-                progress("folds for the intervals", number, len(parts))
-        return mean, std
 
     def read_one(self, part: Materials) -> tuple[str, Structure, dict[str, pd.DataFrame]]:
         """Return name, structure and blocks of a single material."""
@@ -317,8 +315,9 @@ class DescriptorModel(SavedModel):
         if isinstance(crystals, dict):
             ((name, structure),) = crystals.items()
             return name, structure, self.compute_blocks([structure])
-        (density,) = list_densities(crystals)
-        return density.name, density.structure, self.compute_blocks(crystals)
+        read = list_densities if self.uses_density else list_crystals
+        (crystal,) = read(crystals)
+        return crystal.name, crystal.structure, self.compute_blocks(crystals)
 
     def compute_blocks(self, crystals: Dataset | Crystals) -> dict[str, pd.DataFrame]:
         """Compute the blocks that the model reads of some crystals."""
@@ -346,6 +345,7 @@ class DescriptorModel(SavedModel):
             "recipe": self.recipe.model_dump(mode="json"),
             "encoders": encoders.weights if encoders else {},
             "prototypes": fitted.prototypes,
+            "recurring_types": fitted.recurring,
             "process": fitted.process.to_dict(),
             "intervals": fitted.intervals.to_dict(),
             "domain": fitted.domain.to_dict(),
@@ -363,6 +363,7 @@ class DescriptorModel(SavedModel):
         model.reader = BlockReader(model.recipe, folder, config.get("encoders", {}))
         model._state = _Fitted(
             prototypes=config["prototypes"],
+            recurring=bool(config.get("recurring_types", True)),
             process=Committee.from_state(config["process"], part("process")),
             intervals=ConformalIntervals.from_dict(config["intervals"]),
             domain=TrainingDomain.from_state(config["domain"], part("domain")),
@@ -405,26 +406,8 @@ class DescriptorModel(SavedModel):
         return f"{codes} Other codes differ near the nuclei; prediction warns about them."
 
 
-def make_committee(recipe: DescriptorRecipe, blocks: Collection[str]) -> Committee:
-    """Return the unfitted Gaussian processes of a recipe.
-
-    Parameters
-    ----------
-    recipe
-        The settings.
-    blocks
-        Names of all blocks, among which are those of the encoders.
-    """
-    kernels = [kernel.expand(ENCODERS, blocks) for kernel in recipe.kernels]
-    return Committee([GaussianProcess(k.terms, linear=SPARSE, seed=recipe.seed) for k in kernels])
-
-
 def _elements(structure: Structure) -> set[str]:
     return {str(element) for element in structure.composition.element_composition}
-
-
-def _rows(blocks: dict[str, pd.DataFrame], rows: np.ndarray) -> dict[str, pd.DataFrame]:
-    return {name: block.iloc[rows] for name, block in blocks.items()}
 
 
 def _join_blocks(blocks: dict[str, pd.DataFrame]) -> np.ndarray:

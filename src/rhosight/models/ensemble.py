@@ -29,6 +29,7 @@ from ..dataset.dataset import Dataset
 from ..dataset.splits import check_labels, folds
 from ..density.charge_density import ChargeDensity
 from ..errors import RhosightError
+from ..inputs.descriptors.blocks import needs_density
 from ..inputs.descriptors.composition import composition_features
 from ..inputs.progress import AnyProgress, EpochProgress, Progress
 from ..networks.recipe import Recipe
@@ -38,7 +39,6 @@ from .arrays import take_array
 from .base import SavedModel
 from .folder import WEIGHTS
 from .inputs import find_prototypes, make_inputs
-from .materials import as_densities
 from .property_model import PropertyModel
 from .provenance import collect_versions, find_codes, hash_weights, warn_of_other_codes
 from .uncertainty import TrainingDomain, cv_plus
@@ -114,7 +114,7 @@ class Ensemble(SavedModel):
     @property
     def uses_density(self) -> bool:
         """True if the model needs charge densities, as its members do."""
-        return True
+        return self.recipe.uses_image or needs_density(self.recipe.descriptors)
 
     def fit(
         self,
@@ -236,12 +236,12 @@ class Ensemble(SavedModel):
         reason why a material is out of domain in composition and volume, or None.
         """
         self.check_fitted()
-        materials = as_densities(materials)
+        first = self.networks[0]  # all members read the same inputs
+        materials = first.accept(materials)
         parts: list[np.ndarray] = []
         names: list[str] = []
         structures: list[Any] = []
         codes: set[str] = set()
-        first = self.networks[0]  # all members read the same inputs
         for part, inputs in first.iterate_inputs(materials, progress):
             parts.append(np.stack([member.predict_inputs(inputs) for member in self.networks]))
             names += part.ids if isinstance(part, Dataset) else [d.name for d in part]

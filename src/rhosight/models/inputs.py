@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..dataset.dataset import Dataset
 from ..density.crystals import as_structure
-from ..inputs.descriptors.blocks import SPARSE, compute_block_table, to_blocks
+from ..inputs.descriptors.blocks import SPARSE, compute_block_table, needs_density, to_blocks
 from ..inputs.descriptors.composition import prototype_label
 from ..inputs.image import turn_margin
 from ..inputs.progress import AnyProgress
@@ -25,7 +25,7 @@ from ..inputs.text.extents import Extent
 from ..inputs.text.rewording import reword
 from ..networks.backbones import TextReader, Tokenizer
 from ..networks.recipe import Recipe
-from .materials import Densities, list_densities
+from .materials import Densities, list_crystals, list_densities
 
 logger = logging.getLogger(__name__)
 
@@ -134,8 +134,9 @@ def _describe_numbers(
     materials: Densities, recipe: Recipe, prototypes: Sequence[str], progress: AnyProgress | None
 ) -> tuple[Tensor, Tensor]:
     """Return descriptors (n, columns) and a mask of columns without long tails."""
-    densities = list_densities(materials)
-    table = to_blocks(compute_block_table(densities, recipe.descriptors, progress), prototypes)
+    read = list_densities if needs_density(recipe.descriptors) else list_crystals
+    crystals = read(materials)
+    table = to_blocks(compute_block_table(crystals, recipe.descriptors, progress), prototypes)
     parts = {name: table[name].to_numpy(dtype=np.float32) for name in recipe.descriptors}
     descriptors = torch.from_numpy(np.hstack(list(parts.values())))
     return descriptors, torch.tensor([n in SPARSE for n, part in parts.items() for _ in part.T])

@@ -10,9 +10,11 @@ from typing import Any
 
 from pymatgen.core import Structure
 
-from ..dataset.dataset import Dataset, Lazy, Material
+from ..dataset.dataset import Dataset, Material
+from ..dataset.lazy import Lazy
 from ..dataset.packing import BUNDLED, load_dataset
 from ..dataset.sources.search import find_materials, is_dataset_folder
+from ..density.bare_crystal import BareCrystal, require_density
 from ..density.charge_density import ChargeDensity
 from ..density.crystals import StructureLike, as_structure, check_crystal
 from ..density.files import read_density
@@ -25,7 +27,7 @@ DensityLike = Any
 ``Chgcar``, ``Material``, or the path of a file. pymatgen is not imported for the type."""
 
 Densities = Dataset | Sequence[ChargeDensity]
-Crystals = Dataset | Sequence[ChargeDensity] | dict[str, Structure]
+Crystals = Dataset | Sequence[ChargeDensity] | Sequence[BareCrystal] | dict[str, Structure]
 Materials = (
     Dataset
     | Sequence[DensityLike]
@@ -41,6 +43,18 @@ Materials = (
 def list_densities(materials: Any) -> Any:
     """Return the densities of a dataset, and any other collection as it is."""
     return materials.densities if isinstance(materials, Dataset) else materials
+
+
+def list_crystals(materials: Any) -> Any:
+    """Return the crystals of a dataset without densities, and other collections as is."""
+    return materials.crystals if isinstance(materials, Dataset) else materials
+
+
+def name_crystals(materials: Crystals) -> Any:
+    """Return structures by name as a list of crystals, and other collections as they are."""
+    if isinstance(materials, dict):
+        return [BareCrystal(structure, name) for name, structure in materials.items()]
+    return materials
 
 
 def as_densities(materials: Materials) -> Densities:
@@ -91,7 +105,7 @@ def as_crystals(materials: Materials) -> Crystals:
         return {str(name): _as_structure(one) for name, one in materials.items()}
     crystals = _as_list(materials)
     if all(_has_density(one) for one in crystals):
-        return [_as_density(one) for one in crystals]
+        return [one.crystal if isinstance(one, Material) else _as_density(one) for one in crystals]
     named: dict[str, Structure] = {}
     for crystal in crystals:
         structure = _as_structure(crystal)
@@ -152,6 +166,8 @@ def _has_density(crystal: Any) -> bool:
 
 
 def _as_density(crystal: Any) -> ChargeDensity:
+    if isinstance(crystal, BareCrystal):
+        return require_density(crystal)
     if isinstance(crystal, ChargeDensity):
         check_crystal(crystal.structure, crystal.name or crystal.structure.formula)
         return _check_content(crystal)

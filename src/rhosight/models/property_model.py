@@ -29,7 +29,7 @@ from ..training.stages import EncoderCache, StageResult, predict_rows, train
 from .base import SavedModel
 from .folder import WEIGHTS
 from .inputs import find_prototypes, make_inputs
-from .materials import as_densities
+from .materials import as_crystals, as_densities, name_crystals
 from .provenance import collect_versions, find_codes, hash_weights, warn_of_other_codes
 
 logger = logging.getLogger(__name__)
@@ -88,8 +88,8 @@ class PropertyModel(SavedModel):
 
     @property
     def uses_density(self) -> bool:
-        """True if the model needs densities; a text is made from a density's structure."""
-        return True
+        """True if the model needs densities; a text is made from the structure."""
+        return self.recipe.uses_image or needs_density(self.recipe.descriptors)
 
     def fit(
         self,
@@ -165,13 +165,11 @@ class PropertyModel(SavedModel):
             self.history[result.modality, result.stage] = result.history
 
         network = self.network = train(self.recipe, data, cache, folder, remember, progress)
-        recipe = self.recipe
-        reads_density = recipe.uses_image or needs_density(recipe.descriptors)
         self._remember(
             part,
-            training_ids=sorted({*part.ids, *read_pretrained_ids(recipe.pretrained_folder)}),
+            training_ids=sorted({*part.ids, *read_pretrained_ids(self.recipe.pretrained_folder)}),
             backbones={encoder.name: encoder.weights for encoder in network.encoders},
-            codes=sorted(find_codes(part)) if reads_density else [],
+            codes=sorted(find_codes(part)) if self.uses_density else [],
         )
         return self
 
@@ -186,7 +184,7 @@ class PropertyModel(SavedModel):
         ----------
         materials
             A dataset (labels are ignored; stored texts are used), or charge densities, whose texts
-            are made from their structures.
+            are made from their structures. A model of texts alone also takes structures.
         progress
             Called with (label, done, all).
 
@@ -200,7 +198,7 @@ class PropertyModel(SavedModel):
             If the model is not fitted, or a material lacks a kind of density or a text.
         """
         self.check_fitted()
-        materials = as_densities(materials)
+        materials = self.accept(materials)
         values: list[np.ndarray] = []
         names: list[str] = []
         codes: set[str] = set()
@@ -212,6 +210,12 @@ class PropertyModel(SavedModel):
         table = np.concatenate(values) if values else np.empty((0, len(self.targets)))
         index = pd.Index(names, name="material_id")
         return self._check_predictions(pd.DataFrame(table, index, list(self.targets)))
+
+    def accept(self, materials: Any) -> Any:
+        """Return materials that the network reads, from all forms that users hold."""
+        if self.uses_density:
+            return as_densities(materials)
+        return name_crystals(as_crystals(materials))
 
     def iterate_inputs(
         self,

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...density.charge_density import ChargeDensity
+from ...density.bare_crystal import Crystal, require_density
 from ...errors import RhosightError
 from ...inputs.image import ImageSettings, density_image, turn_margin
 from ...inputs.text.description import describe
@@ -118,7 +118,7 @@ class Task:
                     entry = self.source.read(material_id)
                 step = "image"
                 with clock("image"):
-                    image = self._draw(entry.density)
+                    image = self._draw(entry.crystal)
             except Exception as error:  # no error of a library on one file may end the build
                 problems[material_id] = [(step, _explain_error(error))]
                 continue
@@ -131,45 +131,46 @@ class Task:
             _write_part(self.folder, ids, _convert(rows, problems), problems)
         return Outcome(ids, problems, clock.seconds)
 
-    def _draw(self, density: ChargeDensity) -> np.ndarray | None:
+    def _draw(self, crystal: Crystal) -> np.ndarray | None:
         if self.image is None:
             return None
+        density = require_density(crystal)
         return density_image(density, self.image, turn_margin(self.image.size) * self.margin)
 
     def _describe(self, entry: Entry) -> tuple[dict[str, str], list[tuple[str, str]]]:
-        name, structure = entry.density.name, entry.density.structure
+        name, structure = entry.crystal.name, entry.crystal.structure
         texts: dict[str, str] = {}
         failed: list[tuple[str, str]] = []
         for extent in self.texts:
             try:
                 texts[extent] = entry.texts.get(extent) or describe(structure, extent, name)
-            except Exception as error:  # the density is useful without the text
+            except Exception as error:  # the material is useful without the text
                 failed.append((f"text {extent}", _explain_error(error)))
         return texts, failed
 
     def _row(self, entry: Entry, texts: dict[str, str], image: np.ndarray | None) -> _Row:
-        density = entry.density
+        crystal = entry.crystal
         from_table = {
             column: value
-            for column, value in self.source.table_row(density.name).items()
+            for column, value in self.source.table_row(crystal.name).items()
             if value is not None and column not in entry.labels
         }
-        state = self.states[density.name]._replace(columns=tuple(sorted(from_table)))
-        density = replace(density, provenance=state.add_to(density.provenance))
-        return _Row(density, {**from_table, **entry.labels}, texts, image)
+        state = self.states[crystal.name]._replace(columns=tuple(sorted(from_table)))
+        crystal = replace(crystal, provenance=state.add_to(crystal.provenance))
+        return _Row(crystal, {**from_table, **entry.labels}, texts, image)
 
 
 class _Row(NamedTuple):
     """Hold one material on its way into a part."""
 
-    density: ChargeDensity
+    crystal: Crystal
     labels: dict[str, Any]
     texts: dict[str, str]
     image: np.ndarray | None
 
     @property
     def name(self) -> str:
-        return self.density.name
+        return self.crystal.name
 
 
 def _convert(rows: Sequence[_Row], problems: Problems) -> list[pa.Table]:
@@ -184,7 +185,7 @@ def _convert(rows: Sequence[_Row], problems: Problems) -> list[pa.Table]:
     )
     try:
         table = build_table(
-            [row.density for row in rows], labels, {row.name: row.texts for row in rows}
+            [row.crystal for row in rows], labels, {row.name: row.texts for row in rows}
         )
     except Exception as error:
         if len(rows) == 1:
@@ -240,10 +241,10 @@ class Relabel:
             index=pd.Index([material_id], name="material_id"),
         )
         texts = {str(k): v for k, v in dataset.texts.iloc[0].items() if v is not None}
-        new = build_table([dataset.densities[0]], labels, {material_id: texts})
+        new = build_table([dataset[0].crystal], labels, {material_id: texts})
         for name in schema.columns_with(old.schema, "structure", "density", "image"):
             new = _with_column(new, old.schema.field(name), old[name])
-        provenance = now.add_to(dataset.densities[0].provenance)
+        provenance = now.add_to(dataset.provenances[0])
         text = json.dumps(provenance, ensure_ascii=False)
         return _with_column(new, old.schema.field("provenance"), pa.array([text]))
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from ...density.charge_density import ChargeDensity
+from ...density.bare_crystal import Crystal
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,9 @@ class Entry:
 
     Attributes
     ----------
-    density
-        Structure and grids, e/Å³, named by the material id, with provenance.
+    crystal
+        Structure and grids, e/Å³, named by the material id, with provenance; or a
+        :class:`rhosight.density.bare_crystal.BareCrystal` without grids.
     labels
         Column of :mod:`rhosight.dataset.schema` (or another one) → value, without missing values.
         Labels of a table beside the densities are not included, see :meth:`Source.table_row`.
@@ -25,7 +26,7 @@ class Entry:
         Extent → text, for texts that the source has already.
     """
 
-    density: ChargeDensity
+    crystal: Crystal
     labels: Mapping[str, Any] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
 
@@ -64,7 +65,7 @@ class Source(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Return all settings that affect the densities, as JSON.
+        """Return all settings that affect the crystals and densities, as JSON.
 
         Builds with other settings are different builds. The settings exclude the results of
         :meth:`state` and :meth:`table_row`.

@@ -52,7 +52,13 @@ def read_targets(
         is not a number.
     """
     path = Path(path)
-    table = _read(path, id_column)
+    return clean_table(read_frame(path, id_column), path, id_column)
+
+
+def clean_table(
+    table: pd.DataFrame, path: Path, id_column: str | None
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Return labels and units of a table as :func:`read_targets` does."""
     table.columns = [str(name).strip() for name in table.columns]
     if id_column is None:
         id_column = next((name for name in ID_NAMES if name in table), None)
@@ -88,7 +94,8 @@ def read_targets(
     return table, units
 
 
-def _read(path: Path, id_column: str | None) -> pd.DataFrame:
+def read_frame(path: Path, id_column: str | None) -> pd.DataFrame:
+    """Read a CSV, Parquet or Excel file; ids stay text."""
     kind = path.suffix.lower()
     try:
         if kind in (".csv", ".tsv", ".txt"):

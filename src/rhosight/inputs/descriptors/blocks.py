@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 from pymatgen.core import Structure
 
+from ...density.bare_crystal import BareCrystal, require_density
 from ...density.charge_density import ChargeDensity, Kind
 from ...density.crystals import as_structure
 from ...density.free_atoms import difference_from_total
@@ -25,7 +26,7 @@ from .composition import composition_features
 from .frame import BLOCKS, STRUCTURE_BLOCKS, TOTAL_BLOCKS, block_columns, descriptor_frame
 from .statistics import density_features
 
-Crystals = Sequence[ChargeDensity] | Sequence[Structure]
+Crystals = Sequence[ChargeDensity] | Sequence[BareCrystal] | Sequence[Structure]
 
 COMPOSITION_BLOCKS = ("magpie", "volume", "prototype")
 """Blocks of :func:`rhosight.inputs.descriptors.composition.composition_features`: Magpie's
@@ -142,6 +143,8 @@ def prepare_density(crystal: Any, with_difference: bool) -> ChargeDensity:
     RhosightError
         For a structure without density.
     """
+    if isinstance(crystal, BareCrystal):
+        return require_density(crystal)
     if not isinstance(crystal, ChargeDensity):
         raise RhosightError(
             f"{crystal.composition.reduced_formula}: this model reads charge densities; use the "

@@ -10,6 +10,7 @@ Blocks of :data:`STRUCTURE_BLOCKS` need the crystal alone:
 - ``fractions``, ``element_densities``, ``elements``: :mod:`.elements`
 - ``overlap``, ``packing``: :mod:`.pairs`
 - ``sites``: :mod:`.sites`
+- ``lattice``, ``environments``: :mod:`.environments`
 
 one of :data:`TOTAL_BLOCKS` its `total`:
 
@@ -35,10 +36,12 @@ from collections.abc import Callable, Iterable, Sequence
 import pandas as pd
 from pymatgen.core import Structure
 
+from ...density.bare_crystal import BareCrystal, require_density
+from ...density.bare_crystal import Crystal as Material
 from ...density.charge_density import ChargeDensity
 from ...errors import RhosightError
 from ..progress import Progress
-from . import elements, energies, pairs, shapes, sites
+from . import elements, energies, environments, pairs, shapes, sites
 from .crystal import Crystal, make_crystal
 from .quadrature import Sampler, make_shells
 
@@ -59,6 +62,8 @@ _STRUCTURE_FUNCTIONS: dict[str, Callable[[Crystal], dict[str, float]]] = {
     "overlap": pairs.overlap,
     "packing": pairs.packing,
     "sites": sites.sites,
+    "lattice": environments.lattice,
+    "environments": environments.environments,
 }
 _DENSITY_FUNCTIONS: dict[str, Callable[..., dict[str, float]]] = {
     "energies": energies.energies,
@@ -108,7 +113,7 @@ def structure_descriptors(
     return _describe_structure(make_crystal(structure, name), blocks)
 
 
-def density_descriptors(density: ChargeDensity, blocks: Sequence[str] = BLOCKS) -> dict[str, float]:
+def density_descriptors(density: Material, blocks: Sequence[str] = BLOCKS) -> dict[str, float]:
     """Compute the descriptors of a crystal and its density.
 
     Parameters
@@ -116,7 +121,8 @@ def density_descriptors(density: ChargeDensity, blocks: Sequence[str] = BLOCKS) 
     density
         With `total`, and `difference` if a block needs it
         (:func:`rhosight.density.free_atoms.difference_from_total` adds the latter); otherwise as
-        for :func:`structure_descriptors`.
+        for :func:`structure_descriptors`. A crystal without density suffices for blocks that need
+        none.
     blocks
         Names of :data:`BLOCKS`.
 
@@ -136,6 +142,7 @@ def density_descriptors(density: ChargeDensity, blocks: Sequence[str] = BLOCKS) 
     wanted = [block for block in blocks if block not in STRUCTURE_BLOCKS]
     if not wanted:
         return result
+    density = require_density(density)
     sampler = Sampler(density)
     on_shells = [block for block in wanted if block in _DENSITY_FUNCTIONS]
     if on_shells:
@@ -152,7 +159,7 @@ def density_descriptors(density: ChargeDensity, blocks: Sequence[str] = BLOCKS) 
 
 
 def descriptor_frame(
-    crystals: Sequence[ChargeDensity] | Sequence[Structure],
+    crystals: Sequence[ChargeDensity] | Sequence[BareCrystal] | Sequence[Structure],
     blocks: Sequence[str] = BLOCKS,
     progress: Progress | None = None,
 ) -> pd.DataFrame:

@@ -17,7 +17,7 @@ materials. Features do not use labels and do not depend on the cell in which a c
 Everything learned, including the set of prototypes, is learned in ``fit``, from the training set
 only.
 
->>> X = compute_baseline_features("density", densities)
+>>> X = compute_baseline_features("density", dataset)
 >>> make_baseline("density", seed=0).fit(X.iloc[train], y[train]).predict(X.iloc[test])
 """
 
@@ -28,7 +28,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ...density.charge_density import ChargeDensity, Kind
+from ...dataset.dataset import Dataset
+from ...density.bare_crystal import Crystal, require_density
+from ...density.charge_density import Kind
 from ...errors import RhosightError
 from ...inputs.descriptors.composition import composition_features
 from ...inputs.descriptors.statistics import density_features
@@ -66,14 +68,14 @@ _KNOWN: tuple[str, ...] = (
 )
 
 
-def compute_baseline_features(name: str, densities: Sequence[ChargeDensity]) -> pd.DataFrame:
+def compute_baseline_features(name: str, materials: Dataset | Sequence[Crystal]) -> pd.DataFrame:
     """Compute the features that one baseline reads of each material.
 
     Parameters
     ----------
     name
         One of :data:`ALL_BASELINES`, or of :data:`PRETRAINED` in one of the three forms.
-    densities
+    materials
         n materials. ``promolecule`` needs `total` and `difference` of each. ``density`` uses those
         of the two that every material has, so that all rows have the same columns.
 
@@ -86,11 +88,11 @@ def compute_baseline_features(name: str, densities: Sequence[ChargeDensity]) -> 
     RhosightError
         For an unknown name, or a material without the required density.
     """
-    return compute_features_of_baselines([name], densities)[name]
+    return compute_features_of_baselines([name], materials)[name]
 
 
 def compute_features_of_baselines(
-    names: Iterable[str], densities: Sequence[ChargeDensity]
+    names: Iterable[str], materials: Dataset | Sequence[Crystal]
 ) -> dict[str, pd.DataFrame]:
     """Compute the features of several baselines; shared parts are computed once.
 
@@ -98,7 +100,7 @@ def compute_features_of_baselines(
     ----------
     names
         As :func:`compute_baseline_features` takes them.
-    densities
+    materials
         n materials.
 
     Returns
@@ -107,7 +109,7 @@ def compute_features_of_baselines(
     """
     inputs = {name: _inputs_of(name) for name in names}
     parts = {part for shown in inputs.values() for part in shown.split("+")}
-    frames = {part: _part(part, densities) for part in sorted(parts)}
+    frames = {part: _part(part, materials) for part in sorted(parts)}
     for shown in set(inputs.values()) - set(frames):
         first, second = shown.split("+")
         repeated = frames[second].columns.intersection(frames[first].columns)
@@ -182,13 +184,14 @@ def _inputs_of(name: str) -> str:
     return name.removesuffix("-kernel").removesuffix("-average")
 
 
-def _part(part: str, densities: Sequence[ChargeDensity]) -> pd.DataFrame:
+def _part(part: str, materials: Dataset | Sequence[Crystal]) -> pd.DataFrame:
     if part == "mean":
-        return pd.DataFrame(index=pd.RangeIndex(len(densities)))
-    if part == "composition":
-        return composition_features([density.structure for density in densities])
-    if part == "chgnet":
-        return compute_embeddings([density.structure for density in densities])
+        return pd.DataFrame(index=pd.RangeIndex(len(materials)))
+    is_dataset = isinstance(materials, Dataset)
+    if part in ("composition", "chgnet"):
+        structures = materials.structures if is_dataset else [one.structure for one in materials]
+        return (composition_features if part == "composition" else compute_embeddings)(structures)
+    densities = materials.densities if is_dataset else [require_density(one) for one in materials]
     if part == "promolecule":
         return density_features(densities, ("promolecule",))
     kinds: tuple[Kind, ...] = ("total", "difference")

@@ -17,6 +17,12 @@ from .kernel import JITTER, KernelFunction, mean_squares
 LARGEST_LOG = 8.0
 """Bound on the logarithms of variances and lengths: nothing beyond makes a difference."""
 
+LARGEST_SET = 1000
+"""Materials up to which all determine the hyperparameters."""
+
+DRAWN = 800
+"""Materials that determine them in a larger set."""
+
 REWEIGHTINGS, REWEIGHTING_STEPS = 3, 12
 """How often labels are reweighted, and the steps that the optimiser may take after each."""
 
@@ -65,15 +71,22 @@ def maximise_posterior(
     robust, max_iterations, restarts, seed
         See :class:`rhosight.models.gaussian_process.process.GaussianProcess`.
     """
-    posterior = _Posterior(kernel, features, labels)
     centre, width = kernel.prior()
     rng = np.random.default_rng(seed)
+    is_large = len(labels) > LARGEST_SET
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(labels))[:DRAWN])
+    rows = drawn if is_large else np.arange(len(labels))
+    posterior = _Posterior(kernel, {b: own[rows] for b, own in features.items()}, labels[rows])
     starts = [centre, *rng.normal(centre, width / 2, (restarts - 1, len(centre)))]
     best = min((posterior.climb(start, max_iterations) for start in starts), key=lambda o: o.fun)
     if robust is not None:
         for _ in range(REWEIGHTINGS):
             posterior.reweigh(best.x, robust)
             best = posterior.climb(best.x, REWEIGHTING_STEPS)
+    if is_large:
+        posterior = _Posterior(kernel, features, labels)
+        for _ in range(0 if robust is None else REWEIGHTINGS):
+            posterior.reweigh(best.x, robust)
     return Optimum(best.x, posterior.weights, float(-best.fun), posterior.matrix(best.x))
 
 
@@ -145,9 +158,16 @@ class _Posterior:
         """
         kernel, noise = self.matrix(parameters), np.exp(parameters[-1])
         factor = cho_factor(kernel + np.diag(noise / self.weights + JITTER), lower=True)
-        gain = cho_solve(factor, kernel)
-        residual = self.labels - gain.T @ self.labels
-        spread = np.diag(kernel) - np.einsum("ij,ij->j", kernel, gain)
+        if len(kernel) > LARGEST_SET:
+            # with D on the diagonal, K - K (K + D)⁻¹ K = D - D (K + D)⁻¹ D
+            own = noise / self.weights + JITTER
+            residual = own * cho_solve(factor, self.labels)
+            inverse, _ = dpotri(factor[0], lower=True, overwrite_c=True)
+            spread = own - own**2 * np.diag(inverse)
+        else:
+            gain = cho_solve(factor, kernel)
+            residual = self.labels - gain.T @ self.labels
+            spread = np.diag(kernel) - np.einsum("ij,ij->j", kernel, gain)
         squares = residual**2 + np.maximum(spread, 0)
         self.weights = (robust + 1) / (robust + squares / noise)
 

@@ -1,6 +1,8 @@
 """Exact Gaussian processes over named blocks of features.
 
-They suit training sets of tens to a few thousand materials.
+They suit training sets of tens to a few thousand materials. Up to 1000 all is exact. For more, the
+hyperparameters are those of 800 materials drawn at random, and the variance of a prediction comes
+from the 128 training materials that are most like it; the mean stays exact.
 
 :mod:`rhosight.models.gaussian_process.kernel` defines the kernel. Its hyperparameters and the noise
 maximise the marginal likelihood of the training labels under a weak prior (Rasmussen & Williams,
@@ -18,69 +20,23 @@ The noise may therefore follow Student's t-distribution, under which such labels
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
-from typing import Any, ClassVar, Self
+from dataclasses import asdict
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from scipy.linalg import cho_factor, cho_solve
 
 from ...errors import RhosightError
 from ...inputs.scaling import BlockScaler
 from ..arrays import take_array
+from .fitted import FittedTarget
 from .kernel import JITTER, Blocks, KernelFunction, Term, mean_squares
-from .posterior import maximise_posterior
+from .local import local_variance
+from .posterior import LARGEST_SET, maximise_posterior
 from .saved import read_scaler, read_target
 
 CHUNK = 256
 """Materials that are predicted at once."""
-
-
-@dataclass
-class FittedTarget:
-    """One target: its labels, standardised, and what was learned from them.
-
-    Attributes
-    ----------
-    rows
-        Materials that have a label.
-    labels, mean, scale
-        Standardised labels, and the mean and standard deviation that were taken out.
-    weights
-        How much each label counts.
-    parameters
-        The logarithms of the hyperparameters.
-    log_posterior
-        See :attr:`GaussianProcess.log_posterior`.
-    kernel
-        The kernel of the labelled materials, without noise.
-    """
-
-    rows: np.ndarray
-    labels: np.ndarray
-    weights: np.ndarray
-    parameters: np.ndarray
-    mean: float
-    scale: float
-    log_posterior: float
-    kernel: np.ndarray
-
-    ARRAYS: ClassVar[tuple[str, ...]] = ("rows", "labels", "weights", "parameters")
-    """Fields that are saved as arrays."""
-
-    @property
-    def noise(self) -> float:
-        """Return the variance (normal) or squared scale (t) of standardised labels' noise."""
-        return float(np.exp(self.parameters[-1]))
-
-    @cached_property
-    def _factor(self) -> tuple[np.ndarray, bool]:
-        return cho_factor(self.kernel + np.diag(self.noise / self.weights + JITTER), lower=True)
-
-    def solve(self, right: np.ndarray) -> np.ndarray:
-        """Solve (K + noise) x = ``right``."""
-        return cho_solve(self._factor, right)
 
 
 class GaussianProcess:
@@ -184,7 +140,10 @@ class GaussianProcess:
             self.restarts,
             self.seed,
         )
-        return FittedTarget(rows, labels, mean=mean, scale=scale, **vars(optimum))
+        target = FittedTarget(rows, labels, mean=mean, scale=scale, **vars(optimum))
+        if len(rows) > LARGEST_SET:
+            target.alpha = target.solve(labels)
+        return target
 
     def predict(
         self, blocks: Blocks, return_std: bool = False
@@ -229,11 +188,14 @@ class GaussianProcess:
         for target in self._targets:
             near = {name: d[:, target.rows] for name, d in distances.items()}
             kernel = self.kernel(target.parameters, near)
-            spread = self.kernel.variance(target.parameters) - np.einsum(
-                "ij,ji->i", kernel, target.solve(kernel.T)
-            )
+            if target.is_local:
+                spread = local_variance(self.kernel, target, self._features, kernel)
+            else:
+                spread = self.kernel.variance(target.parameters) - np.einsum(
+                    "ij,ji->i", kernel, target.solve(kernel.T)
+                )
             variance = np.maximum(spread, 0) + target.noise * self._widening
-            means.append(kernel @ target.solve(target.labels) * target.scale + target.mean)
+            means.append(kernel @ target.coefficients * target.scale + target.mean)
             stds.append(np.sqrt(variance) * target.scale)
         return np.stack(means, axis=-1), np.stack(stds, axis=-1)
 
@@ -254,6 +216,7 @@ class GaussianProcess:
         shape = len(next(iter(self._features.values()))), len(self._targets)
         mean, std = np.full(shape, np.nan), np.full(shape, np.nan)
         for column, target in enumerate(self._targets):
+            assert target.kernel is not None, "only a fitted process leaves out"
             inverse = target.solve(np.eye(len(target.rows)))
             own = target.rows if groups is None else groups[target.rows]
             centre, total = inverse @ target.labels, np.empty(len(own))
@@ -263,6 +226,10 @@ class GaussianProcess:
                 centre[at] = target.labels[at] - covariance @ centre[at]
                 total[at] = np.diag(covariance)
             spread = total - target.noise / target.weights - JITTER
+            if target.is_local:
+                spread = local_variance(
+                    self.kernel, target, self._features, target.kernel, (own, own)
+                )
             variance = np.maximum(spread, 0) + target.noise * self._widening
             mean[target.rows, column] = centre * target.scale + target.mean
             std[target.rows, column] = np.sqrt(variance) * target.scale
@@ -318,7 +285,7 @@ class GaussianProcess:
         for target in self._targets:
             near = {name: d[:, target.rows] for name, d in distances.items()}
             kernel = self.kernel(xp.asarray(target.parameters), near, xp)
-            weights = xp.asarray(target.solve(target.labels) * target.scale)
+            weights = xp.asarray(target.coefficients * target.scale)
             means.append(kernel @ weights + target.mean)
         return xp.stack(means, -1)
 
@@ -377,8 +344,8 @@ class GaussianProcess:
             for key, value in asdict(self._scalers[name]).items():
                 arrays[f"scaler/{name}/{key}"] = np.asarray(value)
         for number, target in enumerate(self._targets):
-            for key in FittedTarget.ARRAYS:
-                arrays[f"target/{number}/{key}"] = getattr(target, key)
+            for key, array in target.arrays.items():
+                arrays[f"target/{number}/{key}"] = array
         return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
     def to_dict(self) -> dict[str, Any]:
@@ -414,12 +381,16 @@ class GaussianProcess:
             model._features[name] = take_array(arrays, f"features/{name}", shape)
             count = len(model._features[name])
         assert count is not None, "a kernel has blocks"
-        distances = model.distances(model._features)
+        distances: dict[str, np.ndarray] = {}
         model._targets = []
         for number, rest in enumerate(state["targets"]):
             parts = read_target(arrays, number, count, len(model.kernel.prior()[0]))
-            near = {name: d[np.ix_(parts["rows"], parts["rows"])] for name, d in distances.items()}
-            kernel = model.kernel(parts["parameters"], near)
+            kernel = None
+            if "alpha" not in parts:
+                distances = distances or model.distances(model._features)
+                at = np.ix_(parts["rows"], parts["rows"])
+                near = {name: d[at] for name, d in distances.items()}
+                kernel = model.kernel(parts["parameters"], near)
             model._targets.append(FittedTarget(**parts, **rest, kernel=kernel))
         return model
 

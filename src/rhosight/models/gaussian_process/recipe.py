@@ -15,11 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ...dataset.schema import TARGETS
 from ...errors import RhosightError
 from ...inputs.descriptors.blocks import COMPOSITION_BLOCKS, needs_density
-from ...inputs.descriptors.frame import STRUCTURE_BLOCKS, TOTAL_BLOCKS
+from ...inputs.descriptors.frame import TOTAL_BLOCKS
 from ...networks.feature_settings import ImageFeatures, TextFeatures
 from ...networks.recipe import Recipe
 from ...networks.settings import merge_settings, validate_settings
 from .kernel import Kernel
+from .scales import Scale, TargetScales
 
 ELEMENTS = ("fractions", "element_densities", "elements")
 
@@ -29,7 +30,7 @@ LEAN_STRUCTURE = Kernel(
 )
 FULL_STRUCTURE = Kernel(
     alone=(*ELEMENTS, "overlap", "packing"),
-    together=(*COMPOSITION_BLOCKS, *STRUCTURE_BLOCKS),
+    together=(*COMPOSITION_BLOCKS, *ELEMENTS, "overlap", "packing", "sites"),
 )
 LEAN, FULL = (
     Kernel(alone=kernel.alone, together=(*kernel.together, "interstitial"))
@@ -57,6 +58,8 @@ class DescriptorRecipe(BaseModel):
     clip
         Hub id or folder of a CLIP whose two towers are read instead of the encoders of ``image``
         and ``text``.
+    scales
+        Target → the scale in which it is learned, see :mod:`.scales`; others as they are.
     kernels
         One for each member of the committee. A lean kernel misses something, a full one has more
         hyperparameters than a few hundred labels determine; their mean is better than either.
@@ -79,6 +82,7 @@ class DescriptorRecipe(BaseModel):
     image: ImageFeatures | None = None
     text: TextFeatures | None = None
     clip: str | None = None
+    scales: dict[str, Scale] | None = None
     kernels: tuple[Kernel, ...] = Field((LEAN, FULL), min_length=1)
     level: float = Field(0.9, gt=0, lt=1)
     n_splits: int = Field(5, ge=2)
@@ -129,6 +133,11 @@ class DescriptorRecipe(BaseModel):
     def blocks(self) -> tuple[str, ...]:
         """Return the names of all descriptor blocks that the kernels read, sorted."""
         return tuple(sorted(self._names - set(ENCODERS)))
+
+    @property
+    def target_scales(self) -> TargetScales:
+        """Return the transformation of the labels for learning."""
+        return TargetScales(self.targets, self.scales or {})
 
     @property
     def label(self) -> str:

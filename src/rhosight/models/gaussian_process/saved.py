@@ -35,6 +35,8 @@ def read_target(
     values["labels"] = take_array(arrays, f"{name}/labels", rows.shape)
     values["weights"] = take_array(arrays, f"{name}/weights", rows.shape)
     values["parameters"] = take_array(arrays, f"{name}/parameters", (parameters,))
+    if f"{name}/alpha" in arrays:
+        values["alpha"] = take_array(arrays, f"{name}/alpha", rows.shape)
     if not (values["weights"] > 0).all() or np.abs(values["parameters"]).max() > 2 * LARGEST_LOG:
         raise RhosightError(f"the weights or hyperparameters of target {number} are out of range")
     return values

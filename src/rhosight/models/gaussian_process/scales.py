@@ -1,0 +1,76 @@
+"""Scales in which targets are learned: logarithms of moduli, gaps that are not negative.
+
+Moduli of all crystals span three orders of magnitude, and their errors are relative ones: their
+logarithm is learned, and the ends of an interval are transformed back. A band gap is learned as it
+is, metals as 0 like any other value; a prediction or an end of an interval below 0 becomes 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ...errors import RhosightError
+
+Scale = Literal["log10", "nonnegative"]
+
+
+@dataclass(frozen=True)
+class TargetScales:
+    """Transform labels for learning, and predictions back.
+
+    Parameters
+    ----------
+    targets
+        Names of the columns.
+    scales
+        Target → scale; others are learned as they are.
+    """
+
+    targets: Sequence[str]
+    scales: Mapping[str, Scale]
+
+    def learn(self, labels: np.ndarray) -> np.ndarray:
+        """Return labels in the scales, shape (n, targets); NaN stays NaN.
+
+        Raises
+        ------
+        RhosightError
+            If a label that is learned as a logarithm is not positive.
+        """
+        scaled = np.array(labels, dtype=float)
+        for column, name in enumerate(self.targets):
+            if self.scales.get(name) != "log10":
+                continue
+            if (scaled[:, column] <= 0).any():
+                raise RhosightError(
+                    f"`{name}` is learned as a logarithm, but {np.nanmin(scaled[:, column]):g} is "
+                    "among its labels; mask labels that are not positive"
+                )
+            scaled[:, column] = np.log10(scaled[:, column])
+        return scaled
+
+    def restore(self, values: np.ndarray) -> np.ndarray:
+        """Return values of the scales in the targets' units, shape (n, targets)."""
+        restored = np.array(values, dtype=float)
+        for column, name in enumerate(self.targets):
+            if self.scales.get(name) == "log10":
+                with np.errstate(over="ignore"):
+                    restored[:, column] = 10.0 ** restored[:, column]
+            elif self.scales.get(name) == "nonnegative":
+                restored[:, column] = np.maximum(restored[:, column], 0.0)
+        return restored
+
+    def restore_std(self, values: np.ndarray, std: np.ndarray) -> np.ndarray:
+        """Return standard deviations in the targets' units, about values of the scales."""
+        return (self.restore(values + std) - self.restore(values - std)) / 2
+
+    def units(self, units: Mapping[str, str]) -> dict[str, str]:
+        """Return the units of the scales."""
+        return {
+            name: f"log10 of {unit}" if self.scales.get(name) == "log10" else unit
+            for name, unit in units.items()
+        }
