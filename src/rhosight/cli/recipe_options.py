@@ -65,8 +65,9 @@ RECIPE_OPTIONS: dict[str, tuple] = {
     "preset": (
         str | None,
         None,
-        "best or no-dft (descriptors); image, text, image+text (encoders, read by Gaussian "
-        "processes); default, quick, clip-offline (networks that are trained); paper-image, "
+        "best or no-dft (descriptors); structure (descriptors of any lattice); image, text, "
+        "image+text (encoders, read by Gaussian processes); default, quick, clip-offline "
+        "(networks that are trained); paper-image, "
         "paper-text, paper-stacked, paper-clip; or a trial of a table or figure of the paper, such "
         "as paper-table2-T3.",
     ),
@@ -225,6 +226,7 @@ def _make_recipe(
 ) -> Any:
     """Return the recipe of a command, with ``targets`` only if an option names them."""
     from ..models.gaussian_process.recipe import (
+        ANY_CRYSTAL_RECIPES,
         DESCRIPTOR_RECIPES,
         ENCODER_RECIPES,
         descriptor_recipe,
@@ -238,7 +240,7 @@ def _make_recipe(
     for_training = sorted(set(given) - READING_OPTIONS) + ["recipe-file"] * bool(recipe_file)
     preset = preset or _choose_preset(fallback, networks_only, given, for_training)
     _check_preset(preset, networks_only)
-    if preset in DESCRIPTOR_RECIPES:
+    if preset in (*DESCRIPTOR_RECIPES, *ANY_CRYSTAL_RECIPES):
         _refuse_options(preset, [*(name for name in given if name != "seed"), *for_training])
         return descriptor_recipe(preset, **(fields | targets | given))
     is_dense = given.get("readout") == "dense" or given.get("modality") == "clip"
@@ -321,11 +323,15 @@ def _refuse_options(preset: str, options: list[str]) -> None:
 
 def _check_preset(preset: str, networks_only: bool) -> None:
     """Check that a preset exists and suits a command that may need a network."""
-    from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, ENCODER_RECIPES
+    from ..models.gaussian_process.recipe import (
+        ANY_CRYSTAL_RECIPES,
+        DESCRIPTOR_RECIPES,
+        ENCODER_RECIPES,
+    )
     from ..networks.presets import recipe_names
     from ..networks.recipe import suggest_names
 
-    processes = [*DESCRIPTOR_RECIPES, *ENCODER_RECIPES]
+    processes = [*DESCRIPTOR_RECIPES, *ANY_CRYSTAL_RECIPES, *ENCODER_RECIPES]
     names = [*recipe_names(), *([] if networks_only else processes)]
     if preset not in (*names, *processes):
         general = [name for name in names if not name.startswith("paper-")]

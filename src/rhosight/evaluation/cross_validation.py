@@ -21,6 +21,7 @@ from ..inputs.progress import AnyProgress
 from ..metrics import r2_score, rmse
 from ..models.baselines.baselines import BASELINES, PRETRAINED
 from ..models.baselines.chgnet import find_chgnet_version
+from ..models.blocks import keep_describable
 from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecipe, descriptor_recipe
 from ..models.provenance import collect_versions, hash_weights
 from ..networks.recipe import MODALITIES, PARTS, Recipe
@@ -160,6 +161,8 @@ def cross_validate(
     recipe = recipe or descriptor_recipe("image+text")
     recipe.require_training()
     dataset = dataset.require_targets(recipe.targets, how="any")
+    if isinstance(recipe, DescriptorRecipe):
+        dataset = keep_describable(dataset, recipe)
     numbers = {"n_splits": n_splits, "test_fraction": test_fraction, "split_seed": split_seed}
     settings = _run_settings(dataset, recipe, {**numbers, "groups": groups})
     folder = open_run(run_dir, settings)

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from pymatgen.core import Structure
+from pymatgen.core import Composition, Structure
 
 from ..dataset.dataset import Dataset
 from ..density.bare_crystal import BareCrystal
 from ..density.charge_density import ChargeDensity
-from ..inputs.descriptors.blocks import compute_block_table, iterate_blocks, needs_density
+from ..density.free_atoms import list_elements
+from ..inputs.descriptors.blocks import (
+    COMPOSITION_BLOCKS,
+    compute_block_table,
+    iterate_blocks,
+    needs_density,
+)
 from ..inputs.progress import Progress
 from .gaussian_process.recipe import DescriptorRecipe
 from .materials import list_crystals, list_densities
@@ -23,8 +33,38 @@ if TYPE_CHECKING:
 
 Crystals = Dataset | Sequence[ChargeDensity] | Sequence[BareCrystal] | Sequence[Structure]
 
+logger = logging.getLogger(__name__)
+
 CHUNK = 16
 """Crystals read by encoders at a time."""
+
+PER_PROCESS = 48
+"""Materials for which it is worth the time to start another process."""
+
+
+def keep_describable(dataset: Dataset, recipe: DescriptorRecipe) -> Dataset:
+    """Return the materials whose elements have free atoms, if the recipe's blocks need them.
+
+    A warning names the elements of those that are left out.
+    """
+    if set(recipe.blocks) <= set(COMPOSITION_BLOCKS):
+        return dataset
+    known = set(list_elements())
+    lacking = [
+        {str(e) for e in Composition(formula).element_composition} - known
+        for formula in dataset.table["formula"]
+    ]
+    kept = [not missing for missing in lacking]
+    if all(kept):
+        return dataset
+    elements = ", ".join(sorted(set().union(*lacking)))
+    logger.warning(
+        "%d of %d materials are left out: rhosight's table of free atoms lacks %s",
+        kept.count(False),
+        len(kept),
+        elements,
+    )
+    return dataset[kept]
 
 
 class BlockReader:
@@ -76,5 +116,63 @@ class BlockReader:
                 progress("features", start + len(part), len(crystals))
 
     def table(self, crystals: Crystals, progress: Progress | None = None) -> pd.DataFrame:
-        """Return the table of all blocks, see :func:`rhosight.inputs.descriptors.blocks`."""
-        return pd.concat([part for _, part in self.iterate(crystals, progress)], ignore_index=True)
+        """Return the table of all blocks, see :func:`rhosight.inputs.descriptors.blocks`.
+
+        Many crystals are read by several processes.
+        """
+        processes = count_processes(len(crystals))
+        if processes == 1:
+            parts: Iterator[pd.DataFrame] = (part for _, part in self.iterate(crystals, progress))
+        else:
+            parts = self._read_in_parallel(crystals, processes, progress)
+        return pd.concat(parts, ignore_index=True)
+
+    def _read_in_parallel(
+        self, crystals: Crystals, processes: int, progress: Progress | None
+    ) -> Iterator[pd.DataFrame]:
+        """Yield the tables of a few crystals each, in their order."""
+        from joblib import Parallel, delayed
+
+        settings = (self.recipe.model_dump_json(), self._saved, tuple(self._weights.items()))
+        label = "features" if self.recipe.uses_encoders else "descriptors"
+        starts = range(0, len(crystals), CHUNK)
+        if progress:
+            progress(label, 0, len(crystals))
+        tasks = (delayed(_read_part)(settings, crystals[n : n + CHUNK]) for n in starts)
+        with Parallel(processes, return_as="generator") as parallel:
+            for start, part in zip(starts, parallel(tasks), strict=True):
+                yield part
+                if progress:
+                    progress(label, start + len(part), len(crystals))
+
+
+def count_processes(materials: int) -> int:
+    """Return how many processes read some materials; each takes seconds to start.
+
+    ``OMP_NUM_THREADS`` limits them as it limits threads. A process that another has started reads
+    alone, and so does one with a GPU.
+    """
+    if materials < 2 * PER_PROCESS:
+        return 1
+    from joblib import cpu_count
+
+    cores = int(os.environ.get("OMP_NUM_THREADS", "0") or 0) or cpu_count()
+    if cores == 1 or parent_process() is not None or _has_gpu():
+        return 1
+    return min(cores, materials // PER_PROCESS)
+
+
+def _has_gpu() -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.cuda.is_available()
+
+
+@lru_cache(maxsize=1)
+def _make_reader(recipe: str, saved: Path | None, weights: tuple[tuple[str, str], ...]) -> Any:
+    """Return the reader of a process, whose encoders are loaded once."""
+    return BlockReader(DescriptorRecipe.model_validate_json(recipe), saved, dict(weights))
+
+
+def _read_part(settings: tuple[Any, ...], crystals: Crystals) -> pd.DataFrame:
+    parts = [part for _, part in _make_reader(*settings).iterate(crystals)]
+    return pd.concat(parts, ignore_index=True)

@@ -32,7 +32,7 @@ from ..errors import RhosightError, first_line
 from ..inputs.descriptors.blocks import SPARSE, Crystals, to_blocks
 from ..inputs.progress import Progress
 from .base import SavedModel
-from .blocks import BlockReader
+from .blocks import BlockReader, keep_describable
 from .folder import WEIGHTS
 from .gaussian_process.committee import Committee
 from .gaussian_process.fitting import make_committee, predict_left_out, select_types
@@ -141,7 +141,7 @@ class DescriptorModel(SavedModel):
         RhosightError
             If a target is unknown or has no values, or a material lacks an input of the recipe.
         """
-        dataset = dataset.require_targets(self.targets, how="any")
+        dataset = keep_describable(dataset.require_targets(self.targets, how="any"), self.recipe)
         parts = folds(dataset, self.recipe.n_splits, self.recipe.seed)
         check_labels(dataset, self.targets, [rows for rows, _ in parts])
         table = self.reader.table(dataset, progress)
@@ -177,6 +177,10 @@ class DescriptorModel(SavedModel):
         codes = sorted(find_codes(dataset)) if self.recipe.uses_density else []
         self._remember(dataset, codes=codes)
         return self
+
+    def score(self, dataset: Dataset) -> dict[str, dict[str, float]]:
+        """Score as :meth:`SavedModel.score`, without materials of elements that it cannot read."""
+        return super().score(keep_describable(dataset, self.recipe))
 
     def predict(self, materials: Materials, progress: Progress | None = None) -> pd.DataFrame:
         """Predict the targets of materials, in :attr:`units`.
@@ -327,6 +331,11 @@ class DescriptorModel(SavedModel):
         self.check_fitted()
         assert self._state is not None
         return self._state
+
+    @property
+    def known_elements(self) -> tuple[str, ...]:
+        """Return the elements of the training set, sorted."""
+        return self._fitted().domain.elements
 
     @property
     def process(self) -> Committee:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
-from ..errors import RhosightError
+from ..errors import RhosightError, name_missing_extra
 from ..networks.presets import network_recipe
 from ..networks.recipe import Recipe
 from .base import SavedModel
 from .folder import BUNDLED_MODELS, DENSITY_MODEL, bundled_folder, read_config
 from .gaussian_process.recipe import (
+    ANY_CRYSTAL_RECIPES,
     DESCRIPTOR_RECIPES,
     ENCODER_RECIPES,
     DescriptorRecipe,
@@ -44,7 +45,8 @@ class ModelClass:
 
     def load(self) -> type[SavedModel]:
         """Import the class."""
-        return getattr(import_module(f".{self.module}", __package__), self.name)
+        with name_missing_extra():
+            return getattr(import_module(f".{self.module}", __package__), self.name)
 
 
 MODELS = {
@@ -129,7 +131,7 @@ def load_recipe(name: str, readout: Readout | None = None, **changes: Any) -> An
     RhosightError
         If there is no such recipe, or a field is wrong.
     """
-    if name in (*DESCRIPTOR_RECIPES, *ENCODER_RECIPES):
+    if name in (*DESCRIPTOR_RECIPES, *ANY_CRYSTAL_RECIPES, *ENCODER_RECIPES):
         if readout == "dense":
             raise RhosightError(
                 f"{name} is read by Gaussian processes; for dense layers take the recipe default"

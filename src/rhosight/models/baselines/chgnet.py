@@ -105,7 +105,7 @@ def _hash(structure: Structure) -> str:
 def _embed(structures: list[Structure]) -> list[np.ndarray]:
     if not structures:
         return []
-    model, graphs = _model(), []
+    model, graphs = load_network(), []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns about chgnet's way to make tensors
         for structure in structures:
@@ -124,7 +124,7 @@ def _embed(structures: list[Structure]) -> list[np.ndarray]:
 
 
 @cache
-def _model() -> Any:
+def load_network() -> Any:
     """Return the pre-trained network on the CPU; check its weights, use no pickle."""
     import torch
 

@@ -16,10 +16,14 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from ...errors import RhosightError
 from .kernel import Blocks
 from .process import GaussianProcess
+
+FEW = 1000
+"""Materials below which one thread fits faster: several wait for each other at small matrices."""
 
 
 class Committee:
@@ -43,8 +47,9 @@ class Committee:
 
     def fit(self, blocks: Blocks, y: np.ndarray | pd.DataFrame) -> Self:
         """Fit each member, see :meth:`GaussianProcess.fit`."""
-        for member in self.members:
-            member.fit(blocks, y)
+        with threadpool_limits(1 if len(y) < FEW else None, "blas"):
+            for member in self.members:
+                member.fit(blocks, y)
         return self
 
     def predict(

@@ -183,6 +183,25 @@ DESCRIPTOR_RECIPES: dict[str, dict[str, Any]] = {
 }
 """Recipes that read descriptors only; no PyTorch is needed."""
 
+ALL_LATTICES = Kernel(
+    alone=(*ELEMENTS, "overlap", "packing", "environments"),
+    together=(*FULL_STRUCTURE.together, "lattice", "environments"),
+)
+"""For crystals of any symmetry: the lattice and the surroundings of the atoms count, too."""
+
+ANY_CRYSTAL_RECIPES: dict[str, dict[str, Any]] = {
+    "structure": {
+        "targets": (*TARGETS, "shear_modulus_vrh", "band_gap"),
+        "scales": {
+            "bulk_modulus_vrh": "log10",
+            "shear_modulus_vrh": "log10",
+            "band_gap": "nonnegative",
+        },
+        "kernels": (ALL_LATTICES,),
+    },
+}
+"""Recipes for `mp-elastic`: thousands of crystals of all lattices, five targets."""
+
 ENCODER_RECIPES: dict[str, dict[str, Any]] = {
     "image": {"image": ImageFeatures(), "kernels": (Kernel(together=("image",)),)},
     "text": {"text": TextFeatures(), "kernels": (Kernel(together=("text",)),)},
@@ -199,6 +218,7 @@ def descriptor_recipe(name: str, **changes: Any) -> DescriptorRecipe:
     """Return a named recipe of a Gaussian process with some fields changed.
 
     ``best`` reads structure and density. ``no-dft`` reads the structure only, so a CIF is enough.
+    ``structure`` is for crystals of any lattice, see :data:`ANY_CRYSTAL_RECIPES`.
     ``image``, ``text`` and ``image+text`` read pre-trained encoders; ``text`` needs no density. A
     dict changes some fields of ``image`` or ``text``: ``image={"backbone": "inception_v3"}``.
 
@@ -207,7 +227,7 @@ def descriptor_recipe(name: str, **changes: Any) -> DescriptorRecipe:
     RhosightError
         If there is no such recipe, or a field is wrong.
     """
-    recipes = DESCRIPTOR_RECIPES | ENCODER_RECIPES
+    recipes = DESCRIPTOR_RECIPES | ANY_CRYSTAL_RECIPES | ENCODER_RECIPES
     if name not in recipes:
         known = ", ".join(recipes)
         raise RhosightError(f"no recipe is called {name!r}; known are {known}")
