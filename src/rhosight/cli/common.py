@@ -53,11 +53,18 @@ class Kind(StrEnum):
     promolecule = "promolecule"
 
 
+def _check_dataset(name: str) -> str:
+    """Return the name of a dataset that exists; known before slow imports."""
+    check_files([name])
+    return name
+
+
 DatasetArgument = Annotated[
     str,
     typer.Argument(
+        callback=_check_dataset,
         help="Bundled dataset (mp-fcc), Parquet file, or folder with materials.csv, "
-        "structures/ and densities.h5."
+        "structures/ and densities.h5.",
     ),
 ]
 FilesArgument = Annotated[
@@ -119,6 +126,9 @@ def shared_options(
 @contextmanager
 def progress_bar() -> Iterator[AnyProgress]:
     """Show a progress bar; yield the function that reports (label, step, steps, loss)."""
+    if not errors.is_terminal:  # a bar would leave an empty line
+        yield lambda label, step, steps, loss=None: None
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
@@ -127,9 +137,7 @@ def progress_bar() -> Iterator[AnyProgress]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    # without a terminal the bar would leave an empty line
-    hidden = not errors.is_terminal
-    with Progress(*columns, console=errors, transient=True, disable=hidden) as bar:
+    with Progress(*columns, console=errors, transient=True) as bar:
         tasks: dict[str, Any] = {}
 
         def report(label: str, step: int, steps: int, loss: float | None = None) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import RhosightError
 from .batches import report, work_through
-from .common import console, errors, print_remark, progress_bar
+from .common import check_files, console, errors, print_remark, progress_bar
 
 if TYPE_CHECKING:
     from ..ecd.model import DensityModel
@@ -54,9 +54,10 @@ def density(
     The files say that their density is predicted, and how large its error probably is. It is a
     pseudo-density as GPAW writes it: near the nuclei it is not that of another code.
     """
+    check_files(files)
+    targets = _choose_outputs(files, output, force)
     from ..ecd.model import DensityModel
 
-    targets = _choose_outputs(files, output, force)
     loaded = DensityModel.from_pretrained(model)
 
     def predict(names: list[str]) -> None:

@@ -16,6 +16,7 @@ from .common import (
     FigureFormat,
     FilesArgument,
     Kind,
+    check_files,
     console,
     format_count,
     print_remark,
@@ -135,6 +136,7 @@ def image(
         raise RhosightError(f"{needless[0]}: is for images that networks read; add --raw")
     if raw and file_format is not FigureFormat.png:
         raise RhosightError("--raw writes pixels, as PNG files; omit --format")
+    check_files(files)
     shown: Any = (show or kind or Kind.total).value
     channel = _make_channel(shown, window, lattice_units, hkl, offset)
     reading = Reading(kind, unit, mode=notes)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic_core import to_json
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -101,6 +100,8 @@ def crossval(
     By default image, text and image+text are read by Gaussian processes, which takes minutes. With
     --readout dense, networks are trained as in the paper.
     """
+    from pydantic_core import to_json
+
     from ..dataset.packing import load_dataset
     from ..evaluation.cross_validation import cross_validate
 

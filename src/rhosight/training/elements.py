@@ -11,7 +11,6 @@ doi:10.18653/v1/2020.acl-main.740) with targets that cost nothing; the paper doe
 from __future__ import annotations
 
 import random
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..inputs.descriptors.composition import magpie
+from ..inputs.descriptors.element_data import MAGPIE, load_element_data
 from ..inputs.progress import EpochProgress
 from ..networks.backbones import TextBackbone
 from .plan import one_cycle
@@ -179,16 +178,11 @@ def _elements() -> _Elements:
     """Return Magpie's table of the elements, standardised, and covalent radii in Å."""
     from pymatgen.core import Element
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        names, source = magpie().features, magpie().data_source
-        elements = [Element.from_Z(z) for z in range(1, HEAVIEST + 1)]
-        elements = [e for e in elements if e.symbol not in NOBLE_GASES]
-        values = np.array(
-            [[source.get_elemental_property(e, name) for name in names] for e in elements]
-        )
-        radii = [source.get_elemental_property(e, "CovalentRadius") / 100 for e in elements]
-    symbols = [element.symbol for element in elements]
+    symbols = [Element.from_Z(z).symbol for z in range(1, HEAVIEST + 1)]
+    symbols = [symbol for symbol in symbols if symbol not in NOBLE_GASES]
+    table = load_element_data("magpie").loc[symbols]
+    values = table[list(MAGPIE)].to_numpy()
+    radii = table["CovalentRadius"] / 100
     spread = values.std(0)
     values = (values - values.mean(0)) / np.where(spread > 0, spread, 1.0)
     return _Elements(

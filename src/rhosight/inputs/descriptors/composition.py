@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import cache
 from math import gcd
 from string import ascii_uppercase
-from typing import Any
 
 import pandas as pd
-from pymatgen.core import Composition, Structure
+from pymatgen.core import Structure
 
 from ...density.crystals import MP_ANGLE_TOLERANCE, MP_SYMPREC, find_symmetry
 from ...errors import RhosightError
+from .element_data import compute_magpie, list_magpie_labels
 
 
 def composition_features(structures: Sequence[Structure]) -> pd.DataFrame:
@@ -44,17 +42,14 @@ def composition_features(structures: Sequence[Structure]) -> pd.DataFrame:
     RhosightError
         For a disordered crystal, or one whose symmetry spglib cannot find.
     """
-    featuriser = magpie()
     rows = []
     for structure in structures:
         label, nsites = _find_prototype(structure)
         # sorted elements, so that rounding does not depend on the order of the sites
         amounts = structure.composition.element_composition.reduced_composition.as_dict()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            values = featuriser.featurize(Composition(dict(sorted(amounts.items()))))
+        values = compute_magpie(dict(sorted(amounts.items())))
         rows.append([*values, structure.volume / len(structure), nsites, label])
-    columns = [*featuriser.feature_labels(), "volume_per_atom", "nsites", "prototype"]
+    columns = [*list_magpie_labels(), "volume_per_atom", "nsites", "prototype"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -68,16 +63,6 @@ def prototype_label(structure: Structure) -> str:
     do not.
     """
     return _find_prototype(structure)[0]
-
-
-@cache
-def magpie() -> Any:
-    """Return matminer's featuriser; importing it takes about two seconds, once."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from matminer.featurizers.composition import ElementProperty
-
-        return ElementProperty.from_preset("magpie", impute_nan=True)
 
 
 def _find_prototype(structure: Structure) -> tuple[str, int]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from pymatgen.core import Composition, Element
+from pymatgen.core import Element
 
 from ...density.free_atoms import load_free_atoms
 from .crystal import Crystal
+from .element_data import load_element_data
+from .miedema import compute_enthalpies
 
 PYMATGEN = (
     "bulk_modulus",
@@ -76,7 +77,7 @@ def elements(crystal: Crystal) -> dict[str, float]:
     - ``modulus_by_volume``, ``modulus_series``: bulk moduli of the elements (GPa), weighted by
       volume and divided by the crystal's volume, and in series (Reuss)
     - ``cohesive_density``: eV/Å³
-    - ``miedema_inter``, ``_solution``, ``_amorphous``: Miedema's formation enthalpies of the alloy,
+    - ``miedema_inter``, ``_amorphous``, ``_solution``: Miedema's formation enthalpies of the alloy,
       eV/atom (Zhang et al., Comput. Phys. Commun. 209, 58 (2016), doi:10.1016/j.cpc.2016.08.013),
       0 where the model has no parameters
 
@@ -99,9 +100,8 @@ def elements(crystal: Crystal) -> dict[str, float]:
     result["modulus_series"] = float(shares @ own / (shares @ (own / modulus)))
     result["cohesive_density"] = float(shares @ cohesive / crystal.volume)
     reduced = composition.element_composition.reduced_composition
-    amounts = tuple(sorted((element.symbol, n) for element, n in reduced.items()))
-    names = ("miedema_inter", "miedema_solution", "miedema_amorphous")
-    return result | dict(zip(names, _compute_miedema(amounts), strict=True))
+    enthalpies = _compute_miedema(tuple(sorted((e.symbol, n) for e, n in reduced.items())))
+    return result | {f"miedema_{phase}": value for phase, value in enthalpies.items()}
 
 
 @cache
@@ -119,45 +119,21 @@ def _list_symbols() -> tuple[str, ...]:
 @cache
 def _load_properties() -> pd.DataFrame:
     """Return the table of properties: one row per element, missing values imputed."""
-    from matminer.utils.data import CohesiveEnergyData, DemlData, MagpieData
-
-    elements = [Element(symbol) for symbol in _list_symbols()]
-    cohesive = CohesiveEnergyData().cohesive_energy_data
-    columns: dict[str, list[float]] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about properties that an element does not have
-        for name in PYMATGEN:
-            columns[name] = [_to_number(getattr(element, name, None)) for element in elements]
-        columns["cohesive"] = [_to_number(cohesive.get(element.symbol)) for element in elements]
-        deml, magpie = DemlData(), MagpieData()
-        for name in DEML:
-            values = [deml.get_elemental_property(element, name) for element in elements]
-            columns[f"deml_{name}"] = [_to_number(value) for value in values]
-        values = [magpie.get_elemental_property(element, "GSvolume_pa") for element in elements]
-        columns["volume"] = [_to_number(value) for value in values]
-    table = pd.DataFrame(columns, index=list(_list_symbols()), dtype=float)
+    symbols = list(_list_symbols())
+    pymatgen, deml = load_element_data("pymatgen"), load_element_data("deml")
+    columns = {name: pymatgen.loc[symbols, name] for name in PYMATGEN}
+    columns["cohesive"] = load_element_data("cohesive_energy").loc[symbols, "cohesive_energy"]
+    columns |= {f"deml_{name}": deml.loc[symbols, name] for name in DEML}
+    columns["volume"] = load_element_data("magpie").loc[symbols, "GSvolume_pa"]
+    table = pd.DataFrame(columns)
     table = table.replace([np.inf, -np.inf], np.nan)
     return table.fillna(table.median())
 
 
-def _to_number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return float("nan")
-
-
 @cache
-def _load_miedema() -> Any:
-    from matminer.featurizers.composition import Miedema
-
-    return Miedema(struct_types="all")
-
-
-@cache
-def _compute_miedema(amounts: tuple[tuple[str, float], ...]) -> tuple[float, float, float]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        values = np.array(_load_miedema().featurize(Composition(dict(amounts))), dtype=float)
-    inter, solution, amorphous = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    return float(inter), float(solution), float(amorphous)
+def _compute_miedema(amounts: tuple[tuple[str, float], ...]) -> dict[str, float]:
+    total = sum(n for _, n in amounts)
+    enthalpies = compute_enthalpies({symbol: n / total for symbol, n in amounts})
+    return {
+        phase: value if np.isfinite(value) else 0.0 for phase, value in enthalpies._asdict().items()
+    }

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from pymatgen.core import Element
 
 from ...density.elements import covalent_radius
 from .crystal import Crystal
+from .element_data import load_element_data
 
 PROPERTIES = (
     "Electronegativity",
@@ -56,7 +56,7 @@ def sites(crystal: Crystal) -> dict[str, float]:
     scale = (structure.volume / count) ** (1 / 3)
     first, second, _, distance = structure.get_neighbor_list(REACH * scale)
     symbols = [site.specie.symbol for site in structure]
-    values = np.array([_load_properties(symbol) for symbol in symbols])
+    values = np.array([load_properties(symbol) for symbol in symbols])
     apart = np.abs(values[first] - values[second])
     away = values - values.mean(0)
     together = away[first] * away[second]
@@ -89,9 +89,6 @@ def sites(crystal: Crystal) -> dict[str, float]:
 
 
 @cache
-def _load_properties(symbol: str) -> np.ndarray:
-    """Return :data:`PROPERTIES` of one element; matminer imputes missing values."""
-    from matminer.utils.data import MagpieData
-
-    source = MagpieData(impute_nan=True)
-    return np.array([source.get_elemental_property(Element(symbol), p) for p in PROPERTIES], float)
+def load_properties(symbol: str) -> np.ndarray:
+    """Return :data:`PROPERTIES` of one element; the mean replaces missing values."""
+    return load_element_data("magpie").loc[symbol, list(PROPERTIES)].to_numpy(float)
