@@ -65,7 +65,7 @@ clean:
 	touch $@
 
 .venv/demo.stamp: .venv/python.stamp pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[networks]'
 	touch $@
 
 # One installation for both: what the tests need holds what the demo needs.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .errors import name_missing_extra
 from .version import __version__ as __version__
 
 # Heavy libraries load on first use: `import rhosight` alone stays light.
@@ -31,6 +32,7 @@ _PUBLIC = {
     "load_model": "models.loading",
     "load_recipe": "models.loading",
     "explain": "explain",
+    "design": "design",
     "cross_validate": "evaluation.cross_validation",
 }
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from .dataset.dataset import Dataset as Dataset
     from .dataset.packing import load_dataset as load_dataset
     from .dataset.splits import split as split
+    from .design.search import design as design
     from .density.charge_density import ChargeDensity as ChargeDensity
     from .density.files import read_density as read_density
     from .density.plane import lattice_plane as lattice_plane
@@ -65,9 +68,10 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'rhosight' has no attribute {name!r}")
-    module = import_module(f".{_PUBLIC[name]}", __name__)
-    # the package `explain` is callable; the function would hide `explain.save` and the others
-    return module if name == "explain" else getattr(module, name)
+    with name_missing_extra():
+        module = import_module(f".{_PUBLIC[name]}", __name__)
+    # these packages are callable; the functions would hide `explain.save` and the others
+    return module if name in ("explain", "design") else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_NETWORKS = ("captum", "lightning", "peft", "timm", "torch", "torchvision", "transformers")
+"""Libraries of the extra ``networks``, as they are imported."""
+
 
 class RhosightError(Exception):
     """Report bad input or a missing resource.
@@ -9,6 +15,27 @@ class RhosightError(Exception):
     The message is one line that names the file or the material and the cure. The command line
     prints it and exits with code 2.
     """
+
+
+@contextmanager
+def name_missing_extra() -> Iterator[None]:
+    """Turn the failed import of a library of an extra into an error that names the extra.
+
+    Raises
+    ------
+    RhosightError
+        If PyTorch or one of the libraries around it is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library not in _NETWORKS:
+            raise
+        raise RhosightError(
+            f"networks, explanations and predicted densities need {library}, which is not "
+            "installed: pip install 'rhosight[networks]'"
+        ) from error
 
 
 def first_line(error: BaseException) -> str:

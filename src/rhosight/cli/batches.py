@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from ..errors import RhosightError, first_line
+from ..errors import RhosightError, first_line, name_missing_extra
 from ..inputs.progress import Progress
 from .common import errors, is_dataset, is_debugging
 
@@ -130,7 +130,8 @@ def _work_on(
 ) -> RhosightError | None:
     """Work on a part, or on each of its materials if one of them fails."""
     try:
-        outcome.results.append(work(get(part)))
+        with name_missing_extra():
+            outcome.results.append(work(get(part)))
         return None
     except Exception as error:
         if part.stop - part.start == 1:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, metadata, version
+from importlib.util import find_spec
 from typing import Annotated, Literal
 
 import typer
@@ -23,15 +24,7 @@ from ..errors import RhosightError, first_line
 from ..version import __version__
 from .common import console, format_count
 
-SHOWN_LIBRARIES = (
-    "torch",
-    "lightning",
-    "timm",
-    "transformers",
-    "scikit-learn",
-    "pymatgen",
-    "robocrys",
-)
+SHOWN_LIBRARIES = ("numpy", "scipy", "scikit-learn", "pymatgen", "robocrys")
 """Libraries that determine the predictions; their versions are always shown."""
 
 PAPER_WEIGHTS = {
@@ -42,6 +35,7 @@ PAPER_WEIGHTS = {
 """Backbones of the paper: name in a recipe → id on the model hub."""
 
 EXTRAS = {
+    "networks": "networks, explanations and predicted densities",
     "app": "the web page of `rhosight serve`",
     "chgnet": "embeddings of CHGNet as a baseline",
     "excel": "targets from Excel tables",
@@ -129,6 +123,10 @@ def _check_libraries() -> Iterator[Finding]:
 def _check_gpu() -> Iterator[Finding]:
     try:
         import torch
+    except ModuleNotFoundError:
+        found = f"PyTorch is not installed; {EXTRAS['networks']} need it"
+        yield Finding("machine", "GPU", "absent", found, "pip install 'rhosight[networks]'")
+        return
     except (ImportError, OSError) as error:
         found = f"PyTorch cannot be imported: {first_line(error)}"
         yield Finding("machine", "GPU", "error", found, "pip install --force-reinstall torch")
@@ -152,6 +150,8 @@ def _check_weights() -> Iterator[Finding]:
 
     for name in BUNDLED_MODELS:
         yield _check_hash(bundled_folder, name, "comes with the package; its hash is correct")
+    if find_spec("torch") is None:
+        return
     for name in (DEFAULT_IMAGE, DEFAULT_TEXT):
         yield _check_hash(packaged_file, name, "bundled backbone; its hash is correct")
 
@@ -203,7 +203,15 @@ def _check_extras() -> Iterator[Finding]:
             cure = f"pip install 'rhosight[{extra}]'"
             yield Finding("extras", extra, "absent", found, cure)
         else:
-            yield Finding("extras", extra, "ok", purpose)
+            found = f"{purpose}: {_list_versions(required[extra])}"
+            yield Finding("extras", extra, "ok", found)
+
+
+def _list_versions(requirements: list[str]) -> str:
+    from packaging.requirements import Requirement
+
+    names = [Requirement(line).name for line in requirements]
+    return ", ".join(f"{name} {version(name)}" for name in names if name != "rhosight")
 
 
 def _check_programs() -> Iterator[Finding]:

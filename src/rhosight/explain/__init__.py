@@ -25,6 +25,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from ..errors import name_missing_extra
+
 if TYPE_CHECKING:
     from .explanation import Explanation as Explanation
     from .explanation import Explanations as Explanations
@@ -69,9 +71,10 @@ class _CallableModule(ModuleType):
         progress: Any = None,
     ) -> Any:
         """Explain predictions, see :func:`rhosight.explain.explain.explain`."""
-        from .explain import explain
+        with name_missing_extra():
+            from .explain import explain
 
-        return explain(model, materials, details, background, progress)
+            return explain(model, materials, details, background, progress)
 
 
 sys.modules[__name__].__class__ = _CallableModule
