@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from pymatgen.analysis.molecule_structure_comparator import CovalentRadius
 from pymatgen.core import Lattice, Structure
@@ -18,6 +19,9 @@ from rhosight.inputs.descriptors.frame import (
     descriptor_frame,
     structure_descriptors,
 )
+from rhosight.models.blocks import BlockReader
+from rhosight.models.gaussian_process.kernel import Kernel
+from rhosight.models.gaussian_process.recipe import DescriptorRecipe
 
 HFC, SI, SPIN = "mp-21075", "mp-149", "mp-16495"
 
@@ -184,3 +188,14 @@ def test_errors(few: Dataset) -> None:
     mixed = Structure(Lattice.cubic(4), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]])
     with pytest.raises(RhosightError, match="partial occupancies"):
         structure_descriptors(mixed)
+
+
+def test_several_processes_read_what_one_reads(dataset, monkeypatch):
+    reader = BlockReader(DescriptorRecipe(kernels=[Kernel(together=("fractions", "packing"))]))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    alone = reader.table(dataset[:100])
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    steps = []
+    together = reader.table(dataset[:100], lambda *step: steps.append(step))
+    pd.testing.assert_frame_equal(together, alone, check_exact=True)
+    assert steps[0] == ("descriptors", 0, 100) and steps[-1] == ("descriptors", 100, 100)

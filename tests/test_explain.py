@@ -8,6 +8,7 @@ import inspect
 import io
 import json
 import re
+from collections.abc import Iterator
 from itertools import permutations, product
 
 import numpy as np
@@ -42,6 +43,7 @@ from rhosight.explain.explainers import make_explainer
 from rhosight.explain.figures import draw_explanation, draw_maps, draw_summary
 from rhosight.explain.files import save
 from rhosight.explain.gradients import integrated_gradients
+from rhosight.explain.networks import GRIDS
 from rhosight.explain.processes import GROUPS, describe_missing_map, group_blocks
 from rhosight.explain.shapley import shapley_values
 from rhosight.explain.words import assign_tokens, count_words, find_words
@@ -86,11 +88,19 @@ def best(parts) -> DescriptorModel:
 
 @pytest.fixture(scope="module")
 def network(parts) -> PropertyModel:
-    return PropertyModel(TINY).fit(parts[0])
+    return PropertyModel(TINY).fit(parts[0][::2])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def grids() -> Iterator[None]:
+    """Two grids of squares: maps add up with any number, and look smoother with more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rhosight.explain.networks.GRIDS", 2)
+        yield
 
 
 @pytest.fixture(scope="module")
-def salt(network, dataset) -> Explanation:
+def salt(network, dataset, grids) -> Explanation:
     return explain(network, dataset[SALT].density)
 
 
@@ -353,7 +363,7 @@ def test_all_that_a_network_may_read_adds_up(parts, dataset):
         "augmentation": {"enabled": True, "shift": 0.1, "parallel": (0.5,)},
         "stacked": {"head_epochs": 2, "fine_tuning_epochs": 0},
     }
-    network = PropertyModel(TINY.replace(**reads, **shown)).fit(parts[0])
+    network = PropertyModel(TINY.replace(**reads, **shown)).fit(parts[0][::2])
     why = explain(network, dataset[SALT].density)
     assert why.modalities.index.to_list() == ["image", "text", "descriptors"]
     sums_to_prediction(why, network.predict([dataset[SALT].density]).iloc[0], 1e-4)
@@ -521,7 +531,8 @@ def test_summary_by_chemistry(best, dataset):
 
 
 @pytest.mark.parametrize("modality", ["image", pytest.param("text", marks=pytest.mark.slow)])
-def test_what_a_network_is_said_to_look_at_matters(network, parts, modality):
+def test_what_a_network_is_said_to_look_at_matters(network, parts, modality, monkeypatch):
+    monkeypatch.setattr("rhosight.explain.networks.GRIDS", GRIDS)
     curves = deletion_curves(network, parts[1][:3], modality, orders=3)
     areas = deletion_areas(curves)
     assert (areas["between"] > 0).all(), areas

@@ -109,15 +109,22 @@ class SharedData:
     def features(self) -> pd.DataFrame:
         """All blocks of the encoder recipes."""
         assert isinstance(self.recipe, DescriptorRecipe)
+        if self.descriptors is not None:
+            return self.descriptors
         return BlockReader(self.recipe).table(self.dataset, self.progress)
 
     @cached_property
     def descriptors(self) -> pd.DataFrame | None:
-        """Descriptors of the descriptor recipes; None if the dataset lacks data for them."""
+        """Blocks of the descriptor recipes; None if the dataset lacks data for them.
+
+        Those of the encoder recipes are read with them, in one pass over the crystals.
+        """
         kernels = [k for recipe in self.descriptor_recipes.values() for k in recipe.kernels]
+        together = DescriptorRecipe(kernels=kernels)
+        if self.encoder_recipes and isinstance(self.recipe, DescriptorRecipe):
+            together = self.recipe.model_copy(update={"kernels": (*self.recipe.kernels, *kernels)})
         try:
-            reader = BlockReader(DescriptorRecipe(kernels=kernels))
-            return reader.table(self.dataset, self.progress)
+            return BlockReader(together).table(self.dataset, self.progress)
         except RhosightError as error:
             logger.warning("%s are omitted: %s", " and ".join(self.descriptor_recipes), error)
             if not isinstance(self.recipe, DescriptorRecipe) or self.recipe.uses_encoders:
