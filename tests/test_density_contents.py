@@ -14,12 +14,14 @@ from pymatgen.core import Structure
 from scipy.ndimage import map_coordinates
 
 from rhosight import ChargeDensity, RhosightError, read_density
+from rhosight.app.checks import CERTAIN
 from rhosight.app.limits import Limits
 from rhosight.app.reading import read_upload
 from rhosight.dataset import Dataset, Material, load_dataset
 from rhosight.dataset.sources.directory import Directory
 from rhosight.density import check_density, read_cube
-from rhosight.density.labels import identify_comment, identify_name
+from rhosight.density.channels import states_one_spin
+from rhosight.density.labels import identify_comment, identify_label, identify_name
 from rhosight.density.poscar import parse_poscar
 from rhosight.density.structures import read_structure
 from test_cli import error_of, rhosight
@@ -157,6 +159,7 @@ def test_names_of_other_fields(name):
         *("CHGCAR", "CHG", "AECCAR2.gz", "mp-149.CHGCAR", "mp-1_CHG", "rho.vasp", "a.cube"),
         *("x-ELECTRON_DENSITY-1_0.cube", "SPIN1_CHG.cube", "si.RHO.cube", "x.tden.cube"),
         *("cube_001_total_density.cube", "Dt.cube", "sio_DEN.cube", "h2o.eldens.cube"),
+        *("x-TOTAL_ELECTRON_DENSITY-1_0.cube", "total_charge_density.cube", "MgO_my.cube"),
         *("BaPo.cube", "Ni_spin_polarised.cube", "magnesium.cube", "spinel.cube", "WO3.cube"),
     ],
 )
@@ -175,6 +178,10 @@ def test_names_of_densities(name):
         ("Benzene\n Electrostatic potential from Total SCF Density", "potential"),
         ("Benzene\n Electron density from Total SCF Density", None),
         ("-Quickstep-\n ELECTRON DENSITY", None),
+        ("-Quickstep-\n SUM OF ALPHA AND BETA DENSITY", None),
+        ("-Quickstep-\n EFIELD X", "another field"),
+        ("si.VH.cube\n si.VH.cube", "potential"),
+        ("si.RHO.cube\n si.RHO.cube", None),
         ("full-potential LAPW\n norm-conserving pseudo-potential", None),
         ("electron localization function\n of silicon", "localisation"),
     ],
@@ -222,7 +229,7 @@ def test_half_a_density_is_noted(gaas, tmp_path):
         ("si.den0.cube", "si.den1.cube", "a\nb"),
         ("si.RHO.UP.cube", "si.RHO.DN.cube", "a\nb"),
         ("density-sp1.cube", "density-sp2.cube", "a\nb"),
-        ("ni_up.cube", "ni_down.cube", "a\nb"),
+        ("Up.cube", "Down.cube", "a\nb"),
         ("rho.cube", None, "spin up density\nb"),
     ],
 )
@@ -239,6 +246,17 @@ def test_two_spins_are_one_density(gaas, tmp_path, up, down, comment):
         assert density.kinds == ("total", "spin")
         assert np.allclose(density.grid("total"), total_of(gaas), rtol=1e-4)
         assert np.allclose(density.grid("spin"), 0.2 * total_of(gaas), rtol=1e-4)
+
+
+def test_two_totals_are_not_two_spins(gaas, tmp_path):
+    """Two calculations of one crystal; and SIESTA's label of the only grid is no spin."""
+    for name in ("ni_up.cube", "ni_down.cube"):
+        write_cube(tmp_path / name, gaas.structure, total_of(gaas) * BOHR**3)
+    assert "their sum is 2.6 times the density of free atoms" in refusal(tmp_path / "ni_up.cube")
+    assert read_density(tmp_path / "ni_up.cube", kind="total").kinds == ("total",)
+    assert not states_one_spin("RHO:spin_1") and states_one_spin("RHO:spin_2")
+    assert identify_label("RHO:spin_1") is None
+    assert identify_label("VH:spin_1") is identify_name("si.VH.cube")
 
 
 def test_one_spin_component_is_the_total(gaas, tmp_path):
@@ -441,32 +459,55 @@ def test_the_web_page_refuses_other_fields(gaas, noted, tmp_path):
     assert "one spin" in read_upload(noted, "total", Limits()).provenance["notes"][0]
 
 
+def test_units_and_kinds_on_the_web_page(gaas, tmp_path):
+    """The cure that a refusal names is one of the page's controls."""
+    path = write_cube(tmp_path / "si.VH.cube", gaas.structure, total_of(gaas))
+    with pytest.raises(RhosightError, match=r"say that it contains `certainly total`$"):
+        read_upload(path, "total", Limits(), "e/angstrom3")
+    with pytest.raises(RhosightError) as caught:
+        read_upload(path, CERTAIN, Limits())
+    assert "set unit='e/angstrom3' if" in str(caught.value) and "--" not in str(caught.value)
+    density = read_upload(path, CERTAIN, Limits(), "e/angstrom3")
+    assert np.allclose(density.grid("total"), total_of(gaas), rtol=1e-4)
+    assert read_upload(path, "spin", Limits(), "e/angstrom3").kinds == ("spin",)
+
+
 BY_PRODUCTS = {
-    "cp2k": ("x-ELECTRON_DENSITY-1_0.cube", ["x-v_hartree-1_0.cube", "x-SPIN_DENSITY-1_0.cube"]),
-    "abacus": ("chgs1.cube", ["chgs2.cube", "pots1.cube", "pots2.cube", "elf.cube"]),
-    "siesta": ("si.RHO.cube", ["si.VH.cube", "si.VT.cube", "si.DRHO.cube", "si.LDOS.cube"]),
-    "qe": ("si.rho.cube", ["si.pot.cube", "si.elf.cube", "psi2.cube", "v_h.cube"]),
-    "abinit": ("sio_DEN.cube", ["sio_POT.cube", "sio_VHA.cube", "sio_ELF.cube"]),
-    "aims": ("cube_001_total_density.cube", ["cube_002_spin_density.cube", "cube_003_eigenstate_00001_spin_1.cube"]),  # noqa: E501
-    "openmx": ("si.tden.cube", ["si.sden.cube", "si.dden.cube", "si.v0.cube", "si.homo0_0.cube"]),
-}  # fmt: skip
+    "cp2k": """x-ELECTRON_DENSITY-1_0 x-v_hartree-1_0 x-SPIN_DENSITY-1_0 x-TOTAL_DENSITY-1_0
+        x-efield_x-1_0 x-local_stress-1_0 x-WFN_00004_1-1_0 x-ELF_S1-1_0 x-ext_pot-1_0
+        x-DIELECTRIC_CONSTANT-1_0 x-dirichlet_cstr_charge-1_0 x-POLARISATION_CHARGE_DENSITY-1_0""",
+    "abacus": "chgs1 chgs2 chgs1_ini pots1 pots2 pot_es taus1 elf elftot pchgi1s1k1 wfi1s1k1re",
+    "abacus of old": """SPIN1_CHG SPIN2_CHG SPIN1_CHG_INI SPIN1_POT SPIN2_TAU ElecStaticPot ELF
+        ELF_SPIN1 BAND1_GAMMA_SPIN1_CHG BAND1_k_1_s_1_ENV""",
+    "abacus in steps": "chgs1g2 chgs2g2 pots1g2 elfs2g2 taus1g2",
+    "siesta": """si.RHO si.RHO.UP si.RHO.DOWN si.RHO.UPminusDOWN si.DRHO si.VH si.VT si.VNA si.TOCH
+        si.IOCH si.RHOXC si.LDOS si.BADER si.ELF si.WF5.UP si.K1.WF.3.UP.REAL""",
+    "qe": "si.rho si.pot si.elf psi2 v_h vltot si_mag si.ildos si_rdg",
+    "abinit": "sio_DEN sio_POT sio_VHA sio_VXC sio_VCLMB sio_ELF sio_ELF_UP sio_KDEN sio_PAWDEN",
+    "aims": """cube_001_total_density cube_002_spin_density cube_003_density_spin_up
+        cube_004_delta_v cube_005_eigenstate_00001_spin_1_k_point_0001 cube_006_hartree_potential
+        cube_007_delta_density cube_008_ion_dens cube_009_dielec_func cube_010_stm_01""",
+    "openmx": """si.tden si.den0 si.den1 si.sden si.dden si.pden0 si.v0 si.vhart si.vxc1 si.vna
+        si.homo0_0_r si.NHO0_1 si.NBO-b0_1 si.mlwf1_1_r""",
+}
+"""Code → the density, and what the code writes beside it."""
 
 
 @pytest.mark.parametrize("code", BY_PRODUCTS)
-def test_by_products_are_no_materials(code, gaas, tmp_path):
-    density, others = BY_PRODUCTS[code]
+def test_by_products_are_no_materials(code, tmp_path):
+    density, *others = BY_PRODUCTS[code].split()
     for name in (density, *others):
-        write_cube(tmp_path / name, gaas.structure, total_of(gaas)[::2, ::2, ::2])
+        (tmp_path / f"{name}.cube").touch()
     source = Directory(tmp_path)
-    assert source.ids() == [density.removesuffix(".cube")]
-    assert sorted(source.passed_over) == sorted(others)
+    assert source.ids() == [density]
+    assert sorted(source.passed_over) == sorted(f"{name}.cube" for name in others)
 
 
 @needs_cases
 def test_a_folder_of_abacus(tmp_path):
     source = Directory(CASES / "12-directory-takes-byproducts" / "abacus")
     (material_id,) = source.ids()
-    density = source.read(material_id).density
+    density = source.read(material_id).crystal
     assert density.kinds == ("total", "spin")
     assert density.integral("total") == pytest.approx(8, abs=1e-3)
     assert "a potential" in source.passed_over["pots1.cube"]

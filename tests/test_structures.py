@@ -120,12 +120,26 @@ def test_a_cif_that_contradicts_itself_is_refused(case, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+SMALL = CUBIC.replace("4.2", "3.2")
+TYPED = LOOP.replace("label\n", "label\n_atom_site_type_symbol\n")
 NOTED = {
-    "no symmetry": (CUBIC + ROCK_SALT, "no symmetry is given"),
+    "no symmetry": (SMALL + ROCK_SALT, "no symmetry is given"),
     "other number of operations": (
-        CUBIC + FM3M + P1 + ROCK_SALT,
+        SMALL + FM3M + P1 + ROCK_SALT,
         "1 symmetry operations are listed",
     ),
+    "lengths in Bohr": (CUBIC.replace("4.2", "7.9") + FM3M + ROCK_SALT, "are the lengths in Bohr"),
+    "lengths in pm": (CUBIC.replace("4.2", "421") + FM3M + ROCK_SALT, "no atom has a neighbour"),
+    "compressed": (CUBIC.replace("4.2", "3.0") + FM3M + ROCK_SALT, "is the cell right"),
+    "structural formula": (
+        SMALL + P1 + "_chemical_formula_structural 'Ca O'\n" + ROCK_SALT,
+        "_chemical_formula_structural is Ca O, the sites are MgO",
+    ),
+    "measured density": (
+        CUBIC + FM3M + "_exptl_crystal_density_diffrn 5.0\n" + ROCK_SALT,
+        r"is 5 g/cm³, the atoms in the cell have 3.61 g/cm³",
+    ),
+    "label of another element": (SMALL + P1 + TYPED + "Mg1 Ca2+ 0 0 0\n", "site Mg1 is Ca2+"),
     "space group by number": (
         HEAD.format(a=4.2, b=4.3, c=4.4, gamma=90)
         + "_symmetry_Int_Tables_number 62\n"
@@ -133,7 +147,7 @@ NOTED = {
         + "Mg1 0.1 0.25 0.1\n",
         "standard setting Pnma is assumed",
     ),
-    "a guessed element": (CUBIC + P1 + LOOP + "MG1 0 0 0\nO1 0.5 0.5 0.5\n", "MG1 parsed as Mg"),
+    "a guessed element": (SMALL + P1 + LOOP + "MG1 0 0 0\nO1 0.5 0.5 0.5\n", "MG1 parsed as Mg"),
 }
 
 
@@ -197,6 +211,21 @@ BAD_POSCARS = {
     "too few atoms": (POSCAR.format("x", "Cu", "1"), "2 positions for 1 atoms"),
     "too few numbers": (POSCAR.format("x", "Cu Au", "2"), "2 elements are named for 1 number"),
     "overlap": (POSCAR.format("x", "Cu", "2").replace(".5", ".1"), r"atoms 1 \(Cu\) and 2 \(Cu\)"),
+    "another symbol": (
+        POSCAR.format("x", "Cu Au", "1 1").replace(".5\n", ".5 Cu\n"),
+        "atom 2 is Au by the symbols and numbers above, but Cu stands behind its position",
+    ),
+    "no element": (POSCAR.format("x", "Cu AU", "1 1"), "'AU' in line 6 is not an element"),
+    "two steps": (
+        POSCAR.format("x", "Cu Au", "1 1") + "Direct configuration=     2\n0 0 0\n.5 .5 .5\n",
+        "contains several structures",
+    ),
+    "two structures": (2 * POSCAR.format("x", "Cu Au", "1 1"), "contains several structures"),
+    "an empty line between two": (
+        f"{POSCAR}\n{POSCAR}".format(*2 * ("x", "Cu Au", "1 1")),
+        "contains several structures",
+    ),
+    "crushed": (POSCAR.format("x", "Cu Au", "1 1").replace("\n1.0", "\n.45"), "Correct the unit"),
 }
 
 
@@ -214,6 +243,28 @@ def test_a_comment_of_another_compound_is_noted(tmp_path):
     ]
     path = write(tmp_path, "POSCAR", POSCAR.format("FCC", "Cu Au", "1 1"))
     assert get_notes(read_structure(path)) == []
+
+
+def test_a_json_that_contradicts_itself_is_refused(tmp_path):
+    good = Structure(Lattice.cubic(3.2), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]]).as_dict()
+    for part, value, message in (
+        ({"lattice": good["lattice"] | {"a": 4.2}}, {}, r"lattice\.a is 4\.2, but 3\.2 by"),
+        ({"lattice": good["lattice"] | {"pbc": [True, True, False]}}, {}, "not periodic"),
+        ({}, {"xyz": [1, 1, 1]}, "xyz and abc of site 2 are two positions"),
+    ):
+        sites = [good["sites"][0], good["sites"][1] | value]
+        path = write(tmp_path, "a.json", json.dumps(good | {"sites": sites} | part))
+        with pytest.raises(RhosightError, match=rf"a\.json: .*{message}"):
+            read_structure(path)
+    charged = write(tmp_path, "a.json", json.dumps(good | {"charge": 2}))
+    assert get_notes(read_structure(charged)) == ["the cell has a charge of 2, which models ignore"]
+
+
+def test_text_of_two_bytes_a_letter_is_named(tmp_path):
+    path = tmp_path / "POSCAR"
+    path.write_text(POSCAR.format("x", "Cu Au", "1 1"), encoding="utf-16")
+    with pytest.raises(RhosightError, match="is text in UTF-16"):
+        read_structure(path)
 
 
 def test_a_potcar_beside_it_does_not_change_the_elements(tmp_path):

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import RhosightError
 from .charge_density import ChargeDensity, check_same_crystal, collect_notes
+from .neighbours import compare_with_free_atoms, sample_free_atoms
 
 # What the names of the first and of the second spin contain
 _WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -29,12 +30,15 @@ _WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("spin_1", ("spin_2",)),
     ("spin-1", ("spin-2",)),
     ("chgs1", ("chgs2",)),
-    ("chg1", ("chg2",)),
 )
+# Sum of two total densities, between the atoms, over free atoms; of two spins, 1.0 to 1.5
+_TWICE = 1.8, 3.4
+# What distinguishes the name of a total density from that of one spin
+_TOTAL = re.compile(r"(?<![a-z])(total|tot|sum|spin|tden|dt)(?![a-z])|^cube_\d+|[._-]")
 # Psi4's names, which are no more than this
 _WHOLE_NAMES = (("da", ("db",)),)
-# The word alone is a material: UP.cube holds uranium phosphide
-_NOT_ALONE = {"up", "down", "dn", "dw", "do"}
+# After a word: no letter or digit, but the number of a step (ABACUS's chgs1g2.cube)
+_END = r"(?=(?:g\d+)?(?![a-z0-9]))"
 
 _COMMENT = re.compile(
     r"\bspin[ _-]*(up|down|dn|dw|[12]|alpha|beta)\b|\b(up|down|alpha|beta|majority|minority)"
@@ -64,8 +68,8 @@ def find_channel(name: str) -> Channel | None:
     stem, dot, suffix = name.partition(".")
     for first, seconds in _WORDS:
         for word, others in ((first, seconds), *((second, (first,)) for second in seconds)):
-            match = re.search(rf"(?<![a-z0-9]){word}(?![a-z0-9])", name, re.IGNORECASE)
-            if match is None or (word in _NOT_ALONE and match.start() == 0):
+            match = re.search(rf"(?<![a-z0-9]){word}{_END}", name, re.IGNORECASE)
+            if match is None:
                 continue
             partners = tuple(
                 name[: match.start()] + _like(match[0], other) + name[match.end() :]
@@ -88,9 +92,26 @@ def find_partner(name: str, names: Collection[str]) -> str | None:
     return next((partner for partner in channel.partners if partner in names), None)
 
 
+def find_total(name: str, names: Collection[str]) -> str | None:
+    """Return which of these files is the total density beside that of one spin, if any."""
+    channel = find_channel(name)
+    if channel is None:
+        return None
+    others = {name, *channel.partners}
+    words = {word for first, seconds in _WORDS + _WHOLE_NAMES for word in (first, *seconds)}
+    spin = rf"(?<![a-z0-9])({'|'.join(sorted(words, key=len, reverse=True))}){_END}"
+    rest = _TOTAL.sub("", re.sub(spin, "", name.lower()))
+    return next((n for n in names if n not in others and _TOTAL.sub("", n.lower()) == rest), None)
+
+
 def states_one_spin(comment: str) -> bool:
-    """Return whether a comment says that a file holds the density of one spin."""
-    return _COMMENT.search(comment) is not None
+    """Return whether a comment says that a file holds the density of one spin.
+
+    SIESTA labels the only grid of a file ``RHO:spin_1`` if there is no second spin.
+    """
+    if any(find_channel(word) for word in comment.split() if word.lower().endswith(".cube")):
+        return True
+    return _COMMENT.search(comment.replace(":spin_1", "")) is not None
 
 
 def join_channels(first: ChargeDensity, second: ChargeDensity) -> ChargeDensity:
@@ -99,7 +120,7 @@ def join_channels(first: ChargeDensity, second: ChargeDensity) -> ChargeDensity:
     Raises
     ------
     RhosightError
-        If the two differ in cell, atoms or grid.
+        If the two differ in cell, atoms or grid, or each of them is a whole density.
     """
     if first.shape != second.shape:
         raise RhosightError(
@@ -111,6 +132,13 @@ def join_channels(first: ChargeDensity, second: ChargeDensity) -> ChargeDensity:
     sources = " + ".join(str(one.provenance.get("source", one.name)) for one in (first, second))
     provenance = {**first.provenance, "source": sources, **collect_notes(first, second)}
     grids = {"total": up + down, "spin": up - down}
+    between = compare_with_free_atoms(sample_free_atoms(first.structure, up + down))
+    if between is not None and _TWICE[0] < between[1] < _TWICE[1]:
+        raise RhosightError(
+            f"{first.name}: one spin by its name, and {second.name} the other, but their sum is "
+            f"{between[1]:.1f} times the density of free atoms between the atoms; if each is a "
+            "total density, say kind='total' (--kind total)"
+        )
     return ChargeDensity(first.structure, grids, first.name, provenance)
 
 
@@ -121,10 +149,13 @@ def make_missing_error(path: Path, channel: Channel | None) -> RhosightError:
         missing = f"{' or '.join(channel.partners)}, which is missing"
     return RhosightError(
         f"{path}: contains the density of one spin only; the other one is {missing}; put both into "
-        "one folder, or write the total density"
+        "one folder, or write the total density; if it is the total after all, say kind='total' "
+        "(--kind total)"
     )
 
 
 def _like(example: str, word: str) -> str:
     """Return a word in the case of an example."""
-    return word.upper() if example.isupper() else word
+    if example.isupper():
+        return word.upper()
+    return word.title() if example.istitle() else word

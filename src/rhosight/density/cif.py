@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from pymatgen.core import Composition, Structure
+from pymatgen.core import Composition, Element, Structure
 
 from ..errors import RhosightError, first_line
 from .crystals import check_crystal
@@ -23,6 +23,7 @@ from .spacegroups import check_operations
 _TOLERANCE = 0.01
 """Largest relative deviation of formula, number of atoms and volume from what the file says."""
 
+_DENSITY_TOLERANCE = 0.05  # files round atomic masses, and measure some densities
 _BLOCK = re.compile(r"^\s*data_(\S*)", re.MULTILINE | re.IGNORECASE)
 _CELL = tuple(f"_cell_{name}" for name in ("length_a", "length_b", "length_c")) + tuple(
     f"_cell_angle_{name}" for name in ("alpha", "beta", "gamma")
@@ -69,6 +70,7 @@ def parse_cif(text: str, where: str, max_sites: int | None = None) -> tuple[Stru
     notes = [line for line in dict.fromkeys(map(_shorten, said)) if not _EXPECTED.search(line)]
     confirmed = _check_content(block, structure, where)
     notes += check_operations(block, structure, parser.symmetry_operations, confirmed, where)
+    notes += _note_doubts(block, structure, confirmed)
     check_crystal(structure, where)
     # a new object: the labels and properties of pymatgen's are not needed
     plain = Structure(structure.lattice, structure.species, structure.frac_coords)
@@ -189,6 +191,50 @@ def _check_content(block: dict[str, Any], structure: Structure, where: str) -> b
             "group, or correct _cell_formula_units_Z"
         )
     return True
+
+
+def _note_doubts(block: dict[str, Any], structure: Structure, confirmed: bool) -> list[str]:
+    """Return notes on what contradicts the sites, but may have been written carelessly."""
+    notes = []
+    for name in ("_chemical_formula_structural", "_chemical_formula_moiety"):
+        text = _get_text(block, name)
+        # "2(H2 O), Cl" counts units, which the formula of a composition does not
+        said = None if re.search(r",|\b\d+\(", text) else _parse_formula(text)
+        its = _count_elements(structure.composition)
+        if said is not None and not _is_same_ratio(_count_elements(said), its):
+            notes.append(f"{name} is {text}, the sites are {structure.composition.reduced_formula}")
+    density = _to_number(_get_text(block, "_exptl_crystal_density_diffrn"))
+    if density and abs(structure.density / density - 1) > _DENSITY_TOLERANCE:
+        notes.append(
+            f"_exptl_crystal_density_diffrn is {density:g} g/cm³, the atoms in the cell have "
+            f"{structure.density:.2f} g/cm³"
+        )
+    numbers = map(_to_number, _list_values(block, "_atom_site_symmetry_multiplicity"))
+    sites = [number or 0 for number in numbers]
+    if all(sites) and sites and sum(sites) != len(structure) and not confirmed:
+        notes.append(
+            f"_atom_site_symmetry_multiplicity sums up to {sum(sites):g} atoms, but "
+            f"{len(structure)} are read"
+        )
+    labels = _list_values(block, "_atom_site_label")
+    symbols = _list_values(block, "_atom_site_type_symbol")
+    for label, symbol in zip(labels, symbols, strict=False):
+        name = label.rstrip("0123456789")
+        if Element.is_valid_symbol(name) and not _get_letters(name).startswith(
+            _get_letters(symbol)
+        ):
+            notes.append(f"site {label} is {symbol}, by its _atom_site_type_symbol")
+            break
+    if (_to_number(_get_text(block, "_cell_modulation_dimension")) or 0) > 0:
+        notes.append("the structure is modulated; its average was read")
+    return notes
+
+
+def _get_letters(symbol: str) -> str:
+    """Return the element of a type symbol, such as ``Mg`` of ``Mg2+``; D is hydrogen."""
+    letters = re.match(r"[A-Za-z]*", symbol.strip())
+    name = letters[0].capitalize() if letters else ""
+    return "H" if name == "D" else name
 
 
 def _parse_formula(text: str) -> Composition | None:

@@ -16,7 +16,15 @@ from .charge_density import STORED_KINDS, ChargeDensity, StoredKind, add_notes
 from .cube import read_cube
 from .electrons import UNITS, Unit
 from .hdf5 import read_hdf5
-from .labels import SPIN, Content, identify_comment, identify_name, read_spin_count, strip_suffix
+from .labels import (
+    SPIN,
+    Content,
+    identify_comment,
+    identify_label,
+    identify_name,
+    read_spin_count,
+    strip_suffix,
+)
 from .plausibility import check_density, check_structure
 from .predicted import note_predicted
 from .stream import MAX_BYTES, TextStream, is_number
@@ -183,6 +191,8 @@ def _check_label(
     """
     comment = f"{head.comment} {density.provenance.get('comment', '')}"
     content = identify_comment(comment)
+    if content is None and head.format == "XSF":
+        content = identify_label(str(density.provenance.get("comment", "")))
     if content is None and not _is_formula(path, density):
         content = identify_name(path.name)
     spins = read_spin_count(comment)

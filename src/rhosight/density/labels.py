@@ -4,13 +4,18 @@ Codes write other fields in the formats of densities: potentials, orbitals, spin
 density of one spin. Each is recognised by the names and comments that the code gives it:
 
 - VASP and its tools: LOCPOT, ELFCAR, PARCHG, TAUCAR, CHGCAR_mag, CHGDIFF, SPIN, WFN_SQUARED
-- CP2K: v_hartree, v_xc, SPIN_DENSITY, WFN, ELF, TOTAL DENSITY (with the charge of the nuclei)
-- ABACUS: pots, pot_es, SPIN1_POT, ElecStaticPot, elf, taus, pchg, wf, BAND..., LDOS, STM
-- SIESTA: VH, VT, VNA, DRHO, RHOINIT, TOCH, BADER, LDOS, ELF, PSI
+- CP2K (qs_scf_post_gpw.F, qs_sccs.F): v_hartree, ext_pot, SPIN_DENSITY, WFN, ELF, efield, and
+  TOTAL_DENSITY (with the charge of the nuclei); its total densities are titled ELECTRON DENSITY or
+  SUM OF ALPHA AND BETA DENSITY
+- ABACUS (out_chg, out_pot, out_elf): pots, pot_es, SPIN1_POT, ElecStaticPot, elf, taus, pchg, wf,
+  BAND..., LDOS, chg_ini; a number of the step follows in relaxations (chgs1g2)
+- SIESTA (grid2cube, denchar, rho2xsf): VH, VT, VNA, DRHO, RHOINIT, RHOXC, TOCH, IOCH, BADER, LDOS,
+  ELF, WF, RHO.UPminusDOWN; the name is the comment or the label of the grid, too
 - Quantum ESPRESSO and Octopus: v_h, v_bare, psi2, elf, vks, wf-st0001
-- ABINIT: POT, VHA, VXC, VHXC, VPSP, ELF, KDEN, GDEN, LDEN, PAWDEN
-- FHI-aims: spin_density, delta_density, eigenstate, hartree_potential, xc_potential
-- OpenMX: sden, dden, v0, v1, vhart, homo, lumo
+- ABINIT: POT, VHA, VXC, VHXC, VPSP, VCLMB, ELF, KDEN, GDEN, LDEN, PAWDEN
+- FHI-aims (setup_cube_defaults.f90): spin_density, delta_density, delta_v, eigenstate, ion_dens,
+  hartree_potential, xc_potential, long_range_potential, dielec_func
+- OpenMX (OutData.c): sden, dden, pden, v0, v1, vhart, vna, vxc0, homo, lumo, NHO, NBO, mlwf
 - Gaussian, ORCA, Psi4: MO coefficients, spin SCF density, electrostatic potential
 """
 
@@ -49,22 +54,32 @@ DERIVATIVE = Content("a derivative of the density")
 ATOMS = Content("the superposed atoms that a calculation starts from")
 NUCLEI = Content("the charge of electrons and nuclei")
 CURRENT = Content("a current or a field")
+RESPONSE = Content("a dielectric function or a constraint")
+OTHER = Content("another field than the electron density")
 
 # Names, in lower case and without the suffix of the format; `#` stands for a number. A word is
 # enclosed by anything but letters and digits.
 _NAMES: tuple[tuple[str, Content], ...] = (
     # the whole name or its end: too short to be recognised anywhere
     (
-        r".[._-](v[01]|vh|vt|vna|vha|vxc|vhxc|vhart|dvhart|vks|vpsp|vloc|vtot|veff|vbare|"
-        r"poten)$",
+        r".[._-](v[01]|vh|vt|vna|vha|vxc|vhxc|vhart|dvhart|vks|vpsp|vclmb|vloc|vtot|vltot|"
+        r"veff|vbare|vxc[01]|delta_v|esp|poten)$",
         POTENTIAL,
     ),
-    (r"^(v_?(h|ks|xc|tot|bare|eff|loc|hartree)|v[kx][sc]|esp|vcl3d|vxc3d)$", POTENTIAL),
-    (r".[._-](sden|spinden|spindens)$|.\.spin$|^(spin|mag|ds|mag3d|cf2)$", SPIN),
+    (r"^(v_?(h|ks|xc|tot|bare|eff|loc|hartree)|v[kx][sc]|esp|vcl3d|vxc3d|vltot)$", POTENTIAL),
+    (
+        r".[._-](sden|spinden|spindens|upminusdown|ncsden|nco?)$|.\.spin$|"
+        r"^(spin|spol|mag|ds|mag3d|cf2)$",
+        SPIN,
+    ),
+    (r".[._-]pden[01]?$", PARTIAL),
+    (r".[._-](ioch|chrg)$|-(total|polari[sz]ation)_(charge_)?density-\d", NUCLEI),
+    (r".[._-](eps|ion_dens)$", RESPONSE),
+    (r".[._-](rhoxc|energy_density)$", OTHER),
     (r".[._-]dden$", DIFFERENCE),
     # words
     (
-        r"\b(locpot|el(ec)?stat(ic)?pot(ential)?|\w*potential|pots?#?(_?(es|ini|total))?)\b",
+        r"\b(locpot|el(ec)?stat(ic)?pot(ential)?|\w*potential|pots?#?(g#)?(_?(es|ini|total))?)\b",
         POTENTIAL,
     ),
     (
@@ -73,14 +88,14 @@ _NAMES: tuple[tuple[str, Content], ...] = (
         POTENTIAL,
     ),
     (
-        r"\b(spin_?dens(ity)?|spin_?pol(arization)?|magneti[sz]ation|mag(den|nd)?|magmom|"
+        r"\b(spin_?dens(ity)?|spin_?pol(arization)?|magneti[sz]ation|mag_?[xyz]?|mag(den|nd)|magmom|"
         r"sdens)\b",
         SPIN,
     ),
     (r"\b(total_)?spin_(density|moment)\b", SPIN),
     (
         r"\b(delta_?(density|rho|rho_r)|drho|chg_?diff|rho_?diff|den_?diff|diff(erence)?|"
-        r"deformation|ddens?|dden)\b",
+        r"deform(ation)?|abs2diff|ddens?|dden)\b",
         DIFFERENCE,
     ),
     (
@@ -89,21 +104,30 @@ _NAMES: tuple[tuple[str, Content], ...] = (
         ORBITAL,
     ),
     (
-        r"\b(eigenstate(_density)?|eigstate|wannier#?|nto#?|kss?_?orb\w*|st#|wfk|wf3d|"
-        r"wfn_squared\w*)\b|_wf[ck]?_",
+        r"\b(eigenstate(_density)?|eigstate|wannier#?|nto#?|nho#?|nbo-[ab]#?|mlwf#?|iao#?|"
+        r"kss?_?orb\w*|st#|wfk|wf3d|wfn_squared\w*)\b|_wf[ck]?_|^wp-\d",
         ORBITAL,
     ),
     (
         r"\b(parchg|pchgi?#?(s#)?(k#)?|band#|partial(_?(charge|density))?|i?ldos|pdos|"
-        r"stm\w*)\b|^band#",
+        r"stm\w*|energy_window#?)\b|^band#",
         PARTIAL,
     ),
-    (r"\b(elf(car|3d)?#?|elfs#|elf_?(spin|s|up|down|dn)#?|lol)\b", LOCALISATION),
-    (r"\b(taucar|taus?#?|kden|ked|kin(etic)?_?(energy)?(_?density)?|spin#_tau)\b", KINETIC),
+    (r"\b(elf(car|3d|tot|_rs)?#?(g#)?|elf_?(spin|s|up|down|dn)#?(g#)?|lol)\b", LOCALISATION),
+    (r"\b(taucar|taus?#?(g#)?|kden|ked|kin(etic)?_?(energy)?(_?density)?|spin#_tau)\b", KINETIC),
     (r"\b(gden#?|lden|laplacian|grad(ient)?|rdg|sign_?lambda2\w*)\b", DERIVATIVE),
-    (r"\b(chgs?#?_ini|spin#_chg_ini|rho_?init|superposition|pawden)\b", ATOMS),
+    (r"\b(chgs?#?(g#)?_ini|spin#_chg_ini|rho_?init|superposition|pawden)\b", ATOMS),
     (r"\b(toch|bader)\b", NUCLEI),
-    (r"\b(efield(_[xyz])?|electric_field|current|stress|local_energy)\b", CURRENT),
+    (
+        r"\b(efield(_[xyz])?|electric_field|\w*curden\w*|current|jresp|nablavks\w*|stress|"
+        r"local_(energy|stress))\b",
+        CURRENT,
+    ),
+    (
+        r"\b(dielec(tric)?_?(func|constant)?|dirichlet_cstr\w*|becke_cavity|cavity|hw_rho\w*)\b",
+        RESPONSE,
+    ),
+    (r"\b(spin|chgs)[34](g#)?(_chg)?\b", SPIN),
 )
 
 # Comments and headers, as sentences
@@ -142,6 +166,7 @@ _COMMENTS: tuple[tuple[str, Content], ...] = (
 )
 
 _SUFFIX = re.compile(r"(\.(cube|cub|a?xsf|vasp|h5|hdf5|chgcar|chg|gz|bz2|xz))+$", re.IGNORECASE)
+_CP2K_TOTAL = re.compile(r"electron density|alpha and beta density")
 _NSPIN = re.compile(r"\b(\d) \(nspin\)|\bnspin *[=:]? *(\d)\b", re.IGNORECASE)
 
 
@@ -171,11 +196,25 @@ def identify_name(name: str) -> Content | None:
 
 
 def identify_comment(comment: str) -> Content | None:
-    """Return the content that a comment states, unless it may be the total density."""
+    """Return the content that a comment states, unless it may be the total density.
+
+    SIESTA's tools write the name of the file, which somebody may have changed since.
+    """
     text = " ".join(comment.lower().split())
     if "quickstep" in text and "total density" in text:
         return NUCLEI
-    return next((content for known, content in _COMMENT_PATTERNS if known.search(text)), None)
+    found = next((content for known, content in _COMMENT_PATTERNS if known.search(text)), None)
+    names = (identify_name(word) for word in text.split() if _SUFFIX.search(word))
+    found = found or next(filter(None, names), None)
+    if found is None and "quickstep" in text and not _CP2K_TOTAL.search(text):
+        return OTHER
+    return found
+
+
+def identify_label(label: str) -> Content | None:
+    """Return the content that the label of a grid states, such as SIESTA's ``VH:spin_1``."""
+    words = re.split(r"[:\s]+", label.lower())
+    return next(filter(None, (identify_name(f"grid.{word}") for word in words)), None)
 
 
 def read_spin_count(comment: str) -> int | None:

@@ -23,10 +23,16 @@ from .crystals import list_symbols
 from .elements import covalent_radius
 from .free_atoms import load_free_atoms
 
-# Bounds on the distance of neighbours over the sum of their covalent radii. Beyond the
-# first, lengths were read in too large a unit; between the two, that is doubtful.
-_CONTRADICTS, _DOUBTFUL = 0.72, 0.80
-_FAR, _ISOLATED = 1.52, 2.9  # lengths in Bohr, or a single atom in a large cell
+CONTRADICTS = 0.72
+"""Least distance of neighbours over the sum of their covalent radii in a density file. Below,
+lengths were read in too large a unit."""
+
+CRUSHED = 0.60
+"""The same for a structure alone, which may be one of a series of compressed cells."""
+
+# Between these and the bounds above, the unit of the lengths is doubtful
+_DOUBTFUL, _FAR = 0.80, 1.52
+_ISOLATED = 2.9  # a single atom in a large cell, or another unit than Bohr
 _REACH, _NEIGHBOURS = 8.0, 16  # Å, and the number of neighbours to compare
 
 # Region between the atoms, in covalent radii from the nearest one. Further out, the densities of
@@ -37,7 +43,9 @@ _FEWEST_POINTS = 20
 _NOBLE = {"He", "Ne", "Ar", "Kr", "Xe", "Rn"}
 
 
-def check_lengths(structure: Structure, where: str, unit: str = "") -> list[str]:
+def check_lengths(
+    structure: Structure, where: str, unit: str = "", least: float = CONTRADICTS
+) -> list[str]:
     """Check that neighbours are as far apart as atoms are.
 
     Parameters
@@ -48,6 +56,8 @@ def check_lengths(structure: Structure, where: str, unit: str = "") -> list[str]
         What error messages name, such as a file.
     unit
         The unit in which its lengths were read, for messages.
+    least
+        Ratio of neighbours' distance and covalent radii below which the crystal is refused.
 
     Returns
     -------
@@ -60,8 +70,11 @@ def check_lengths(structure: Structure, where: str, unit: str = "") -> list[str]
         If the neighbours are so near that the lengths must be in another unit.
     """
     found = find_closest_pair(structure)
+    is_noble = bool(set(list_symbols(structure)) & _NOBLE)
     if found is None:
-        return []
+        if is_noble or not _has_radii(structure):
+            return []
+        return [f"no atom has a neighbour within {_REACH:g} Å: is the unit of the cell right?"]
     ratio, distance, pair = found
     what = f"neighbours ({pair}) are {distance:.2f} Å apart, {ratio:.2f} times the sum of "
     what += "their covalent radii"
@@ -69,7 +82,7 @@ def check_lengths(structure: Structure, where: str, unit: str = "") -> list[str]
         doubt = (
             "are the lengths in Å, but read in Bohr?" if unit == "Bohr" else "is the cell right?"
         )
-        if ratio < _CONTRADICTS:
+        if ratio < least:
             cure = (
                 "a cube file has lengths in Bohr; write it so, or mark lengths in Å by negative "
                 "numbers of points"
@@ -78,9 +91,12 @@ def check_lengths(structure: Structure, where: str, unit: str = "") -> list[str]
             )
             raise RhosightError(f"{where}: {what}: {doubt} {cure[0].upper()}{cure[1:]}")
         return [f"{what}: {doubt}"]
-    if _FAR < ratio < _ISOLATED and not set(list_symbols(structure)) & _NOBLE:
-        return [f"{what}: are the lengths in Bohr, but read in Å?"]
-    return []
+    if is_noble or ratio < _FAR:
+        return []
+    return [
+        f"{what}: "
+        + ("are the lengths in Bohr, but read in Å?" if ratio < _ISOLATED else "is the cell right?")
+    ]
 
 
 def find_closest_pair(structure: Structure) -> tuple[float, float, str] | None:
@@ -209,6 +225,13 @@ def measure_depth(structure: Structure, places: np.ndarray) -> np.ndarray:
         distance, _ = cKDTree(images[mine]).query(points, distance_upper_bound=4.0)
         nearest = np.minimum(nearest, distance / radius)
     return nearest
+
+
+def _has_radii(structure: Structure) -> bool:
+    try:
+        return all(covalent_radius(symbol) for symbol in list_symbols(structure))
+    except KeyError:
+        return False
 
 
 def _radius(symbol: str) -> float:

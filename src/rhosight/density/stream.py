@@ -54,6 +54,7 @@ _NUMBER = re.compile(
 # E where the number has double precision, 0.123D+01
 _FORTRAN_EXPONENT = re.compile(rb"(?<=[\d.])(?:[dD](?=[+-]?\d)|(?=[+-]\d{3}(?:\s|$)))")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class TextStream:
@@ -105,6 +106,9 @@ class TextStream:
         self.start = self._raw.read(8)
         """The first bytes of the file, before decompression."""
         self._raw.seek(0)
+        if self.start.startswith(_UTF16):
+            self._raw.close()
+            raise RhosightError(f"{path}: is text in UTF-16; save it as plain text (UTF-8)")
         opened = next(
             (make for magic, make in _MAGIC.items() if self.start.startswith(magic)), None
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pymatgen.core import Element, Lattice, Species, Structure
 
@@ -16,6 +17,10 @@ from ..errors import RhosightError
 
 _Number = Annotated[float, Field(allow_inf_nan=False)]
 _Vector = tuple[_Number, _Number, _Number]
+
+
+# What rounding explains: relative, of lengths, and Å, of positions
+_TOLERANCE, _SHIFT = 0.01, 0.05
 
 
 class _Part(BaseModel):
@@ -34,11 +39,16 @@ class _Species(_Part):
 class _Site(_Part):
     species: list[_Species] = Field(min_length=1)
     abc: _Vector
+    xyz: _Vector | None = None
 
 
 class _Lattice(_Part):
     matrix: tuple[_Vector, _Vector, _Vector]
     pbc: tuple[bool, bool, bool] = (True, True, True)
+    a: _Number | None = None
+    b: _Number | None = None
+    c: _Number | None = None
+    volume: _Number | None = None
 
 
 class _Structure(_Part):
@@ -65,7 +75,7 @@ def parse_structure_json(text: str | bytes, where: str) -> Structure:
     try:
         # arrays of JSON are lists: strict tuples accept them in JSON only
         content = _Structure.model_validate_json(text)
-        return _build_structure(content)
+        structure = _build_structure(content)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, problem["loc"]))
@@ -78,6 +88,31 @@ def parse_structure_json(text: str | bytes, where: str) -> Structure:
         raise RhosightError(
             f"{where}: not a pymatgen Structure as JSON ({error}); name elements as in `Si`"
         ) from None
+    _check_agreement(content, structure, where)
+    return structure
+
+
+def _check_agreement(content: _Structure, structure: Structure, where: str) -> None:
+    """Raise if edges, volume or Cartesian positions are not those of the lattice vectors."""
+    lattice = structure.lattice
+    if not all(lattice.pbc):
+        raise RhosightError(
+            f"{where}: not periodic in all three directions (lattice.pbc); write a crystal"
+        )
+    for name in ("a", "b", "c", "volume"):
+        said, its = getattr(content.lattice, name), getattr(lattice, name)
+        if said is not None and abs(said - its) > _TOLERANCE * abs(its):
+            raise RhosightError(
+                f"{where}: lattice.{name} is {said:g}, but {its:g} by lattice.matrix; correct the "
+                "wrong one"
+            )
+    for number, (site, coords) in enumerate(
+        zip(content.sites, structure.cart_coords, strict=True), start=1
+    ):
+        if site.xyz is not None and np.abs(np.subtract(site.xyz, coords)).max() > _SHIFT:
+            raise RhosightError(
+                f"{where}: xyz and abc of site {number} are two positions; correct the wrong one"
+            )
 
 
 def _build_structure(content: _Structure) -> Structure:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from .cif import parse_cif
 from .crystals import check_crystal
 from .files import UnknownFormat, recognise
 from .files import read_structure as read_structure_of_density
-from .poscar import parse_poscar
+from .neighbours import CRUSHED, check_lengths
+from .poscar import begins_structure, parse_poscar
 from .stream import TextStream
 from .structure_json import parse_structure_json
 from .vasp import read_head
@@ -60,11 +62,12 @@ def read_structure(path: str | os.PathLike) -> Structure:
     """
     path = Path(path)
     if is_cif(path):
-        return add_structure_notes(*parse_cif(read_text(path), str(path)))
+        return read_cif(read_text(path), str(path))
     if _JSON_NAME.search(path.name):
         structure = parse_structure_json(read_text(path), str(path)).remove_oxidation_states()
         check_crystal(structure, str(path))
-        return structure
+        notes = _drop_charge(structure) + check_unit(structure, str(path))
+        return add_structure_notes(structure, notes)
     try:
         is_poscar = recognise(path) == "CHGCAR"
     except UnknownFormat as error:
@@ -78,9 +81,27 @@ def read_structure(path: str | os.PathLike) -> Structure:
         return read_structure_of_density(path)
     with TextStream(path) as stream:
         lines = read_head(stream)
-    head = "\n".join(line.decode("utf-8", errors="replace") for line in lines)
+        further = [stream.read_line() or b"" for _ in range(5)]
+    head, rest = (
+        "\n".join(line.decode("utf-8", errors="replace") for line in part)
+        for part in (lines, further)
+    )
     structure = parse_poscar(head, str(path))
-    return add_structure_notes(structure, _check_comment(head, structure))
+    if begins_structure(rest.split("\n")):
+        raise RhosightError(f"{path}: contains several structures; write each into its own file")
+    notes = _check_comment(head, structure) + check_unit(structure, str(path))
+    return add_structure_notes(structure, notes)
+
+
+def read_cif(text: str, where: str, max_sites: int | None = None) -> Structure:
+    """Return the crystal of a CIF with its notes; see :func:`rhosight.density.cif.parse_cif`."""
+    structure, notes = parse_cif(text, where, max_sites)
+    return add_structure_notes(structure, notes + check_unit(structure, where))
+
+
+def check_unit(structure: Structure, where: str) -> list[str]:
+    """Return notes on lengths that no crystal has; raise if they are beyond doubt."""
+    return check_lengths(structure, where, least=CRUSHED)
 
 
 def is_cif(path: Path) -> bool:
@@ -125,6 +146,15 @@ def get_notes(crystal: Any) -> list[str]:
     provenance = getattr(crystal, "provenance", None) or {}
     notes = [*provenance.get("notes", []), *properties.get(_NOTES, [])]
     return list(dict.fromkeys(notes))
+
+
+def _drop_charge(structure: Structure) -> list[str]:
+    """Remove the charge of a cell, and note it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is not the sum of oxidation states, which are none
+        charge = structure.charge
+    structure.unset_charge()
+    return [f"the cell has a charge of {charge:g}, which models ignore"] if charge else []
 
 
 def _check_comment(head: str, structure: Structure) -> list[str]:

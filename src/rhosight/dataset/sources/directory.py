@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import pandas as pd
 from pymatgen.core import Composition
 
-from ...density.channels import find_channel, find_partner
+from ...density.channels import find_channel, find_partner, find_total
 from ...density.charge_density import ChargeDensity
 from ...density.difference import add_difference, compute_difference
 from ...density.electrons import Unit
@@ -274,6 +274,8 @@ class Directory(Source):
             return f"{content.name}, by its name"
         channel = find_channel(name)
         partner = find_partner(name, names)
+        if channel and (total := find_total(name, names)):
+            return f"one spin of {total}"
         if channel and not channel.is_first and partner:
             return f"the other spin of {partner}, read together with it"
         return ""
