@@ -24,6 +24,7 @@ from hostile import HEADER, HOSTILE, HOSTILE_ARGUMENTS
 from rhosight.dataset import Dataset
 from rhosight.density import ChargeDensity
 from rhosight.errors import RhosightError
+from rhosight.version import __version__
 
 # the server imports gradio, these tests need not
 if not find_spec("gradio"):
@@ -155,6 +156,13 @@ def test_prediction_is_that_of_the_model(client, chgcar, dataset):
     assert found["nearest"][1]["values"] == pytest.approx(labels.to_dict())
 
 
+def test_the_page_of_the_api_has_real_names_and_examples(client):
+    described = client.view_api(return_format="dict")["named_endpoints"]["/predict"]["parameters"]
+    assert [p["parameter_name"] for p in described] == ["file", "material", "kind", "unit"]
+    examples = [p["example_input"] for p in described]
+    assert examples[0]["path"] == "CHGCAR" and examples[1:] == ["", "total", ""]
+
+
 def test_slice_is_that_of_the_library(client, dataset):
     from rhosight.inputs.image import Channel, density_slice
 
@@ -195,7 +203,7 @@ def test_hostile_argument_gets_a_sentence(client, silicon, case):
     """It names the argument; no worker is asked."""
     endpoint, arguments, expected = HOSTILE_ARGUMENTS[case]
     if endpoint == "/predict":
-        arguments = {"file": None, **arguments}
+        arguments = {"file": None, **arguments, "unit": arguments.get("unit", "")}
     else:
         arguments = {"key": silicon, **arguments}
     said = call(client, endpoint, *arguments.values())
@@ -418,6 +426,7 @@ def test_drop_a_file_and_see(page, server, chgcar):
     assert page.locator("#slice-total").bounding_box()["width"] > 300  # not three in a row
     assert page.evaluate("document.body.classList.contains('dark')")
     assert not page.locator("footer .divider").is_visible()
+    assert not page.locator(".modebar >> nth=0").is_visible()  # it would cover the figure
     # what those who see no figures are told
     words = page.locator("#slice-total .js-plotly-plot[role=img]").get_attribute("aria-label")
     assert words.startswith("Map of the total density on the plane (1 1 1), offset 0 spacings, 8 Å")
@@ -435,6 +444,7 @@ def test_drop_a_file_and_see(page, server, chgcar):
     cut_is(page, offset=0.1)
     with page.expect_download() as saved:
         page.click("a[href*='slice.csv']")
+    assert saved.value.suggested_filename == "Si-111.csv"
     lines = Path(saved.value.path()).read_text().splitlines()
     assert lines[0].startswith("x (Å),y (Å),total (e/Å³)") and len(lines) == 160**2 + 1
     with page.expect_download() as saved:
@@ -471,8 +481,9 @@ def indices(page) -> list[str]:
 
 
 def test_choose_a_plane_by_keyboard(page):
-    """What is typed stays, and the last of it is cut."""
-    choose(page, "mp-149")
+    """In the example; what is typed stays, and the last of it is cut."""
+    assert __version__ in page.inner_text(".rho-header")
+    page.click("#example")
     page.wait_for_selector("#solid .js-plotly-plot")
     page.focus("#index-h input")
     for index in "210":  # Tab selects the next field's content
@@ -514,6 +525,14 @@ def test_choose_a_material_by_keyboard(page):
     of = table.pivot_table("value", "term", "property", sort=False)
     assert {"mean", "prediction", "composition"} <= set(of.index) and of.shape[1] == 3
     assert np.allclose(of.drop("prediction").sum(), of.loc["prediction"])
+    assert saved.value.suggested_filename == "AlCrFe2-explanation.csv"
+    assert not page.is_visible("#explain")
+    page.focus("#material input")
+    page.keyboard.press("Control+a")
+    choose(page, "mp-149")
+    page.wait_for_selector("text=Si mp-149")
+    page.wait_for_selector("#solid .js-plotly-plot")
+    assert page.inner_text("#explain") == "Explain"
 
 
 def test_hostile_file_in_the_browser(page, server, tmp_path):

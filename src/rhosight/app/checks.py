@@ -8,11 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..density.charge_density import STORED_KINDS, StoredKind
+from ..density.charge_density import STORED_KINDS
+from ..density.electrons import UNITS
 from ..errors import RhosightError
 from .limits import MAX_INDEX, OFFSETS, WINDOWS
 
-UPLOADED: tuple[StoredKind, ...] = ("total", "difference")
+CERTAIN = "certainly total"
+"""Kind of a file that holds the total density although its name or comment says otherwise."""
+
+UPLOADED = (*STORED_KINDS, CERTAIN)
 """Kinds of density that a visitor can declare for a file."""
 
 _MAX_SHOWN = 40
@@ -66,6 +70,20 @@ def check_kind(value: Any, allowed: Iterable[str] = UPLOADED) -> str:
     allowed = tuple(allowed)
     if not isinstance(value, str) or value not in allowed:
         raise _make_error("kind", f"{', '.join(allowed[:-1])} or {allowed[-1]}", value)
+    return value
+
+
+def check_unit(value: Any) -> str:
+    """Return a unit of density, or an empty text for the one of the file's format.
+
+    Raises
+    ------
+    RhosightError
+        If it is neither.
+    """
+    if not isinstance(value, str) or value not in ("", *UNITS):
+        expected = f"{', '.join(UNITS)}, or nothing for the unit of the format"
+        raise _make_error("unit", expected, value)
     return value
 
 

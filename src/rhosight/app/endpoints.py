@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from ..errors import RhosightError
+from .checks import CERTAIN
 from .jobs import Jobs
 from .pool import Update
 
@@ -56,6 +57,7 @@ def _add_predict(jobs: Jobs) -> None:
         file: dict[str, Any] | None,
         material: str,
         kind: str,
+        unit: str,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008, how Gradio passes it
     ) -> dict[str, Any]:
@@ -64,27 +66,37 @@ def _add_predict(jobs: Jobs) -> None:
         if file and not isinstance(file, dict):
             raise gr.Error("file: give one uploaded file", print_exception=False)
         path = file["path"] if file else None
-        updates = jobs.analyse(str(request.session_hash), path, material, kind)
+        updates = jobs.analyse(str(request.session_hash), path, material, kind, unit)
         return await _await_result(updates, progress)
 
     with gr.Column(visible=False):
-        file = gr.File(label="file")
-        material = gr.Textbox("", label="material")
-        kind = gr.Textbox("total", label="kind")
+        upload = {"path": "CHGCAR", "meta": {"_type": "gradio.FileData"}}
+        file = _give_example(gr.File(label="file"), upload)
+        material = _give_example(gr.Textbox("", label="material"), "")
+        kind = _give_example(gr.Textbox("total", label="kind"), "total")
+        unit = _give_example(gr.Textbox("", label="unit"), "")
         answer = gr.JSON(label="prediction")
         gr.Button().click(
             predict,
-            [file, material, kind],
+            [file, material, kind, unit],
             answer,
             api_name="predict",
             api_description=(
                 "Read a density (CHGCAR, cube, XSF) or a CIF, or take a bundled material by its "
-                "id, and predict its properties. kind: the content of the file, total or "
-                "difference. The other endpoints take the `key` of the result."
+                "id, and predict its properties. kind: the content of the file, total, "
+                f"difference or spin, or `{CERTAIN}` if its name or comment says otherwise. unit: "
+                "e/bohr3, e/angstrom3 or e (electrons per cell); empty for that of the format. "
+                "The other endpoints take the `key` of the result."
             ),
             preprocess=False,
             **FREE,
         )
+
+
+def _give_example(component: Any, value: Any) -> Any:
+    """Return a component whose example on the API page is this value, not Gradio's own."""
+    component.example_payload = component.example_value = lambda: value
+    return component
 
 
 def _add_slice(jobs: Jobs) -> None:

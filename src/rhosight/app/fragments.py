@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..dataset.schema import TARGET_NAMES
 from ..errors import RhosightError
+from ..version import __version__
 from .pool import Update
 
 NAMES = {t: names.full[0].upper() + names.full[1:] for t, names in TARGET_NAMES.items()}
@@ -26,7 +27,7 @@ DIGITS = {"eV/atom": 3, "eV": 2, "GPa": 1}
 
 def render_header() -> str:
     """Render the title of the page."""
-    return _render("header")
+    return _render("header", version=__version__)
 
 
 def render_heading(text: str) -> str:
@@ -114,6 +115,7 @@ def render_explanation(result: dict[str, Any]) -> str:
         rows.append((target, unit, "prediction", result["prediction"][target]))
     return _render(
         "explanation",
+        formula=result["formula"],
         targets=targets,
         players=result["players"],
         csv=_encode_csv(rows),

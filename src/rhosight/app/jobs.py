@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from typing import Any
 
-from .checks import check_kind, check_material_id, check_plane, check_surface
+from .checks import check_kind, check_material_id, check_plane, check_surface, check_unit
 from .pool import Pool, Update
 from .store import Store
 
@@ -32,7 +32,7 @@ class Jobs:
         self._materials = materials
 
     async def analyse(
-        self, visitor: str, file: str | None, material: str | None, kind: str
+        self, visitor: str, file: str | None, material: str | None, kind: str, unit: str = ""
     ) -> AsyncIterator[Update]:
         """Read a file and predict; the result has the ``key`` that the other jobs take.
 
@@ -46,14 +46,16 @@ class Jobs:
             Id of a bundled material, used without a file.
         kind
             Kind of density in the file.
+        unit
+            Unit of its values; empty for that of the format.
         """
         key = Path(file).parent.parent.name if file else self._store.create_folder()
         self._store.assign(visitor, key)
         is_answered = False
         try:
-            kind = check_kind(kind)
+            said = {"kind": check_kind(kind), "unit": check_unit(unit)}
             if file:
-                arguments = {"name": Path(file).name, "kind": kind}
+                arguments = {"name": Path(file).name, **said}
             else:
                 arguments = {"material": check_material_id(material, self._materials)}
             folder = self._store.open_folder(key)

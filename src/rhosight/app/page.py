@@ -9,8 +9,10 @@ from typing import Any
 import gradio as gr
 from gradio.components.plot import PlotData
 
+from ..density.electrons import UNITS
 from ..errors import RhosightError
 from . import fragments
+from .checks import UPLOADED
 from .endpoints import FREE, add_endpoints
 from .jobs import Jobs
 from .limits import MAX_INDEX, MIB, Limits
@@ -19,6 +21,9 @@ from .pool import Update
 STYLE = Path(__file__).parent / "page.css"
 
 KINDS = ("total", "difference", "spin")
+
+EXAMPLE = "mp-149"
+"""Bundled material of the button that shows an example: silicon."""
 
 DENSEST = (0, 0, 0)
 """Miller indices that stand for the densest plane."""
@@ -97,6 +102,7 @@ class _Page:
         gr.HTML(fragments.render_header())
         self.key = gr.State("")
         self._add_choice(limits, materials)
+        self.example = gr.Button("Show an example: silicon", size="sm", elem_id="example")
         with gr.Row(elem_id="progress"):
             self.status = gr.HTML(fragments.render_status(""), elem_id="status")
             self.cancel = gr.Button(
@@ -130,10 +136,13 @@ class _Page:
                     elem_id="material",
                 )
                 self.kind = gr.Radio(
-                    ["total", "difference"],
-                    value="total",
-                    label="The file contains",
-                    elem_id="kind",
+                    UPLOADED, value="total", label="The file contains", elem_id="kind"
+                )
+                self.unit = gr.Dropdown(
+                    [("that of its format", ""), *((unit, unit) for unit in UNITS)],
+                    value="",
+                    label="Unit of its values",
+                    elem_id="unit",
                 )
 
     def _add_plane(self) -> None:
@@ -185,18 +194,22 @@ class _Page:
         progress = [self.status, self.cancel]
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         job: dict[str, Any] = {"trigger_mode": "always_last", **FREE, **private}
+        shown_outputs = [
+            *(self.key, self.file, self.material, *progress, self.summary, self.nearest),
+            *(self.density, *self.indices, self.offset, *slice_outputs),
+            *(self.crystal, self.surface, self.level, self.solid),
+            *(self.why, self.explain, self.explanation, self.example),
+        ]
         shown = gr.on(
             [self.file.upload, self.material.input],
             self._show,
-            [self.file, self.material, self.kind, self.window, self.key],
-            [
-                *(self.key, self.file, self.material, *progress, self.summary, self.nearest),
-                *(self.density, *self.indices, self.offset, *slice_outputs),
-                *(self.crystal, self.surface, self.level, self.solid),
-                *(self.why, self.explain, self.explanation),
-            ],
+            [self.file, self.material, self.kind, self.unit, self.window, self.key],
+            shown_outputs,
             preprocess=False,
             **job,
+        )
+        example = self.example.click(
+            self._show_example, [self.window, self.key], shown_outputs, preprocess=False, **job
         )
         explained = self.explain.click(
             self._explain, [self.key], [*progress, self.explain, self.explanation], **job
@@ -205,7 +218,7 @@ class _Page:
             self._cancel,
             [self.key],
             [*progress, self.material, self.explanation],
-            cancels=[shown, explained],
+            cancels=[shown, example, explained],
             **FREE,
             **private,
         )
@@ -228,6 +241,7 @@ class _Page:
         file: dict[str, Any] | None,
         material: str | None,
         kind: str,
+        unit: str,
         window: float,
         old: str,
         request: gr.Request,
@@ -240,13 +254,14 @@ class _Page:
         yield {
             **self._clear(),
             **({self.material: None} if file else {}),
+            self.example: gr.Button(visible=False),
             self.status: fragments.render_status("starting"),
             self.cancel: gr.Button(visible=True),
         }
         done = {**self._stop(), self.file: None}
         try:
             path = file["path"] if file else None
-            async for update in self._jobs.analyse(visitor, path, material, kind):
+            async for update in self._jobs.analyse(visitor, path, material, kind, unit):
                 yield {self.status: fragments.render_status(update)}
             result = update.result or {}
             key, kinds = result["key"], result["kinds"]
@@ -258,7 +273,8 @@ class _Page:
                 self.density: gr.Column(visible=bool(kinds)),
                 self.crystal: gr.Column(visible=True),
                 self.why: gr.Column(visible=True),
-                self.explain: gr.Button(visible=True),
+                # without its label Gradio shows an empty button after a page was left
+                self.explain: gr.Button("Explain", visible=True),
             }
             if kinds:
                 updates = self._jobs.cut_slices(visitor, key, DENSEST, 0.0, window, "figures")
@@ -275,6 +291,14 @@ class _Page:
             }
         except RhosightError as error:
             yield {**done, self.status: fragments.render_problem(error)}
+
+    async def _show_example(
+        self, window: float, old: str, request: gr.Request
+    ) -> AsyncIterator[dict[Any, Any]]:
+        """Choose the example and show it."""
+        yield {self.material: EXAMPLE}
+        async for outputs in self._show(None, EXAMPLE, "total", "", window, old, request):
+            yield outputs
 
     async def _cut(
         self,

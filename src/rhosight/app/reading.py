@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from pymatgen.core import Structure
 
 from ..dataset.dataset import Dataset
 from ..dataset.packing import load_dataset
-from ..density.charge_density import ChargeDensity, StoredKind
-from ..density.cif import parse_cif
+from ..density.charge_density import ChargeDensity
 from ..density.crystals import as_structure
 from ..density.files import UnknownFormat, read_density, recognise
 from ..density.free_atoms import difference_from_total
 from ..density.structure_json import parse_structure_json
-from ..density.structures import add_structure_notes, is_cif, read_text
+from ..density.structures import is_cif, read_cif, read_text
 from ..errors import RhosightError
+from .checks import CERTAIN
 from .limits import MIB, Limits
 
 DATASET = "mp-fcc"
@@ -28,10 +30,13 @@ Crystal = ChargeDensity | Structure
 ACCEPTED = "a CHGCAR, cube or XSF file (plain, .gz, .bz2, .xz), or a CIF"
 """Formats that the page reads, for messages."""
 
+# What messages say about options of the command line
+_OPTION = re.compile(r" \(--(unit|kind)[^)]*\)")
+
 _DENSITY, _STRUCTURE, _MATERIAL = "density.parquet", "structure.json", "material.json"
 
 
-def read_upload(path: Path, kind: StoredKind, limits: Limits) -> Crystal:
+def read_upload(path: Path, kind: str, limits: Limits, unit: str = "") -> Crystal:
     """Read a density file, or the structure of a CIF.
 
     Parameters
@@ -39,9 +44,12 @@ def read_upload(path: Path, kind: StoredKind, limits: Limits) -> Crystal:
     path
         The upload, under the visitor's name for it.
     kind
-        Kind of density in a density file.
+        Kind of density in a density file, one of :data:`rhosight.app.checks.UPLOADED`. ``total`` is
+        what the page assumes, so that the file's own label counts; ``CERTAIN`` overrules it.
     limits
         Limits of text, grid and atoms.
+    unit
+        Unit of its values; empty for that of the format.
 
     Raises
     ------
@@ -55,9 +63,7 @@ def read_upload(path: Path, kind: StoredKind, limits: Limits) -> Crystal:
     elif _recognise(path) == "HDF5":
         raise RhosightError(f"{path}: this page does not read HDF5; send {ACCEPTED}")
     else:
-        # the page sends `total` by default, which is no reason to disregard the file's own label
-        said = None if kind == "total" else kind
-        crystal = read_density(path, said, max_bytes=limits.text_bytes)
+        crystal = _read_density(path, kind, unit, limits)
         points = crystal.shape[0] * crystal.shape[1] * crystal.shape[2]
         if points > limits.grid_points:
             raise RhosightError(
@@ -125,7 +131,18 @@ def _read_cif(path: Path, limits: Limits) -> Structure:
             "single crystal structure"
         )
     text = read_text(path, limits.structure_bytes)
-    return add_structure_notes(*parse_cif(text, str(path), limits.atoms))
+    return read_cif(text, str(path), limits.atoms)
+
+
+def _read_density(path: Path, kind: str, unit: str, limits: Limits) -> ChargeDensity:
+    """Read a density file; errors name the controls of the page as the cure."""
+    said: Any = {"total": None, CERTAIN: "total"}.get(kind, kind)
+    unit_of_values: Any = unit or None
+    try:
+        return read_density(path, said, unit_of_values, max_bytes=limits.text_bytes)
+    except RhosightError as error:
+        text = str(error).replace("kind='total' (--kind total)", f"that it contains `{CERTAIN}`")
+        raise RhosightError(_OPTION.sub("", text)) from error
 
 
 def _recognise(path: Path) -> str:

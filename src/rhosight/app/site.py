@@ -170,7 +170,7 @@ def _add_downloads(site: FastAPI, jobs: Jobs) -> None:
         return Response(
             content,
             media_type=kind,
-            headers={"Content-Disposition": f'attachment; filename="{name}"'},
+            headers={"Content-Disposition": f'attachment; filename="{result["name"]}.{form}"'},
         )
 
 

@@ -58,8 +58,8 @@ def warm_up() -> None:
 def analyse(arguments: dict[str, Any], limits: Limits, progress: Progress) -> dict[str, Any]:
     """Read an upload, or take a bundled material, and predict.
 
-    The ``arguments`` are ``name`` of the file in the folder and its ``kind`` of density, or the id
-    of a bundled ``material``. The upload is deleted once it is read.
+    The ``arguments`` are ``name`` of the file in the folder, its ``kind`` of density and ``unit``,
+    or the id of a bundled ``material``. The upload is deleted once it is read.
     """
     material_id = arguments.get("material")
     progress("reading", 0, 3)
@@ -68,7 +68,9 @@ def analyse(arguments: dict[str, Any], limits: Limits, progress: Progress) -> di
     else:
         upload = Path(UPLOADS) / arguments["name"]
         try:
-            crystal = reading.read_upload(upload, arguments["kind"], limits)
+            crystal = reading.read_upload(
+                upload, arguments["kind"], limits, arguments.get("unit", "")
+            )
         except RhosightError as error:
             raise RhosightError(str(error).replace(f"{UPLOADS}/", "")) from error
         finally:
@@ -98,15 +100,18 @@ def cut_slices(arguments: dict[str, Any], limits: Limits, progress: Progress) ->
     hkl = tuple(arguments["hkl"]) if arguments["hkl"] else None
     offset, window = arguments["offset"], arguments["window"]
     density = _load_density()
+    formula = density.structure.composition.reduced_formula
+    name = f"{formula}-{''.join(map(str, hkl or ('densest',)))}"  # of a download
     if arguments["form"] == "png":
         figure = draw_slices(density, window, hkl, offset, views.list_kinds(density))
         content = io.BytesIO()
         figure.savefig(content, format="png", dpi=150)
-        return {"png": base64.b64encode(content.getvalue()).decode()}
+        return {"png": base64.b64encode(content.getvalue()).decode(), "name": name}
     slices = views.cut_slices(density, hkl, offset, window)
     if arguments["form"] == "csv":
         table = slices.table()
-        return {"csv": table.to_csv(index=False, lineterminator="\n", float_format="%.6g")}
+        text = table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+        return {"csv": text, "name": name}
     if arguments["form"] == "data":
         return slices.to_dict()
     figures = {kind: draw_slice(slices, kind) for kind in slices.values}
