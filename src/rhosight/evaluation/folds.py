@@ -296,10 +296,9 @@ def fit_baseline(
         model = make_baseline(name, seed)
         models.append(model.fit(features.iloc[known], targets[known, column]))
 
-    def predict(where: np.ndarray) -> np.ndarray:
-        return np.column_stack([model.predict(features.iloc[where]) for model in models])
-
-    return predict
+    # at once: each call of a forest costs as much as hundreds of rows
+    predictions = np.column_stack([model.predict(features) for model in models])
+    return predictions.__getitem__
 
 
 def fit_descriptors(
