@@ -10,9 +10,22 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import RhosightError
+from ..errors import RhosightError, name_missing_extra
 from ..version import __version__
-from . import cite, data, density, doctor, explain, image, predict, reproduce, serve, sweep, train
+from . import (
+    cite,
+    data,
+    density,
+    design,
+    doctor,
+    explain,
+    image,
+    predict,
+    reproduce,
+    serve,
+    sweep,
+    train,
+)
 from .batches import describe_failure
 from .common import errors, set_debugging
 
@@ -36,6 +49,12 @@ COMMANDS = (
     (START, cite.cite, "rhosight cite > rhosight.bib"),
     (USE, predict.predict, "rhosight predict best relaxed/*/CHGCAR --format csv"),
     (USE, density.density, "rhosight density MgO.cif -o MgO.CHGCAR"),
+    (
+        USE,
+        design.design,
+        "rhosight design --target bulk_modulus_vrh=200..250 --target energy_above_hull=..0.1 "
+        "--out stiff",
+    ),
     (USE, explain.explain, "rhosight explain CHGCAR --out why"),
     (USE, serve.serve, "rhosight serve --port 7860"),
     (USE, image.image, "rhosight image CHGCAR --show difference --free-atoms --out slices"),
@@ -128,7 +147,8 @@ def main() -> None:
     set_debugging("--debug" in sys.argv)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        app(image.join_indices(arguments))
+        with name_missing_extra():
+            app(image.join_indices(arguments))
     except RhosightError as error:
         errors.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         raise SystemExit(2) from None

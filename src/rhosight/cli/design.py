@@ -1,0 +1,158 @@
+"""``rhosight design``: crystals that probably have wanted properties."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .common import console, print_line, progress_bar
+from .predictions import format_value
+
+if TYPE_CHECKING:
+    from ..design.result import Design
+
+OUTSIDE_WIDTH = 3
+
+
+class Geometry(StrEnum):
+    """Ways to find the geometry of a candidate."""
+
+    volume = "volume"
+    chgnet = "chgnet"
+
+
+def design(
+    target: Annotated[
+        list[str],
+        typer.Option(
+            help="Wanted range of a property, such as bulk_modulus_vrh=200..250, "
+            "formation_energy_per_atom=..-0.5 or energy_above_hull=..0.1; may be given several "
+            "times."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for the ledger, CIFs, table and report. The same command continues an "
+            "interrupted search."
+        ),
+    ],
+    elements: Annotated[
+        str, typer.Option(help="The only elements that may occur: Ti,Al,Ni. Default: all known.")
+    ] = "",
+    exclude: Annotated[str, typer.Option(help="Elements that may not occur: Pb,Cd.")] = "",
+    like: Annotated[
+        Path | None,
+        typer.Option(help="CIF or POSCAR: occupy the structure type of this crystal only."),
+    ] = None,
+    count: Annotated[int, typer.Option(help="Largest number of proposals.", min=1)] = 20,
+    candidates: Annotated[int, typer.Option(help="Number of crystals to try.", min=1)] = 2000,
+    seed: Annotated[int, typer.Option(help="Of the order of the candidates.", min=0)] = 0,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="no-dft, or the folder of a model of structures; may be given several times.",
+            show_default="no-dft",
+        ),
+    ] = None,
+    max_atoms: Annotated[int, typer.Option(help="Largest primitive cell.", min=1)] = 16,
+    geometry: Annotated[
+        Geometry,
+        typer.Option(
+            help="volume: shapes of known crystals with volumes of a model. chgnet: volumes "
+            "corrected by CHGNet's energies (pip install 'rhosight\\[chgnet]')."
+        ),
+    ] = Geometry.volume,
+    known: Annotated[
+        bool, typer.Option("--known", help="Also propose crystals of the bundled datasets.")
+    ] = False,
+    densities: Annotated[
+        bool, typer.Option(help="Predict the densities of the proposals for the report.")
+    ] = True,
+) -> None:
+    """Search for crystals whose properties lie in wanted ranges.
+
+    Structure types of known crystals are occupied by similar elements, predicted, and ranked by the
+    probability that all wishes hold. Nothing is calculated by DFT: check proposals before use.
+    """
+    from ..design.search import design as search
+
+    with progress_bar() as progress:
+        result = search(
+            target,
+            elements=_split(elements),
+            exclude=_split(exclude),
+            like=like,
+            count=count,
+            candidates=candidates,
+            seed=seed,
+            out=out,
+            models=model or ["no-dft"],
+            max_atoms=max_atoms,
+            include_known=known,
+            geometry=geometry.value,
+            densities=densities,
+            progress=progress,
+        )
+    show(result)
+    print_line(f"report, table, CIFs and ledger: {out}")
+
+
+def _split(symbols: str) -> list[str]:
+    return [symbol for symbol in symbols.replace(",", " ").split() if symbol]
+
+
+def show(result: Design) -> None:
+    """Print proposals or misses as a table that fits the terminal."""
+    from ..dataset.schema import TARGET_NAMES
+
+    tried = len(result.tried)
+    if not result.is_plausible:
+        print_line(
+            f"nothing plausible: none of {tried} candidates reaches a probability of 10 %"
+            f"{'; the nearest:' if len(result.misses) else ''}"
+        )
+    table = result.shown
+    if not len(table):
+        return
+    wanted = [w.target for w in result.wishes if w.target in result.targets]
+    others = [t for t in result.targets if t not in wanted]
+    columns = [
+        ["#", *(str(number) for number in range(1, len(table) + 1))],
+        ["formula", *table["formula"]],
+        ["type", *(_shorten(name) for name in table["prototype"])],
+        ["prob.", *(f"{100 * p:.0f} %" for p in table["probability"])],
+    ]
+    last = [
+        ["hull", *(f"{value:+.2f}" for value in table.get("energy_above_hull", []))],
+        ["known", *(known or entry or "no" for known, entry in _list_known(table))],
+        ["out", *("yes" if reason else "no" for reason in table["outside"])],
+    ]
+    last = [column for column in last if len(column) > 1]
+    for name in [*wanted, *others]:
+        halves = table[f"{name}_high"] - table[name]
+        cells = [format_value(v, h) for v, h in zip(table[name], halves, strict=True)]
+        symbol = TARGET_NAMES[name].symbol if name in TARGET_NAMES else name
+        column = [f"{symbol} ({result.units[name]})", *cells]
+        if _width([*columns, column, *last]) > console.width:
+            continue  # the table of the folder has all
+        columns.append(column)
+    for row in zip(*columns, *last, strict=True):
+        cells = zip(row, [*columns, *last], strict=True)
+        print_line("  ".join(f"{cell:<{max(map(len, c))}}" for cell, c in cells).rstrip())
+
+
+def _list_known(table: object) -> list[tuple[str | None, str | None]]:
+    return list(zip(table["known"], table["stable_entry"], strict=True))  # type: ignore[index]
+
+
+def _shorten(name: str) -> str:
+    """Return a name of at most 16 characters."""
+    return name if len(name) <= 16 else f"{name[:15]}…"
+
+
+def _width(columns: list[list[str]]) -> int:
+    return sum(max(map(len, column)) for column in columns) + 2 * (len(columns) - 1)

@@ -1,0 +1,242 @@
+"""Predict candidates in batches, and the probability that each fulfils all wishes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pymatgen.core import Structure
+
+from ..dataset.packing import BUNDLED, load_dataset
+from ..errors import RhosightError, first_line
+from ..models.base import SavedModel
+from ..models.descriptor_model import DescriptorModel
+from .geometry import Pairs
+from .hull import find_hull
+from .space import Candidate, Space
+from .volume import VolumeModel
+from .wishes import (
+    FORMATION_ENERGY,
+    HULL,
+    Wish,
+    error_correlation,
+    joint_probability,
+    standard_deviations,
+)
+
+Relax = Callable[[Structure], Structure]
+
+
+@dataclass
+class Screening:
+    """What candidates are predicted with.
+
+    Attributes
+    ----------
+    models
+        Each property is predicted by the first model that knows it.
+    wishes
+        Ranges of properties.
+    space
+        Builds the crystals.
+    volumes
+        Predicts their volumes.
+    relax
+        Corrects the geometry of each crystal; None to keep it.
+    """
+
+    models: dict[str, SavedModel]
+    wishes: Sequence[Wish]
+    space: Space
+    volumes: VolumeModel
+    relax: Relax | None = None
+
+    def __post_init__(self) -> None:
+        self.sources = choose_sources(self.models, self.wishes)
+        self._pairs: dict[tuple[str, int], Pairs] = {}
+        self._correlation: np.ndarray | None = None
+
+    @property
+    def targets(self) -> list[str]:
+        """Return all properties that the models predict."""
+        return list(self.sources)
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Return target → unit."""
+        units = {target: self.models[name].units[target] for target, name in self.sources.items()}
+        return units | {HULL: "eV/atom"}
+
+    def structure(self, candidate: Candidate) -> Structure:
+        """Return the crystal of a candidate, with predicted volume."""
+        key = candidate.prototype.examples[candidate.example].material_id, candidate.example
+        if key not in self._pairs:
+            library = self.space.library
+            cell = library.template(candidate.prototype, candidate.example)
+            self._pairs[key] = Pairs.of(cell, library.roles(candidate.prototype, candidate.example))
+        (volume,) = self.volumes.predict(self._pairs[key], [candidate.elements])
+        structure = self.space.build(candidate, float(volume))
+        return self.relax(structure) if self.relax else structure
+
+    def evaluate(self, candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+        """Return a row for each candidate, for the ledger."""
+        structures: dict[str, Structure] = {}
+        problems: dict[str, str] = {}
+        for candidate in candidates:
+            try:
+                structures[candidate.name] = self.structure(candidate)
+            except RhosightError as error:
+                problems[candidate.name] = str(error)
+        predictions = self._predict(structures, problems)
+        rows = []
+        probability = dict(zip(predictions.index, self._probability(predictions), strict=True))
+        for candidate in candidates:
+            name = candidate.name
+            row: dict[str, Any] = {
+                "name": name,
+                "formula": candidate.formula,
+                "prototype": candidate.prototype.name,
+                "label": candidate.prototype.label,
+                "elements": " ".join(candidate.elements),
+                "like": candidate.prototype.examples[candidate.example].material_id,
+            }
+            if name in problems:
+                row |= {"problem": problems[name], "probability": 0.0}
+            else:
+                structure = structures[name]
+                row |= {
+                    "volume_per_atom": round(structure.volume / len(structure), 4),
+                    "probability": float(probability[name]),
+                    **predictions.loc[name].to_dict(),
+                }
+            rows.append(row)
+        return rows
+
+    def _predict(self, structures: dict[str, Structure], problems: dict[str, str]) -> pd.DataFrame:
+        """Return predictions with intervals; candidates that fail go to ``problems``."""
+        parts = []
+        for name in dict.fromkeys(self.sources.values()):
+            model: Any = self.models[name]
+            own = [target for target, source in self.sources.items() if source == name]
+            table = _predict_all(model, structures, problems)
+            columns = [f"{target}{end}" for target in own for end in ("", "_low", "_high")]
+            reason = table["outside"].rename(f"outside {name}")
+            parts.append(table[columns].join(reason))
+        table = pd.concat(parts, axis=1).loc[[n for n in structures if n not in problems]]
+        reasons = table.filter(regex="^outside ")
+        table = table.drop(columns=reasons.columns)
+        table["outside"] = [
+            "; ".join(dict.fromkeys(r for r in row if isinstance(r, str))) or None
+            for row in reasons.to_numpy()
+        ]
+        return table
+
+    def _probability(self, predictions: pd.DataFrame) -> np.ndarray:
+        """Return the probability that all wishes hold, shape (candidates,)."""
+        if not len(predictions):
+            return np.zeros(0)
+        columns = []
+        for wish in self.wishes:
+            source = FORMATION_ENERGY if wish.target == HULL else wish.target
+            mean = predictions[source].to_numpy(float)
+            recipe = getattr(self.models[self.sources[source]], "recipe", None)
+            level = getattr(recipe, "level", 0.9)
+            std = standard_deviations(predictions, source, level)
+            low, high = np.full(len(mean), wish.low), np.full(len(mean), wish.high)
+            if wish.target == HULL:
+                hull = np.array([find_hull(_formula(name)).energy for name in predictions.index])
+                low, high = low + hull, high + hull
+            columns.append((source, mean, std, low, high))
+        # two wishes about one prediction are one range
+        merged: dict[str, list[np.ndarray]] = {}
+        for source, mean, std, low, high in columns:
+            if source in merged:
+                merged[source][2] = np.maximum(merged[source][2], low)
+                merged[source][3] = np.minimum(merged[source][3], high)
+            else:
+                merged[source] = [mean, std, low, high]
+        arrays = [np.stack(values, axis=1) for values in zip(*merged.values(), strict=True)]
+        return joint_probability(*arrays, self._correlate(list(merged)))
+
+    def _correlate(self, targets: list[str]) -> np.ndarray:
+        """Return the correlation of the errors of several targets."""
+        if self._correlation is None:
+            self._correlation = np.eye(len(targets))
+            for name in dict.fromkeys(self.sources[target] for target in targets):
+                own = [i for i, target in enumerate(targets) if self.sources[target] == name]
+                if len(own) > 1:
+                    part = correlation_of(self.models[name], [targets[i] for i in own])
+                    self._correlation[np.ix_(own, own)] = part
+        return self._correlation
+
+
+def _formula(name: str) -> str:
+    """Return the formula in the name of a candidate."""
+    return name.partition("-")[0]
+
+
+def choose_sources(models: dict[str, SavedModel], wishes: Sequence[Wish]) -> dict[str, str]:
+    """Return target → name of the model that predicts it.
+
+    Raises
+    ------
+    RhosightError
+        If no model predicts a wanted property, or a model cannot read structures.
+    """
+    sources: dict[str, str] = {}
+    for name, model in models.items():
+        if model.uses_density:
+            raise RhosightError(
+                f"model {name}: reads charge densities, which candidates do not have; give no-dft "
+                "or another model of structures"
+            )
+        if not hasattr(model, "predict_intervals"):
+            raise RhosightError(f"model {name}: gives no intervals; give another model")
+        for target in model.targets:
+            sources.setdefault(target, name)
+    for wish in wishes:
+        source = FORMATION_ENERGY if wish.target == HULL else wish.target
+        if source not in sources:
+            known = ", ".join([*sources, HULL] if FORMATION_ENERGY in sources else sources)
+            raise RhosightError(
+                f"target {wish.target}: no model of this search predicts it; known are {known}"
+            )
+    return sources
+
+
+def correlation_of(model: SavedModel, targets: Sequence[str]) -> np.ndarray:
+    """Return the correlation of a model's errors, left one out of its bundled training set.
+
+    Without the training set at hand, errors are taken as independent.
+    """
+    about = model.about
+    if not isinstance(model, DescriptorModel) or about.get("dataset") not in BUNDLED:
+        return np.eye(len(targets))
+    dataset = load_dataset(about["dataset"])
+    predicted = model.process.leave_out()[0]
+    ids = list(about["training_ids"])
+    if len(ids) != len(predicted) or not all(name in dataset for name in ids):
+        return np.eye(len(targets))
+    columns = [model.targets.index(target) for target in targets]
+    true = dataset[ids].targets[list(targets)].to_numpy(float)
+    return error_correlation(pd.DataFrame(predicted[:, columns] - true))
+
+
+def _predict_all(
+    model: Any, structures: dict[str, Structure], problems: dict[str, str]
+) -> pd.DataFrame:
+    """Predict all structures at once, or one by one if one of them is bad."""
+    good = {name: one for name, one in structures.items() if name not in problems}
+    try:
+        return model.predict_intervals(good)
+    except RhosightError:
+        tables = []
+        for name, structure in good.items():
+            try:
+                tables.append(model.predict_intervals({name: structure}))
+            except RhosightError as error:
+                problems[name] = first_line(error)
+        return pd.concat(tables) if tables else model.predict_intervals({})

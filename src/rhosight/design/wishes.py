@@ -1,0 +1,176 @@
+"""Wishes: ranges of properties, and the probability that predictions fulfil all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from scipy.stats import multivariate_normal, norm
+
+from ..errors import RhosightError
+
+HULL = "energy_above_hull"
+"""Target that follows from the formation energy, eV/atom."""
+
+FORMATION_ENERGY = "formation_energy_per_atom"
+
+MAX_CORRELATION = 0.95
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A range of a property.
+
+    Attributes
+    ----------
+    target
+        Name of the property.
+    low, high
+        Its bounds in the unit of the target; infinite if there is none.
+    """
+
+    target: str
+    low: float
+    high: float
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``bulk_modulus_vrh=200..250``, ``…=..-0.5`` or ``…=200..``.
+
+        Raises
+        ------
+        RhosightError
+            If the text has another form, or the range is empty.
+        """
+        target, equals, bounds = text.partition("=")
+        first, dots, last = bounds.partition("..")
+        example = "write for example bulk_modulus_vrh=200..250 or formation_energy_per_atom=..-0.5"
+        if not (target.strip() and equals and dots) or not (first.strip() or last.strip()):
+            raise RhosightError(f"target {text!r}: not a range; {example}")
+        try:
+            low, high = float(first.strip() or "-inf"), float(last.strip() or "inf")
+        except ValueError:
+            raise RhosightError(f"target {text!r}: a bound is not a number; {example}") from None
+        if not low < high:
+            raise RhosightError(
+                f"target {text!r}: the lower bound must be below the upper one; {example}"
+            )
+        return cls(target.strip(), low, high)
+
+    def __str__(self) -> str:
+        ends = (f"{end:g}" if np.isfinite(end) else "" for end in (self.low, self.high))
+        return f"{self.target}={'..'.join(ends)}"
+
+    def describe(self, unit: str) -> str:
+        """Return the wish in words, such as ``200 to 250 GPa``."""
+        if not np.isfinite(self.low):
+            text = f"at most {self.high:g}"
+        elif not np.isfinite(self.high):
+            text = f"at least {self.low:g}"
+        else:
+            text = f"{self.low:g} to {self.high:g}"
+        return f"{text} {unit}".strip()
+
+    def is_met(self, values: np.ndarray) -> np.ndarray:
+        """Return which values lie in the range."""
+        return (values >= self.low) & (values <= self.high)
+
+
+def read_wishes(targets: Mapping[str, tuple[float | None, float | None]] | Sequence[str]) -> list:
+    """Return the wishes of a mapping target → (low, high), or of texts.
+
+    Raises
+    ------
+    RhosightError
+        If there is none, a target is named twice, or a range is empty or not a range.
+    """
+    if isinstance(targets, str):
+        targets = [targets]
+    if isinstance(targets, Mapping):
+        texts = []
+        for name, ends in targets.items():
+            try:
+                low, high = ("" if end is None else str(float(end)) for end in ends)
+            except (TypeError, ValueError):
+                raise RhosightError(
+                    f"target {name}: {ends!r} is not a pair of bounds; give (low, high), None for "
+                    "no bound"
+                ) from None
+            texts.append(f"{name}={low}..{high}")
+        targets = texts
+    wishes = [Wish.parse(text) for text in targets]
+    if not wishes:
+        raise RhosightError("no target is given; a design needs at least one wish")
+    names = [wish.target for wish in wishes]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise RhosightError(f"target {twice[0]} is given twice; give one range for each target")
+    return wishes
+
+
+def standard_deviations(predictions: pd.DataFrame, target: str, level: float) -> np.ndarray:
+    """Return the standard deviations of normal distributions with the predictions' intervals."""
+    half = (predictions[f"{target}_high"] - predictions[f"{target}_low"]).to_numpy(float) / 2
+    return np.maximum(half, 1e-12) / norm.ppf((1 + level) / 2)
+
+
+def joint_probability(
+    mean: np.ndarray,
+    std: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    correlation: np.ndarray,
+) -> np.ndarray:
+    """Return the probability that all properties lie in their ranges.
+
+    Parameters
+    ----------
+    mean, std
+        Of the predictive distributions, shape (n, targets), taken as normal.
+    low, high
+        Bounds, same shape; may be infinite.
+    correlation
+        Of the errors of different targets, shape (targets, targets).
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (n,).
+    """
+    # an infinite standard deviation: the model says nothing
+    unknown = ~np.isfinite(std)
+    spread = np.where(unknown, 1.0, std)
+    # beyond 12 standard deviations a bound is none
+    lower, upper = (np.clip((end - mean) / spread, -12, 12) for end in (low, high))
+    alone = norm.cdf(upper) - norm.cdf(lower)
+    alone = np.where(unknown, np.where(np.isfinite(low) & np.isfinite(high), 0.0, 0.5), alone)
+    result = np.clip(alone, 0, 1).prod(axis=1)
+    others = correlation - np.eye(len(correlation))
+    # the correlation changes a probability by a factor; where it is tiny the product will do
+    rows = np.flatnonzero((result > 1e-6) & ~unknown.any(axis=1)) if others.any() else []
+    for row in rows:
+        result[row] = multivariate_normal.cdf(
+            upper[row],
+            mean=np.zeros(len(correlation)),
+            cov=correlation,
+            lower_limit=lower[row],
+            allow_singular=True,
+        )
+    return np.clip(np.nan_to_num(result), 0, 1)
+
+
+def error_correlation(errors: pd.DataFrame) -> np.ndarray:
+    """Return the correlation of errors of several targets, robust against outliers.
+
+    Parameters
+    ----------
+    errors
+        Shape (materials, targets), NaN where a label is missing.
+    """
+    # ranks, then the normal distribution's relation: Spearman to Pearson
+    ranks = errors.corr(method="spearman", min_periods=30).fillna(0.0).to_numpy()
+    values = np.clip(2 * np.sin(np.pi * ranks / 6), -MAX_CORRELATION, MAX_CORRELATION)
+    np.fill_diagonal(values, 1.0)
+    return values
