@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -75,6 +75,17 @@ def edit_labels(folder: Path) -> Callable[[Callable], Path]:
         return folder
 
     return edit
+
+
+@pytest.fixture(scope="module")
+def small_forests() -> Iterator[None]:
+    """Baselines of few trees, for tests of what becomes of their predictions, not of their scores.
+
+    Most of the time of a small cross-validation is that of forests of full size.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rhosight.models.baselines.regressors.N_TREES", 20)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,8 @@ from rhosight.dataset import Dataset
 from rhosight.inputs.image import ImageSettings
 from rhosight.models.image_text_encoder import ImageTextEncoder
 
+pytestmark = pytest.mark.usefixtures("small_forests")
+
 FAST = [
     "--extent", "formula", "--size", "48", "--epochs", "1", "1", "--element-steps", "0",
 ]  # fmt: skip

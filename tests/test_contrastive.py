@@ -21,6 +21,8 @@ from rhosight.networks.recipe import Recipe
 from rhosight.training.contrastive import contrastive_loss, score_retrieval
 from rhosight.training.stages import TrainingData, train
 
+pytestmark = pytest.mark.usefixtures("small_forests")
+
 IMAGE = ImageSettings().model_copy(update={"size": 48})
 
 

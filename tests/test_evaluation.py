@@ -19,6 +19,8 @@ from rhosight.models.gaussian_process.recipe import DESCRIPTOR_RECIPES, Descript
 from rhosight.models.provenance import hash_weights
 from rhosight.storage import open_run
 
+pytestmark = pytest.mark.usefixtures("small_forests")
+
 RECIPE = Recipe(
     image={"settings": ImageSettings().model_copy(update={"size": 48})},
     text={"extent": "formula", "element_steps": 0},

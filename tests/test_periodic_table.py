@@ -14,6 +14,8 @@ from rhosight.networks.lesson import apply_lesson
 from rhosight.networks.weights import DEFAULT_TEXT
 from rhosight.training.elements import compute_facts, learn_elements, make_up
 
+pytestmark = pytest.mark.usefixtures("small_forests")
+
 
 def test_made_up_crystals_read_like_descriptions(dataset):
     """Same grammar: rewording, which takes real descriptions apart, knows it."""

@@ -21,6 +21,8 @@ from rhosight.evaluation.tuning.space import SPACES, SearchSpace
 from rhosight.evaluation.tuning.sweep import sweep
 from rhosight.models.gaussian_process.recipe import DescriptorRecipe
 
+pytestmark = pytest.mark.usefixtures("small_forests")
+
 QUICK = {
     "modality": "text",
     "text": {"extent": "formula", "element_steps": 0},
