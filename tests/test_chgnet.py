@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from rhosight import RhosightError
+from rhosight import RhosightError, load_model
 from rhosight.dataset import Dataset
 from rhosight.models.baselines.baselines import (
     ALL_BASELINES,
@@ -17,7 +17,9 @@ from rhosight.models.baselines.baselines import (
     make_baseline,
 )
 from rhosight.models.baselines.chgnet import WIDTH, compute_embeddings
+from rhosight.models.relaxation import relax_structure
 from rhosight.networks.weights import packaged_file
+from test_cli import error_of, rhosight
 
 pytest.importorskip("chgnet")
 
@@ -97,3 +99,26 @@ def test_as_a_baseline_it_learns_and_is_no_candidate_for_the_strongest(dataset):
         columns=["model", "target", "rmse"],
     )
     assert find_strongest(scores) == {"efermi": "composition"}
+
+
+def test_crystals_are_relaxed_before_a_prediction(dataset, tmp_path, monkeypatch):
+    """Compressed or stretched, HfC gets its volume back, and with it one prediction."""
+    carbide = dataset["mp-1002124"].structure
+    expected = load_model("no-dft").predict_structure(carbide)
+    relaxed = []
+    for factor in (0.8, 1.2):
+        strained = carbide.copy().scale_lattice(factor * carbide.volume)
+        relaxed.append(relax_structure(strained))
+        assert relaxed[-1].volume == pytest.approx(carbide.volume, rel=0.03)
+        assert relaxed[-1].species == strained.species
+    values = load_model("no-dft").predict_structure(relaxed)
+    assert values[0] == pytest.approx(values[1], abs=0.01, rel=0.01)
+    assert values[0] == pytest.approx(expected, rel=0.1)
+    monkeypatch.chdir(tmp_path)
+    strained.to(filename="HfC.cif")
+    done = rhosight("predict", "no-dft", "HfC.cif", "--relax")
+    assert "note: HfC.cif: relaxed with CHGNet, which changed the volume by -18" in done.stderr
+    assert "outside the training domain" not in done.stdout
+    assert "--relax: is for files of structures" in error_of(
+        "predict", "best", "HfC.cif", "--relax"
+    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -118,23 +116,3 @@ def test_a_model_goes_to_the_hub_and_comes_back(
             no_dft.push_to_hub("me/model", token="hf_secret")
     with pytest.raises(RhosightError, match="not fitted; call fit"):
         DescriptorModel().push_to_hub("me/model")
-
-
-NO_TORCH = """
-import sys
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "torchvision", "timm", "lightning", "transformers"):
-            raise ImportError(name)
-sys.meta_path.insert(0, Blocked())
-from rhosight.cli import app
-app(["predict", "best", sys.argv[1], "--format", "json"])
-"""
-
-
-def test_best_predicts_without_pytorch(dataset: Dataset, tmp_path: Path):
-    dataset[0].density.to_chgcar(tmp_path / "CHGCAR")
-    command = [sys.executable, "-c", NO_TORCH, str(tmp_path / "CHGCAR")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "efermi_low" in done.stdout

@@ -37,7 +37,7 @@ PAPER_WEIGHTS = {
 EXTRAS = {
     "networks": "networks, explanations and predicted densities",
     "app": "the web page of `rhosight serve`",
-    "chgnet": "embeddings of CHGNet as a baseline",
+    "chgnet": "structures relaxed with CHGNet, and its embeddings as a baseline",
     "excel": "targets from Excel tables",
     "mp": "densities and labels from the Materials Project",
     "pyrho": "regridding as in the paper",

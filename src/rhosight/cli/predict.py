@@ -13,7 +13,7 @@ import typer
 from ..errors import RhosightError
 from ..storage import check_writable
 from .batches import report, work_through
-from .common import check_files, progress_bar, read_model
+from .common import check_files, is_dataset, progress_bar, read_model
 from .predictions import print_known, print_table
 from .reading import (
     DifferenceOption,
@@ -73,6 +73,14 @@ def predict(
     unit: UnitOption = None,
     difference: DifferenceOption = None,
     notes: NotesOption = NotesMode.show,
+    relax: Annotated[
+        bool,
+        typer.Option(
+            "--relax",
+            help="Relax structures with CHGNet (rhosight\\[chgnet]) before predicting: no-dft was "
+            "trained on relaxed crystals.",
+        ),
+    ] = False,
     output: FormatOption = None,
     out: Annotated[
         Path | None,
@@ -95,10 +103,13 @@ def predict(
     check_files(files)
     check_difference(difference, files)
     loaded = read_model(model)
+    if relax and (loaded.uses_density or is_dataset(files)):
+        raise RhosightError(
+            "--relax: is for files of structures and models that read no density, such as no-dft; "
+            "omit it"
+        )
     files = expand_folders(files, structures=not loaded.uses_density)
-    reading = Reading(
-        kind, unit, difference, notes, "rhosight predict no-dft {file}", predicts=True
-    )
+    reading = Reading(kind, unit, difference, notes, "rhosight predict no-dft {file}", True, relax)
     read = reading.read_materials if loaded.uses_density else reading.read_structures
     with progress_bar() as progress:
         outcome = work_through(files, read, loaded.predict_intervals, progress, "predicted")

@@ -93,6 +93,8 @@ class Reading:
         Command, with {file}, that reads structures alone; for messages.
     predicts
         Whether the density of a structure without one is predicted; a note says so.
+    relaxes
+        Whether structures are relaxed with CHGNet; a note says so.
     formulas, notes
         File or material → formula, and notes, of all that were read.
     crystals
@@ -105,6 +107,7 @@ class Reading:
     mode: NotesMode = NotesMode.show
     structures: str = ""
     predicts: bool = False
+    relaxes: bool = False
     formulas: dict[str, str] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
     crystals: dict[str, Structure] = field(default_factory=dict)
@@ -115,7 +118,7 @@ class Reading:
             return self._read_dataset(files[0])
         from ..density.structures import read_structure
 
-        return {file: self._remember(file, read_structure(file)) for file in files}
+        return {file: self._relax(file, read_structure(file)) for file in files}
 
     def read_materials(self, files: list[str]) -> Dataset | Sequence[ChargeDensity]:
         """Return density files, or one dataset.
@@ -142,6 +145,18 @@ class Reading:
                 continue
             for note in notes:
                 print_remark("note", name, note)
+
+    def _relax(self, file: str, structure: Structure) -> Structure:
+        """Return a structure, relaxed if that is wanted, and remember it."""
+        if not self.relaxes:
+            return self._remember(file, structure)
+        from ..models.relaxation import relax_structure
+
+        relaxed = self._remember(file, relax_structure(structure, file))
+        change = 100 * (relaxed.volume / structure.volume - 1)
+        note = f"relaxed with CHGNet, which changed the volume by {change:+.1f} %"
+        self.notes[file] = [*self.notes.get(file, []), note]
+        return relaxed
 
     def _read_density(self, file: str) -> ChargeDensity:
         from ..dataset.sources.directory import fill_pattern
