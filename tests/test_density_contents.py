@@ -336,6 +336,23 @@ def test_whole_electrons_tell_of_steps(aluminium, tmp_path):
     assert "Quantum ESPRESSO has a whole number" in read_density(path).provenance["notes"][0]
 
 
+def test_a_value_that_sticks_out_is_noted(gaas, tmp_path):
+    """Between the atoms a density has no peaks; a value near a nucleus is not known better."""
+    for value, message in ((5.0, "sticks out"), (-1.0, "sticks out"), (1e5, "a value is damaged")):
+        grid = total_of(gaas) * BOHR**3
+        empty = np.unravel_index(np.argmin(grid), grid.shape)
+        grid[empty] = value
+        path = write_cube(tmp_path / "a.cube", gaas.structure, grid)
+        with pytest.raises(RhosightError, match=message):
+            read_density(path, notes="strict")
+
+
+def test_twice_a_density_is_noted(gaas, tmp_path):
+    path = write_cube(tmp_path / "a.cube", gaas.structure, 2 * total_of(gaas) * BOHR**3)
+    (note,) = read_density(path).provenance["notes"]
+    assert "is it the sum of two densities" in note
+
+
 @pytest.mark.parametrize("formula", ["Al", "MgO", "TlCl", "CsAlO2"])
 def test_units_of_lengths_and_values(dataset, tmp_path, formula):
     material = next(material for material in dataset if material.formula == formula)

@@ -210,14 +210,15 @@ def sample_free_atoms(structure: Structure, grid: np.ndarray) -> Samples | None:
     return Samples(grid.ravel()[chosen], reference, nearest)
 
 
-def measure_depth(structure: Structure, places: np.ndarray) -> np.ndarray:
+def measure_depth(structure: Structure, places: np.ndarray, least: float = 0.0) -> np.ndarray:
     """Return the distance of points from the nearest atom, in its covalent radius.
 
-    ``places`` are fractional coordinates, shape (n, 3); distances beyond 4 Å are infinite.
+    ``places`` are fractional coordinates, shape (n, 3); distances beyond 4 Å are infinite. Radii
+    are ``least`` (Å) or more.
     """
     symbols = list_symbols(structure)
     images, owners = list_images(structure.lattice.matrix, structure.frac_coords, 4.0)
-    radii = {symbol: _radius(symbol) for symbol in set(symbols)}
+    radii = {symbol: max(_radius(symbol), least) for symbol in set(symbols)}
     nearest = np.full(len(places), np.inf)
     points = (places % 1) @ structure.lattice.matrix
     for symbol, radius in radii.items():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
+from pymatgen.core import Structure
 
 from ..errors import RhosightError
 from .charge_density import ChargeDensity
@@ -19,6 +20,7 @@ from .neighbours import (
     check_lengths,
     compare_with_free_atoms,
     find_closest_pair,
+    measure_depth,
     sample_free_atoms,
 )
 from .positions import check_positions
@@ -28,8 +30,10 @@ from .registration import check_registration
 _NEGATIVE = 0.1
 # Integral over half the valence electrons, below which nothing but another quantity explains it
 _LEAST = 0.12
-# Density between the atoms over that of free atoms: 1.0 or more in all bundled densities
-_ONE_SPIN = 0.75
+# Density between the atoms over that of free atoms: 1.0 to 1.5 in all bundled densities
+_ONE_SPIN, _TWICE = 0.75, 1.8
+# Height of a value over all its neighbours, in mean densities: a tenth at most in the bundled data
+_SPIKE = 1.0
 # Å; with points further apart, predictions may move by a fifth of their interval or more
 # (benchmarks/coarse_grids.py)
 _COARSE = 0.3
@@ -93,8 +97,14 @@ def check_density(
             f"between the atoms, the density is at most {between[1]:.2f} times that of free atoms: "
             "is it the density of one spin, or of some bands?"
         )
-    notes += check_positions(samples)
-    return notes + note_coarse_grid(density) + _check_grid(density, grid)
+    notes += check_positions(samples) + note_spikes(density.structure, grid)
+    notes += note_coarse_grid(density) + _check_grid(density, grid)
+    if between is not None and between[1] > _TWICE and expected is None and not notes:
+        notes.append(
+            f"between the atoms, the density is up to {between[1]:.2f} times that of free atoms: "
+            "is it the sum of two densities, or in another unit?"
+        )
+    return notes
 
 
 def note_coarse_grid(density: ChargeDensity) -> list[str]:
@@ -106,6 +116,33 @@ def note_coarse_grid(density: ChargeDensity) -> list[str]:
     return [
         f"the points of the grid {grid} are up to {spacing:.2f} Å apart: predictions from it are "
         f"uncertain; write the density on a grid with steps below {_COARSE} Å"
+    ]
+
+
+def note_spikes(structure: Structure, grid: np.ndarray) -> list[str]:
+    """Note a value between the atoms that sticks out of its neighbours in the grid.
+
+    The density has its peaks at the nuclei, and is smooth elsewhere.
+    """
+    if min(grid.shape) < 3:
+        return []
+    sides = [np.roll(grid, step, axis) for axis in range(3) for step in (1, -1)]
+    spread = float(np.abs(grid).mean())
+    above = grid - np.maximum.reduce(sides)
+    below = np.minimum.reduce(sides) - grid
+    candidates = np.flatnonzero(np.maximum(above, below) > _SPIKE * spread)
+    if not len(candidates):
+        return []
+    indices = np.stack(np.unravel_index(candidates, grid.shape), axis=1)
+    step = float((np.array(structure.lattice.abc) / grid.shape).max())
+    depth = measure_depth(structure, indices / grid.shape, least=2 * step)
+    spikes = indices[depth > 1]
+    if not len(spikes):
+        return []
+    i, j, k = map(int, spikes[0])
+    return [
+        f"the density at point ({i}, {j}, {k}) of the grid, {grid[i, j, k]:.3g} e/Å³, sticks out "
+        "of its neighbours, far from all nuclei: is the file damaged?"
     ]
 
 

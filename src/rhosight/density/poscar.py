@@ -103,7 +103,8 @@ def _read_head(lines: Iterator[str], where: str) -> _Head:
             f"{where}: {len(symbols)} elements are named for {len(counts)} numbers of atoms; "
             "correct lines 6 and 7"
         )
-    unknown = next((s for s in symbols if not Element.is_valid_symbol(s)), None)
+    # X is a dummy atom, which the check of the crystal names
+    unknown = next((s for s in symbols if s != "X" and not Element.is_valid_symbol(s)), None)
     if unknown is not None:
         raise ValueError(f"{unknown!r} in line 6 is not an element")
     is_selective = words[0][0] in "sS"

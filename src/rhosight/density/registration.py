@@ -27,7 +27,7 @@ _ASYMMETRIC = 0.05
 # Most that is left of it under a hypothesis that is beyond doubt, and under a possible one: the
 # interpolation between the points of a coarse grid
 _SYMMETRIC, _MOST = 0.10, 0.30
-_WHOLE, _NOT_WHOLE = 2e-3, 1e-2
+_WHOLE, _NOT_WHOLE = 1e-4, 1e-2
 
 _POINTS = 1500
 _FEWEST_POINTS = 40
@@ -92,6 +92,8 @@ def check_registration(
         return []
     best, is_clear = _find_best(structure, grid, len(operations), asymmetry, steps_define_cell)
     if best is None:
+        if steps_define_cell and (doubt := _note_cell(structure, grid.shape, len(operations))):
+            return [doubt]
         if is_doubtful:
             return [f"{_describe(asymmetry)}: do structure and density belong together?"]
         return _note_whole(structure, grid, electrons)
@@ -157,6 +159,20 @@ def _note_whole(structure: Structure, grid: np.ndarray, electrons: float) -> lis
         f"of T/n for n points: is its volume {structure.volume:.2f} Å³ or "
         f"{structure.volume * factor:.2f} Å³?"
     ]
+
+
+def _note_cell(structure: Structure, shape: tuple[int, ...], count: int) -> str:
+    """Return a note if the atoms are more symmetric in a cell whose steps are T/(n−1)."""
+    points = _triple(np.array(shape, dtype=float))
+    fewer = _triple(np.array(shape, dtype=float) - 1)
+    crystal = _rescale(structure, shape, _Hypothesis(points, fewer, "", ""))
+    if len(_find_operations(crystal)) < 2 * count:
+        return ""
+    return (
+        "the atoms lose their symmetry, which they have if the steps of the grid are T/(n−1) "
+        f"instead of T/n for n points: is the volume {structure.volume:.2f} Å³ or "
+        f"{crystal.volume:.2f} Å³?"
+    )
 
 
 def _list_hypotheses(

@@ -120,6 +120,11 @@ def _read_crystal(stream: TextStream) -> _Crystal:
             raise stream.error(f"holds a {what}, not a crystal; write a CRYSTAL with its cell")
         if keyword == b"ANIMSTEPS" and rest != [b"1"]:
             raise stream.error("holds several structures; write one, with its grid")
+        if keyword == b"DIM-GROUP" and (periodic := stream.read_row(1, "a dimension")[0]) != 3:
+            raise stream.error(
+                f"is periodic in {periodic:g} directions, not a crystal; write a CRYSTAL with its "
+                "cell"
+            )
         if keyword == b"PRIMVEC":
             matrix = np.array([stream.read_row(3, "a lattice vector")[:3] for _ in range(3)])
         elif keyword == b"PRIMCOORD":
