@@ -87,6 +87,7 @@ HOSTILE_ARGUMENTS = {
     "number of a material": ("/predict", {"material": 7, "kind": "total"}, "material: give the id"),
     "unknown material": ("/predict", {"material": "x", "kind": "total"}, "material: give the id"),
     "list of materials": ("/predict", {"material": ["mp-149"], "kind": "total"}, "material: give"),
-    "kind of a file": ("/predict", {"material": "mp-149", "kind": 1}, "total or difference, not 1"),
+    "unit": ("/predict", {"material": "mp-149", "kind": "total", "unit": "eV"}, "not 'eV'"),
+    "kind of a file": ("/predict", {"material": "mp-149", "kind": 1}, "or certainly total, not 1"),
 }
 """What it is → endpoint, arguments, and what the answer says of them."""
