@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -199,6 +201,15 @@ def test_interrupted_commands_say_how_to_continue(monkeypatch: pytest.MonkeyPatc
     done = rhosight("crossval", "mp-fcc", "--out", out, code=130)
     (line,) = done.stderr.strip().splitlines()
     assert line.endswith(f"to continue: rhosight crossval mp-fcc --out '{out}'")
+
+
+@pytest.mark.slow
+def test_twenty_five_steps_of_a_new_user():
+    """Each in a process of its own, and on the page in Chromium."""
+    benchmark = Path(__file__).parents[1] / "benchmarks" / "first_steps.py"
+    command = [sys.executable, benchmark, "--no-bounds"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_entries_for_a_bibliography():

@@ -44,6 +44,14 @@ def pip(wheel: Path, folder: Path) -> Path:
     return folder / "venv/bin/rhosight"
 
 
+def pip_networks(wheel: Path, folder: Path) -> Path:
+    """With PyTorch; the other installations are light."""
+    program = pip(wheel, folder)
+    command = [program.with_name("pip"), "install", "--quiet", "--no-compile", "-c", CONSTRAINTS]
+    subprocess.run([*command, f"rhosight[networks] @ {wheel.as_uri()}"], check=True)
+    return program
+
+
 def pipx(wheel: Path, folder: Path) -> Path:
     places = {"PIPX_HOME": str(folder / "home"), "PIPX_BIN_DIR": str(folder / "bin")}
     command = [sys.executable, "-m", "pipx", "install", "--python", sys.executable]
@@ -64,7 +72,7 @@ def uv(wheel: Path, folder: Path) -> Path:
     return folder / "bin/rhosight"
 
 
-@pytest.mark.parametrize("installed", [pip, pipx, uv])
+@pytest.mark.parametrize("installed", [pip, pip_networks, pipx, uv])
 def test_an_empty_environment_predicts(
     installed: Callable[[Path, Path], Path], wheel: Path, tmp_path: Path
 ):
@@ -78,13 +86,13 @@ def test_an_empty_environment_predicts(
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     environment["HF_HUB_OFFLINE"] = "1"
 
-    def run(*arguments: str) -> str:
+    def run(*arguments: str, code: int = 0) -> str:
         done = subprocess.run(
             [program, *arguments],
             cwd=work, env=environment, capture_output=True, text=True, timeout=600,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert done.returncode == code, done.stderr
+        return done.stderr if code else done.stdout
 
     here = rhosight.load_model("best").predict_intervals([rhosight.read_density(work / "CHGCAR")])
     found = json.loads(run("predict", "best", "CHGCAR", "--format", "json"))
@@ -92,6 +100,15 @@ def test_an_empty_environment_predicts(
         assert found["predictions"][0][target] == pytest.approx(here[target].iloc[0], rel=1e-6)
     by_structure = json.loads(run("predict", "no-dft", "Si.cif", "--format", "json"))
     assert 60 < by_structure["predictions"][0]["bulk_modulus_vrh"] < 120  # GPa; 98 in experiment
+    assert "405 materials" in run("data", "info", "mp-fcc")
+    run("image", "CHGCAR", "--out", "slices")
+    assert (work / "slices" / "CHGCAR-total.png").exists()
+    assert "predict" in run("--help")
+    if installed is pip_networks:
+        assert "interstitial" in run("explain", "CHGCAR", "--out", "why")
+    else:
+        message = run("explain", "CHGCAR", "--out", "why", code=2)
+        assert "pip install 'rhosight[networks]'" in message
     report = json.loads(run("doctor", "--json"))
     assert report["ok"]
     assert str(tmp_path) in report["findings"][0]["found"], "another Python answered"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+from typing import Any
 
 from pymatgen.core import Structure
 
@@ -45,13 +46,15 @@ def relax_structure(structure: Structure, where: str = "") -> Structure:
     where = where or structure.composition.reduced_formula
     if find_chgnet_version() is None:
         raise RhosightError("relaxing needs CHGNet: pip install 'rhosight[chgnet]'")
-    from chgnet.model import StructOptimizer
+    from chgnet.model.dynamics import StructOptimizer
 
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # torch warns about chgnet's way to make tensors
         optimizer = StructOptimizer(load_network(), use_device="cpu")
         try:
-            result = optimizer.relax(structure, fmax=MAX_FORCE, steps=MAX_STEPS, verbose=False)
+            result: dict[str, Any] = optimizer.relax(
+                structure, fmax=MAX_FORCE, steps=MAX_STEPS, verbose=False
+            )
         except ValueError as error:  # an isolated atom
             raise RhosightError(f"{where}: CHGNet cannot relax it ({error})") from error
     if len(result["trajectory"]) > MAX_STEPS:

@@ -101,8 +101,8 @@ def compute_enthalpies(shares: dict[str, float]) -> Enthalpies:
 
 @cache
 def _read_element(symbol: str) -> _Element:
-    row = load_element_data("miedema").loc[symbol]
-    return _Element(*(np.float64(row[name]) for name in _Element._fields))
+    row = load_element_data("miedema").loc[symbol, list(_Element._fields)]
+    return _Element(*row.to_numpy(float))
 
 
 def _chemical_term(a: _Element, x: float, b: _Element, y: float, gamma: float) -> float:
