@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ase.io import write as write_ase
 from pymatgen.core import Lattice, Structure
@@ -271,6 +272,18 @@ def test_a_potcar_beside_it_does_not_change_the_elements(tmp_path):
     path = write(tmp_path, "POSCAR", POSCAR.format("x", "Cu Au", "1 1"))
     write(tmp_path, "POTCAR", "  PAW_PBE Si 05Jan2001\n")
     assert read_structure(path).composition.reduced_formula == "CuAu"
+
+
+def test_an_ion_between_molecules_is_not_far(tmp_path):
+    """As in PH4I; the same with all lengths in Bohr is."""
+    corners = 0.82 * np.array([[1, 1, -1], [1, -1, 1], [-1, 1, 1], [-1, -1, -1]])
+    places = np.vstack([[0, 0, 0], [2.5, 2.5, 2.5], corners + 2.5])
+    for factor, is_noted in ((1.0, False), (1 / 0.529, True)):
+        crystal = Structure(
+            Lattice.cubic(5 * factor), "IPHHHH", factor * places, coords_are_cartesian=True
+        )
+        path = write(tmp_path, "POSCAR", write_poscar(crystal))
+        assert bool(get_notes(read_structure(path))) is is_noted
 
 
 def test_structures_in_python_are_checked_too():

@@ -91,7 +91,8 @@ def check_lengths(
             )
             raise RhosightError(f"{where}: {what}: {doubt} {cure[0].upper()}{cure[1:]}")
         return [f"{what}: {doubt}"]
-    if is_noble or ratio < _FAR:
+    nearest = find_closest_pair(structure, of_all=True) if ratio > _FAR else None
+    if is_noble or nearest is None or nearest[0] < _FAR:  # an ion may be far from molecules
         return []
     return [
         f"{what}: "
@@ -99,11 +100,14 @@ def check_lengths(
     ]
 
 
-def find_closest_pair(structure: Structure) -> tuple[float, float, str] | None:
+def find_closest_pair(
+    structure: Structure, of_all: bool = False
+) -> tuple[float, float, str] | None:
     """Return the closest neighbours' distance over their radii, and the elements.
 
     They are the nearest neighbours of the atom that has the most room: distances between large ions
-    alone say little. None if there is an element without a radius, or no neighbour within 8 Å.
+    alone say little. With ``of_all`` they are the nearest of all atoms. None if there is an element
+    without a radius, or no neighbour within 8 Å.
     """
     symbols = list_symbols(structure)
     try:
@@ -122,7 +126,8 @@ def find_closest_pair(structure: Structure) -> tuple[float, float, str] | None:
     ratios = distances / sums
     if not np.isfinite(ratios).any():
         return None
-    atom = int(np.argmax(ratios.min(axis=1)))
+    nearest = ratios.min(axis=1)
+    atom = int(np.argmin(nearest) if of_all else np.argmax(nearest))
     rank = int(np.argmin(ratios[atom]))
     pair = f"{symbols[atom]} and {symbols[owners[neighbours[atom, rank]]]}"
     return float(ratios[atom, rank]), float(distances[atom, rank]), pair
