@@ -82,7 +82,7 @@ COMMANDS = (
     Step("predict no-dft Si.cif", "87"),
     Step("predict no-dft pressed.cif", "20 % smaller"),
     Step("predict no-dft pressed.cif --relax", "relaxed with CHGNet"),
-    Step("predict best Si.cif", "density is predicted"),
+    Step("predict best Si.cif", "predicted density, not SCF"),
     Step("density Si.cif -o predicted.CHGCAR", "expected error", writes="predicted.CHGCAR"),
     Step("image Si/CHGCAR --out slices", "1 slice", writes="slices/Si-total.png"),
     Step("image Si/CHGCAR --hkl 110 --format pdf --out p", writes="p/Si-total.pdf"),
