@@ -15,7 +15,7 @@ from rhosight.dataset import Dataset, clean, load_dataset, split, validate_file
 from rhosight.dataset.sources.structures import Structures
 from rhosight.density.bare_crystal import BareCrystal
 from rhosight.errors import RhosightError
-from rhosight.explain import explain
+from rhosight.explain.explain import explain
 from rhosight.models.blocks import keep_describable
 from rhosight.models.descriptor_model import DescriptorModel
 from rhosight.models.gaussian_process.kernel import Kernel

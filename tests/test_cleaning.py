@@ -382,8 +382,8 @@ FIRST = "mp-1002124"
 BROKEN = {
     "column missing": (lambda t: t.drop_columns("formula"), "error", "", "formula", "no column"),
     "no density": (
-        lambda t: t.drop_columns(["total", "difference", "spin"]), "error", "", "",
-        "no density column",
+        lambda t: t.drop_columns(["total", "difference", "spin"]), "error", FIRST, "",
+        "has a grid but no density",
     ),
     "type": (
         _set("efermi", ["high"] * 6), "error", "", "efermi",
@@ -465,7 +465,7 @@ BROKEN = {
         lambda t: _first("total", lambda _: None)(
             _first("difference", lambda _: None)(_first("spin", lambda _: None)(t))
         ),
-        "error", FIRST, "", "has no density",
+        "error", FIRST, "", "has a grid but no density",
     ),
 }  # fmt: skip
 

@@ -244,7 +244,6 @@ def _with(table: pa.Table, name: str, values, type_=None) -> pa.Table:
 BAD_TABLES = {
     "no column structure": lambda t: t.drop_columns("structure"),
     "no column grid": lambda t: t.drop_columns("grid"),
-    "no density column": lambda t: t.drop_columns(["total", "difference", "spin"]),
     "`efermi` has type string": lambda t: _with(t, "efermi", ["high"] * 6),
     "mp-149 is duplicated": lambda t: _with(t, "material_id", ["mp-149"] * 6),
     "without `formula`": lambda t: _with(t, "formula", [None] * 6, pa.string()),

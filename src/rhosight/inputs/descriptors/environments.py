@@ -35,6 +35,20 @@ ORDERS = (1, 2, 3, 4, 6, 8)
 BONDED = (1.2, 1.4)
 """Distances over sums of covalent radii up to which atoms are connected."""
 
+ORDERS_OF_GROUPS = {
+    **{"1": 1, "-1": 2, "2": 2, "m": 2, "2/m": 4, "222": 4, "mm2": 4, "mmm": 8},
+    **{"4": 4, "-4": 4, "4/m": 8, "422": 8, "4mm": 8, "-42m": 8, "-4m2": 8, "4/mmm": 16},
+    **{"3": 3, "-3": 6, "32": 6, "3m": 6, "-3m": 12},
+    **{"6": 6, "-6": 6, "6/m": 12, "622": 12, "6mm": 12, "-62m": 12, "-6m2": 12, "6/mmm": 24},
+    **{"23": 12, "m-3": 24, "432": 24, "-43m": 24, "m-3m": 48},
+}
+"""Point group → number of its operations."""
+
+WITH_INVERSION = (
+    *("-1", "2/m", "mmm", "4/m", "4/mmm", "-3", "-3m", "6/m", "6/mmm", "m-3", "m-3m"),
+)
+"""Centrosymmetric point groups."""
+
 _LAST = (2, 15, 74, 142, 167, 194, 230)  # last space group of each lattice system
 
 
@@ -50,7 +64,7 @@ def lattice(crystal: Crystal) -> dict[str, float]:
     """Compute the symmetry of the lattice as numbers.
 
     One column for each of :data:`SYSTEMS` and :data:`CENTRINGS`; ``order``: the logarithm of the
-    number of rotations of the point group; ``inversion``: 1 for a centrosymmetric crystal;
+    number of operations of the point group; ``inversion``: 1 for a centrosymmetric crystal;
     ``atoms``: the logarithm of the number of atoms in the primitive cell.
     """
     structure = crystal.structure
@@ -60,8 +74,8 @@ def lattice(crystal: Crystal) -> dict[str, float]:
     if data is not None:
         system = name_system(data.number, data.international)
         centring = data.international[0]
-        rotations = {tuple(r.ravel().tolist()) for r in data.rotations}
-        order, inversion = len(rotations), tuple((-np.eye(3, dtype=int)).ravel()) in rotations
+        # a supercell has fewer rotations than its crystal: the point group is that of the crystal
+        order, inversion = ORDERS_OF_GROUPS[data.pointgroup], data.pointgroup in WITH_INVERSION
         atoms = int(max(data.mapping_to_primitive)) + 1
     centring = "S" if centring in "ABC" else centring
     result = {name: float(name == system) for name in SYSTEMS}
