@@ -1,8 +1,8 @@
 """Distances of atoms, and the density between them, as evidence for units.
 
 Nearest neighbours in a crystal are about as far apart as the sum of their covalent radii: 0.82 to
-1.47 times in the bundled dataset, from 0.80 times in WN2 to 1.8 times in crystals of noble gases. Lengths in Å that are
-read in Bohr halve this ratio; lengths in Bohr read in Å double it.
+1.47 times in the bundled dataset, from 0.80 times in WN2 to 1.8 times in crystals of noble gases.
+Lengths in Å that are read in Bohr halve this ratio; lengths in Bohr read in Å double it.
 
 Between the atoms, any density is close to that of superposed free atoms, whatever the code and its
 pseudo-potentials: :func:`compare_with_free_atoms` gives medians of 0.6 to 1.4, and 95 % quantiles
