@@ -23,6 +23,7 @@ from pymatgen.core import Composition
 
 import rhosight
 from rhosight.design.prototypes import load_library
+from rhosight.design.relaxation import energies, resize
 from rhosight.design.screening import Screening
 from rhosight.design.selection import choose_diverse, keep_lowest
 from rhosight.design.space import Candidate, Space, find_nearest_example
@@ -102,6 +103,59 @@ def composition_model() -> rhosight.DescriptorModel:
     return rhosight.DescriptorModel(recipe).fit(dataset)
 
 
+def chgnet_table(pool: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
+    """Return energies and bulk moduli of CHGNet for the occupations that the model chose.
+
+    Seven volumes about that of the model of volumes give the modulus and the lowest energy.
+    Energies of the elements are fitted to the labels of no-dft's training set. The spread of the
+    errors there is the uncertainty of the formation energy, and 25 GPa that of the modulus.
+    """
+    about = rhosight.load_model("no-dft").about
+    dataset = rhosight.load_dataset(about["dataset"])[about["training_ids"]]
+    labels = dataset.targets[E].to_numpy(float)
+    rows = np.flatnonzero(~np.isnan(labels))
+    crystals = [dataset.structures[int(i)] for i in rows]
+    own = np.concatenate([energies(crystals[i : i + 16]) for i in range(0, len(crystals), 16)])
+    shares = pd.DataFrame([c.composition.fractional_composition.as_dict() for c in crystals])
+    design = shares.fillna(0.0)
+    weight = 0.01 * np.eye(design.shape[1])
+    matrix = design.to_numpy()
+    # E - E_f = sum of shares times energies of the elements
+    solved = np.linalg.solve(matrix.T @ matrix + weight, matrix.T @ (own - labels[rows]))
+    elements = dict(zip(design.columns, solved, strict=True))
+    spread = float(np.std(own - matrix @ solved - labels[rows]))
+    print(f"CHGNet: formation energies of the training set within {spread:.3f} eV/atom", flush=True)
+    space = Space(load_library(), [])
+    screening = Screening({}, [], space, load_volume_model())
+    built = {candidate.name: candidate for _, candidate in build(pool)}
+    table = []
+    for row in keep_lowest(predicted[predicted[K].notna()]).itertuples():
+        start = screening.structure(built[row.name])
+        volumes = start.volume * (1 + np.linspace(-0.15, 0.15, 7))
+        energy = energies([resize(start, volume) for volume in volumes])
+        curve = np.polynomial.Polynomial.fit(volumes / len(start), energy, 4)
+        fine = np.linspace(volumes[0], volumes[-1], 301) / len(start)
+        at = fine[int(np.argmin(curve(fine)))]
+        modulus = float(at * curve.deriv(2)(at)) * 160.2177
+        amounts = start.composition.fractional_composition.as_dict()
+        energy_f = float(curve(at)) - sum(n * elements.get(e, 0) for e, n in amounts.items())
+        table.append(
+            {
+                "material_id": row.material_id,
+                "name": row.name,
+                "formula": row.formula,
+                "label": row.label,
+                E: energy_f,
+                K: modulus,
+                f"{E}_low": energy_f - 1.645 * spread,
+                f"{E}_high": energy_f + 1.645 * spread,
+                f"{K}_low": modulus - 1.645 * 25,
+                f"{K}_high": modulus + 1.645 * 25,
+            }
+        )
+    return pd.DataFrame(table)
+
+
 def judge(order: list[str], right: pd.Series, count: int) -> dict[str, float]:
     """Return hits among the first, and the acceleration over random order.
 
@@ -146,6 +200,7 @@ def main() -> None:
     parser.add_argument("pool")
     parser.add_argument("--model", default="no-dft")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--chgnet", action="store_true", help="also rank by CHGNet's numbers")
     parser.add_argument("--tables", type=Path, help="folder that keeps the predictions")
     arguments = parser.parse_args()
     pool = pd.read_csv(arguments.pool)
@@ -159,6 +214,9 @@ def main() -> None:
             tables[name] = screen(pool, model)
             if path:
                 tables[name].to_csv(path, index=False)
+    if arguments.chgnet:
+        tables["chgnet"] = chgnet_table(pool, tables["structure"])
+        models["chgnet"] = models["composition"]  # for the correlation of errors
     figures: dict[str, object] = {"compounds": len(pool)}
     best = keep_lowest(tables["structure"]).set_index("material_id")
     figures["built"] = len(best)

@@ -98,7 +98,9 @@ def test_nothing_plausible_is_an_answer(tmp_path: Path):
     wish = ["--target", "bulk_modulus_vrh=900..", "--like", str(tmp_path / "TiN.cif")]
     run = CliRunner().invoke(app, ["design", *wish, *settings.split()])
     assert run.exit_code == 0, run.output
-    assert "nothing plausible: none of 4 candidates" in run.output and "the nearest" in run.output
+    assert (
+        "nothing plausible: none of 4 candidates" in run.output and "nearest misses" in run.output
+    )
     *table, place = run.output.splitlines()
     assert max(map(len, table)) <= 80 and place.endswith(f"{tmp_path}/out")
     assert sum(" rock salt " in line for line in table) == 4

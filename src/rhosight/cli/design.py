@@ -24,64 +24,80 @@ class Geometry(StrEnum):
     chgnet = "chgnet"
 
 
+TargetOption = Annotated[
+    list[str],
+    typer.Option(
+        help="Wanted range of a property, such as bulk_modulus_vrh=200..250, "
+        "formation_energy_per_atom=..-0.5 or energy_above_hull=..0.1; may be given several times."
+    ),
+]
+OutOption = Annotated[
+    Path,
+    typer.Option(
+        help="Folder for the ledger, CIFs, table and report. The same command continues an "
+        "interrupted search."
+    ),
+]
+ElementsOption = Annotated[
+    str, typer.Option(help="The only elements that may occur: Ti,Al,Ni. Default: all known.")
+]
+ExcludeOption = Annotated[str, typer.Option(help="Elements that may not occur: Pb,Cd.")]
+LikeOption = Annotated[
+    Path | None,
+    typer.Option(help="CIF or POSCAR: occupy the structure type of this crystal only."),
+]
+CountOption = Annotated[int, typer.Option(help="Largest number of proposals.", min=1)]
+CandidatesOption = Annotated[int, typer.Option(help="Number of crystals to try.", min=1)]
+SeedOption = Annotated[int, typer.Option(help="Of the order of the candidates.", min=0)]
+ModelOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="no-dft, or the folder of a model of structures; may be given several times.",
+        show_default="no-dft",
+    ),
+]
+MaxAtomsOption = Annotated[int, typer.Option(help="Largest primitive cell.", min=1)]
+GeometryOption = Annotated[
+    Geometry,
+    typer.Option(
+        help="volume: shapes of known crystals with volumes of a model. chgnet: volumes corrected "
+        "by CHGNet's energies (pip install 'rhosight\\[chgnet]')."
+    ),
+]
+KnownOption = Annotated[
+    bool, typer.Option("--known", help="Also propose crystals of the bundled datasets.")
+]
+WorkersOption = Annotated[int, typer.Option(help="Processes that predict candidates.", min=1)]
+DensitiesOption = Annotated[
+    bool, typer.Option(help="Predict the densities of the proposals for the report.")
+]
+
+
 def design(
-    target: Annotated[
-        list[str],
-        typer.Option(
-            help="Wanted range of a property, such as bulk_modulus_vrh=200..250, "
-            "formation_energy_per_atom=..-0.5 or energy_above_hull=..0.1; may be given several "
-            "times."
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            help="Folder for the ledger, CIFs, table and report. The same command continues an "
-            "interrupted search."
-        ),
-    ],
-    elements: Annotated[
-        str, typer.Option(help="The only elements that may occur: Ti,Al,Ni. Default: all known.")
-    ] = "",
-    exclude: Annotated[str, typer.Option(help="Elements that may not occur: Pb,Cd.")] = "",
-    like: Annotated[
-        Path | None,
-        typer.Option(help="CIF or POSCAR: occupy the structure type of this crystal only."),
-    ] = None,
-    count: Annotated[int, typer.Option(help="Largest number of proposals.", min=1)] = 20,
-    candidates: Annotated[int, typer.Option(help="Number of crystals to try.", min=1)] = 2000,
-    seed: Annotated[int, typer.Option(help="Of the order of the candidates.", min=0)] = 0,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="no-dft, or the folder of a model of structures; may be given several times.",
-            show_default="no-dft",
-        ),
-    ] = None,
-    max_atoms: Annotated[int, typer.Option(help="Largest primitive cell.", min=1)] = 16,
-    geometry: Annotated[
-        Geometry,
-        typer.Option(
-            help="volume: shapes of known crystals with volumes of a model. chgnet: volumes "
-            "corrected by CHGNet's energies (pip install 'rhosight\\[chgnet]')."
-        ),
-    ] = Geometry.volume,
-    known: Annotated[
-        bool, typer.Option("--known", help="Also propose crystals of the bundled datasets.")
-    ] = False,
-    densities: Annotated[
-        bool, typer.Option(help="Predict the densities of the proposals for the report.")
-    ] = True,
+    target: TargetOption,
+    out: OutOption,
+    elements: ElementsOption = "",
+    exclude: ExcludeOption = "",
+    like: LikeOption = None,
+    count: CountOption = 20,
+    candidates: CandidatesOption = 2000,
+    seed: SeedOption = 0,
+    model: ModelOption = None,
+    max_atoms: MaxAtomsOption = 16,
+    geometry: GeometryOption = Geometry.volume,
+    known: KnownOption = False,
+    workers: WorkersOption = 1,
+    densities: DensitiesOption = True,
 ) -> None:
     """Search for crystals whose properties lie in wanted ranges.
 
     Structure types of known crystals are occupied by similar elements, predicted, and ranked by the
     probability that all wishes hold. Nothing is calculated by DFT: check proposals before use.
     """
-    from ..design.search import design as search
+    from ..design.search import design as search_crystals
 
     with progress_bar() as progress:
-        result = search(
+        result = search_crystals(
             target,
             elements=_split(elements),
             exclude=_split(exclude),
@@ -95,6 +111,7 @@ def design(
             include_known=known,
             geometry=geometry.value,
             densities=densities,
+            workers=workers,
             progress=progress,
         )
     show(result)
@@ -112,8 +129,8 @@ def show(result: Design) -> None:
     tried = len(result.tried)
     if not result.is_plausible:
         print_line(
-            f"nothing plausible: none of {tried} candidates reaches a probability of 10 %"
-            f"{'; the nearest:' if len(result.misses) else ''}"
+            f"nothing plausible: none of {tried} candidates reaches 10 %"
+            f"{'; nearest misses:' if len(result.misses) else ''}"
         )
     table = result.shown
     if not len(table):

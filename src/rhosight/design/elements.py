@@ -24,7 +24,7 @@ SELF = 0.0
 
 @cache
 def element_distance(one: str, other: str) -> float:
-    """Return how unlike two elements are; 1 is a close relative, 3 is another kind of element."""
+    """Return how unlike two elements are; 1 is a close relative, 3 another kind."""
     a, b = _describe(one), _describe(other)
     return float(np.sqrt(np.mean((a - b) ** 2)))
 

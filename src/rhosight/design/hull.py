@@ -1,4 +1,4 @@
-"""Energies above the convex hull of the Materials Project's stable compounds, offline."""
+"""Energies above the convex hull of the Materials Project's compounds, offline."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class HullPoint:
 
 @lru_cache(maxsize=4096)
 def find_hull(formula: str) -> HullPoint:
-    """Return the convex hull of known stable compounds at the composition of a formula.
+    """Return the convex hull of known compounds at the composition of a formula.
 
     The hull is that of the bundled list: stable entries of the Materials Project as far as they are
     known, and the labels of the bundled datasets; elements at zero. A missing phase makes a
@@ -50,7 +50,7 @@ def find_hull(formula: str) -> HullPoint:
 
 
 def find_stable_entry(formula: str) -> str | None:
-    """Return the id of the stable Materials Project entry of a reduced formula, or None."""
+    """Return the id of the stable entry of a reduced formula, or None."""
     table = _read()
     if formula not in table.ids or table.energies[formula] > find_hull(formula).energy + STABLE:
         return None

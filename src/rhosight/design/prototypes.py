@@ -1,4 +1,4 @@
-"""Structure types of known crystals, with their elements as roles that others can take.
+"""Structure types of known crystals, with elements as roles.
 
 Crystals of one type have the same label (:func:`rhosight.inputs.descriptors.composition`) and fit
 each other when their elements are replaced. The roles of a type are its sets of sites that one
@@ -300,7 +300,7 @@ def _mark(cell: Structure, elements: Sequence[str]) -> Structure:
 
 
 def _shape(cell: Structure) -> np.ndarray:
-    """Return numbers that differ between cells of different shape: sums over distances."""
+    """Return sums over distances, which differ between cells of different shape."""
     distance = cell.get_neighbor_list(2.5)[3]
     return np.array([(distance**-power).sum() / len(cell) for power in (2, 4, 8)])
 

@@ -34,20 +34,21 @@ def relax_volume(structure: Structure) -> Structure:
     volume = structure.volume
     for width in (1.0, 0.4):
         volumes = volume * (1 + width * STRAINS)
-        energies = _energies([_resize(structure, one) for one in volumes])
-        volume = _minimum(volumes, energies)
+        computed = energies([resize(structure, one) for one in volumes])
+        volume = _minimum(volumes, computed)
     change = volume / structure.volume - 1
-    return structure if abs(change) > MAX_CHANGE else _resize(structure, volume)
+    return structure if abs(change) > MAX_CHANGE else resize(structure, volume)
 
 
-def _resize(structure: Structure, volume: float) -> Structure:
+def resize(structure: Structure, volume: float) -> Structure:
+    """Return a crystal with another volume of its cell, Å³."""
     resized = structure.copy()
     resized.scale_lattice(float(volume))
     return resized
 
 
 def _minimum(volumes: np.ndarray, energies: np.ndarray) -> float:
-    """Return the minimum of a cubic through the points in V^(-2/3), or the lowest point."""
+    """Return the volume at the minimum of a cubic in V^(-2/3) through the points."""
     x = volumes ** (-2 / 3)
     scale = x.mean()
     curve = np.polynomial.Polynomial.fit(x / scale, energies, 3)
@@ -60,7 +61,7 @@ def _minimum(volumes: np.ndarray, energies: np.ndarray) -> float:
     return float((inside[0] * scale) ** (-3 / 2))
 
 
-def _energies(structures: list[Structure]) -> np.ndarray:
+def energies(structures: list[Structure]) -> np.ndarray:
     """Return energies of CHGNet, eV/atom."""
     network: Any = load_network()
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Write a search as one HTML file: table, Pareto plot, and a card for each proposal."""
+"""Write a search as one HTML file: table, Pareto plot, cards of proposals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The result of a search: proposals with all that is known about them, and its files."""
+"""The result of a search: proposals, facts about them, and files."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Screening:
     relax: Relax | None = None
 
     def __post_init__(self) -> None:
-        self.sources = choose_sources(self.models, self.wishes)
+        self.sources = choose_sources(self.models, self.wishes) if self.models else {}
         self._pairs: dict[tuple[str, int], Pairs] = {}
         self._correlation: np.ndarray | None = None
 
@@ -72,11 +72,11 @@ class Screening:
 
     def structure(self, candidate: Candidate) -> Structure:
         """Return the crystal of a candidate, with predicted volume."""
-        key = candidate.prototype.examples[candidate.example].material_id, candidate.example
+        key = candidate.prototype.examples[candidate.template].material_id, candidate.template
         if key not in self._pairs:
-            library = self.space.library
-            cell = library.template(candidate.prototype, candidate.example)
-            self._pairs[key] = Pairs.of(cell, library.roles(candidate.prototype, candidate.example))
+            library, number = self.space.library, candidate.template
+            cell = library.template(candidate.prototype, number)
+            self._pairs[key] = Pairs.of(cell, library.roles(candidate.prototype, number))
         (volume,) = self.volumes.predict(self._pairs[key], [candidate.elements])
         structure = self.space.build(candidate, float(volume))
         return self.relax(structure) if self.relax else structure
@@ -208,7 +208,7 @@ def choose_sources(models: dict[str, SavedModel], wishes: Sequence[Wish]) -> dic
 
 
 def correlation_of(model: SavedModel, targets: Sequence[str]) -> np.ndarray:
-    """Return the correlation of a model's errors, left one out of its bundled training set.
+    """Return the correlation of a model's leave-one-out errors.
 
     Without the training set at hand, errors are taken as independent.
     """

@@ -11,10 +11,12 @@
 
 from __future__ import annotations
 
-import math
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ import pandas as pd
 from pymatgen.core import Structure
 
 from ..density.crystals import as_structure
+from ..density.structure_json import parse_structure_json
 from ..density.structures import read_structure
 from ..errors import RhosightError
 from ..inputs.progress import Progress
@@ -41,29 +44,118 @@ from .wishes import Wish, read_wishes
 BATCH = 64
 """Candidates that are predicted at once."""
 
-CANDIDATES = 2000
-"""Default number of candidates."""
-
 MISSES = 5
 """Nearest misses that are shown where nothing is plausible."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """All settings of a search.
+
+    Attributes
+    ----------
+    wishes
+        Ranges of properties.
+    elements, exclude
+        The only elements that may occur (default: all that the models know), and elements that may
+        not.
+    like
+        A crystal, or its file: only its structure type is occupied.
+    count
+        Largest number of proposals.
+    candidates
+        Number of crystals to try.
+    seed
+        Of the order of the candidates. The same settings give the same proposals.
+    models
+        Names or folders of models of structures. Each property is predicted by the first that
+        knows it.
+    max_atoms
+        Largest primitive cell.
+    include_known
+        Also propose crystals of the bundled datasets.
+    geometry
+        ``volume``: shapes of known crystals with volumes of a model. ``chgnet``: these volumes
+        corrected by energies of CHGNet, which needs ``rhosight[chgnet]``.
+    densities
+        Predict the densities of the proposals for slices.
+    workers
+        Processes that predict candidates; does not change the result.
+    """
+
+    wishes: tuple[Wish, ...]
+    elements: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    like: str | os.PathLike | Structure | None = None
+    count: int = 20
+    candidates: int = 2000
+    seed: int = 0
+    models: Sequence[str] = ("no-dft",)
+    max_atoms: int = 16
+    include_known: bool = False
+    geometry: str = "volume"
+    densities: bool = True
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("count", "candidates", "max_atoms", "workers"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise RhosightError(f"{name}: must be a whole number of at least 1, not {value!r}")
+
+    def run(self, out: str | os.PathLike | None, progress: Progress | None) -> Design:
+        """Search, see :func:`design`."""
+        like = _read_like(self.like)
+        setup = Setup(
+            tuple(self.models),
+            tuple(map(str, self.wishes)),
+            self.geometry,
+            None if like is None else json.dumps(like.as_dict()),
+        )
+        _keep_screening.cache_clear()  # models may have been trained again
+        screening = _keep_screening(setup)
+        elements = choose_elements(known_elements(screening.models), self.elements, self.exclude)
+        space = screening.space = replace(
+            screening.space,
+            elements=elements,
+            max_atoms=self.max_atoms,
+            skip_known=not self.include_known,
+            seed=self.seed,
+        )
+        settings = self._describe(screening, like)
+        with lock_folder(Path(out)) if out else nullcontext():
+            folder = open_run(out, settings)
+            ledger = Ledger(folder / "ledger" if folder else None)
+            chosen = space.first(self.candidates)
+            rows = _screen(chosen, setup, ledger, self.workers, progress)
+            result = _rank(rows, chosen, screening, self.wishes, self.count, settings)
+            result.describe(self.densities, progress)
+            if folder:
+                result.save(folder)
+        return result
+
+    def _describe(self, screening: Screening, like: Structure | None) -> dict[str, Any]:
+        """Return the settings that determine the ledger."""
+        return {
+            "task": "design",
+            "targets": [str(wish) for wish in self.wishes],
+            "elements": list(screening.space.elements),
+            "like": None if like is None else like.composition.reduced_formula,
+            "candidates": self.candidates,
+            "seed": self.seed,
+            "models": {name: _identify(model) for name, model in screening.models.items()},
+            "max_atoms": self.max_atoms,
+            "include_known": self.include_known,
+            "geometry": self.geometry,
+        }
 
 
 def design(
     targets: Mapping[str, tuple[float | None, float | None]] | Sequence[str],
     *,
-    elements: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    like: str | os.PathLike | Structure | None = None,
-    count: int = 20,
-    candidates: int = CANDIDATES,
-    seed: int = 0,
     out: str | os.PathLike | None = None,
-    models: Sequence[str] = ("no-dft",),
-    max_atoms: int = 16,
-    include_known: bool = False,
-    geometry: str = "volume",
-    densities: bool = True,
     progress: Progress | None = None,
+    **settings: Any,
 ) -> Design:
     """Search for crystals whose properties lie in wanted ranges.
 
@@ -77,33 +169,15 @@ def design(
         Target → (low, high) in the unit of the target, None for no bound; or texts such as
         ``bulk_modulus_vrh=200..250``. ``energy_above_hull`` (eV/atom) follows from the predicted
         formation energy.
-    elements, exclude
-        The only elements that may occur (default: all that the models know), and elements that may
-        not.
-    like
-        A crystal, or its file: only its structure type is occupied.
-    count
-        Largest number of proposals.
-    candidates
-        Number of crystals to try.
-    seed
-        Of the order of the candidates. The same settings give the same proposals.
     out
-        Folder for the ledger; the same call continues an interrupted one. None: keep it in memory.
-    models
-        Names or folders of models of structures. Each property is predicted by the first that
-        knows it.
-    max_atoms
-        Largest primitive cell.
-    include_known
-        Also propose crystals of the bundled datasets.
-    geometry
-        ``volume``: shapes of known crystals with volumes of a model. ``chgnet``: these volumes
-        corrected by energies of CHGNet, which needs ``rhosight[chgnet]``.
-    densities
-        Predict the densities of the proposals for slices.
+        Folder for the ledger, CIFs, table and report; the same call continues an interrupted one.
+        None: keep all in memory.
     progress
         Called with (label, done, all).
+    **settings
+        Of :class:`Search`: ``elements``, ``exclude``, ``like``, ``count``, ``candidates``,
+        ``seed``, ``models``, ``max_atoms``, ``include_known``, ``geometry``, ``densities``,
+        ``workers``.
 
     Returns
     -------
@@ -115,45 +189,55 @@ def design(
     RhosightError
         For a wrong setting, or a folder that holds another search.
     """
-    wishes = read_wishes(targets)
-    _check_numbers(count, candidates, max_atoms)
-    loaded = {name: load_model(name) for name in models}
+    known = {one.name for one in fields(Search)} - {"wishes"}
+    if unknown := sorted(set(settings) - known):
+        raise RhosightError(
+            f"design: no setting is called {unknown[0]!r}; known are {', '.join(sorted(known))}"
+        )
+    return Search(tuple(read_wishes(targets)), **settings).run(out, progress)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a process needs to predict candidates.
+
+    Attributes
+    ----------
+    models, wishes, geometry
+        Names of models, texts of wishes, and :attr:`Search.geometry`.
+    like
+        A crystal as JSON, whose structure type is occupied.
+    """
+
+    models: tuple[str, ...]
+    wishes: tuple[str, ...]
+    geometry: str
+    like: str | None
+
+
+def make_screening(setup: Setup) -> Screening:
+    """Load models and structure types."""
     library = load_library()
-    like_structure = _read_like(like)
     prototypes: Sequence[Prototype] = ()
-    if like_structure is not None:
-        library, prototypes = _find_type(library, like_structure)
-    allowed = choose_elements(known_elements(loaded), elements, exclude)
-    space = Space(library, allowed, prototypes, max_atoms, not include_known, seed)
-    screening = Screening(loaded, wishes, space, load_volume_model(), _choose_relaxation(geometry))
-    settings = {
-        "task": "design",
-        "targets": [str(wish) for wish in wishes],
-        "elements": allowed,
-        "like": None if like_structure is None else like_structure.composition.reduced_formula,
-        "candidates": candidates,
-        "seed": seed,
-        "models": {name: _identify(model) for name, model in loaded.items()},
-        "max_atoms": max_atoms,
-        "include_known": include_known,
-        "geometry": geometry,
-    }
-    with lock_folder(Path(out)) if out else nullcontext():
-        folder = open_run(out, settings)
-        ledger = Ledger(folder / "ledger" if folder else None)
-        chosen = space.first(candidates)
-        rows = _screen(chosen, screening, ledger, progress)
-        result = _rank(rows, chosen, screening, wishes, count, settings)
-        result.describe(densities, progress)
-        if folder:
-            result.save(folder)
-    return result
+    if setup.like is not None:
+        structure = parse_structure_json(setup.like, "the crystal of `like`")
+        library, prototypes = _find_type(library, structure)
+    return Screening(
+        {name: load_model(name) for name in setup.models},
+        read_wishes(setup.wishes),
+        Space(library, (), prototypes),
+        load_volume_model(),
+        _choose_relaxation(setup.geometry),
+    )
 
 
-def _check_numbers(count: int, candidates: int, max_atoms: int) -> None:
-    for name, value in (("count", count), ("candidates", candidates), ("max_atoms", max_atoms)):
-        if not isinstance(value, int) or value < 1:
-            raise RhosightError(f"{name}: must be a whole number of at least 1, not {value!r}")
+_keep_screening = lru_cache(maxsize=1)(make_screening)
+"""Each process loads its models once."""
+
+
+def evaluate(setup: Setup, candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """Return the rows of a batch of candidates for the ledger."""
+    return _keep_screening(setup).evaluate(candidates)
 
 
 def known_elements(models: Mapping[str, SavedModel]) -> set[str]:
@@ -213,23 +297,37 @@ def _choose_relaxation(geometry: str) -> Any:
 
 def _screen(
     candidates: Sequence[Candidate],
-    screening: Screening,
+    setup: Setup,
     ledger: Ledger,
+    workers: int,
     progress: Progress | None,
 ) -> pd.DataFrame:
     """Predict all candidates that the ledger does not have yet."""
-    rows: list[dict[str, Any]] = []
-    for number in range(math.ceil(len(candidates) / BATCH)):
-        batch = candidates[number * BATCH : (number + 1) * BATCH]
-        names = [candidate.name for candidate in batch]
-        done = ledger.read(number, names)
-        if done is None:
-            ledger.write(number, screening.evaluate(batch))
-            done = ledger.read(number, names)
-        rows += done or []
+    batches = [candidates[at : at + BATCH] for at in range(0, len(candidates), BATCH)]
+    names = [[candidate.name for candidate in batch] for batch in batches]
+    rows = [ledger.read(number, own) for number, own in enumerate(names)]
+    missing = [number for number, done in enumerate(rows) if done is None]
+    done = len(candidates) - sum(len(batches[number]) for number in missing)
+    for number, new in zip(missing, _evaluate_all(setup, batches, missing, workers), strict=True):
+        ledger.write(number, new)
+        rows[number] = ledger.read(number, names[number])
+        done += len(new)
         if progress:
-            progress("candidates", len(rows), len(candidates))
-    return pd.DataFrame(rows)
+            progress("candidates", done, len(candidates))
+    return pd.DataFrame([row for batch in rows for row in batch or ()])
+
+
+def _evaluate_all(
+    setup: Setup, batches: Sequence[Sequence[Candidate]], numbers: Sequence[int], workers: int
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of batches in their order, computed in several processes."""
+    if workers == 1 or len(numbers) < 2:
+        yield from (evaluate(setup, batches[number]) for number in numbers)
+        return
+    from joblib import Parallel, delayed
+
+    pool = Parallel(n_jobs=workers, return_as="generator", pre_dispatch=2 * workers, batch_size=1)
+    yield from pool(delayed(evaluate)(setup, batches[number]) for number in numbers)
 
 
 def _rank(

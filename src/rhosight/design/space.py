@@ -1,4 +1,4 @@
-"""The space of candidates: structure types occupied by elements like those of known crystals.
+"""The space of candidates: structure types occupied by similar elements.
 
 A role of a structure type may be taken by elements that are like one which takes it in a known
 crystal. Occupations pass cheap filters, the same crystal is listed once, and the candidates come in
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from operator import attrgetter
 
 import numpy as np
 from pymatgen.core import Composition, Structure
@@ -46,7 +47,7 @@ class Candidate:
     elements
         The element in each role.
     example
-        Number of the known crystal whose shape it takes.
+        Number of the known crystal of the type whose elements are most similar.
     order
         Place in the list: small numbers are close to known crystals.
     """
@@ -63,6 +64,11 @@ class Candidate:
         for symbol, count in zip(self.elements, self.prototype.counts, strict=True):
             amounts[symbol] = amounts.get(symbol, 0) + count
         return Composition(amounts)
+
+    @property
+    def template(self) -> int:
+        """Return the number of the known crystal whose shape it takes."""
+        return 0 if self.prototype.is_rigid else self.example
 
     @property
     def formula(self) -> str:
@@ -119,22 +125,19 @@ class Space:
     def first(self, limit: int) -> list[Candidate]:
         """Return the first candidates of the space, at most ``limit``, in their order."""
         best: list[Candidate] = []
-        for candidates in self.iterate():
-            best = sorted([*best, *candidates], key=lambda one: (one.order, one.name))[:limit]
+        self.counts = Counts()
+        for number, prototype in enumerate(self.prototypes or self.library.prototypes):
+            if sum(prototype.counts) > self.max_atoms:
+                continue
+            # later ones than those that are there already are not even built
+            bound = best[-1].order if len(best) >= limit else np.inf
+            for candidates in self._occupy(number, prototype, bound):
+                best = sorted([*best, *candidates], key=attrgetter("order"))[:limit]
         self.counts.kept = len(best)
         return best
 
-    def iterate(self) -> Iterator[list[Candidate]]:
-        """Yield the candidates of one structure type after the other."""
-        self.counts = Counts()
-        for number, prototype in enumerate(self.prototypes or self.library.prototypes):
-            if sum(prototype.counts) <= self.max_atoms and len(self.elements) >= len(
-                prototype.counts
-            ):
-                yield from self._occupy(number, prototype)
-
-    def _occupy(self, number: int, prototype: Prototype) -> Iterator[list[Candidate]]:
-        """Yield candidates of one type, in parts."""
+    def _occupy(self, number: int, prototype: Prototype, bound: float) -> Iterator[list[Candidate]]:
+        """Yield the candidates of one type up to a place in the list, in parts."""
         elements = list(self.elements)
         known = [example.elements for example in prototype.examples]
         others = sorted({symbol for one in known for symbol in one})
@@ -162,11 +165,13 @@ class Space:
                 better = own_distance < far
                 far[better], nearest[better] = own_distance[better], k
             order = (0.2 + far) * generator.uniform(0.3, 1.7, len(part))
+            early = order < bound
+            part, nearest, order = part[early], nearest[early], order[early]
             yield [
                 Candidate(
                     prototype,
                     tuple(elements[i] for i in row),
-                    0 if prototype.is_rigid else int(example),
+                    int(example),
                     float(place),
                 )
                 for row, example, place in zip(part, nearest, order, strict=True)
@@ -174,7 +179,7 @@ class Space:
             ]
 
     def _filter(self, occupations: np.ndarray, prototype: Prototype) -> np.ndarray:
-        """Drop occupations whose radii or electronegativities are unlike those of the type."""
+        """Drop occupations with radii or electronegativities unlike those of the type."""
         known = [example.elements for example in prototype.examples]
         shares = np.array(prototype.counts) / sum(prototype.counts)
         for name, function, margin in (
@@ -207,8 +212,8 @@ class Space:
 
     def build(self, candidate: Candidate, volume: float) -> Structure:
         """Return the primitive cell of a candidate with a volume per atom, Å³."""
-        cell = self.library.template(candidate.prototype, candidate.example)
-        roles = self.library.roles(candidate.prototype, candidate.example)
+        cell = self.library.template(candidate.prototype, candidate.template)
+        roles = self.library.roles(candidate.prototype, candidate.template)
         symbols = [candidate.elements[role] for role in roles]
         structure = Structure(cell.lattice, symbols, cell.frac_coords)
         structure.scale_lattice(volume * len(cell))
@@ -216,9 +221,7 @@ class Space:
 
 
 def find_nearest_example(prototype: Prototype, elements: Sequence[str]) -> int:
-    """Return the number of the known crystal of a type whose elements are most similar."""
-    if prototype.is_rigid:
-        return 0
+    """Return the number of the known crystal with the most similar elements."""
     shares = np.array(prototype.counts) / sum(prototype.counts)
     known = [example.elements for example in prototype.examples]
     far = [
@@ -254,7 +257,7 @@ def _list_states(symbol: str) -> tuple[int, ...]:
 
 
 def _list_occupations(distance: np.ndarray, examples: np.ndarray) -> np.ndarray:
-    """Return occupations by elements that are like those of an example, shape (n, roles)."""
+    """Return occupations by elements like those of an example, (n, roles)."""
     roles = examples.shape[1]
     most = max(2, int(MAX_PER_EXAMPLE ** (1 / roles)))
     found = set()

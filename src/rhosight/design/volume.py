@@ -1,4 +1,4 @@
-"""A model of volumes: how large the cell of a structure type is with given elements.
+"""Predict how large the cell of a structure type is with given elements.
 
 The logarithm of the volume per atom is that of the sum of volumes of the elements, fitted to known
 crystals, plus a kernel ridge regression on features of the occupied structure type
@@ -116,7 +116,7 @@ class VolumeModel:
     def predict_features(
         self, features: np.ndarray, shares: Sequence[Mapping[str, float]]
     ) -> np.ndarray:
-        """Return volumes per atom from features and shares of elements, see :func:`describe`."""
+        """Return volumes per atom from the results of :func:`describe`."""
         if unknown := {symbol for one in shares for symbol in one} - set(self.elements):
             raise RhosightError(f"the model of volumes does not know the element {min(unknown)}")
         fractions = _fractions(shares, self.elements)

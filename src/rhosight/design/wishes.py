@@ -1,4 +1,4 @@
-"""Wishes: ranges of properties, and the probability that predictions fulfil all of them."""
+"""Ranges of properties, and the probability that predictions lie in all of them."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def read_wishes(targets: Mapping[str, tuple[float | None, float | None]] | Seque
 
 
 def standard_deviations(predictions: pd.DataFrame, target: str, level: float) -> np.ndarray:
-    """Return the standard deviations of normal distributions with the predictions' intervals."""
+    """Return standard deviations of normal distributions with the same intervals."""
     half = (predictions[f"{target}_high"] - predictions[f"{target}_low"]).to_numpy(float) / 2
     return np.maximum(half, 1e-12) / norm.ppf((1 + level) / 2)
 
