@@ -18,7 +18,7 @@ from rhosight.design.hull import find_hull, find_stable_entry
 from rhosight.design.prototypes import find_prototypes, load_library
 from rhosight.design.space import Space, balance_charges
 from rhosight.design.volume import load_volume_model
-from rhosight.design.wishes import Wish, joint_probability
+from rhosight.design.wishes import Wish, joint_probability, standardise
 
 WISHES = {"bulk_modulus_vrh": (150, 220), "formation_energy_per_atom": (None, -0.3)}
 SETTINGS = {
@@ -191,14 +191,22 @@ def test_wrong_settings_are_named(tmp_path: Path):
 
 
 def test_joint_probabilities_follow_the_normal_distribution():
-    mean, std = np.array([[1.0, 2.0]]), np.array([[0.5, 1.0]])
-    low, high = np.array([[0.5, -np.inf]]), np.array([[1.5, 2.5]])
+    mean, std = np.array([1.0, 2.0]), np.array([0.5, 1.0])
+    half = 1.6449 * std
+    row = {"a": 1.0, "a_low": 1 - half[0], "a_high": 1 + half[0]}
+    row |= {"b": 2.0, "b_low": 2 - half[1], "b_high": 2 + half[1]}
+    table = pd.DataFrame([row])
+    low, high = np.array([0.5, -np.inf]), np.array([1.5, 2.5])
+    lower, upper = (
+        np.stack([standardise(e[i : i + 1], table, t, 0.9) for i, t in enumerate("ab")], axis=1)
+        for e in (low, high)
+    )
     generator = np.random.default_rng(0)
     for rho in (0.0, 0.7):
         correlation = np.array([[1, rho], [rho, 1]])
         draws = mean + generator.multivariate_normal([0, 0], correlation, 200_000) * std
         share = ((draws >= low) & (draws <= high)).all(axis=1).mean()
-        result = joint_probability(mean, std, low, high, correlation)
+        result = joint_probability(lower, upper, correlation)
         assert result[0] == pytest.approx(share, abs=0.005)
 
 

@@ -157,9 +157,10 @@ def show(result: Design) -> None:
         if _width([*columns, column, *last]) > console.width:
             continue  # the table of the folder has all
         columns.append(column)
+    widths = [max(map(len, column)) for column in [*columns, *last]]
     for row in zip(*columns, *last, strict=True):
-        cells = zip(row, [*columns, *last], strict=True)
-        print_line("  ".join(f"{cell:<{max(map(len, c))}}" for cell, c in cells).rstrip())
+        padded = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        print_line("  ".join(padded).rstrip())
 
 
 def _list_known(table: object) -> list[tuple[str | None, str | None]]:

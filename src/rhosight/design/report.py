@@ -120,7 +120,8 @@ def draw_pareto(
         axis.scatter(x, y, s=4, color=SOFT, alpha=0.5, linewidths=0, rasterized=True)
         limits = axis.get_xlim(), axis.get_ylim()
         ranges = {wish.target: (wish.low, wish.high) for wish in result.wishes}
-        for name, span, (low, high) in zip(axes, (axis.axvspan, axis.axhspan), limits, strict=True):
+        spans: list[Any] = [axis.axvspan, axis.axhspan]
+        for name, span, (low, high) in zip(axes, spans, limits, strict=True):
             if name in ranges:
                 own = ranges[name]
                 span(max(own[0], low), min(own[1], high), color=FIRST, alpha=0.1, linewidth=0)

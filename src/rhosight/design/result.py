@@ -88,7 +88,8 @@ class Design:
         """Add the columns that are computed only for what is shown, and predict densities."""
         table = self.shown
         facts = []
-        for number, row in enumerate(table.to_dict("records"), 1):
+        rows: list[Any] = table.to_dict("records")
+        for number, row in enumerate(rows, 1):
             facts.append(self._describe(row, self.structures[row["name"]]))
             if densities:
                 self._predict_density(row["name"])
@@ -118,9 +119,10 @@ class Design:
 
     def _find_nearest(self, structure: Structure) -> str:
         """Return the training material that the first model finds most similar."""
-        for model in self.models.values():
+        models: list[Any] = list(self.models.values())
+        for model in models:
             try:
-                table = model.predict_intervals({"one": structure}, nearest=1)  # type: ignore[attr-defined]
+                table = model.predict_intervals({"one": structure}, nearest=1)
             except TypeError:  # a model that does not tell
                 continue
             name, distance = table["nearest"].iloc[0][0]

@@ -24,7 +24,7 @@ from .wishes import (
     Wish,
     error_correlation,
     joint_probability,
-    standard_deviations,
+    standardise,
 )
 
 Relax = Callable[[Structure], Structure]
@@ -110,7 +110,7 @@ class Screening:
                 row |= {
                     "volume_per_atom": round(structure.volume / len(structure), 4),
                     "probability": float(probability[name]),
-                    **predictions.loc[name].to_dict(),
+                    **{str(k): v for k, v in predictions.loc[name].to_dict().items()},
                 }
             rows.append(row)
         return rows
@@ -138,28 +138,25 @@ class Screening:
         """Return the probability that all wishes hold, shape (candidates,)."""
         if not len(predictions):
             return np.zeros(0)
-        columns = []
+        ranges: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         for wish in self.wishes:
-            source = FORMATION_ENERGY if wish.target == HULL else wish.target
-            mean = predictions[source].to_numpy(float)
-            recipe = getattr(self.models[self.sources[source]], "recipe", None)
-            level = getattr(recipe, "level", 0.9)
-            std = standard_deviations(predictions, source, level)
-            low, high = np.full(len(mean), wish.low), np.full(len(mean), wish.high)
+            low, high = (np.full(len(predictions), end) for end in (wish.low, wish.high))
+            source = wish.target
             if wish.target == HULL:
+                source = FORMATION_ENERGY
                 hull = np.array([find_hull(_formula(name)).energy for name in predictions.index])
                 low, high = low + hull, high + hull
-            columns.append((source, mean, std, low, high))
-        # two wishes about one prediction are one range
-        merged: dict[str, list[np.ndarray]] = {}
-        for source, mean, std, low, high in columns:
-            if source in merged:
-                merged[source][2] = np.maximum(merged[source][2], low)
-                merged[source][3] = np.minimum(merged[source][3], high)
-            else:
-                merged[source] = [mean, std, low, high]
-        arrays = [np.stack(values, axis=1) for values in zip(*merged.values(), strict=True)]
-        return joint_probability(*arrays, self._correlate(list(merged)))
+            # two wishes about one prediction are one range
+            before = ranges.get(source, (low, high))
+            ranges[source] = np.maximum(before[0], low), np.minimum(before[1], high)
+        lower, upper = [], []
+        for target, (low, high) in ranges.items():
+            recipe = getattr(self.models[self.sources[target]], "recipe", None)
+            level = getattr(recipe, "level", 0.9)
+            lower.append(standardise(low, predictions, target, level))
+            upper.append(standardise(high, predictions, target, level))
+        correlation = self._correlate(list(ranges))
+        return joint_probability(np.stack(lower, axis=1), np.stack(upper, axis=1), correlation)
 
     def _correlate(self, targets: list[str]) -> np.ndarray:
         """Return the correlation of the errors of several targets."""
@@ -220,9 +217,9 @@ def correlation_of(model: SavedModel, targets: Sequence[str]) -> np.ndarray:
     ids = list(about["training_ids"])
     if len(ids) != len(predicted) or not all(name in dataset for name in ids):
         return np.eye(len(targets))
-    columns = [model.targets.index(target) for target in targets]
-    true = dataset[ids].targets[list(targets)].to_numpy(float)
-    return error_correlation(pd.DataFrame(predicted[:, columns] - true))
+    labels = dataset[ids].targets.reindex(columns=list(model.targets)).to_numpy(float)
+    errors = predicted - model.recipe.target_scales.learn(labels)
+    return error_correlation(pd.DataFrame(errors, columns=list(model.targets))[list(targets)])
 
 
 def _predict_all(

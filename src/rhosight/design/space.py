@@ -260,14 +260,14 @@ def _list_occupations(distance: np.ndarray, examples: np.ndarray) -> np.ndarray:
     """Return occupations by elements like those of an example, (n, roles)."""
     roles = examples.shape[1]
     most = max(2, int(MAX_PER_EXAMPLE ** (1 / roles)))
-    found = set()
+    found: set[tuple[int, ...]] = set()
     for row in examples:
         near = []
         for other in row:
             closest = np.argsort(distance[:, other], kind="stable")[:most]
             near.append(closest[distance[closest, other] <= MAX_DISTANCE].tolist())
         found.update(one for one in product(*near) if len(set(one)) == roles)
-    return np.array(sorted(found), dtype=int).reshape(-1, roles)
+    return np.array([list(one) for one in sorted(found)], dtype=int).reshape(-1, roles)
 
 
 def _canonical(occupations: np.ndarray, prototype: Prototype) -> np.ndarray:

@@ -110,27 +110,44 @@ def read_wishes(targets: Mapping[str, tuple[float | None, float | None]] | Seque
     return wishes
 
 
-def standard_deviations(predictions: pd.DataFrame, target: str, level: float) -> np.ndarray:
-    """Return standard deviations of normal distributions with the same intervals."""
-    half = (predictions[f"{target}_high"] - predictions[f"{target}_low"]).to_numpy(float) / 2
-    return np.maximum(half, 1e-12) / norm.ppf((1 + level) / 2)
-
-
-def joint_probability(
-    mean: np.ndarray,
-    std: np.ndarray,
-    low: np.ndarray,
-    high: np.ndarray,
-    correlation: np.ndarray,
+def standardise(
+    bounds: np.ndarray, predictions: pd.DataFrame, target: str, level: float
 ) -> np.ndarray:
+    """Return where bounds lie in the predictive distributions, in standard deviations.
+
+    Parameters
+    ----------
+    bounds
+        Shape (n,), in the unit of the target; may be infinite.
+    predictions
+        Columns ``target``, ``target_low`` and ``target_high``, n rows. Each side of the prediction
+        is half of a normal distribution with the interval's end on this side: a property that is
+        learned as a logarithm has a longer upper side.
+    target
+        Name of the property.
+    level
+        Share of the distribution in the interval.
+
+    Returns
+    -------
+    Shape (n,); 0 for a finite bound if the interval is infinite.
+    """
+    mean, low, high = (
+        predictions[f"{target}{end}"].to_numpy(float) for end in ("", "_low", "_high")
+    )
+    width = np.where(bounds < mean, mean - low, high - mean)
+    quantile = float(norm.ppf((1 + level) / 2))
+    # beyond 12 standard deviations a bound is none
+    return np.clip((bounds - mean) / np.maximum(width, 1e-12) * quantile, -12, 12)
+
+
+def joint_probability(lower: np.ndarray, upper: np.ndarray, correlation: np.ndarray) -> np.ndarray:
     """Return the probability that all properties lie in their ranges.
 
     Parameters
     ----------
-    mean, std
-        Of the predictive distributions, shape (n, targets), taken as normal.
-    low, high
-        Bounds, same shape; may be infinite.
+    lower, upper
+        Bounds in standard deviations from the predictions, shape (n, targets).
     correlation
         Of the errors of different targets, shape (targets, targets).
 
@@ -139,17 +156,10 @@ def joint_probability(
     numpy.ndarray
         Shape (n,).
     """
-    # an infinite standard deviation: the model says nothing
-    unknown = ~np.isfinite(std)
-    spread = np.where(unknown, 1.0, std)
-    # beyond 12 standard deviations a bound is none
-    lower, upper = (np.clip((end - mean) / spread, -12, 12) for end in (low, high))
-    alone = norm.cdf(upper) - norm.cdf(lower)
-    alone = np.where(unknown, np.where(np.isfinite(low) & np.isfinite(high), 0.0, 0.5), alone)
-    result = np.clip(alone, 0, 1).prod(axis=1)
+    result = np.clip(norm.cdf(upper) - norm.cdf(lower), 0, 1).prod(axis=1)
     others = correlation - np.eye(len(correlation))
     # the correlation changes a probability by a factor; where it is tiny the product will do
-    rows = np.flatnonzero((result > 1e-6) & ~unknown.any(axis=1)) if others.any() else []
+    rows: list[int] = np.flatnonzero(result > 1e-6).tolist() if others.any() else []
     for row in rows:
         result[row] = multivariate_normal.cdf(
             upper[row],
