@@ -6,6 +6,10 @@ electrons differ from the original's by more than 1 %. Files of a cell alone (PO
 without symmetry) say nothing else about it: there a changed length is counted as `undetectable`.
 So are other elements in the same cell with the same electrons, as `other elements`.
 
+Of 5,000 files of seed 1 (`--no-predict`), 3,348 were refused, 1,463 read as the original, 171
+noted, 3 `undetectable` and 15 of `other elements`; none was anything else. Reading takes 24 ms of
+processor time each.
+
     python benchmarks/mutations.py --count 5000
 """
 
