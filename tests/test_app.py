@@ -452,6 +452,24 @@ def test_drop_a_file_and_see(page, server, chgcar):
     assert "bulk_modulus_vrh" in Path(saved.value.path()).read_text()
 
 
+def test_several_files_at_once(page, server, chgcar, dataset, tmp_path):
+    """One table; a bad file stops no other, and the page keeps the last crystal alone."""
+    crystals = tmp_path / "HfC.cif"
+    dataset["mp-1002124"].structure.to(filename=str(crystals))
+    (tmp_path / "bad.cif").write_text("nothing\n")
+    page.set_input_files("#file input[type=file]", [chgcar, tmp_path / "bad.cif", crystals])
+    page.wait_for_selector("#solid .js-plotly-plot")
+    rows = [row.inner_text() for row in page.locator("#several tbody tr").all()]
+    assert [row.split()[0] for row in rows] == ["Si", "HfC"] and all("±" in row for row in rows)
+    assert "bad.cif" in page.inner_text("#summary .rho-problem")
+    assert page.inner_text(".rho-name").startswith("HfC")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    with page.expect_download() as saved:
+        page.click("text=All predictions as CSV")
+    table = pd.read_csv(saved.value.path())
+    assert table.shape[0] == 6 and set(table["model"]) == {"best", "no-dft"}
+
+
 def cut_is(page, **asked) -> None:
     """Wait for the plane of the slice that can be downloaded, then look that it stays."""
 

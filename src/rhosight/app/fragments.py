@@ -66,6 +66,21 @@ def render_summary(result: dict[str, Any]) -> str:
     )
 
 
+def render_several(results: list[dict[str, Any]], problems: list[RhosightError]) -> str:
+    """Render the predictions for several files, and why others cannot be read."""
+    if len(results) + len(problems) < 2:
+        return ""
+    rows = [(result, _list_properties(result)) for result in results]
+    return _render(
+        "several",
+        results=results,
+        rows=rows,
+        columns=rows[0][1],
+        problems=[str(problem) for problem in problems],
+        csv=_make_csv(*results),
+    )
+
+
 def render_nearest(result: dict[str, Any]) -> str:
     """Render the nearest training materials with their values."""
     others = [n for n in result["nearest"] if n["material"] != result["material"]][:5]
@@ -139,11 +154,12 @@ def _list_properties(result: dict[str, Any]) -> list[dict[str, Any]]:
     return properties
 
 
-def _make_csv(result: dict[str, Any]) -> str:
+def _make_csv(*results: dict[str, Any]) -> str:
     rows = [("material", "model", "property", "value", "low", "high", "unit", "outside")]
-    for target, p in result["properties"].items():
-        numbers = (p[n] for n in ("value", "low", "high", "unit"))
-        rows.append((result["name"], result["model"], target, *numbers, result["outside"]))
+    for result in results:
+        for target, p in result["properties"].items():
+            numbers = (p[n] for n in ("value", "low", "high", "unit"))
+            rows.append((result["name"], result["model"], target, *numbers, result["outside"]))
     return _encode_csv(rows)
 
 

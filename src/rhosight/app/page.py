@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -17,8 +16,6 @@ from .endpoints import FREE, add_endpoints
 from .jobs import Jobs
 from .limits import MAX_INDEX, MIB, Limits
 from .pool import Update
-
-STYLE = Path(__file__).parent / "page.css"
 
 KINDS = ("total", "difference", "spin")
 
@@ -36,38 +33,6 @@ _MOVE_LEVEL = """(level, kind) => {
       plot, {isomin: [kind === 'total' ? level : -level], isomax: [level]}, [0]);
   return [];
 }"""
-
-# Labels each figure with the description in its layout, for screen readers
-_NAME_FIGURES = """<script>
-new MutationObserver(() => {
-  for (const plot of document.querySelectorAll('.js-plotly-plot')) {
-    const words = plot.layout?.meta?.alternative;
-    if (!words || plot.getAttribute('aria-label') === words) continue;
-    plot.setAttribute('role', 'img');
-    plot.setAttribute('aria-label', words);
-  }
-}).observe(document.documentElement, {childList: true, subtree: true});
-</script>"""
-
-HEAD = f'<meta name="color-scheme" content="light dark">{_NAME_FIGURES}'
-
-
-def make_theme() -> gr.Theme:
-    """Return the theme: fonts of the visitor's system and muted colours."""
-    fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
-    mono = ["ui-monospace", "SFMono-Regular", "Consolas", "monospace"]
-    return gr.themes.Base(
-        primary_hue="blue",
-        neutral_hue="slate",
-        font=[gr.themes.Font(name) for name in fonts],
-        font_mono=[gr.themes.Font(name) for name in mono],
-        radius_size="sm",
-    ).set(
-        body_text_color_subdued="*neutral_500",
-        body_text_color_subdued_dark="*neutral_400",
-        block_label_text_color="*neutral_500",
-        block_label_text_color_dark="*neutral_300",
-    )
 
 
 def build_page(jobs: Jobs, limits: Limits, materials: list[dict[str, str]]) -> gr.Blocks:
@@ -122,7 +87,8 @@ class _Page:
     def _add_choice(self, limits: Limits, materials: list[dict[str, str]]) -> None:
         with gr.Row(elem_id="choose", equal_height=True):
             self.file = gr.File(
-                label=f"CHGCAR, cube, XSF or CIF, up to {limits.file_bytes / MIB:g} MiB",
+                label=f"Files (CHGCAR, cube, XSF or CIF), up to {limits.file_bytes / MIB:g} MiB",
+                file_count="multiple",
                 elem_id="file",
                 height=150,
                 scale=3,
@@ -238,7 +204,7 @@ class _Page:
 
     async def _show(
         self,
-        file: dict[str, Any] | None,
+        files: list[dict[str, Any]] | None,
         material: str | None,
         kind: str,
         unit: str,
@@ -246,36 +212,37 @@ class _Page:
         old: str,
         request: gr.Request,
     ) -> AsyncIterator[dict[Any, Any]]:
-        """Predict, then draw; each part appears as soon as it is ready."""
-        if not file and not material:  # the visitor has emptied the field
+        """Predict, then draw; each part appears as soon as it is ready.
+
+        Of several files, the last that can be read is drawn.
+        """
+        if not files and not material:  # the visitor has emptied the field
             return
         visitor = str(request.session_hash)
         self._jobs.forget(old)
         yield {
             **self._clear(),
-            **({self.material: None} if file else {}),
+            **({self.material: None} if files else {}),
             self.example: gr.Button(visible=False),
             self.status: fragments.render_status("starting"),
             self.cancel: gr.Button(visible=True),
         }
         done = {**self._stop(), self.file: None}
         try:
-            path = file["path"] if file else None
-            async for update in self._jobs.analyse(visitor, path, material, kind, unit):
-                yield {self.status: fragments.render_status(update)}
-            result = update.result or {}
+            results: list[dict[str, Any]] = []
+            problems: list[RhosightError] = []
+            for file in files or [{"path": None}]:
+                try:
+                    updates = self._jobs.analyse(visitor, file["path"], material, kind, unit)
+                    async for update in updates:
+                        yield {self.status: fragments.render_status(update)}
+                    results.append(update.result or {})
+                except RhosightError as error:
+                    problems.append(error)
+            result = self._choose_last(results, problems)
             key, kinds = result["key"], result["kinds"]
-            yield {
-                self.key: key,
-                self.file: None,
-                self.summary: fragments.render_summary(result),
-                self.nearest: fragments.render_nearest(result),
-                self.density: gr.Column(visible=bool(kinds)),
-                self.crystal: gr.Column(visible=True),
-                self.why: gr.Column(visible=True),
-                # without its label Gradio shows an empty button after a page was left
-                self.explain: gr.Button("Explain", visible=True),
-            }
+            several = fragments.render_several(results, problems)
+            yield self._show_prediction(result, several)
             if kinds:
                 updates = self._jobs.cut_slices(visitor, key, DENSEST, 0.0, window, "figures")
                 async for update in updates:
@@ -291,6 +258,36 @@ class _Page:
             }
         except RhosightError as error:
             yield {**done, self.status: fragments.render_problem(error)}
+
+    def _choose_last(
+        self, results: list[dict[str, Any]], problems: list[RhosightError]
+    ) -> dict[str, Any]:
+        """Return the last result and forget the files of the others.
+
+        Raises
+        ------
+        RhosightError
+            The first problem, if there are no results.
+        """
+        if not results:
+            raise problems[0]
+        for one in results[:-1]:
+            self._jobs.forget(one["key"])
+        return results[-1]
+
+    def _show_prediction(self, result: dict[str, Any], several: str) -> dict[Any, Any]:
+        """Return the outputs of a prediction, below a table of several ones."""
+        return {
+            self.key: result["key"],
+            self.file: None,
+            self.summary: several + fragments.render_summary(result),
+            self.nearest: fragments.render_nearest(result),
+            self.density: gr.Column(visible=bool(result["kinds"])),
+            self.crystal: gr.Column(visible=True),
+            self.why: gr.Column(visible=True),
+            # without its label Gradio shows an empty button after a page was left
+            self.explain: gr.Button("Explain", visible=True),
+        }
 
     async def _show_example(
         self, window: float, old: str, request: gr.Request

@@ -34,7 +34,12 @@ STOP_SECONDS = 2
 """Time that open pages have to close when the server stops."""
 
 _FORM_BYTES = 16 * 2**10
-"""Maximum size of a form without its file."""
+"""Maximum size of a form without its files."""
+
+_MAX_FILES = 20
+"""Maximum number of files that are dropped together."""
+
+_WANTED = f"send 1 to {_MAX_FILES} files, as the field `files` of a form"
 
 
 def create_site(limits: Limits, workers: int) -> FastAPI:
@@ -56,7 +61,8 @@ def create_site(limits: Limits, workers: int) -> FastAPI:
     os.environ["HF_HUB_OFFLINE"] = "1"
     import gradio
 
-    from .page import HEAD, STYLE, build_page, make_theme
+    from .appearance import HEAD, STYLE, make_theme
+    from .page import build_page
 
     pool = Pool(workers, limits)
     materials = _list_materials()
@@ -126,17 +132,21 @@ def _add_uploads(site: FastAPI, store: Store, limits: Limits) -> None:
         if store.measure_size() + length > limits.disk_bytes:
             raise HTTPException(503, "too many files are open; try again in a few minutes")
         try:
-            form = await request.form(max_files=1, max_fields=4)
+            form = await request.form(max_files=_MAX_FILES, max_fields=4)
         except HTTPException:
-            raise HTTPException(400, "send one file, as the field `files` of a form") from None
-        file = form.get("files")
-        if not isinstance(file, UploadFile):
-            raise HTTPException(400, "send one file, as the field `files` of a form")
-        key, name = store.create_folder(), make_safe_name(file.filename or "")
-        with (store.root / key / UPLOADS / name).open("wb") as copy:
-            await asyncio.to_thread(shutil.copyfileobj, file.file, copy)
+            raise HTTPException(400, _WANTED) from None
+        files = form.getlist("files")
+        if not files or not all(isinstance(file, UploadFile) for file in files):
+            raise HTTPException(400, _WANTED)
+        uploads = []
+        for file in files:
+            assert isinstance(file, UploadFile)
+            key, name = store.create_folder(), make_safe_name(file.filename or "")
+            with (store.root / key / UPLOADS / name).open("wb") as copy:
+                await asyncio.to_thread(shutil.copyfileobj, file.file, copy)
+            uploads.append(f"{key}/{name}")
         await form.close()
-        return [f"{key}/{name}"]
+        return uploads
 
     @site.get(f"{API}/upload_progress")
     async def upload_progress() -> Response:

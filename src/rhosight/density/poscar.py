@@ -24,7 +24,7 @@ _GLUED = re.compile(r"(?<=[\d.])-(?!\d{3}(\s|$))")  # 0.5-0.5, but not Fortran's
 
 @dataclass(frozen=True)
 class _Head:
-    """What stands above the positions.
+    """Hold the lines above the positions.
 
     Attributes
     ----------
