@@ -14,8 +14,6 @@ from .predictions import format_value
 if TYPE_CHECKING:
     from ..design.result import Design
 
-OUTSIDE_WIDTH = 3
-
 
 class Geometry(StrEnum):
     """Ways to find the geometry of a candidate."""
@@ -145,7 +143,10 @@ def show(result: Design) -> None:
     ]
     last = [
         ["hull", *(f"{value:+.2f}" for value in table.get("energy_above_hull", []))],
-        ["known", *(known or entry or "no" for known, entry in _list_known(table))],
+        [
+            "known",
+            *(known or ("formula" if entry else "no") for known, entry in _list_known(table)),
+        ],
         ["out", *("yes" if reason else "no" for reason in table["outside"])],
     ]
     last = [column for column in last if len(column) > 1]

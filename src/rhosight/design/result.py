@@ -31,7 +31,7 @@ NONMETALS = frozenset(
 
 @dataclass
 class Design:
-    """What a search found.
+    """Result of a search: proposals, nearest misses, all that was tried.
 
     Attributes
     ----------

@@ -32,7 +32,7 @@ Relax = Callable[[Structure], Structure]
 
 @dataclass
 class Screening:
-    """What candidates are predicted with.
+    """Predicts candidates, and the probability that their wishes hold.
 
     Attributes
     ----------

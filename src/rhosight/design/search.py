@@ -199,7 +199,7 @@ def design(
 
 @dataclass(frozen=True)
 class Setup:
-    """What a process needs to predict candidates.
+    """Inputs of a process that predicts candidates.
 
     Attributes
     ----------
