@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -237,7 +237,8 @@ def data_show(
     }
     if loaded.kinds:
         drawn["grids"] = figures.grid_sizes(loaded)
-    if kinds := tuple(k for k in ("total", "difference") if k in loaded[material].crystal.grids):
+    kinds: Any = tuple(k for k in ("total", "difference") if k in loaded[material].crystal.grids)
+    if kinds:
         drawn[f"slices-{material}"] = figures.total_and_difference(
             loaded, material, window=window, kinds=kinds
         )

@@ -53,8 +53,8 @@ def mask_labels(
             if reason := _explain_modulus(row, modulus, max_modulus, tolerance):
                 rows.append((material_id, target, float(row[target]), reason))
     masked = pd.DataFrame(rows, columns=["material_id", "target", "value", "reason"])
-    for target, ids in masked.groupby("target")["material_id"]:
-        labels.loc[ids.to_list(), str(target)] = np.nan
+    for name, ids in masked.groupby("target")["material_id"]:
+        labels.loc[ids.to_list(), str(name)] = np.nan
     return labels, masked
 
 

@@ -87,7 +87,8 @@ def split(
     if not 0 < test_fraction < 1:
         raise RhosightError(f"test_fraction is {test_fraction}; it must lie between 0 and 1")
     if seed == 0 and groups == "formula" and (declared := _find_declared(dataset)) is not None:
-        return tuple(_sort_by_id(dataset, np.flatnonzero(declared == part)) for part in PARTS)
+        first, second = (np.flatnonzero(declared == part) for part in PARTS)
+        return _sort_by_id(dataset, first), _sort_by_id(dataset, second)
     parts = _shuffle_groups(dataset, np.arange(len(dataset)), groups, seed)
     if len(parts) < 2:
         raise RhosightError(

@@ -25,7 +25,7 @@ from ..dataset.dataset import Dataset
 from ..dataset.packing import BUNDLED
 from ..dataset.splits import check_labels, folds, group_labels
 from ..dataset.volumes import check_volume
-from ..density.bare_crystal import BareCrystal
+from ..density.bare_crystal import Crystal
 from ..density.charge_density import ChargeDensity
 from ..density.crystals import as_structure
 from ..errors import RhosightError, first_line
@@ -309,7 +309,7 @@ class DescriptorModel(SavedModel):
 
     def _read_materials(
         self, materials: Materials
-    ) -> Dataset | Sequence[ChargeDensity] | Sequence[BareCrystal] | dict[str, Structure]:
+    ) -> Dataset | Sequence[Crystal] | Sequence[ChargeDensity] | dict[str, Structure]:
         """Return what the recipe reads; a sequence that reads files on demand stays one."""
         return as_densities(materials) if self.uses_density else as_crystals(materials)
 

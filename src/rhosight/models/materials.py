@@ -14,7 +14,7 @@ from ..dataset.dataset import Dataset, Material
 from ..dataset.lazy import Lazy
 from ..dataset.packing import BUNDLED, load_dataset
 from ..dataset.sources.search import find_materials, is_dataset_folder
-from ..density.bare_crystal import BareCrystal, require_density
+from ..density.bare_crystal import BareCrystal, Crystal, require_density
 from ..density.charge_density import ChargeDensity
 from ..density.crystals import StructureLike, as_structure, check_crystal
 from ..density.files import read_density
@@ -27,7 +27,7 @@ DensityLike = Any
 ``Chgcar``, ``Material``, or the path of a file. pymatgen is not imported for the type."""
 
 Densities = Dataset | Sequence[ChargeDensity]
-Crystals = Dataset | Sequence[ChargeDensity] | Sequence[BareCrystal] | dict[str, Structure]
+Crystals = Dataset | Sequence[Crystal] | Sequence[ChargeDensity] | dict[str, Structure]
 Materials = (
     Dataset
     | Sequence[DensityLike]

@@ -30,10 +30,11 @@ import pandas as pd
 
 from ...dataset.dataset import Dataset
 from ...density.bare_crystal import Crystal, require_density
-from ...density.charge_density import Kind
+from ...density.charge_density import ChargeDensity, Kind
 from ...errors import RhosightError
 from ...inputs.descriptors.composition import composition_features
 from ...inputs.descriptors.statistics import density_features
+from ..materials import list_crystals
 from .chgnet import compute_embeddings
 
 if TYPE_CHECKING:
@@ -187,11 +188,14 @@ def _inputs_of(name: str) -> str:
 def _part(part: str, materials: Dataset | Sequence[Crystal]) -> pd.DataFrame:
     if part == "mean":
         return pd.DataFrame(index=pd.RangeIndex(len(materials)))
-    is_dataset = isinstance(materials, Dataset)
     if part in ("composition", "chgnet"):
-        structures = materials.structures if is_dataset else [one.structure for one in materials]
+        structures = [one.structure for one in list_crystals(materials)]
         return (composition_features if part == "composition" else compute_embeddings)(structures)
-    densities = materials.densities if is_dataset else [require_density(one) for one in materials]
+    densities: Sequence[ChargeDensity]
+    if isinstance(materials, Dataset):
+        densities = materials.densities  # decoded on access
+    else:
+        densities = [require_density(one) for one in materials]
     if part == "promolecule":
         return density_features(densities, ("promolecule",))
     kinds: tuple[Kind, ...] = ("total", "difference")

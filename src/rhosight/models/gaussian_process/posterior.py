@@ -85,7 +85,8 @@ def maximise_posterior(
             best = posterior.climb(best.x, REWEIGHTING_STEPS)
     if is_large:
         posterior = _Posterior(kernel, features, labels)
-        for _ in range(0 if robust is None else REWEIGHTINGS):
+        for _ in range(REWEIGHTINGS if robust is not None else 0):
+            assert robust is not None
             posterior.reweigh(best.x, robust)
     return Optimum(best.x, posterior.weights, float(-best.fun), posterior.matrix(best.x))
 
