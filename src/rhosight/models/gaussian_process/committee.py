@@ -104,4 +104,5 @@ class Committee:
 def _mix(predictions: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and standard deviation of an equally weighted mixture."""
     means, stds = (np.stack(values) for values in zip(*predictions, strict=True))
-    return means.mean(axis=0), np.sqrt((stds**2).mean(axis=0) + means.var(axis=0))
+    with np.errstate(over="ignore"):  # of a damaged model, whose predictions are then refused
+        return means.mean(axis=0), np.sqrt((stds**2).mean(axis=0) + means.var(axis=0))
