@@ -51,6 +51,16 @@ FormatOption = Annotated[
 ]
 
 
+RelaxOption = Annotated[
+    bool,
+    typer.Option(
+        "--relax",
+        help="Relax structures with CHGNet (rhosight\\[chgnet]) before predicting: no-dft was "
+        "trained on relaxed crystals.",
+    ),
+]
+
+
 def predict(
     model: Annotated[
         str,
@@ -73,14 +83,7 @@ def predict(
     unit: UnitOption = None,
     difference: DifferenceOption = None,
     notes: NotesOption = NotesMode.show,
-    relax: Annotated[
-        bool,
-        typer.Option(
-            "--relax",
-            help="Relax structures with CHGNet (rhosight\\[chgnet]) before predicting: no-dft was "
-            "trained on relaxed crystals.",
-        ),
-    ] = False,
+    relax: RelaxOption = False,
     output: FormatOption = None,
     out: Annotated[
         Path | None,
@@ -103,11 +106,8 @@ def predict(
     check_files(files)
     check_difference(difference, files)
     loaded = read_model(model)
-    if relax and (loaded.uses_density or is_dataset(files)):
-        raise RhosightError(
-            "--relax: is for files of structures and models that read no density, such as no-dft; "
-            "omit it"
-        )
+    if relax:
+        _check_relaxation(loaded, files)
     files = expand_folders(files, structures=not loaded.uses_density)
     reading = Reading(kind, unit, difference, notes, "rhosight predict no-dft {file}", True, relax)
     read = reading.read_materials if loaded.uses_density else reading.read_structures
@@ -119,6 +119,21 @@ def predict(
     reading.print_notes()
     if code := report(outcome, "predicted"):
         raise typer.Exit(code)
+
+
+def _check_relaxation(model: SavedModel, files: list[str]) -> None:
+    """Check that a model reads structures, which can be relaxed.
+
+    Raises
+    ------
+    RhosightError
+        If it reads densities, or the structures are those of a dataset.
+    """
+    if model.uses_density or is_dataset(files):
+        raise RhosightError(
+            "--relax: is for files of structures and models that read no density, such as no-dft; "
+            "omit it"
+        )
 
 
 def _add_facts(parts: list[pd.DataFrame], reading: Reading) -> pd.DataFrame:
