@@ -42,12 +42,12 @@ if TYPE_CHECKING:
     from .dataset.dataset import Dataset as Dataset
     from .dataset.packing import load_dataset as load_dataset
     from .dataset.splits import split as split
-    from .design.search import design as design
     from .density.charge_density import ChargeDensity as ChargeDensity
     from .density.files import read_density as read_density
     from .density.plane import lattice_plane as lattice_plane
     from .density.structures import read_structure as read_structure
     from .density.vasp import from_pymatgen as from_pymatgen
+    from .design.search import design as design
     from .ecd.model import DensityModel as DensityModel
     from .errors import RhosightError as RhosightError
     from .evaluation.cross_validation import cross_validate as cross_validate

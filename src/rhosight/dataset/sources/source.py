@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from ...density.bare_crystal import Crystal
+from ...density.bare_crystal import Crystal, require_density
+from ...density.charge_density import ChargeDensity
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,17 @@ class Entry:
     crystal: Crystal
     labels: Mapping[str, Any] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def density(self) -> ChargeDensity:
+        """Return the crystal with its density.
+
+        Raises
+        ------
+        RhosightError
+            If it has none.
+        """
+        return require_density(self.crystal)
 
 
 class Source(ABC):

@@ -1,4 +1,4 @@
-"""What a Gaussian process has learned of one target."""
+"""The state of a Gaussian process that has learned one target."""
 
 from __future__ import annotations
 
