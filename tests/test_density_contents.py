@@ -347,6 +347,16 @@ def test_a_value_that_sticks_out_is_noted(gaas, tmp_path):
             read_density(path, notes="strict")
 
 
+def test_a_wrong_lattice_vector_is_noted(gaas, tmp_path):
+    """The density keeps the symmetry of the true cell."""
+    matrix = gaas.structure.lattice.matrix * [[1.12], [1], [1]]
+    crystal = Structure(matrix, gaas.structure.species, gaas.structure.frac_coords)
+    density = ChargeDensity(crystal, {"total": total_of(gaas)})
+    density.to_chgcar(tmp_path / "CHGCAR")
+    (note,) = read_density(tmp_path / "CHGCAR").provenance["notes"]
+    assert "the lattice vectors are irregular: is one of them wrong?" in note
+
+
 def test_twice_a_density_is_noted(gaas, tmp_path):
     path = write_cube(tmp_path / "a.cube", gaas.structure, 2 * total_of(gaas) * BOHR**3)
     (note,) = read_density(path).provenance["notes"]

@@ -32,6 +32,7 @@ CRUSHED = 0.60
 
 # Between these and the bounds above, the unit of the lengths is doubtful
 _DOUBTFUL, _FAR = 0.78, 1.52
+_NEAREST_FAR = 1.3  # of the nearest of all atoms: an ion may be far from molecules
 _ISOLATED = 2.9  # a single atom in a large cell, or another unit than Bohr
 _REACH, _NEIGHBOURS = 8.0, 16  # Å, and the number of neighbours to compare
 
@@ -92,7 +93,7 @@ def check_lengths(
             raise RhosightError(f"{where}: {what}: {doubt} {cure[0].upper()}{cure[1:]}")
         return [f"{what}: {doubt}"]
     nearest = find_closest_pair(structure, of_all=True) if ratio > _FAR else None
-    if is_noble or nearest is None or nearest[0] < _FAR:  # an ion may be far from molecules
+    if is_noble or nearest is None or nearest[0] < _NEAREST_FAR:
         return []
     return [
         f"{what}: "

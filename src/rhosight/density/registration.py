@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from pymatgen.core import Structure
+from pymatgen.core import Lattice, Structure
 from scipy.ndimage import map_coordinates, spline_filter
 
 from ..errors import RhosightError
@@ -35,6 +35,12 @@ _OPERATIONS = 12  # applied at most; generators would do, but are not known
 _DEPTH = 0.7  # covalent radii, within which points do not count
 _ATOMS = 64  # in larger cells, only hypotheses that are the same in all directions
 _SHORTEST = 4  # points along an axis
+
+# Angles (degrees) of regular cells: face-centred, simple and body-centred cubic
+_REGULAR = ((60.0,) * 3, (90.0,) * 3, (109.4712,) * 3)
+# Least deviation of an irregular cell, least number of operations of a regular one, and largest
+# change of the density under them
+_DEFORMED, _MANY, _EXACT = 0.03, 12, 0.02
 
 _STRIDES = (0.5, 1 / 3, 2 / 3, 0.25, 0.75)
 
@@ -89,14 +95,15 @@ def check_registration(
     is_whole = abs(electrons - round(electrons)) < _NOT_WHOLE
     is_doubtful = asymmetry > _ASYMMETRIC
     if not is_doubtful and (is_whole or not steps_define_cell):
-        return []
+        return _note_deformed_cell(structure, grid, len(operations))
     best, is_clear = _find_best(structure, grid, len(operations), asymmetry, steps_define_cell)
     if best is None:
         if steps_define_cell and (doubt := _note_cell(structure, grid.shape, len(operations))):
             return [doubt]
         if is_doubtful:
             return [f"{_describe(asymmetry)}: do structure and density belong together?"]
-        return _note_whole(structure, grid, electrons)
+        whole = _note_whole(structure, grid, electrons)
+        return whole or _note_deformed_cell(structure, grid, len(operations))
     if not (steps_define_cell and is_clear):
         return [f"{_describe(asymmetry)}, as if {best.what}: {best.cure}"]
     raise RhosightError(
@@ -159,6 +166,33 @@ def _note_whole(structure: Structure, grid: np.ndarray, electrons: float) -> lis
         f"of T/n for n points: is its volume {structure.volume:.2f} Å³ or "
         f"{structure.volume * factor:.2f} Å³?"
     ]
+
+
+def _note_deformed_cell(structure: Structure, grid: np.ndarray, count: int) -> list[str]:
+    """Note a density that has the symmetry of a regular cell, where the cell is not regular.
+
+    A lattice vector was changed then: the density of a deformed crystal is deformed, too.
+    """
+    if len(structure) > _ATOMS or len(set(grid.shape)) > 1:
+        return []
+    edge = structure.volume ** (1 / 3)
+    for angles in _REGULAR:
+        lattice = Lattice.from_parameters(edge, edge, edge, *angles)
+        scaled = lattice.scale(structure.volume)
+        change = np.abs(np.divide(scaled.abc, structure.lattice.abc) - 1).max()
+        turn = np.abs(np.subtract(scaled.angles, structure.lattice.angles)).max()
+        if change < _DEFORMED and turn < np.degrees(_DEFORMED):
+            return []
+        crystal = Structure(scaled, structure.species, structure.frac_coords)
+        operations = _find_operations(crystal)
+        if len(operations) < max(2 * count, _MANY):
+            continue
+        if 0 <= _measure(crystal, operations, grid, _triple(np.array(grid.shape, float))) < _EXACT:
+            return [
+                f"the density has the symmetry of a regular cell with angles of {angles[2]:g}°, "
+                "but the lattice vectors are irregular: is one of them wrong?"
+            ]
+    return []
 
 
 def _note_cell(structure: Structure, shape: tuple[int, ...], count: int) -> str:
