@@ -94,19 +94,25 @@ def test_nothing_plausible_is_an_answer(tmp_path: Path):
         "Fm-3m", Lattice.cubic(4.24), ["Ti", "N"], [[0, 0, 0], [0.5, 0.5, 0.5]]
     )
     crystal.to(str(tmp_path / "TiN.cif"))
-    settings = f"--candidates 6 --elements Ti,V,N,C,Sc --no-densities --out {tmp_path}/out"
+    settings = f"--candidates 6 --elements Ti,V,N,C,Sc --no-densities --known --out {tmp_path}/out"
     wish = ["--target", "bulk_modulus_vrh=900..", "--like", str(tmp_path / "TiN.cif")]
     run = CliRunner().invoke(app, ["design", *wish, *settings.split()])
     assert run.exit_code == 0, run.output
     assert (
-        "nothing plausible: none of 4 candidates" in run.output and "nearest misses" in run.output
+        "nothing plausible: none of 6 candidates" in run.output and "nearest misses" in run.output
     )
     *table, place = run.output.splitlines()
     assert max(map(len, table)) <= 80 and place.endswith(f"{tmp_path}/out")
-    assert sum(" rock salt " in line for line in table) == 4
+    assert sum(" rock salt " in line for line in table) == 5
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"report.html", "ledger"}
     ledger = json.loads((tmp_path / "out/ledger/batch-00000.json").read_text(encoding="utf-8"))
     assert {row["prototype"] for row in ledger["candidates"]} == {"rock salt"}
+    dataset = rhosight.load_dataset("mp-elastic")
+    known = {row["known"]: row["formula"] for row in ledger["candidates"] if row["known"]}
+    assert known and all(
+        dataset[name].structure.composition.reduced_formula == formula
+        for name, formula in known.items()
+    )
 
 
 def test_candidates_are_distinct_deterministic_and_of_the_elements():

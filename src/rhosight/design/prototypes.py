@@ -119,6 +119,12 @@ class Prototype:
         """Return the first of all occupations that are the same crystal as this one."""
         return min(tuple(elements[i] for i in order) for order in self.equivalent)
 
+    def find_known(self, elements: Sequence[str]) -> str | None:
+        """Return the id of the example that has these elements in these roles, or None."""
+        form = self.canonical(elements)
+        same = (e.material_id for e in self.examples if self.canonical(e.elements) == form)
+        return next(same, None)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the state for JSON."""
         return {

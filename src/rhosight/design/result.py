@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 from pymatgen.core import Composition, Structure
 
-from ..dataset.known import find_known_material
 from ..errors import RhosightError
 from ..inputs.progress import Progress
 from ..inputs.text.description import describe
@@ -41,7 +40,7 @@ class Design:
         Chosen crystals in the order in which they should be tried; empty if nothing is plausible.
         Columns: ``name``, ``formula``, ``prototype``, ``probability`` (that all wishes hold), each
         predicted property with ``_low`` and ``_high``, ``energy_above_hull`` (eV/atom) and
-        ``phases`` that compete, ``known`` (Materials Project id in the bundled datasets),
+        ``phases`` that compete, ``known`` (id of the same crystal in the bundled datasets),
         ``stable_entry`` (id of a stable Materials Project entry of this formula), ``nearest``
         training material, ``charges``, ``outside``, ``text``, ``volume_per_atom`` (Å³).
     misses
@@ -109,8 +108,6 @@ class Design:
             hull = find_hull(formula)
             facts[HULL] = row[FORMATION_ENERGY] - hull.energy
             facts["phases"] = " + ".join(hull.phases)
-        known = find_known_material(structure, ())
-        facts["known"] = known.material_id if known else None
         facts["stable_entry"] = find_stable_entry(formula)
         facts["nearest"] = self._find_nearest(structure)
         facts["charges"] = describe_charges(formula)

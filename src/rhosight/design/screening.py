@@ -101,6 +101,7 @@ class Screening:
                 "prototype": candidate.prototype.name,
                 "label": candidate.prototype.label,
                 "elements": " ".join(candidate.elements),
+                "known": candidate.prototype.find_known(candidate.elements),
                 "like": candidate.prototype.examples[candidate.example].material_id,
             }
             if name in problems:
