@@ -32,6 +32,9 @@ WIDTH = 0.06
 ORDERS = (1, 2, 3, 4, 6, 8)
 """Orders of Legendre polynomials over pairs of bonds of an atom."""
 
+ACCURATE = 10
+"""Digits of squares: their root would turn rounding errors of 0 into numbers."""
+
 BONDED = (1.2, 1.4)
 """Distances over sums of covalent radii up to which atoms are connected."""
 
@@ -150,10 +153,10 @@ def _describe_angles(
         weights, vectors = weights[kept] / weights[kept].sum(), directions[own[kept]]
         cosines = np.clip(vectors @ vectors.T, -1, 1)
         squares = [weights @ eval_legendre(order, cosines) @ weights for order in ORDERS]
-        rows.append(np.sqrt(np.maximum(squares, 0)))
+        rows.append(np.sqrt(np.maximum(np.round(squares, ACCURATE), 0)))
     values = np.array(rows)
     mean = crystal.shares @ values
-    spread = np.sqrt(crystal.shares @ (values - mean) ** 2)
+    spread = np.sqrt(np.round(crystal.shares @ (values - mean) ** 2, ACCURATE))
     result = {f"angles{n}_mean": float(v) for n, v in zip(ORDERS, mean, strict=True)}
     return result | {f"angles{n}_std": float(v) for n, v in zip(ORDERS, spread, strict=True)}
 
