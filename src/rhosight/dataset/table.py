@@ -1,4 +1,4 @@
-"""Convert crystals, their densities and labels to the table of :mod:`rhosight.dataset.schema`."""
+"""Convert crystals and labels to the table of :mod:`rhosight.dataset.schema`."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ PER_PROCESS = 48
 
 
 def keep_describable(dataset: Dataset, recipe: DescriptorRecipe) -> Dataset:
-    """Return the materials whose elements have free atoms, if the recipe's blocks need them.
+    """Return the materials whose elements have free atoms, if blocks need them.
 
     A warning names the elements of those that are left out.
     """

@@ -179,7 +179,7 @@ class DescriptorModel(SavedModel):
         return self
 
     def score(self, dataset: Dataset) -> dict[str, dict[str, float]]:
-        """Score as :meth:`SavedModel.score`, without materials of elements that it cannot read."""
+        """Score as :meth:`SavedModel.score`, without elements that it cannot read."""
         return super().score(keep_describable(dataset, self.recipe))
 
     def predict(self, materials: Materials, progress: Progress | None = None) -> pd.DataFrame:

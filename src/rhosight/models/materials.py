@@ -51,7 +51,7 @@ def list_crystals(materials: Any) -> Any:
 
 
 def name_crystals(materials: Crystals) -> Any:
-    """Return structures by name as a list of crystals, and other collections as they are."""
+    """Return structures by name as a list of crystals; others as they are."""
     if isinstance(materials, dict):
         return [BareCrystal(structure, name) for name, structure in materials.items()]
     return materials

@@ -1,4 +1,4 @@
-"""Crystals without densities: a folder of structure files, or one table of structures."""
+"""Crystals without densities: a folder of structure files, or one table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blocks of the lattice and of the atoms' surroundings, for crystals of any symmetry."""
+"""Blocks of the lattice and of the surroundings of atoms, for any symmetry."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def _describe_angles(
 def find_dimensions(
     count: int, first: np.ndarray, second: np.ndarray, images: np.ndarray
 ) -> np.ndarray:
-    """Return in how many directions the connected atoms of each atom extend, shape (count,).
+    """Return in how many directions connected atoms extend, shape (count,).
 
     Parameters
     ----------

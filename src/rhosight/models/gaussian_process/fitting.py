@@ -1,4 +1,4 @@
-"""Fit the Gaussian processes of a recipe, and predict materials that are left out of a fit."""
+"""Fit the Gaussian processes of a recipe; predict materials left out of a fit."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def make_committee(recipe: DescriptorRecipe, blocks: Collection[str]) -> Committ
 
 
 def select_types(labels: pd.Series) -> tuple[list[str], bool]:
-    """Return the structure types that a training set can teach, and whether types recur.
+    """Return the structure types of a training set, and whether types recur.
 
     In a set of crystals of any symmetry, most types are those of one or two materials: they teach
     nothing, and a new crystal of an unknown type is nothing special.

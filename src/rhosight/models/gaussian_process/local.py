@@ -1,4 +1,4 @@
-"""Variances of a Gaussian process over thousands of materials, from the nearest ones.
+"""Variances of a process over thousands of materials, from the nearest ones.
 
 The variance of a prediction is that of a process which knows only the training materials that the
 kernel finds most similar. It is slightly larger than that of all of them, and takes time
