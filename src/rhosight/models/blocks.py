@@ -15,7 +15,7 @@ import pandas as pd
 from pymatgen.core import Composition, Structure
 
 from ..dataset.dataset import Dataset
-from ..density.bare_crystal import BareCrystal
+from ..density.bare_crystal import Crystal
 from ..density.charge_density import ChargeDensity
 from ..density.free_atoms import list_elements
 from ..inputs.descriptors.blocks import (
@@ -31,7 +31,7 @@ from .materials import list_crystals, list_densities
 if TYPE_CHECKING:
     from .encoder_blocks import EncoderBlocks
 
-Crystals = Dataset | Sequence[ChargeDensity] | Sequence[BareCrystal] | Sequence[Structure]
+Crystals = Dataset | Sequence[Crystal] | Sequence[ChargeDensity] | Sequence[Structure]
 
 logger = logging.getLogger(__name__)
 

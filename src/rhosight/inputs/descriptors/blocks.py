@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 from pymatgen.core import Structure
 
-from ...density.bare_crystal import BareCrystal, require_density
+from ...density.bare_crystal import BareCrystal, Crystal, require_density
 from ...density.charge_density import ChargeDensity, Kind
 from ...density.crystals import as_structure
 from ...density.free_atoms import difference_from_total
@@ -26,7 +26,7 @@ from .composition import composition_features
 from .frame import BLOCKS, STRUCTURE_BLOCKS, TOTAL_BLOCKS, block_columns, descriptor_frame
 from .statistics import density_features
 
-Crystals = Sequence[ChargeDensity] | Sequence[BareCrystal] | Sequence[Structure]
+Crystals = Sequence[Crystal] | Sequence[ChargeDensity] | Sequence[Structure]
 
 COMPOSITION_BLOCKS = ("magpie", "volume", "prototype")
 """Blocks of :func:`rhosight.inputs.descriptors.composition.composition_features`: Magpie's

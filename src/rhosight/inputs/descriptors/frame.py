@@ -36,8 +36,8 @@ from collections.abc import Callable, Iterable, Sequence
 import pandas as pd
 from pymatgen.core import Structure
 
-from ...density.bare_crystal import BareCrystal, require_density
 from ...density.bare_crystal import Crystal as Material
+from ...density.bare_crystal import require_density
 from ...density.charge_density import ChargeDensity
 from ...errors import RhosightError
 from ..progress import Progress
@@ -159,7 +159,7 @@ def density_descriptors(density: Material, blocks: Sequence[str] = BLOCKS) -> di
 
 
 def descriptor_frame(
-    crystals: Sequence[ChargeDensity] | Sequence[BareCrystal] | Sequence[Structure],
+    crystals: Sequence[Material] | Sequence[ChargeDensity] | Sequence[Structure],
     blocks: Sequence[str] = BLOCKS,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
