@@ -54,6 +54,7 @@ models: .venv/demo.stamp
 	for name in best no-dft; do \
 		$(BIN)/rhosight train mp-fcc --preset $$name --out src/rhosight/data/models/$$name || exit 1; \
 	done
+	$(BIN)/rhosight train mp-elastic --preset structure --out src/rhosight/data/models/structure
 	cd src/rhosight/data/models && sha256sum */model.safetensors > SHA256SUMS
 
 clean:

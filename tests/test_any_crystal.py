@@ -72,6 +72,18 @@ def test_moduli_are_learned_as_logarithms_and_metals_as_zero(elastic: Dataset):
         TargetScales(("a",), {"a": "log10"}).learn(np.array([[1.0], [-2.0]]))
 
 
+def test_square_roots_are_transformed_back_and_end_at_zero():
+    scales = TargetScales(("a", "b"), {"a": "sqrt"})
+    labels = np.array([[4.0, -4.0], [np.nan, 9.0]])
+    learned = scales.learn(labels)
+    np.testing.assert_allclose(learned, [[2.0, -4.0], [np.nan, 9.0]])
+    np.testing.assert_allclose(scales.restore(learned), labels)
+    np.testing.assert_allclose(scales.restore(np.array([[-1.0, -1.0]])), [[0.0, -1.0]])
+    assert scales.units({"a": "GPa", "b": "eV"}) == {"a": "sqrt of GPa", "b": "eV"}
+    with pytest.raises(RhosightError, match="learned as a square root, but -2 is"):
+        scales.learn(np.array([[-2.0, 1.0]]))
+
+
 def test_a_process_over_more_than_a_thousand_materials():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(1250, 2))

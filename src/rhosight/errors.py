@@ -19,7 +19,7 @@ class RhosightError(Exception):
 
 @contextmanager
 def name_missing_extra() -> Iterator[None]:
-    """Turn the failed import of a library of an extra into an error that names the extra.
+    """Turn a failed import into an error that names the extra to install.
 
     Raises
     ------

@@ -94,7 +94,7 @@ def _add_predict(jobs: Jobs) -> None:
 
 
 def _give_example(component: Any, value: Any) -> Any:
-    """Return a component whose example on the API page is this value, not Gradio's own."""
+    """Return a component with this value as its example on the API page."""
     component.example_payload = component.example_value = lambda: value
     return component
 

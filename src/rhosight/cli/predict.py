@@ -65,8 +65,9 @@ def predict(
     model: Annotated[
         str,
         typer.Argument(
-            help="best or no-dft (both come with the package), the folder of a saved model, or a "
-            "hub id. no-dft needs no density: it reads CIF and POSCAR files."
+            help="best, no-dft or structure (they come with the package), the folder of a saved "
+            "model, or a hub id. no-dft (face-centred cubic crystals) and structure (any lattice) "
+            "need no density: they read CIF and POSCAR files."
         ),
     ],
     files: Annotated[
@@ -163,7 +164,7 @@ def _describe_missing_argument(first: str) -> str:
     model = "no-dft" if has_structure_name(first) else "best"
     return (
         f"{first}: the first argument must be a model: `rhosight predict {model} {first}`; best "
-        "reads densities, no-dft also reads structures (CIF, POSCAR)"
+        "reads densities, no-dft and structure also read structures (CIF, POSCAR)"
     )
 
 

@@ -37,6 +37,9 @@ def print_table(predictions: pd.DataFrame, model: SavedModel) -> None:
                 highlight=False,
                 soft_wrap=True,
             )
+    is_outside = predictions.get("outside", pd.Series(dtype=object)).notna().any()
+    if is_outside and model.about.get("dataset") == "mp-fcc":
+        print_line("the model structure knows crystals of all lattices, without a density")
 
 
 def print_known(model: SavedModel, structures: Mapping[str, Structure]) -> None:

@@ -14,10 +14,13 @@ from pymatgen.core import Structure
 
 from ..density.crystals import HashableCrystal
 from ..density.structure_json import parse_structure_json
-from .packing import BUNDLED
+from .schema import TARGETS
 
-DATASETS = BUNDLED[:1]
-"""Bundled datasets whose crystals are recognised: those of the bundled models."""
+DATASETS = ("mp-elastic",)
+"""Bundled datasets whose crystals are recognised. All crystals of mp-fcc are in this one, too."""
+
+LABELS = (*TARGETS, "shear_modulus_vrh", "band_gap")
+"""Properties whose calculated values are shown."""
 
 MAX_STRAIN = 0.05
 """Largest difference of the volumes, as a share: a compressed crystal has other properties."""
@@ -92,10 +95,8 @@ def read_rows() -> dict[str, list[dict[str, Any]]]:
     """Return formula → rows of the bundled datasets, without densities and texts."""
     from pyarrow import parquet
 
-    from .schema import TARGETS
-
     rows: dict[str, list[dict[str, Any]]] = {}
-    columns = ["material_id", "formula", "structure", *TARGETS]
+    columns = ["material_id", "formula", "structure", *LABELS]
     for name in DATASETS:
         file = resources.files("rhosight") / "data" / f"{name}.parquet"
         with resources.as_file(file) as path:

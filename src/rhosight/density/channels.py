@@ -93,7 +93,7 @@ def find_partner(name: str, names: Collection[str]) -> str | None:
 
 
 def find_total(name: str, names: Collection[str]) -> str | None:
-    """Return which of these files is the total density beside that of one spin, if any."""
+    """Return the file of the total density beside that of one spin, if any."""
     channel = find_channel(name)
     if channel is None:
         return None

@@ -194,7 +194,7 @@ def _check_content(block: dict[str, Any], structure: Structure, where: str) -> b
 
 
 def _note_doubts(block: dict[str, Any], structure: Structure, confirmed: bool) -> list[str]:
-    """Return notes on what contradicts the sites, but may have been written carelessly."""
+    """Return notes on fields that contradict the sites, perhaps by carelessness."""
     notes = []
     for name in ("_chemical_formula_structural", "_chemical_formula_moiety"):
         text = _get_text(block, name)

@@ -212,7 +212,7 @@ def identify_comment(comment: str) -> Content | None:
 
 
 def identify_label(label: str) -> Content | None:
-    """Return the content that the label of a grid states, such as SIESTA's ``VH:spin_1``."""
+    """Return the content that a grid's label states, such as ``VH:spin_1``."""
     words = re.split(r"[:\s]+", label.lower())
     return next(filter(None, (identify_name(f"grid.{word}") for word in words)), None)
 

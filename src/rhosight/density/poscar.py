@@ -83,7 +83,7 @@ def parse_poscar(text: str, where: str, format_: str = "POSCAR") -> Structure:
 
 
 def _read_head(lines: Iterator[str], where: str) -> _Head:
-    """Read the lines below the comment, down to the one that says how positions are given."""
+    """Read the lines from the comment to the kind of the positions."""
     factors = _read_numbers(_split(next(lines, "")))
     lattice = np.array([_read_vector(_split(next(lines, ""))) for _ in range(3)])
     if len(factors) == 3:
@@ -175,7 +175,7 @@ def _read_positions(lines: Iterator[str], head: _Head, where: str) -> Structure:
 
 
 def begins_structure(lines: Sequence[str]) -> bool:
-    """Return whether lines begin a POSCAR: a comment, a scale factor and three vectors."""
+    """Return True if a comment, a scale factor and three vectors come first."""
     if len(lines) < 5 or lines[0].strip().lower().startswith("lattice velocities"):
         return False
     comment, scale, *cell = [line.split() for line in lines[:5]]
@@ -216,7 +216,7 @@ def _split(line: str) -> list[str]:
 
 
 def _split_position(line: str) -> list[str]:
-    """Return the words of a line with a position, whose numbers may be joined by minus signs."""
+    """Split a line with a position; minus signs may join its numbers."""
     words = _split(line)
     return words if len(words) >= 3 else _GLUED.sub(" -", line).split()
 

@@ -169,7 +169,7 @@ def _note_whole(structure: Structure, grid: np.ndarray, electrons: float) -> lis
 
 
 def _note_deformed_cell(structure: Structure, grid: np.ndarray, count: int) -> list[str]:
-    """Note a density that has the symmetry of a regular cell, where the cell is not regular.
+    """Note a density with the symmetry of a regular cell in another cell.
 
     A lattice vector was changed then: the density of a deformed crystal is deformed, too.
     """

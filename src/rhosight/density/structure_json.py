@@ -93,7 +93,7 @@ def parse_structure_json(text: str | bytes, where: str) -> Structure:
 
 
 def _check_agreement(content: _Structure, structure: Structure, where: str) -> None:
-    """Raise if edges, volume or Cartesian positions are not those of the lattice vectors."""
+    """Raise if edges, volume or positions contradict the lattice vectors."""
     lattice = structure.lattice
     if not all(lattice.pbc):
         raise RhosightError(

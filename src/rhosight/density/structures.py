@@ -94,7 +94,7 @@ def read_structure(path: str | os.PathLike) -> Structure:
 
 
 def read_cif(text: str, where: str, max_sites: int | None = None) -> Structure:
-    """Return the crystal of a CIF with its notes; see :func:`rhosight.density.cif.parse_cif`."""
+    """Return the crystal of a CIF with its notes, see :mod:`rhosight.density.cif`."""
     structure, notes = parse_cif(text, where, max_sites)
     return add_structure_notes(structure, notes + check_unit(structure, where))
 

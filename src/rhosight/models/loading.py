@@ -87,8 +87,9 @@ def load_model(name: str | os.PathLike) -> SavedModel:
     Parameters
     ----------
     name
-        ``best`` or ``no-dft``, which come with the package (trained on 85 % of ``mp-fcc``, see
-        their model cards), a folder that ``save_pretrained`` wrote, or a Hugging Face hub id.
+        ``best``, ``no-dft`` or ``structure``, which come with the package (trained on 85 % of
+        ``mp-fcc`` or, the last, of ``mp-elastic``; see their model cards), a folder that
+        ``save_pretrained`` wrote, or a Hugging Face hub id.
 
     Raises
     ------

@@ -106,7 +106,7 @@ def _read_element(symbol: str) -> _Element:
 
 
 def _chemical_term(a: _Element, x: float, b: _Element, y: float, gamma: float) -> float:
-    """Return the enthalpy of the contacts between two elements, of which there are x and y."""
+    """Return the enthalpy of the contacts between shares x and y of two elements."""
     amounts = np.array([x, y])
     surfaces = np.array([a.molar_volume, b.molar_volume]) ** (2 / 3)
     surroundings = _surround(amounts, surfaces, gamma)
@@ -147,13 +147,13 @@ def _elastic_term(a: _Element, x: float, b: _Element, y: float) -> float:
 
 
 def _strain(modulus: float, shear_modulus: float, volume: float, hole: float) -> float:
-    """Return the elastic energy of an atom in the hole of another one, with its modulus."""
+    """Return the elastic energy of an atom in the hole of another."""
     work = 2 * modulus * shear_modulus * (volume - hole) ** 2
     return work / (4 * shear_modulus * volume + 3 * modulus * hole)
 
 
 def _structural_terms(alloy: list[tuple[_Element, float]]) -> list[float]:
-    """Return the enthalpy of the fcc, bcc and hcp lattice for the mean number of electrons."""
+    """Return the enthalpies of fcc, bcc and hcp for a mean number of electrons."""
     electrons = sum(share * element.valence_electrons for element, share in alloy)
     pure = sum(share * element.structural_stability for element, share in alloy)
     counts = list(_STABILITIES)

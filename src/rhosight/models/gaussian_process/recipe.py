@@ -193,7 +193,7 @@ ANY_CRYSTAL_RECIPES: dict[str, dict[str, Any]] = {
     "structure": {
         "targets": (*TARGETS, "shear_modulus_vrh", "band_gap"),
         "scales": {
-            "bulk_modulus_vrh": "log10",
+            "bulk_modulus_vrh": "sqrt",
             "shear_modulus_vrh": "log10",
             "band_gap": "nonnegative",
         },

@@ -1,8 +1,8 @@
-"""Scales in which targets are learned: logarithms of moduli, gaps that are not negative.
+"""Scales in which targets are learned, such as logarithms of moduli.
 
-Moduli of all crystals span three orders of magnitude, and their errors are relative ones: their
-logarithm is learned, and the ends of an interval are transformed back. A band gap is learned as it
-is, metals as 0 like any other value; a prediction or an end of an interval below 0 becomes 0.
+Moduli of all crystals span three orders of magnitude, and their errors grow with them: a logarithm
+or a square root is learned, and the ends of an interval are transformed back. A band gap is learned
+as it is, metals as 0 like any other value; a prediction or an end of an interval below 0 becomes 0.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import numpy as np
 
 from ...errors import RhosightError
 
-Scale = Literal["log10", "nonnegative"]
+Scale = Literal["log10", "sqrt", "nonnegative"]
+
+_NAMES = {"log10": "logarithm", "sqrt": "square root"}
 
 
 @dataclass(frozen=True)
@@ -39,18 +41,19 @@ class TargetScales:
         Raises
         ------
         RhosightError
-            If a label that is learned as a logarithm is not positive.
+            If a label that is learned as a logarithm or a square root is not positive.
         """
         scaled = np.array(labels, dtype=float)
         for column, name in enumerate(self.targets):
-            if self.scales.get(name) != "log10":
+            if (scale := self.scales.get(name)) not in _NAMES:
                 continue
             if (scaled[:, column] <= 0).any():
                 raise RhosightError(
-                    f"`{name}` is learned as a logarithm, but {np.nanmin(scaled[:, column]):g} is "
-                    "among its labels; mask labels that are not positive"
+                    f"`{name}` is learned as a {_NAMES[scale]}, but "
+                    f"{np.nanmin(scaled[:, column]):g} is among its labels; mask labels that are "
+                    "not positive"
                 )
-            scaled[:, column] = np.log10(scaled[:, column])
+            scaled[:, column] = (np.log10 if scale == "log10" else np.sqrt)(scaled[:, column])
         return scaled
 
     def restore(self, values: np.ndarray) -> np.ndarray:
@@ -60,8 +63,10 @@ class TargetScales:
             if self.scales.get(name) == "log10":
                 with np.errstate(over="ignore"):
                     restored[:, column] = 10.0 ** restored[:, column]
-            elif self.scales.get(name) == "nonnegative":
+            elif self.scales.get(name) in ("nonnegative", "sqrt"):
                 restored[:, column] = np.maximum(restored[:, column], 0.0)
+            if self.scales.get(name) == "sqrt":
+                restored[:, column] **= 2
         return restored
 
     def restore_std(self, values: np.ndarray, std: np.ndarray) -> np.ndarray:
@@ -71,6 +76,6 @@ class TargetScales:
     def units(self, units: Mapping[str, str]) -> dict[str, str]:
         """Return the units of the scales."""
         return {
-            name: f"log10 of {unit}" if self.scales.get(name) == "log10" else unit
+            name: f"{scale} of {unit}" if (scale := self.scales.get(name)) in _NAMES else unit
             for name, unit in units.items()
         }
