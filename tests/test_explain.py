@@ -88,7 +88,7 @@ def best(parts) -> DescriptorModel:
 
 @pytest.fixture(scope="module")
 def network(parts) -> PropertyModel:
-    return PropertyModel(TINY).fit(parts[0][::2])
+    return PropertyModel(TINY).fit(parts[0])
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -37,7 +37,7 @@ def print_table(predictions: pd.DataFrame, model: SavedModel) -> None:
                 highlight=False,
                 soft_wrap=True,
             )
-    is_outside = predictions.get("outside", pd.Series(dtype=object)).notna().any()
+    is_outside = "outside" in predictions and predictions["outside"].notna().any()
     if is_outside and model.about.get("dataset") == "mp-fcc":
         print_line("the model structure knows crystals of all lattices, without a density")
 
