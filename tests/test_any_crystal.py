@@ -106,6 +106,7 @@ def test_a_process_over_more_than_a_thousand_materials():
     np.testing.assert_allclose(again[1], std, rtol=1e-6)
     alone, _ = model.leave_out()
     assert np.sqrt(np.mean((alone - y[:1050]) ** 2)) < 0.15
+    np.testing.assert_allclose(loaded.leave_out()[0], alone, rtol=1e-5, atol=1e-6)
 
 
 def test_recipes_of_old_models_are_what_they_were():

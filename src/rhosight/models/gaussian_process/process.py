@@ -20,7 +20,7 @@ The noise may therefore follow Student's t-distribution, under which such labels
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Self
 
 import numpy as np
@@ -215,8 +215,9 @@ class GaussianProcess:
         """
         shape = len(next(iter(self._features.values()))), len(self._targets)
         mean, std = np.full(shape, np.nan), np.full(shape, np.nan)
-        for column, target in enumerate(self._targets):
-            assert target.kernel is not None, "only a fitted process leaves out"
+        for column, stored in enumerate(self._targets):
+            target = self._with_kernel(stored)
+            assert target.kernel is not None
             inverse = target.solve(np.eye(len(target.rows)))
             own = target.rows if groups is None else groups[target.rows]
             centre, total = inverse @ target.labels, np.empty(len(own))
@@ -234,6 +235,18 @@ class GaussianProcess:
             mean[target.rows, column] = centre * target.scale + target.mean
             std[target.rows, column] = np.sqrt(variance) * target.scale
         return self._shaped(mean, std)
+
+    def _with_kernel(self, target: FittedTarget) -> FittedTarget:
+        """Compute the kernel of a large set that was loaded."""
+        if target.kernel is not None:
+            return target
+        parts = []
+        for start in range(0, len(target.rows), CHUNK):
+            rows = target.rows[start : start + CHUNK]
+            distances = self.distances({name: x[rows] for name, x in self._features.items()})
+            near = {name: d[:, target.rows] for name, d in distances.items()}
+            parts.append(self.kernel(target.parameters, near))
+        return replace(target, kernel=np.concatenate(parts))
 
     @property
     def _widening(self) -> float:
