@@ -50,8 +50,8 @@ SeedOption = Annotated[int, typer.Option(help="Of the order of the candidates.",
 ModelOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="no-dft, or the folder of a model of structures; may be given several times.",
-        show_default="no-dft",
+        help="structure, no-dft, or the folder of a model of structures; may be given several times.",
+        show_default="structure",
     ),
 ]
 MaxAtomsOption = Annotated[int, typer.Option(help="Largest primitive cell.", min=1)]
@@ -104,7 +104,7 @@ def design(
             candidates=candidates,
             seed=seed,
             out=out,
-            models=model or ["no-dft"],
+            models=model or ["structure"],
             max_atoms=max_atoms,
             include_known=known,
             geometry=geometry.value,

@@ -188,7 +188,7 @@ def choose_sources(models: dict[str, SavedModel], wishes: Sequence[Wish]) -> dic
     for name, model in models.items():
         if model.uses_density:
             raise RhosightError(
-                f"model {name}: reads charge densities, which candidates do not have; give no-dft "
+                f"model {name}: reads charge densities, which candidates do not have; give structure "
                 "or another model of structures"
             )
         if not hasattr(model, "predict_intervals"):

@@ -90,7 +90,7 @@ class Search:
     count: int = 20
     candidates: int = 2000
     seed: int = 0
-    models: Sequence[str] = ("no-dft",)
+    models: Sequence[str] = ("structure",)
     max_atoms: int = 16
     include_known: bool = False
     geometry: str = "volume"
