@@ -50,7 +50,8 @@ SeedOption = Annotated[int, typer.Option(help="Of the order of the candidates.",
 ModelOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="structure, no-dft, or the folder of a model of structures; may be given several times.",
+        help="structure, no-dft, or the folder of a model of structures; may be given "
+        "several times.",
         show_default="structure",
     ),
 ]
@@ -116,6 +117,10 @@ def design(
     print_line(f"report, table, CIFs and ledger: {out}")
 
 
+OTHER_SYMBOLS = {"shear_modulus_vrh": "G_VRH", "band_gap": "gap"}
+"""Targets that the paper lacks → the heads of their columns."""
+
+
 def _split(symbols: str) -> list[str]:
     return [symbol for symbol in symbols.replace(",", " ").split() if symbol]
 
@@ -153,7 +158,8 @@ def show(result: Design) -> None:
     for name in [*wanted, *others]:
         halves = table[f"{name}_high"] - table[name]
         cells = [format_value(v, h) for v, h in zip(table[name], halves, strict=True)]
-        symbol = TARGET_NAMES[name].symbol if name in TARGET_NAMES else name
+        symbol = TARGET_NAMES[name].symbol if name in TARGET_NAMES else OTHER_SYMBOLS.get(name)
+        symbol = symbol or _shorten(name)
         column = [f"{symbol} ({result.units[name]})", *cells]
         if _width([*columns, column, *last]) > console.width:
             continue  # the table of the folder has all

@@ -188,8 +188,8 @@ def choose_sources(models: dict[str, SavedModel], wishes: Sequence[Wish]) -> dic
     for name, model in models.items():
         if model.uses_density:
             raise RhosightError(
-                f"model {name}: reads charge densities, which candidates do not have; give structure "
-                "or another model of structures"
+                f"model {name}: reads charge densities, which candidates do not have; give "
+                "structure or another model of structures"
             )
         if not hasattr(model, "predict_intervals"):
             raise RhosightError(f"model {name}: gives no intervals; give another model")
