@@ -33,6 +33,7 @@ gradio_client = pytest.importorskip("gradio_client")
 
 from rhosight.app.limits import MIB, Limits  # noqa: E402
 from rhosight.app.pool import Pool  # noqa: E402
+from rhosight.app.store import UPLOADS  # noqa: E402
 from rhosight.app.worker import Worker  # noqa: E402
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -357,7 +358,9 @@ def test_largest_upload_is_taken(dataset, tmp_path):
     total = tiled[np.ix_(*(np.arange(edge) * n // edge for n in tiled.shape))]
     total *= tiled.mean() / total.mean()
     assert total.size == limits.grid_points and len(structure) == limits.atoms
-    ChargeDensity(grids={"total": total}, structure=structure).to_chgcar(tmp_path / "CHGCAR")
+    (tmp_path / UPLOADS).mkdir()
+    path = tmp_path / UPLOADS / "CHGCAR"
+    ChargeDensity(grids={"total": total}, structure=structure).to_chgcar(path)
 
     async def run() -> dict:
         worker = Worker(limits)
