@@ -22,8 +22,8 @@ import pandas as pd
 from pymatgen.core import Composition
 
 import rhosight
-from rhosight.design.prototypes import load_library
-from rhosight.design.relaxation import energies, resize
+from rhosight.design.prototypes import load_library, resize
+from rhosight.design.relaxation import energies
 from rhosight.design.screening import Screening
 from rhosight.design.selection import choose_diverse, keep_lowest
 from rhosight.design.space import Candidate, Space, find_nearest_example

@@ -35,4 +35,5 @@ def test_notebooks_show_what_they_print_and_draw():
         assert not any(output.output_type == "error" for output in outputs), path.name
         assert all(cell.execution_count == n for n, cell in enumerate(cells, start=1)), path.name
         text = path.read_text(encoding="utf-8")
-        assert "/tmp/" not in text and "/home/" not in text and "/work/" not in text
+        roots = {"tmp", "home", "Users", *(place.name for place in Path("/").iterdir())}
+        assert not [root for root in roots if f"/{root}/" in text], path.name

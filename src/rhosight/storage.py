@@ -7,7 +7,8 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,11 @@ MAX_JSON = 2**26
 
 LOCK = ".lock"
 """Name of the file by which :func:`lock_folder` locks a folder."""
+
+
+def bundled_file(name: str) -> AbstractContextManager[Path]:
+    """Return a context in which a file of the package's data has a path."""
+    return resources.as_file(resources.files("rhosight") / "data" / name)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,11 @@ from pymatgen.core import Structure
 
 from ..density.crystals import HashableCrystal
 from ..density.structure_json import parse_structure_json
-from .schema import TARGETS
+from ..storage import bundled_file
+from .schema import ALL_TARGETS
 
 DATASETS = ("mp-elastic",)
 """Bundled datasets whose crystals are recognised. All crystals of mp-fcc are in this one, too."""
-
-LABELS = (*TARGETS, "shear_modulus_vrh", "band_gap")
-"""Properties whose calculated values are shown."""
 
 MAX_STRAIN = 0.05
 """Largest difference of the volumes, as a share: a compressed crystal has other properties."""
@@ -96,10 +93,9 @@ def read_rows() -> dict[str, list[dict[str, Any]]]:
     from pyarrow import parquet
 
     rows: dict[str, list[dict[str, Any]]] = {}
-    columns = ["material_id", "formula", "structure", *LABELS]
+    columns = ["material_id", "formula", "structure", *ALL_TARGETS]
     for name in DATASETS:
-        file = resources.files("rhosight") / "data" / f"{name}.parquet"
-        with resources.as_file(file) as path:
+        with bundled_file(f"{name}.parquet") as path:
             for row in parquet.read_table(path, columns=columns).to_pylist():
                 rows.setdefault(row["formula"], []).append(row)
     return rows

@@ -8,7 +8,6 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from ..errors import RhosightError
 from ..inputs.progress import Progress
 from ..inputs.text.description import describe
 from ..inputs.text.extents import EXTENTS
+from ..storage import bundled_file
 from .dataset import Dataset
 from .sources.folder import LABELS, read_folder
 
@@ -47,8 +47,7 @@ def load_dataset(name_or_path: str | os.PathLike) -> Dataset:
         If there is no such dataset, or it is not valid.
     """
     if name_or_path in BUNDLED:
-        file = resources.files("rhosight") / "data" / f"{name_or_path}.parquet"
-        with resources.as_file(file) as path:
+        with bundled_file(f"{name_or_path}.parquet") as path:
             return Dataset.from_parquet(path)
     path = Path(name_or_path)
     if not path.exists():

@@ -96,6 +96,9 @@ KNOWN: dict[str, Column] = {column.name: column for column in COLUMNS}
 TARGETS: dict[str, str] = {c.name: c.unit for c in COLUMNS if c.role == "target"}
 """The targets of the paper and their units. A dataset may carry others."""
 
+ALL_TARGETS: tuple[str, ...] = (*TARGETS, "shear_modulus_vrh", "band_gap")
+"""Those of `mp-elastic`: of the paper, and two more."""
+
 
 class TargetNames(NamedTuple):
     """Name a target in text, in headings, on axes, and in names of recipes."""

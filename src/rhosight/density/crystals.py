@@ -157,22 +157,16 @@ def find_symmetry(
     angle_tolerance
         Tolerance, degrees; negative values leave it to spglib.
     """
-    lattice, positions = structure.lattice.matrix, structure.frac_coords
-    return _find_symmetry(
-        np.ascontiguousarray(lattice, dtype=float).tobytes(),
-        np.ascontiguousarray(positions, dtype=float).tobytes(),
-        tuple(kinds),
-        symprec,
-        angle_tolerance,
-    )
+    crystal = HashableCrystal.of(structure)
+    return _find_symmetry(crystal, tuple(kinds), symprec, angle_tolerance)
 
 
 @lru_cache(maxsize=512)  # each crystal is asked about by its descriptors, its plane and checks
 def _find_symmetry(
-    lattice: bytes, positions: bytes, kinds: tuple[int, ...], symprec: float, angle: float
+    crystal: HashableCrystal, kinds: tuple[int, ...], symprec: float, angle: float
 ) -> SpglibDataset | None:
-    vectors, points = (np.frombuffer(part).reshape(-1, 3) for part in (lattice, positions))
-    cell: Any = (vectors, points, kinds)
+    structure = crystal.structure
+    cell: Any = (structure.lattice.matrix, structure.frac_coords, kinds)
     with warnings.catch_warnings():
         # spglib announces another way of raising errors, at every call
         warnings.filterwarnings("ignore", category=DeprecationWarning)

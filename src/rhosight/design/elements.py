@@ -19,8 +19,6 @@ from ..errors import RhosightError
 SCALES = {"electronegativity": 0.35, "radius": 0.18, "group": 2.5, "row": 1.5}
 """Differences that count as one: Pauling's scale, Å, columns and rows of the periodic table."""
 
-SELF = 0.0
-
 
 @cache
 def element_distance(one: str, other: str) -> float:

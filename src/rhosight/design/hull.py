@@ -6,10 +6,11 @@ from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from importlib import resources
 from typing import Any
 
 from pymatgen.core import Composition
+
+from ..storage import bundled_file
 
 FILE = "mp-hull.parquet"
 
@@ -68,7 +69,7 @@ class _Table:
 def _read() -> _Table:
     from pyarrow import parquet
 
-    with resources.as_file(resources.files("rhosight") / "data" / FILE) as path:
+    with bundled_file(FILE) as path:
         table = parquet.read_table(path).to_pydict()
     systems = defaultdict(list)
     for formula, elements, energy in zip(

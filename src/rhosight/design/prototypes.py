@@ -16,7 +16,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from ..density.elements import electronegativity
 from ..density.structure_json import parse_structure_json
 from ..errors import RhosightError
 from ..inputs.descriptors.composition import prototype_label
-from ..storage import replacing
+from ..storage import bundled_file, replacing
 
 FILE = "prototypes.json"
 
@@ -169,7 +168,8 @@ class Library:
         """Return the primitive cell of an example, scaled to 1 Å³ per atom."""
         key = prototype.examples[number].material_id, number
         if key not in self._templates:
-            self._templates[key] = _scale(_primitive(self._read(key[0])))
+            cell = _primitive(self._read(key[0]))
+            self._templates[key] = resize(cell, len(cell))
         return self._templates[key]
 
     def roles(self, prototype: Prototype, number: int) -> np.ndarray:
@@ -185,18 +185,12 @@ class Library:
             else parse_structure_json(content, material_id)
         )
 
-    def __add__(self, other: Library) -> Library:
-        """Return the types of both; the same type of two libraries stays twice."""
-        return Library(
-            (*self.prototypes, *other.prototypes), {**self._structures, **other._structures}
-        )
-
 
 @cache
 def load_library() -> Library:
     """Return the structure types of the bundled datasets."""
-    file = resources.files("rhosight") / "data" / FILE
-    states = json.loads(file.read_text(encoding="utf-8"))
+    with bundled_file(FILE) as path:
+        states = json.loads(path.read_text(encoding="utf-8"))
     return Library([Prototype.from_dict(state) for state in states], read_structure_texts())
 
 
@@ -207,7 +201,7 @@ def read_structure_texts() -> dict[str, str]:
 
     texts: dict[str, str] = {}
     for name in reversed(BUNDLED):  # of a crystal in several datasets the first counts
-        with resources.as_file(resources.files("rhosight") / "data" / f"{name}.parquet") as path:
+        with bundled_file(f"{name}.parquet") as path:
             table = parquet.read_table(path, columns=["material_id", "structure"]).to_pydict()
         texts |= dict(zip(table["material_id"], table["structure"], strict=True))
     return texts
@@ -246,7 +240,7 @@ class _Kind:
     def __init__(self, label: str, name: str, cell: Structure):
         amounts = cell.composition.get_el_amt_dict()
         elements = sorted(amounts, key=lambda e: (amounts[e], electronegativity(e), e))
-        self.label, self.first = label, _scale(cell)
+        self.label, self.first = label, resize(cell, len(cell))
         self.counts = tuple(int(amounts[e]) for e in elements)
         self.reference = _mark(self.first, elements)
         orders = permutations(range(len(elements)))
@@ -261,7 +255,7 @@ class _Kind:
         amounts = cell.composition.get_el_amt_dict()
         if sorted(amounts.values()) != sorted(self.counts):
             return False
-        cell = _scale(cell)
+        cell = resize(cell, len(cell))
         for elements in permutations(sorted(amounts)):
             if tuple(int(amounts[e]) for e in elements) == self.counts and self._fits(
                 elements, cell
@@ -319,10 +313,11 @@ def _matcher() -> Any:
     return StructureMatcher(primitive_cell=False, scale=False)
 
 
-def _scale(cell: Structure) -> Structure:
-    scaled = cell.copy()
-    scaled.scale_lattice(len(cell))
-    return scaled
+def resize(structure: Structure, volume: float) -> Structure:
+    """Return a crystal with another volume of its cell, Å³."""
+    resized = structure.copy()
+    resized.scale_lattice(float(volume))
+    return resized
 
 
 def _primitive(structure: Structure) -> Structure:

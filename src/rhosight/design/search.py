@@ -288,9 +288,10 @@ def _choose_relaxation(geometry: str) -> Any:
     if geometry == "volume":
         return None
     if geometry == "chgnet":
-        from .relaxation import relax_volume, require_chgnet
+        from ..models.baselines.chgnet import require_chgnet
+        from .relaxation import relax_volume
 
-        require_chgnet()
+        require_chgnet("geometry chgnet")
         return relax_volume
     raise RhosightError(f"geometry {geometry!r} is unknown; choose volume or chgnet")
 

@@ -15,7 +15,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Self
 
@@ -26,7 +25,7 @@ from safetensors.numpy import load_file, save_file
 from ..density.crystals import list_symbols
 from ..density.structure_json import parse_structure_json
 from ..errors import RhosightError
-from ..storage import replacing
+from ..storage import bundled_file, replacing
 from .geometry import Pairs, occupation_features, shares_of
 
 FILE = "volumes.safetensors"
@@ -154,7 +153,7 @@ class VolumeModel:
 @cache
 def load_volume_model() -> VolumeModel:
     """Return the model that comes with the package."""
-    with resources.as_file(resources.files("rhosight") / "data" / FILE) as path:
+    with bundled_file(FILE) as path:
         return VolumeModel.load(path)
 
 

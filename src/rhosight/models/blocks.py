@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from multiprocessing import parent_process
@@ -120,7 +119,7 @@ class BlockReader:
 
         Many crystals are read by several processes.
         """
-        processes = count_processes(len(crystals))
+        processes = count_processes(len(crystals), self.recipe.uses_encoders)
         if processes == 1:
             parts: Iterator[pd.DataFrame] = (part for _, part in self.iterate(crystals, progress))
         else:
@@ -146,25 +145,26 @@ class BlockReader:
                     progress(label, start + len(part), len(crystals))
 
 
-def count_processes(materials: int) -> int:
+def count_processes(materials: int, with_encoders: bool) -> int:
     """Return how many processes read some materials; each takes seconds to start.
 
     ``OMP_NUM_THREADS`` limits them as it limits threads. A process that another has started reads
-    alone, and so does one with a GPU.
+    alone, and so does one whose encoders run on a GPU.
     """
     if materials < 2 * PER_PROCESS:
         return 1
     from joblib import cpu_count
 
-    cores = int(os.environ.get("OMP_NUM_THREADS", "0") or 0) or cpu_count()
-    if cores == 1 or parent_process() is not None or _has_gpu():
+    limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # nested levels follow
+    cores = int(limit) if limit.isdecimal() and int(limit) else cpu_count()
+    if cores == 1 or parent_process() is not None:
         return 1
+    if with_encoders:
+        from ..networks.features import find_device
+
+        if find_device().type != "cpu":
+            return 1
     return min(cores, materials // PER_PROCESS)
-
-
-def _has_gpu() -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and torch.cuda.is_available()
 
 
 @lru_cache(maxsize=1)

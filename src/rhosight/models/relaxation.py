@@ -15,7 +15,7 @@ from typing import Any
 from pymatgen.core import Structure
 
 from ..errors import RhosightError
-from .baselines.chgnet import find_chgnet_version, load_network
+from .baselines.chgnet import load_network, require_chgnet
 
 MAX_FORCE = 0.05
 """eV/Å; the relaxation ends below it. That of the stress is alike, as a force on the cell."""
@@ -44,8 +44,7 @@ def relax_structure(structure: Structure, where: str = "") -> Structure:
         If CHGNet is not installed, cannot read the crystal, or finds no minimum in 500 steps.
     """
     where = where or structure.composition.reduced_formula
-    if find_chgnet_version() is None:
-        raise RhosightError("relaxing needs CHGNet: pip install 'rhosight[chgnet]'")
+    require_chgnet("relaxing")
     from chgnet.model.dynamics import StructOptimizer
 
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

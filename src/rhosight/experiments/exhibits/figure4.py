@@ -7,7 +7,6 @@ computes it again.
 from __future__ import annotations
 
 import tempfile
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from ...density.charge_density import ChargeDensity
 from ...density.plane import lattice_plane
 from ...evaluation.html import page_style
 from ...inputs.image import Channel, density_slice
+from ...storage import bundled_file
 from ..exhibit import Exhibit
 
 TITLE = "Slices along z of total and difference density, mp-72 (Ti, hexagonal)"
@@ -43,8 +43,7 @@ def make_structure() -> Structure:
 
 def load_bundled() -> Dataset:
     """Load the density that comes with the package."""
-    file = resources.files("rhosight") / "data" / "paper" / f"{MATERIAL}.parquet"
-    with resources.as_file(file) as path:
+    with bundled_file(f"paper/{MATERIAL}.parquet") as path:
         return Dataset.from_parquet(path)
 
 

@@ -50,6 +50,12 @@ def find_chgnet_version() -> str | None:
         return None
 
 
+def require_chgnet(purpose: str) -> None:
+    """Raise if the optional package is not installed."""
+    if find_chgnet_version() is None:
+        raise RhosightError(f"{purpose} needs CHGNet: pip install 'rhosight[chgnet]'")
+
+
 def compute_embeddings(
     structures: Sequence[Structure], progress: Progress | None = None
 ) -> pd.DataFrame:
@@ -105,6 +111,27 @@ def _hash(structure: Structure) -> str:
 def _embed(structures: list[Structure]) -> list[np.ndarray]:
     if not structures:
         return []
+    # "crystal_fea" is the sum over the atoms
+    results = predict_energies(structures, return_crystal_feas=True)
+    sums = (np.asarray(result["crystal_fea"], dtype=float) for result in results)
+    return [total / len(structure) for total, structure in zip(sums, structures, strict=True)]
+
+
+def predict_energies(structures: Sequence[Structure], **options: Any) -> list[dict[str, Any]]:
+    """Return CHGNet's results for crystals, among them ``e``, their energy in eV/atom.
+
+    Parameters
+    ----------
+    structures
+        Ordered crystals.
+    **options
+        Of CHGNet's ``predict_graph``.
+
+    Raises
+    ------
+    RhosightError
+        For a crystal with an atom that has no neighbour within 6 Å.
+    """
     model, graphs = load_network(), []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns about chgnet's way to make tensors
@@ -116,11 +143,8 @@ def _embed(structures: list[Structure]) -> list[np.ndarray]:
                 raise RhosightError(
                     f"{where}: CHGNet cannot read it ({error}); leave this material out"
                 ) from error
-        results = model.predict_graph(graphs, task="e", return_crystal_feas=True, batch_size=_BATCH)
-    results = results if isinstance(results, list) else [results]  # one graph: no list
-    # "crystal_fea" is the sum over the atoms
-    sums = (np.asarray(result["crystal_fea"], dtype=float) for result in results)
-    return [total / len(structure) for total, structure in zip(sums, structures, strict=True)]
+        results = model.predict_graph(graphs, task="e", batch_size=_BATCH, **options)
+    return results if isinstance(results, list) else [results]  # one graph: no list
 
 
 @cache

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ...dataset.schema import TARGETS
+from ...dataset.schema import ALL_TARGETS, TARGETS
 from ...errors import RhosightError
 from ...inputs.descriptors.blocks import COMPOSITION_BLOCKS, needs_density
 from ...inputs.descriptors.frame import TOTAL_BLOCKS
@@ -191,7 +191,7 @@ ALL_LATTICES = Kernel(
 
 ANY_CRYSTAL_RECIPES: dict[str, dict[str, Any]] = {
     "structure": {
-        "targets": (*TARGETS, "shear_modulus_vrh", "band_gap"),
+        "targets": ALL_TARGETS,
         "scales": {
             "bulk_modulus_vrh": "sqrt",
             "shear_modulus_vrh": "log10",
