@@ -82,11 +82,13 @@ def read(name: str, path: Path) -> Any:
     return read_structure(path) if name in STRUCTURES else read_density(path)
 
 
-def predict(models: dict[str, Any], crystal: Any) -> np.ndarray:
-    """Predict with the model that reads this."""
+def predict(models: dict[str, Any], crystal: Any) -> tuple[bool, str]:
+    """Predict with the model that reads this; return if it is finite, and what it says."""
     is_density = isinstance(crystal, rhosight.ChargeDensity)
     model = models["best" if is_density else "no-dft"]
-    return model.predict([crystal] if is_density else {"a": crystal}).to_numpy()
+    table = model.predict_intervals([crystal] if is_density else {"a": crystal})
+    is_finite = bool(np.isfinite(table.drop(columns="outside").to_numpy(dtype=float)).all())
+    return is_finite, table["outside"].iloc[0] or ""
 
 
 def judge(name: str, path: Path, original: Any, models: dict[str, Any]) -> tuple[str, str]:
@@ -95,7 +97,7 @@ def judge(name: str, path: Path, original: Any, models: dict[str, Any]) -> tuple
     signal.alarm(WALL)
     try:
         crystal = read(name, path)
-        finite = not models or bool(np.isfinite(predict(models, crystal)).all())
+        is_finite, outside = predict(models, crystal) if models else (True, "")
     except RhosightError as error:
         if "\n" in str(error):
             return "several lines", str(error)
@@ -108,9 +110,9 @@ def judge(name: str, path: Path, original: Any, models: dict[str, Any]) -> tuple
         signal.alarm(0)
     if time.process_time() - began > SECONDS:
         return "slow", ""
-    if not finite:
+    if not is_finite:
         return "not finite", ""
-    if get_notes(crystal):
+    if get_notes(crystal) or "its volume of" in outside:
         return "noted", ""
     if not is_changed(crystal, original):
         return "accepted", ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -33,14 +35,15 @@ class Outcome:
         File or material → why it failed.
     interrupted
         Whether the user interrupted the work.
-    done, count
-        Number of materials that were worked on, and of all.
+    done, succeeded, count
+        Number of materials that were worked on, of those with a result, and of all.
     """
 
     results: list[Any] = field(default_factory=list)
     bad: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
     done: int = 0
+    succeeded: int = 0
     count: int = 0
 
 
@@ -76,7 +79,7 @@ def work_through(
     outcome = Outcome(count=len(names))
     first: RhosightError | None = None
     size = 1
-    with _log_once():
+    with _log_once(), _interrupt_at_termination():
         try:
             if not names:
                 outcome.results.append(work(get(slice(0, 0))))
@@ -102,9 +105,9 @@ def report(outcome: Outcome, what: str) -> int:
         line = reason if name in reason else f"{name}: {reason}"
         errors.print(f"not {what}: {line}", markup=False, highlight=False, soft_wrap=True)
     if outcome.interrupted:
-        finished = outcome.done - len(outcome.bad)
         errors.print(
-            f"interrupted: {finished} of {outcome.count} were {what}; give the others again",
+            f"interrupted: {outcome.succeeded} of {outcome.count} were {what}; "
+            "give the others again",
             markup=False,
         )
         return 130
@@ -132,6 +135,7 @@ def _work_on(
     try:
         with name_missing_extra():
             outcome.results.append(work(get(part)))
+        outcome.succeeded += part.stop - part.start
         return None
     except Exception as error:
         if part.stop - part.start == 1:
@@ -156,6 +160,19 @@ def describe_failure(error: Exception, where: str) -> RhosightError:
         f"{where}: rhosight failed with an unexpected error ({reason}); check the file, or report "
         "the traceback that `rhosight --debug` prints"
     )
+
+
+@contextmanager
+def _interrupt_at_termination() -> Iterator[None]:
+    """Let SIGTERM, with which queues end jobs, do what Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -10,9 +10,12 @@ import typer
 
 from ..errors import RhosightError
 from .batches import report, work_through
-from .common import check_files, console, errors, print_remark, progress_bar
+from .common import check_files, console, errors, progress_bar
+from .reading import NotesMode, NotesOption, Reading
 
 if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
     from ..ecd.model import DensityModel
 
 
@@ -48,6 +51,7 @@ def density(
         str, typer.Option(help="density (comes with the package), or the folder of such a model.")
     ] = "density",
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
+    notes: NotesOption = NotesMode.show,
 ) -> None:
     """Predict charge densities from structures, without a calculation.
 
@@ -59,10 +63,13 @@ def density(
     from ..ecd.model import DensityModel
 
     loaded = DensityModel.from_pretrained(model)
+    reading = Reading(mode=notes)
 
     def predict(names: list[str]) -> None:
         for name in names:
-            _predict(loaded, name, targets[name], spacing, kind)
+            structure = reading.read_structure(name)
+            reading.print_notes([name])
+            _predict(loaded, name, structure, targets[name], spacing, kind)
 
     with progress_bar() as progress:
         outcome = work_through(files, list, predict, progress, "predicted", at_once=1)
@@ -92,15 +99,16 @@ def _choose_outputs(files: list[str], output: Path | None, force: bool) -> dict[
 
 
 def _predict(
-    model: DensityModel, file: str, target: Path, spacing: float, kind: PredictedKind
+    model: DensityModel,
+    file: str,
+    structure: Structure,
+    target: Path,
+    spacing: float,
+    kind: PredictedKind,
 ) -> None:
     """Predict one density, write it, and print what it is."""
     from ..density.predicted import write_density
-    from ..density.structures import get_notes, read_structure
 
-    structure = read_structure(file)
-    for note in get_notes(structure):
-        print_remark("note", file, note)
     result = model.predict(structure, spacing)
     write_density(result.density, target, kind.value)
     grid = "×".join(map(str, result.density.shape))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import console, print_line, progress_bar
+from ..errors import RhosightError
+from .common import console, errors, print_line, progress_bar
 from .predictions import format_value
+from .reading import NotesMode, NotesOption, Reading
 
 if TYPE_CHECKING:
     from ..design.result import Design
@@ -20,6 +22,19 @@ class Geometry(StrEnum):
 
     volume = "volume"
     chgnet = "chgnet"
+
+
+class Strategy(StrEnum):
+    """Ways to choose candidates."""
+
+    list = "list"
+    nsga2 = "nsga2"
+
+
+class Method(StrEnum):
+    """Ways to verify proposals."""
+
+    gpaw = "gpaw"
 
 
 TargetOption = Annotated[
@@ -44,6 +59,14 @@ LikeOption = Annotated[
     Path | None,
     typer.Option(help="CIF or POSCAR: occupy the structure type of this crystal only."),
 ]
+PrototypesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Folder of CIF or POSCAR files whose structure types are occupied instead of the "
+        "bundled ones; may be given several times, also with `bundled`.",
+        show_default="bundled",
+    ),
+]
 CountOption = Annotated[int, typer.Option(help="Largest number of proposals.", min=1)]
 CandidatesOption = Annotated[int, typer.Option(help="Number of crystals to try.", min=1)]
 SeedOption = Annotated[int, typer.Option(help="Of the order of the candidates.", min=0)]
@@ -66,7 +89,31 @@ GeometryOption = Annotated[
 KnownOption = Annotated[
     bool, typer.Option("--known", help="Also propose crystals of the bundled datasets.")
 ]
+SearchOption = Annotated[
+    Strategy,
+    typer.Option(
+        help="list: the first of all occupations by similar elements. nsga2: an evolutionary "
+        "algorithm over structure types, elements and shapes (pip install 'rhosight\\[design]')."
+    ),
+]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Dask scheduler whose workers predict candidates: tcp://host:8786.",
+        show_default=False,
+    ),
+]
 WorkersOption = Annotated[int, typer.Option(help="Processes that predict candidates.", min=1)]
+VerifyOption = Annotated[
+    Method | None,
+    typer.Option(
+        help="gpaw: compute the proposals with GPAW (density, formation energy, bulk modulus; six "
+        "calculations or more for each), learn from them, and search again for --rounds."
+    ),
+]
+RoundsOption = Annotated[
+    int, typer.Option(help="Searches; --count proposals of each are computed.", min=1)
+]
 DensitiesOption = Annotated[
     bool, typer.Option(help="Predict the densities of the proposals for the report.")
 ]
@@ -78,6 +125,7 @@ def design(
     elements: ElementsOption = "",
     exclude: ExcludeOption = "",
     like: LikeOption = None,
+    prototypes: PrototypesOption = None,
     count: CountOption = 20,
     candidates: CandidatesOption = 2000,
     seed: SeedOption = 0,
@@ -85,36 +133,88 @@ def design(
     max_atoms: MaxAtomsOption = 16,
     geometry: GeometryOption = Geometry.volume,
     known: KnownOption = False,
+    search: SearchOption = Strategy.list,
     workers: WorkersOption = 1,
+    scheduler: SchedulerOption = None,
     densities: DensitiesOption = True,
+    verify: VerifyOption = None,
+    rounds: RoundsOption = 1,
+    notes: NotesOption = NotesMode.show,
 ) -> None:
     """Search for crystals whose properties lie in wanted ranges.
 
     Structure types of known crystals are occupied by similar elements, predicted, and ranked by the
-    probability that all wishes hold. Nothing is calculated by DFT: check proposals before use.
+    probability that all wishes hold. Nothing is calculated by DFT, except with --verify.
     """
+    reading = Reading(mode=notes)
+    type_of = reading.read_structure(str(like)) if like else None
+    reading.print_notes()
+    settings: dict[str, Any] = {
+        "elements": _split(elements),
+        "exclude": _split(exclude),
+        "like": type_of,
+        "prototypes": prototypes or ["bundled"],
+        "count": count,
+        "candidates": candidates,
+        "seed": seed,
+        "out": out,
+        "models": model or ["structure"],
+        "max_atoms": max_atoms,
+        "include_known": known,
+        "geometry": geometry.value,
+        "densities": densities,
+        "search": search.value,
+        "workers": workers,
+        "scheduler": scheduler,
+    }
+    if verify:
+        _verify(target, rounds, settings)
+        return
+    if rounds > 1:
+        raise RhosightError("--rounds: needs --verify gpaw, whose results the next round learns")
     from ..design.search import design as search_crystals
 
     with progress_bar() as progress:
-        result = search_crystals(
-            target,
-            elements=_split(elements),
-            exclude=_split(exclude),
-            like=like,
-            count=count,
-            candidates=candidates,
-            seed=seed,
-            out=out,
-            models=model or ["structure"],
-            max_atoms=max_atoms,
-            include_known=known,
-            geometry=geometry.value,
-            densities=densities,
-            workers=workers,
-            progress=progress,
-        )
+        result = search_crystals(target, progress=progress, **settings)
     show(result)
     print_line(f"report, table, CIFs and ledger: {out}")
+
+
+def _verify(targets: list[str], rounds: int, settings: dict[str, Any]) -> None:
+    """Search in rounds, and print what was computed."""
+    from ..design.loop import run_rounds
+
+    def log(line: str) -> None:
+        errors.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    with progress_bar() as progress:
+        found = run_rounds(targets, rounds=rounds, progress=progress, log=log, **settings)
+    rows: list[Any] = found.table.to_dict("records")
+    for row in rows:
+        print_line(_describe_verified(row))
+    for name, value in found.summary.items():
+        print_line(f"{name.replace('_', ' ')}: {value}")
+    print_line(f"report, table, densities and calculations: {settings['out']}")
+
+
+def _describe_verified(row: dict[str, Any]) -> str:
+    """Return a line about a computed proposal."""
+    start = f"round {row['round']}  {row['formula']:12}"
+    if row["problem"]:
+        return f"{start}{row['problem']}"
+    values = (
+        f"{symbol} {row[f'{name}_verified']:.{digits}f} {unit}"
+        for name, symbol, digits, unit in VERIFIED
+    )
+    return f"{start}{', '.join(values)}; wishes {'hold' if row['met'] else 'fail'}"
+
+
+VERIFIED = (
+    ("formation_energy_per_atom", "E_form", 3, "eV/atom"),
+    ("energy_above_hull", "above hull", 3, "eV/atom"),
+    ("bulk_modulus_vrh", "B", 0, "GPa"),
+)
+"""Columns of a line about a computed proposal: target, symbol, digits, unit."""
 
 
 OTHER_SYMBOLS = {"shear_modulus_vrh": "G_VRH", "band_gap": "gap"}

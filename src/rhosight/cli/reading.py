@@ -116,9 +116,13 @@ class Reading:
         """Return the structures of CIF, POSCAR or density files by name, or one dataset."""
         if is_dataset(files):
             return self._read_dataset(files[0])
+        return {file: self.read_structure(file) for file in files}
+
+    def read_structure(self, file: str) -> Structure:
+        """Return the structure of one CIF, POSCAR or density file."""
         from ..density.structures import read_structure
 
-        return {file: self._relax(file, read_structure(file)) for file in files}
+        return self._relax(file, read_structure(file))
 
     def read_materials(self, files: list[str]) -> Dataset | Sequence[ChargeDensity]:
         """Return density files, or one dataset.

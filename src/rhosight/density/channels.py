@@ -41,8 +41,10 @@ _WHOLE_NAMES = (("da", ("db",)),)
 _END = r"(?=(?:g\d+)?(?![a-z0-9]))"
 
 _COMMENT = re.compile(
-    r"\bspin[ _-]*(up|down|dn|dw|[12]|alpha|beta)\b|\b(up|down|alpha|beta|majority|minority)"
-    r"[ _-]*(spin|scf density|density|electrons?)\b",
+    r"\bspin[ _-]*([12]|(channel|component|index)[ _:=]*[12])\b|"
+    r"\bspin([ _-]*(channel|component))?[ _:=(-]*(up|down|dn|dw|alpha|beta)\b|"
+    r"\b(up|down|alpha|beta|majority|minority)[ _-]*(spin|scf density|density|electrons?)\b|"
+    r"\b(first|second|1st|2nd) spin\b|\b(rho|density|n) ?[(_-] ?(up|down|dn|dw)\b",
     re.IGNORECASE,
 )
 

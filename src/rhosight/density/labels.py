@@ -11,8 +11,12 @@ density of one spin. Each is recognised by the names and comments that the code 
   BAND..., LDOS, chg_ini; a number of the step follows in relaxations (chgs1g2)
 - SIESTA (grid2cube, denchar, rho2xsf): VH, VT, VNA, DRHO, RHOINIT, RHOXC, TOCH, IOCH, BADER, LDOS,
   ELF, WF, RHO.UPminusDOWN; the name is the comment or the label of the grid, too
-- Quantum ESPRESSO and Octopus: v_h, v_bare, psi2, elf, vks, wf-st0001
-- ABINIT: POT, VHA, VXC, VHXC, VPSP, VCLMB, ELF, KDEN, GDEN, LDEN, PAWDEN
+- Quantum ESPRESSO (postproc.f90 appends _K001_B001 to orbitals and 001 to the energies of a local
+  density of states; all other names are the user's) and Octopus: v_h, v_bare, psi2, elf, rdg, dori,
+  vks, wf-st0001
+- ABINIT (m_hdr.F90, all_abifiles): POT, VHA, VXC, VHXC, VPSP, VCLMB, and these with the number of a
+  perturbation; DEN1, DEN2... (first order), POSITRON, WFK, KSS, PAWAVES, STM, ELF, KDEN, GDEN1,
+  LDEN, PAWDEN, ATMDEN_CORE, ATMDEN_VAL, ATMDEN_FULL, N_TILDE, N_ONE, NT_ONE
 - FHI-aims (setup_cube_defaults.f90): spin_density, delta_density, delta_v, eigenstate, ion_dens,
   hartree_potential, xc_potential, long_range_potential, dielec_func
 - OpenMX (OutData.c): sden, dden, pden, v0, v1, vhart, vna, vxc0, homo, lumo, NHO, NBO, mlwf
@@ -52,9 +56,11 @@ LOCALISATION = Content("a localisation function")
 KINETIC = Content("a kinetic-energy density")
 DERIVATIVE = Content("a derivative of the density")
 ATOMS = Content("the superposed atoms that a calculation starts from")
+PAW = Content("the density with that in the PAW spheres, or a part of it")
 NUCLEI = Content("the charge of electrons and nuclei")
 CURRENT = Content("a current or a field")
 RESPONSE = Content("a dielectric function or a constraint")
+FIRST_ORDER = Content("the response of the density to a perturbation")
 OTHER = Content("another field than the electron density")
 
 # Names, in lower case and without the suffix of the format; `#` stands for a number. A word is
@@ -75,7 +81,12 @@ _NAMES: tuple[tuple[str, Content], ...] = (
     (r".[._-]pden[01]?$", PARTIAL),
     (r".[._-](ioch|chrg)$|-(total|polari[sz]ation)_(charge_)?density-\d", NUCLEI),
     (r".[._-](eps|ion_dens)$", RESPONSE),
-    (r".[._-](rhoxc|energy_density)$", OTHER),
+    (r"._den[1-9]\d*$", FIRST_ORDER),
+    (r".[._-](rhoxc|energy_density|positron|entropy)$", OTHER),
+    (r"._(pot|vha|vpsp|vxc|vhxc)[1-9]\d*$|._vhpsp$|.[._-](edir|sawtooth)$", POTENTIAL),
+    (r".[._-](bxc[._-]?[xyz]?)$", SPIN),
+    (r"._(n_tilde|n_one|nt_one)$", PAW),
+    (r"._atmden_(core|val|full)$", ATOMS),
     (r".[._-]dden$", DIFFERENCE),
     # words
     (
@@ -105,18 +116,20 @@ _NAMES: tuple[tuple[str, Content], ...] = (
     ),
     (
         r"\b(eigenstate(_density)?|eigstate|wannier#?|nto#?|nho#?|nbo-[ab]#?|mlwf#?|iao#?|"
-        r"kss?_?orb\w*|st#|wfk|wf3d|wfn_squared\w*)\b|_wf[ck]?_|^wp-\d",
+        r"kss?_?orb\w*|st#|wfk|kss|pawaves|k#_b#(_[a-z]+)?|wf3d|wfn_squared\w*|unk#|phi#?|"
+        r"eigenvec\w*|state#|b#k#)\b|_wf[ck]?_|^wp-\d",
         ORBITAL,
     ),
     (
-        r"\b(parchg|pchgi?#?(s#)?(k#)?|band#|partial(_?(charge|density))?|i?ldos|pdos|"
+        r"\b(parchg|pchgi?#?(s#)?(k#)?|band#|partial(_?(charge|density))?|i?ldos#?|pdos|"
         r"stm\w*|energy_window#?)\b|^band#",
         PARTIAL,
     ),
     (r"\b(elf(car|3d|tot|_rs)?#?(g#)?|elf_?(spin|s|up|down|dn)#?(g#)?|lol)\b", LOCALISATION),
     (r"\b(taucar|taus?#?(g#)?|kden|ked|kin(etic)?_?(energy)?(_?density)?|spin#_tau)\b", KINETIC),
-    (r"\b(gden#?|lden|laplacian|grad(ient)?|rdg|sign_?lambda2\w*)\b", DERIVATIVE),
-    (r"\b(chgs?#?(g#)?_ini|spin#_chg_ini|rho_?init|superposition|pawden)\b", ATOMS),
+    (r"\b(gden#?|lden|laplacian|grad(ient)?|rdg|dori|sign_?lambda2\w*)\b", DERIVATIVE),
+    (r"\b(chgs?#?(g#)?_ini|spin#_chg_ini|rho_?init|superposition)\b", ATOMS),
+    (r"\b(qp_)?pawden\b", PAW),
     (r"\b(toch|bader)\b", NUCLEI),
     (
         r"\b(efield(_[xyz])?|electric_field|\w*curden\w*|current|jresp|nablavks\w*|stress|"
@@ -132,35 +145,41 @@ _NAMES: tuple[tuple[str, Content], ...] = (
 
 # Comments and headers, as sentences
 _COMMENTS: tuple[tuple[str, Content], ...] = (
-    (r"(?<!full[ -])(?<!full)(?<!pseudo[ -])(?<!model[ -])\bpotential\b|\blocpot\b", POTENTIAL),
+    (
+        r"(?<!full[ -])(?<!full)(?<!pseudo[ -])(?<!model[ -])\bpotential\b|\blocpot\b|\besp\b|"
+        r"\bv_?hartree\b",
+        POTENTIAL,
+    ),
     (
         r"\bspin[ _-]*(scf[ _-]*)?(density|polari[sz]ation density|moment)\b|"
         r"\bmagneti[sz]ation\b",
         SPIN,
     ),
     (
-        r"\b(spin|mag)[ _]?m(agnetic)? moment density\b|\b(rho|n)[ _]?up ?- ?(rho|"
+        r"\b((spin|mag)[ _]?)?m(agnetic)? moment density\b|\bup ?minus ?d(ow)?n\b|"
+        r"\b(rho|n)[ _]?up ?- ?(rho|"
         r"n)[ _]?d(ow)?n\b",
         SPIN,
     ),
     (
-        r"\b(density difference|difference density|deformation density|delta[ _]density|"
-        r"delta rho)\b",
+        r"\b((density|charge) difference|difference density|deformation density|"
+        r"delta[ _](density|rho)|fukui)\b",
         DIFFERENCE,
     ),
     (
         r"\bwave ?functions?\b|\borbitals?\b(?!-free)|\bmo coefficients?\b|\beigen(state|"
-        r"function)\b|\b(homo|lumo)\b",
+        r"function)\b|\b(homo|lumo)\b|\bwannier90\b|\b(kohn-sham|ks) state\b|\bwfc\b|\bpsi\b|"
+        r"\bmo ?[#=:] ?\d",
         ORBITAL,
     ),
     (
-        r"\bpartial (charge|density)\b|\bband[ -]decomposed\b|\bi?ldos\b|"
+        r"\bpartial (charge|density)\b|\bband[ -]decomposed\b|\bband ?[#=:]? ?\d+\b|\bi?ldos\b|"
         r"\blocal density of states\b|\bstm\b|\bparchg\b",
         PARTIAL,
     ),
     (r"\belf\b|\belectron locali[sz]ation\b|\belfcar\b", LOCALISATION),
     (r"\bkinetic[ -]energy density\b", KINETIC),
-    (r"\blaplacian\b|\bdensity gradient\b|\bgradient of\b", DERIVATIVE),
+    (r"\brdg\b|\blaplacian\b|\bdensity gradient\b|\bgradient of\b", DERIVATIVE),
     (r"\bsuperposition of atom|\bsuperposed atom|\bpromolecul|\bindependent atom", ATOMS),
     (r"\belectric field\b|\bcurrent density\b|\bcharge density of (the )?nuclei\b", CURRENT),
 )

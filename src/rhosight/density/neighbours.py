@@ -175,6 +175,17 @@ def compare_with_free_atoms(samples: Samples | None) -> tuple[float, float] | No
     return float(median), float(upper)
 
 
+def measure_polarisation(total: Samples, spin: Samples) -> float:
+    """Return the median of the spin density over the total between the atoms.
+
+    Both are samples of one crystal at the same points; 0 if there are too few between the atoms.
+    """
+    between = (total.nearest > _INNER) & (total.nearest < _OUTER) & (total.values > 0)
+    if between.sum() < _FEWEST_POINTS:
+        return 0.0
+    return float(np.median(np.abs(spin.values[between]) / total.values[between]))
+
+
 def sample_free_atoms(structure: Structure, grid: np.ndarray) -> Samples | None:
     """Return the density and that of superposed free atoms at some points of a grid.
 

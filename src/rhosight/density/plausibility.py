@@ -17,10 +17,12 @@ from ..errors import RhosightError
 from .charge_density import ChargeDensity
 from .electrons import Unit, check_electron_count, estimate_electrons, is_plausible
 from .neighbours import (
+    Samples,
     check_lengths,
     compare_with_free_atoms,
     find_closest_pair,
     measure_depth,
+    measure_polarisation,
     sample_free_atoms,
 )
 from .positions import check_positions
@@ -32,6 +34,9 @@ _NEGATIVE = 0.1
 _LEAST = 0.12
 # Density between the atoms over that of free atoms: 1.0 to 1.5 in all bundled densities
 _ONE_SPIN, _TWICE = 0.75, 1.8
+# Spin density over the total between the atoms: 0.07 at most in the bundled densities, and about 1
+# if the two are the densities of spin up and spin down
+_POLARISED = 0.5
 # Height of a value over all its neighbours, in mean densities: a tenth at most in the bundled data
 _SPIKE = 1.0
 # Å; with points further apart, predictions may move by a fifth of their interval or more
@@ -98,6 +103,7 @@ def check_density(
             "is it the density of one spin, or of some bands?"
         )
     notes += check_positions(samples) + note_spikes(density.structure, grid)
+    notes += _note_two_spins(density, samples)
     notes += note_coarse_grid(density) + _check_grid(density, grid)
     if between is not None and between[1] > _TWICE and expected is None and not notes:
         notes.append(
@@ -105,6 +111,21 @@ def check_density(
             "is it the sum of two densities, or in another unit?"
         )
     return notes
+
+
+def _note_two_spins(density: ChargeDensity, total: Samples | None) -> list[str]:
+    """Note a spin density that is rather the density of one spin."""
+    if total is None or "spin" not in density.grids:
+        return []
+    grid = np.asarray(density.grid("spin"), dtype=float)
+    spin = sample_free_atoms(density.structure, grid)
+    share = measure_polarisation(total, spin) if spin else 0.0
+    if share < _POLARISED:
+        return []
+    return [
+        f"between the atoms, the spin density is {100 * share:.0f} % of the total: are they the "
+        "densities of spin up and spin down, not total and spin?"
+    ]
 
 
 def note_coarse_grid(density: ChargeDensity) -> list[str]:

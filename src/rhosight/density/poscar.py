@@ -12,13 +12,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pymatgen.core import Element, Structure
+from pymatgen.core import Composition, Element, Structure
 
 from ..errors import RhosightError, first_line
 from .crystals import check_crystal
 from .stream import is_number, to_number
 
 _CARTESIAN = ("c", "k")  # VASP looks at the first letter only
+# A comment such as `Mg1 O1` or `MgO`; words in capitals, such as FCC, are no formulas
+_FORMULA = re.compile(r"(?=.*[a-z0-9])(?:[A-Z][a-z]?\d*\s*)+")
 _GLUED = re.compile(r"(?<=[\d.])-(?!\d{3}(\s|$))")  # 0.5-0.5, but not Fortran's 0.12-101
 
 
@@ -172,6 +174,18 @@ def _read_positions(lines: Iterator[str], head: _Head, where: str) -> Structure:
     if head.is_cartesian:
         positions = positions * head.scale
     return Structure(head.lattice, symbols, positions, coords_are_cartesian=head.is_cartesian)
+
+
+def check_comment(text: str, structure: Structure) -> list[str]:
+    """Note a first line that is the formula of another compound."""
+    comment = text.partition("\n")[0].strip()
+    symbols = re.findall(r"[A-Z][a-z]?", comment)
+    if not _FORMULA.fullmatch(comment) or not all(map(Element.is_valid_symbol, symbols)):
+        return []
+    its = structure.composition.reduced_formula
+    if Composition(comment.replace(" ", "")).reduced_formula == its:
+        return []
+    return [f"the first line says {comment}, the atoms are {its}: check the elements"]
 
 
 def begins_structure(lines: Sequence[str]) -> bool:

@@ -106,7 +106,7 @@ class TextStream:
         self.start = self._raw.read(8)
         """The first bytes of the file, before decompression."""
         self._raw.seek(0)
-        if self.start.startswith(_UTF16):
+        if _is_utf16(self.start):
             self._raw.close()
             raise RhosightError(f"{path}: is text in UTF-16; save it as plain text (UTF-8)")
         opened = next(
@@ -352,6 +352,12 @@ class TextStream:
         line = self.line_number + text.count(b"\n", 0, word.start()) + 1
         shown = quote(word[0])
         raise self.error(f"line {line}: {shown} is not a number; write the file again")
+
+
+def _is_utf16(start: bytes) -> bool:
+    """Return whether text has two bytes for each letter, with or without a mark."""
+    every_second = len(start) >= 4 and not (any(start[::2]) and any(start[1::2]))
+    return start.startswith(_UTF16) or (every_second and any(start))
 
 
 def is_number(word: bytes) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pymatgen.core import Composition, Element, Structure
+from pymatgen.core import Structure
 
 from ..errors import RhosightError
 from .cif import parse_cif
@@ -20,7 +20,7 @@ from .crystals import check_crystal
 from .files import UnknownFormat, recognise
 from .files import read_structure as read_structure_of_density
 from .neighbours import CRUSHED, check_lengths
-from .poscar import begins_structure, parse_poscar
+from .poscar import begins_structure, check_comment, parse_poscar
 from .stream import TextStream
 from .structure_json import parse_structure_json
 from .vasp import read_head
@@ -34,8 +34,6 @@ _JSON_NAME = re.compile(r"\.json(\.(gz|bz2|xz))?$", re.IGNORECASE)
 _POSCAR_NAME = re.compile(r"POSCAR|CONTCAR|\.vasp\b", re.IGNORECASE)
 _CIF = re.compile(rb"^(?:\xef\xbb\xbf)?\s*(?:#[^\n]*\n\s*)*data_", re.IGNORECASE)
 _SNIFFED_BYTES = 2**12
-# A comment such as `Mg1 O1` or `MgO`; words in capitals, such as FCC, are no formulas
-_FORMULA = re.compile(r"(?=.*[a-z0-9])(?:[A-Z][a-z]?\d*\s*)+")
 
 
 def read_structure(path: str | os.PathLike) -> Structure:
@@ -89,7 +87,7 @@ def read_structure(path: str | os.PathLike) -> Structure:
     structure = parse_poscar(head, str(path))
     if begins_structure(rest.split("\n")):
         raise RhosightError(f"{path}: contains several structures; write each into its own file")
-    notes = _check_comment(head, structure) + check_unit(structure, str(path))
+    notes = check_comment(head, structure) + check_unit(structure, str(path))
     return add_structure_notes(structure, notes)
 
 
@@ -155,15 +153,3 @@ def _drop_charge(structure: Structure) -> list[str]:
         charge = structure.charge
     structure.unset_charge()
     return [f"the cell has a charge of {charge:g}, which models ignore"] if charge else []
-
-
-def _check_comment(head: str, structure: Structure) -> list[str]:
-    """Note a comment that is the formula of another compound."""
-    comment = head.partition("\n")[0].strip()
-    symbols = re.findall(r"[A-Z][a-z]?", comment)
-    if not _FORMULA.fullmatch(comment) or not all(map(Element.is_valid_symbol, symbols)):
-        return []
-    its = structure.composition.reduced_formula
-    if Composition(comment.replace(" ", "")).reduced_formula == its:
-        return []
-    return [f"the first line says {comment}, the atoms are {its}: check the elements"]

@@ -23,7 +23,7 @@ from .charge_density import ChargeDensity, StoredKind, add_notes
 from .crystals import as_structure, check_crystal
 from .electrons import Unit, per_cubic_angstrom
 from .plausibility import check_density
-from .poscar import parse_poscar
+from .poscar import check_comment, parse_poscar
 from .stream import MAX_BYTES, TextStream, is_number, number_format, quote
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def read_chgcar(
     path = Path(path)
     _check_kind(kind, str(path))
     with TextStream(path, max_bytes) as stream:
-        structure = _read_structure(stream)
+        structure, notes = _read_structure(stream)
         shape = _read_shape(stream, structure)
         blocks = _read_blocks(stream, shape, atoms=len(structure))
     factor = per_cubic_angstrom(unit, structure.volume)
@@ -104,7 +104,8 @@ def read_chgcar(
     if aeccar := _AECCAR.search(path.name):
         provenance |= {"code": "VASP", "density": ALL_ELECTRON[aeccar[0].upper()]}
     grids = [_make_grid(values, shape, factor) for values in blocks.values]
-    return _make_density(structure, grids, blocks.count, kind, provenance, str(path))
+    density = _make_density(structure, grids, blocks.count, kind, provenance, str(path))
+    return add_notes(density, notes)
 
 
 def _check_kind(kind: str, where: str) -> None:
@@ -142,11 +143,12 @@ def _make_grid(values: np.ndarray, shape: tuple[int, int, int], factor: float) -
     return grid
 
 
-def _read_structure(stream: TextStream) -> Structure:
-    """Read the POSCAR at the top, up to its empty line."""
+def _read_structure(stream: TextStream) -> tuple[Structure, list[str]]:
+    """Read the POSCAR at the top, up to its empty line, and notes on it."""
     lines = read_head(stream, needs_density=True)
     text = "\n".join(line.decode("utf-8", errors="replace") for line in lines)
-    return parse_poscar(text, str(stream.path), "CHGCAR")
+    structure = parse_poscar(text, str(stream.path), "CHGCAR")
+    return structure, check_comment(text, structure)
 
 
 def read_head(stream: TextStream, needs_density: bool = False) -> list[bytes]:
