@@ -11,6 +11,10 @@
 - :mod:`.screening`, :mod:`.ledger`: predictions of candidates; what was tried
 - :mod:`.hull`, :mod:`.selection`: energies above the hull; the choice of proposals
 - :mod:`.result`, :mod:`.report`: results, their files and their report
+- :mod:`.loop`: search, compute the proposals by DFT, learn, and search again
+- :mod:`.calculations`, :mod:`.equation_of_state`, :mod:`.references`: what GPAW computes
+- :mod:`.correction`, :mod:`.verification`: what it differs on known crystals; proposals computed
+- :mod:`.retraining`, :mod:`.verification_report`: models that learn from it; the report
 """
 
 from __future__ import annotations

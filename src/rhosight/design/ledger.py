@@ -12,6 +12,9 @@ from typing import Any
 from ..errors import RhosightError
 from ..storage import read_json, replacing
 
+VERIFIED = "verified.json"
+"""File of the candidates that were computed by DFT."""
+
 
 class Ledger:
     """Batches of rows in a folder, or in memory without one.
@@ -71,6 +74,35 @@ class Ledger:
         with replacing(self._path(number)) as draft:
             text = json.dumps({"candidates": rows}, ensure_ascii=False, allow_nan=False)
             draft.write_text(text, encoding="utf-8")
+
+    def mark(self, rows: list[dict[str, Any]]) -> None:
+        """Note which candidates were verified, in ``verified.json`` beside the batches."""
+        assert self._folder
+        rows = [{name: _clean(value) for name, value in row.items()} for row in rows]
+        with replacing(self._folder / VERIFIED) as draft:
+            text = json.dumps({"candidates": rows}, ensure_ascii=False, allow_nan=False)
+            draft.write_text(text, encoding="utf-8")
+
+    def read_verified(self) -> list[dict[str, Any]] | None:
+        """Return the rows that :meth:`mark` wrote, or None.
+
+        Raises
+        ------
+        RhosightError
+            If the file is damaged.
+        """
+        path = self._folder / VERIFIED if self._folder else None
+        if path is None or not path.exists():
+            return None
+        try:
+            rows = read_json(path)["candidates"]
+            [(row["name"], row["formula"], row["problem"]) for row in rows]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RhosightError(
+                f"{path}: not a list of verified candidates ({error}); remove this file to write "
+                "it again"
+            ) from error
+        return rows
 
     def _path(self, number: int) -> Path:
         assert self._folder

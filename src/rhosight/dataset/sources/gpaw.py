@@ -74,7 +74,8 @@ class Gpaw(Source):
     Parameters
     ----------
     cifs
-        A folder of ``*.cif``, or CIF files; the ids are the files' stems.
+        A folder of ``*.cif``, or CIF files; the ids are the files' stems. None where only
+        :meth:`calculate` is wanted.
     labels
         Further columns, indexed by material id; NaN is left out. Results of the calculation take
         precedence over columns of the same name. A row without a CIF file is a problem.
@@ -112,7 +113,7 @@ class Gpaw(Source):
     name: ClassVar[str] = "gpaw"
     batch: ClassVar[int] = 1
 
-    cifs: str | os.PathLike | Sequence[str | os.PathLike]
+    cifs: str | os.PathLike | Sequence[str | os.PathLike] | None = None
     labels: pd.DataFrame | None = None
     python: str | None = None
     cutoff: float = 400.0
@@ -135,7 +136,7 @@ class Gpaw(Source):
         if self.labels is not None and not self.labels.index.is_unique:
             duplicate = self.labels.index[self.labels.index.duplicated()][0]
             raise RhosightError(f"gpaw: {duplicate} is duplicated in the labels; keep one row")
-        self._paths = _find_cifs(self.cifs)
+        self._paths = {} if self.cifs is None else _find_cifs(self.cifs)
         if self.logs is not None:
             self.logs = Path(self.logs).resolve()
 
@@ -150,7 +151,7 @@ class Gpaw(Source):
             "source": self.name,
             "gpaw": find_gpaw(self.python).version,
             "symprec": self.symprec,
-            **self._calculation(),
+            **self.calculation(),
         }
 
     def problems(self) -> dict[str, str]:
@@ -172,11 +173,29 @@ class Gpaw(Source):
         """Calculate the density of one material."""
         if material_id not in self._paths:
             raise RhosightError(f"{material_id}: none of the given CIF files has this name")
-        structure = _read_structure(self._paths[material_id], self.symprec)
+        path = self._paths[material_id]
+        structure = standardise(read_structure(path), self.symprec, str(path))
+        return self.calculate(structure, material_id)
+
+    def calculate(
+        self, structure: Structure, name: str, kpoints: Sequence[int] | None = None
+    ) -> Entry:
+        """Calculate the density of a crystal in the cell that is given.
+
+        Parameters
+        ----------
+        structure
+            Ordered crystal; ``standardise`` returns the cell that :meth:`read` uses.
+        name
+            For the density and for messages.
+        kpoints
+            Numbers of k-points along the axes, for energies of several volumes that are to be
+            compared; by default those of ``kpoint_density``.
+        """
         gpaw = find_gpaw(self.python)
-        figures, grids = self._run(gpaw, structure, material_id)
+        figures, grids = self._run(gpaw, structure, name, kpoints)
         provenance = self._provenance(gpaw, figures.pop("setups"))
-        density = ChargeDensity(structure, grids, name=material_id, provenance=provenance)
+        density = ChargeDensity(structure, grids, name=name, provenance=provenance)
         return Entry(density, labels=figures)
 
     def state(self, material_id: str) -> str:
@@ -195,7 +214,7 @@ class Gpaw(Source):
         row = self.labels.loc[material_id]
         return {str(name): None if pd.isna(value) else value for name, value in row.items()}
 
-    def _calculation(self) -> dict[str, Any]:
+    def calculation(self) -> dict[str, Any]:
         """Return the settings that the script receives and that affect its result."""
         return {
             "cutoff": self.cutoff,
@@ -226,7 +245,11 @@ class Gpaw(Source):
         }
 
     def _run(
-        self, gpaw: GpawInstallation, structure: Structure, material_id: str
+        self,
+        gpaw: GpawInstallation,
+        structure: Structure,
+        material_id: str,
+        kpoints: Sequence[int] | None,
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Run one calculation in a folder of its own; return its results and grids."""
         task = {
@@ -234,8 +257,10 @@ class Gpaw(Source):
             "cell": structure.lattice.matrix.tolist(),
             "positions": structure.frac_coords.tolist(),
             "coupled_axes": group_coupled_axes(structure),
-            "settings": self._calculation(),
+            "settings": self.calculation(),
         }
+        if kpoints is not None:
+            task["kpoints"] = [int(count) for count in kpoints]
         with tempfile.TemporaryDirectory(prefix="rhosight-gpaw-") as name:
             folder = Path(name)
             (folder / "input.json").write_text(json.dumps(task), encoding="utf-8")
@@ -413,18 +438,22 @@ def _find_cifs(cifs: str | os.PathLike | Sequence[str | os.PathLike]) -> dict[st
     return found
 
 
-def _read_structure(path: Path, symprec: float) -> Structure:
-    """Return the primitive standardised cell of a CIF file.
+def standardise(structure: Structure, symprec: float, where: str) -> Structure:
+    """Return the primitive standardised cell of a crystal.
 
     A cell that is already standardised keeps its origin.
+
+    Raises
+    ------
+    RhosightError
+        If spglib finds no symmetry; the message starts with ``where``.
     """
-    structure = read_structure(path)
     try:
         analyzer = SpacegroupAnalyzer(structure, symprec=symprec)
         standard = analyzer.get_primitive_standard_structure()
     except Exception as error:  # spglib and pymatgen have errors of their own
         raise RhosightError(
-            f"{path}: spglib finds no symmetry at symprec {symprec:g} Å; check the cell"
+            f"{where}: spglib finds no symmetry at symprec {symprec:g} Å; check the cell"
         ) from error
     mine, its = structure.lattice, standard.lattice
     same = len(standard) == len(structure) and np.allclose(

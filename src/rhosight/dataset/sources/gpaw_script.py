@@ -5,8 +5,9 @@
 
 :mod:`rhosight.dataset.sources.gpaw` starts this script. It imports nothing of rhosight and works
 with Python 3.8. ``input.json`` holds ``numbers``, ``cell`` (Å), ``positions`` (fractional),
-``coupled_axes`` (groups of axes with equal numbers of k-points) and ``settings``; ``result.json``
-receives energies, or an error and its kind; ``densities.npz`` receives the grids, e/Å³, float64.
+``coupled_axes`` (groups of axes with equal numbers of k-points), ``settings`` and, to prescribe
+them, the numbers of ``kpoints``; ``result.json`` receives energies, or an error and its kind;
+``densities.npz`` receives the grids, e/Å³, float64.
 GPAW's own log is ``gpaw.log``.
 """
 
@@ -52,15 +53,15 @@ def calculate(task, log):
                 for s in atoms.get_chemical_symbols()
             ]
         )
+    counts = task.get("kpoints") or count_kpoints(
+        atoms, settings["kpoint_density"], task["coupled_axes"]
+    )
     # later versions have a second calculator, without access to the initial density
     old = {"legacy_gpaw": True} if "legacy_gpaw" in inspect.signature(GPAW).parameters else {}
     calculator = GPAW(
         mode=PW(settings["cutoff"]),
         xc=settings["functional"],
-        kpts={
-            "size": count_kpoints(atoms, settings["kpoint_density"], task["coupled_axes"]),
-            "gamma": True,
-        },
+        kpts={"size": counts, "gamma": True},
         occupations=FermiDirac(settings["smearing"]),
         convergence=settings["convergence"],
         maxiter=settings["max_iterations"],

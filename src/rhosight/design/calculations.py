@@ -1,0 +1,186 @@
+"""Calculations of GPAW that are kept, one file for each.
+
+A calculation is one self-consistent field of one cell. Its file is written whole or not at all, so
+``kill -9`` costs the calculation in progress. The settings are those of ``data build gpaw``, so the
+densities are like those of the bundled dataset.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pymatgen.core import Structure
+from safetensors.numpy import load_file, save_file
+
+from ..dataset.sources.gpaw import Gpaw, find_gpaw, standardise
+from ..density.charge_density import ChargeDensity
+from ..density.crystals import SYMPREC
+from ..ecd.symmetry import idealise
+from ..errors import RhosightError
+from ..storage import read_json, replacing
+
+Report = Callable[[str, float], None]
+"""Called after each calculation with its name and seconds."""
+
+
+@dataclass(frozen=True)
+class Energy:
+    """The result of one calculation.
+
+    Attributes
+    ----------
+    energy
+        Total energy of the cell, eV, extrapolated to zero smearing.
+    kpoints
+        Numbers of k-points.
+    figures
+        All numbers that ``data build gpaw`` stores.
+    seconds
+        Time that it took.
+    """
+
+    energy: float
+    kpoints: tuple[int, ...]
+    figures: dict[str, Any]
+    seconds: float
+
+
+@dataclass
+class Calculations:
+    """GPAW's energies and densities in a folder.
+
+    Attributes
+    ----------
+    folder
+        Where the files are.
+    gpaw
+        The settings.
+    report
+        Called after each calculation.
+    """
+
+    folder: Path
+    gpaw: Gpaw = field(default_factory=Gpaw)
+    report: Report | None = None
+
+    def energy(
+        self, name: str, structure: Structure, kpoints: Sequence[int] | None = None
+    ) -> Energy:
+        """Return the energy of a cell, computed unless its file is there.
+
+        Parameters
+        ----------
+        name
+            Of the file, such as ``TiAl/eos-0.960``.
+        structure
+            The cell.
+        kpoints
+            See :meth:`rhosight.dataset.sources.gpaw.Gpaw.calculate`.
+
+        Raises
+        ------
+        RhosightError
+            If GPAW fails, now or when the file was written.
+        """
+        return self._calculate(name, structure, kpoints, density=False)
+
+    def density(self, name: str, structure: Structure) -> tuple[Energy, ChargeDensity]:
+        """Return energy and density of a cell, computed unless its files are there.
+
+        See :meth:`energy`.
+        """
+        energy = self._calculate(name, structure, None, density=True)
+        stored = self._read(self._path(name))
+        grids = load_file(self._path(name).with_suffix(".safetensors"))
+        return energy, ChargeDensity(structure, grids, _label(name), stored["provenance"])
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
+    def _calculate(
+        self, name: str, structure: Structure, kpoints: Sequence[int] | None, density: bool
+    ) -> Energy:
+        path = self._path(name)
+        digest = _digest(self.gpaw.calculation(), structure, kpoints)
+        if not path.exists() or self._read(path)["input"] != digest:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            started = time.monotonic()
+            content = {"input": digest, **self._run(name, structure, kpoints, density)}
+            content["seconds"] = round(time.monotonic() - started, 2)
+            with replacing(path) as draft:
+                draft.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+            if self.report:
+                self.report(name, content["seconds"])
+        stored = self._read(path)
+        if "problem" in stored:
+            raise RhosightError(f"{stored['problem']}; to compute it again, remove {path}")
+        figures = stored["figures"]
+        counts = tuple(int(count) for count in figures["dft_kpoints"].split("x"))
+        return Energy(figures["dft_energy"], counts, figures, stored["seconds"])
+
+    def _run(
+        self, name: str, structure: Structure, kpoints: Sequence[int] | None, density: bool
+    ) -> dict[str, Any]:
+        """Run GPAW; return figures and provenance, or the problem."""
+        find_gpaw(self.gpaw.python)  # without GPAW, it is no problem of this crystal
+        try:
+            entry = self.gpaw.calculate(structure, _label(name), kpoints)
+        except RhosightError as error:
+            return {"problem": str(error)}
+        if density:  # before the file that says that all is there
+            grids = entry.density.grids
+            arrays = {str(k): np.ascontiguousarray(grid, np.float32) for k, grid in grids.items()}
+            with replacing(self._path(name).with_suffix(".safetensors")) as draft:
+                save_file(arrays, draft)
+        return {"figures": dict(entry.labels), "provenance": dict(entry.density.provenance)}
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        try:
+            content = read_json(path)
+            if "problem" not in content:
+                float(content["figures"]["dft_energy"])
+            str(content["input"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise RhosightError(
+                f"{path}: not a calculation ({error}); remove this file to compute it again"
+            ) from error
+        return content
+
+
+def make_cell(structure: Structure, where: str) -> Structure:
+    """Return the primitive standardised cell of a crystal, made exactly symmetric.
+
+    GPAW finds symmetry only if it is exact: rounded positions of a hexagonal crystal make a
+    calculation four times as long.
+
+    Raises
+    ------
+    RhosightError
+        If spglib finds no symmetry; the message starts with ``where``.
+    """
+    return idealise(standardise(structure, SYMPREC, where)).structure
+
+
+def _label(name: str) -> str:
+    """Return the name of a calculation for messages and logs."""
+    return name.replace("/", "-")
+
+
+def _digest(settings: dict[str, Any], structure: Structure, kpoints: Sequence[int] | None) -> str:
+    """Return what tells one calculation from another."""
+    content = [
+        settings,
+        np.round(structure.lattice.matrix, 6).tolist(),
+        np.round(structure.frac_coords, 6).tolist(),
+        [site.specie.Z for site in structure],
+        None if kpoints is None else list(kpoints),
+    ]
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,199 @@
+"""Compute proposals with GPAW: density, formation energy, bulk modulus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pymatgen.core import Structure
+
+from ..dataset.dataset import Dataset
+from ..density.charge_density import ChargeDensity
+from ..errors import RhosightError
+from .calculations import Calculations, make_cell
+from .correction import MODULUS, Correction
+from .equation_of_state import compute_equation_of_state
+from .hull import find_hull
+from .prototypes import resize
+from .references import compute_formation_energy
+from .wishes import FORMATION_ENERGY, HULL, Wish
+
+COMPUTED = (FORMATION_ENERGY, MODULUS)
+"""Properties that are computed."""
+
+UNITS = {FORMATION_ENERGY: "eV/atom", MODULUS: "GPa", HULL: "eV/atom"}
+
+CALCULATIONS = 6
+"""Calculations of one crystal: five volumes, and the density at the minimum."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Proposals with what GPAW computed of them.
+
+    Attributes
+    ----------
+    table
+        One row for each proposal, in their order: ``name``, ``formula``, ``prototype``, for both
+        properties the prediction with ``_low`` and ``_high``, ``_gpaw`` as computed, ``_verified``
+        with the correction, ``_inside`` the interval; ``energy_above_hull`` and its ``_verified``;
+        volumes in Å³/atom; ``met`` tells whether the wishes that can be checked hold; ``problem``.
+    densities
+        Name → density at the computed volume.
+    """
+
+    table: pd.DataFrame
+    densities: dict[str, ChargeDensity]
+
+    @property
+    def good(self) -> pd.DataFrame:
+        """Return the rows without a problem."""
+        return self.table[self.table["problem"].isna()]
+
+    def dataset(self) -> Dataset | None:
+        """Return the computed crystals as a dataset with densities, or None without any.
+
+        Labels are those of GPAW with the correction, so that they join the Materials Project's.
+        """
+        rows = self.good.set_index("name")
+        if not len(rows):
+            return None
+        labels = pd.DataFrame({target: rows[f"{target}_verified"] for target in COMPUTED})
+        for column in rows.filter(regex="^dft_"):
+            labels[column] = rows[column]
+        labels.index.name = "material_id"
+        densities = [self.densities[one] for one in rows.index]
+        return Dataset.from_densities(densities, labels, about=describe_dataset("computed"))
+
+
+def describe_dataset(name: str) -> dict[str, str]:
+    """Return name and description of a dataset of computed proposals."""
+    return {
+        "name": name,
+        "description": "Crystals that a search proposed, computed with GPAW; formation energies and"
+        " bulk moduli corrected to the Materials Project's",
+    }
+
+
+def verify(
+    proposals: Sequence[Mapping[str, Any]],
+    structures: Mapping[str, Structure],
+    wishes: Sequence[Wish],
+    calculations: Calculations,
+    shared: Calculations,
+    correction: Correction,
+    warn: Callable[[str], None],
+) -> Verification:
+    """Compute each proposal; a failing crystal does not stop the others.
+
+    Parameters
+    ----------
+    proposals
+        Rows of :attr:`rhosight.design.result.Design.proposals`.
+    structures
+        Name → crystal.
+    wishes
+        Ranges of properties.
+    calculations, shared
+        What is computed already, and the settings: of the proposals, and of the elements.
+    correction
+        Of GPAW's results.
+    warn
+        Called with a line for each crystal that fails.
+    """
+    rows, densities = [], {}
+    for proposal in proposals:
+        name = proposal["name"]
+        row = _describe(proposal)
+        try:
+            figures, density = compute(name, structures[name], calculations, shared)
+            densities[name] = density
+            row |= figures | _compare(row, figures, correction, wishes)
+        except RhosightError as error:
+            row["problem"] = str(error)
+            warn(f"{name}: not verified: {error}")
+        rows.append(row)
+    return Verification(pd.DataFrame(rows), densities)
+
+
+def compute(
+    name: str, structure: Structure, calculations: Calculations, shared: Calculations
+) -> tuple[dict[str, Any], ChargeDensity]:
+    """Return what GPAW computes of a crystal, and its density at the computed volume.
+
+    Raises
+    ------
+    RhosightError
+        If a calculation fails.
+    """
+    cell = make_cell(structure, name)
+    curve = compute_equation_of_state(calculations, name, cell)
+    relaxed = resize(cell, curve.volume)
+    result, density = calculations.density(f"{name}/minimum", relaxed)
+    density = ChargeDensity(density.structure, density.grids, name, density.provenance)
+    energy = compute_formation_energy(shared, relaxed, result.energy)
+    figures = {
+        f"{FORMATION_ENERGY}_gpaw": energy,
+        f"{MODULUS}_gpaw": curve.bulk_modulus,
+        "volume_per_atom_gpaw": curve.volume / len(cell),
+        "deviation": curve.deviation,
+        **result.figures,
+    }
+    return figures, density
+
+
+def _describe(proposal: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns that are known before GPAW runs."""
+    names = [f"{target}{end}" for target in COMPUTED for end in ("", "_low", "_high")]
+    columns = ["name", "formula", "prototype", "probability", *names, HULL, "volume_per_atom"]
+    row = {column: proposal[column] for column in columns if column in proposal}
+    for target in (*COMPUTED, HULL):
+        row[f"{target}_verified"] = np.nan
+    return row | {"met": None, "problem": None}
+
+
+def _compare(
+    row: Mapping[str, Any],
+    figures: Mapping[str, Any],
+    correction: Correction,
+    wishes: Sequence[Wish],
+) -> dict[str, Any]:
+    """Return corrected values, and whether intervals and wishes hold."""
+    energy, modulus = correction.correct(*(figures[f"{target}_gpaw"] for target in COMPUTED))
+    values = {FORMATION_ENERGY: energy, MODULUS: modulus}
+    values[HULL] = energy - find_hull(row["formula"]).energy
+    added: dict[str, Any] = {f"{target}_verified": value for target, value in values.items()}
+    for target in COMPUTED:
+        if target in row:
+            low, high = row[f"{target}_low"], row[f"{target}_high"]
+            added[f"{target}_inside"] = bool(low <= values[target] <= high)
+    added["met"] = all(
+        bool(wish.is_met(np.array(values[wish.target]))) for wish in wishes if wish.target in values
+    )
+    return added
+
+
+def summarise(table: pd.DataFrame) -> dict[str, Any]:
+    """Return how many crystals were computed, are inside their intervals and meet the wishes.
+
+    Parameters
+    ----------
+    table
+        Rows of :attr:`Verification.table`, of one round or several.
+    """
+    good = table[table["problem"].isna()]
+    summary: dict[str, Any] = {"proposals": len(table), "computed": len(good)}
+    if not len(good):
+        return summary
+    for target in COMPUTED:
+        if f"{target}_inside" in good:
+            errors = (good[target] - good[f"{target}_verified"]).abs()
+            summary[f"{target} inside"] = int(good[f"{target}_inside"].sum())
+            summary[f"{target} median error ({UNITS[target]})"] = round(float(errors.median()), 4)
+    above = good[f"{HULL}_verified"]
+    summary[f"{HULL} median ({UNITS[HULL]})"] = round(float(above.median()), 4)
+    summary["wishes met"] = int(good["met"].sum())
+    return summary
