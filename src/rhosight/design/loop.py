@@ -38,6 +38,7 @@ from .elements import choose_elements
 from .equation_of_state import FACTORS
 from .ledger import VERIFIED as MARKED
 from .ledger import Ledger
+from .own_types import BUNDLED_TYPES
 from .processes import known_elements
 from .references import list_references
 from .retraining import check_retrainable, retrain
@@ -193,11 +194,25 @@ class _Loop:
             "count": self.search.count,
             "seed": self.search.seed,
             "models": list(models),
+            **self._describe_space(),
             "max_atoms": self.search.max_atoms,
             "include_known": self.search.include_known,
             "geometry": self.search.geometry,
             "gpaw": self.gpaw.calculation(),
         }
+
+    def _describe_space(self) -> dict[str, Any]:
+        """Return the settings of the space that differ from the defaults."""
+        like, given = self.search.like, {}
+        if isinstance(like, Structure):
+            given["like"] = like.composition.reduced_formula
+        elif like is not None:
+            given["like"] = str(like)
+        if list(self.search.prototypes) != [BUNDLED_TYPES]:
+            given["prototypes"] = [str(one) for one in self.search.prototypes]
+        if self.search.search != "list":
+            given["search"] = self.search.search
+        return given
 
     def _is_computed(self, rounds: int) -> bool:
         """Return whether all rounds were computed."""
