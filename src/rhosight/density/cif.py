@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pymatgen.core import Composition, Element, Structure
@@ -19,6 +19,9 @@ from pymatgen.core import Composition, Element, Structure
 from ..errors import RhosightError, first_line
 from .crystals import check_crystal
 from .spacegroups import check_operations
+
+if TYPE_CHECKING:
+    from pymatgen.io.cif import CifParser
 
 _TOLERANCE = 0.01
 """Largest relative deviation of formula, number of atoms and volume from what the file says."""
@@ -29,7 +32,17 @@ _CELL = tuple(f"_cell_{name}" for name in ("length_a", "length_b", "length_c")) 
     f"_cell_angle_{name}" for name in ("alpha", "beta", "gamma")
 )
 _POSITIONS = tuple(f"_atom_site_fract_{axis}" for axis in "xyz")
-_VACANCIES = ("va", "vac", "vacancy", "x", "xx", "dum", "dummy")
+# Vacancies, dummies, centroids, ghost atoms, lone pairs, peaks of a difference map
+_VACANCIES = ("va", "vac", "vacancy", "x", "xx", "du", "dum", "dummy", "cg", "bq", "gh", "lp", "q")
+# Groups of atoms that stand for one site where no _atom_site_type_symbol names an element
+_GROUP = re.compile(
+    r"(OH|O-H|[Ww]at|H[23]O|CH[2-4]?|NH[2-4]|NO[23]|SO4|PO4|C[Ll]O4|BF4|BH4|PF6)(?![a-z])"
+)
+# An element with or without a charge, as in Mg2+, O-2, Fe2.67+
+_TYPE = re.compile(r"[A-Za-z]+(\d*\.?\d*[+-]|[+-]\d*\.?\d*|\d*)$")
+_VALENCE = ("cval", "siva")  # scattering factors of C and Si, as SHELX names them
+# Rounds 0.33 and 0.67 to thirds; pymatgen's own tolerance needs four digits
+_THIRDS = 0.004
 # Warnings of pymatgen about what it does right, and about what is checked here
 _EXPECTED = re.compile(
     r"rounded to ideal values|No _symmetry_equiv_pos|1-line symmetry|Issues encountered"
@@ -55,26 +68,48 @@ def parse_cif(text: str, where: str, max_sites: int | None = None) -> tuple[Stru
         If the file cannot be read, holds no or several structures, contradicts itself, or its
         crystal is not complete and ordered.
     """
-    from pymatgen.io.cif import CifParser
-
-    with warnings.catch_warnings(record=True) as caught, np.errstate(all="ignore"):
-        warnings.simplefilter("always")
-        parser = _try(
-            where, lambda: CifParser.from_str(text.removeprefix("\ufeff"), check_cif=False)
-        )
-        block = _select_block(text, parser.as_dict(), where, max_sites)
-        _check_sites(block, where)
-        structures = _try(where, lambda: parser.parse_structures(False, on_error="raise"))
-        structure = structures[0].remove_oxidation_states()
-    said = [*parser.warnings, *(str(warning.message) for warning in caught)]
-    notes = [line for line in dict.fromkeys(map(_shorten, said)) if not _EXPECTED.search(line)]
+    text = _isolate_block(text.removeprefix("\ufeff"), where)
+    block, parser, structure, notes = _parse(text, where, max_sites)
+    if not _is_crystal(structure):
+        other = _parse(text, where, max_sites, frac_tolerance=_THIRDS)
+        if _is_crystal(other[2]):
+            block, parser, structure, notes = other
+            notes.append("positions that are nearly 1/3 or 2/3 were read as thirds")
     confirmed = _check_content(block, structure, where)
     notes += check_operations(block, structure, parser.symmetry_operations, confirmed, where)
-    notes += _note_doubts(block, structure, confirmed)
+    notes += _note_labels(block, structure, notes) + _note_doubts(block, structure, confirmed)
     check_crystal(structure, where)
     # a new object: the labels and properties of pymatgen's are not needed
     plain = Structure(structure.lattice, structure.species, structure.frac_coords)
     return plain, notes
+
+
+def _parse(
+    text: str, where: str, max_sites: int | None, **tolerances: float
+) -> tuple[dict[str, Any], CifParser, Structure, list[str]]:
+    """Return the data block, pymatgen's parser, the crystal, and what pymatgen warned of."""
+    from pymatgen.io.cif import CifParser
+
+    with warnings.catch_warnings(record=True) as caught, np.errstate(all="ignore"):
+        warnings.simplefilter("always")
+        parser = _try(where, lambda: CifParser.from_str(text, check_cif=False, **tolerances))
+        block = _select_block(parser.as_dict(), where, max_sites)
+        _check_sites(block, where)
+        structure = _try(
+            where,
+            lambda: parser.parse_structures(False, on_error="raise")[0].remove_oxidation_states(),
+        )
+    said = [*parser.warnings, *(str(warning.message) for warning in caught)]
+    notes = [line for line in dict.fromkeys(map(_shorten, said)) if not _EXPECTED.search(line)]
+    return block, parser, structure, notes
+
+
+def _is_crystal(structure: Structure) -> bool:
+    try:
+        check_crystal(structure, "")
+    except RhosightError:
+        return False
+    return True
 
 
 def _try(where: str, parse: Callable[[], Any]) -> Any:
@@ -89,22 +124,26 @@ def _try(where: str, parse: Callable[[], Any]) -> Any:
         ) from error
 
 
-def _select_block(
-    text: str, blocks: dict[str, Any], where: str, max_sites: int | None
-) -> dict[str, Any]:
-    """Return the only block that holds a structure."""
+def _isolate_block(text: str, where: str) -> str:
+    """Return the part of a text that is the only block with a structure."""
     starts = [*_BLOCK.finditer(text)]
     ends = [*(match.start() for match in starts[1:]), len(text)]
-    names = [
-        match[1]
+    parts = [
+        (match, end)
         for match, end in zip(starts, ends, strict=False)
         if "_atom_site_fract_x" in text[match.end() : end]
     ]
-    if len(names) > 1:
+    if len(parts) > 1:
+        names = ", ".join(match[1] for match, _ in parts[:3])
         raise RhosightError(
-            f"{where}: contains {len(names)} structures ({', '.join(names[:3])}); write each "
-            "into a file of its own"
+            f"{where}: contains {len(parts)} structures ({names}); write each into a file of its "
+            "own"
         )
+    return text[parts[0][0].start() : parts[0][1]] if parts and len(starts) > 1 else text
+
+
+def _select_block(blocks: dict[str, Any], where: str, max_sites: int | None) -> dict[str, Any]:
+    """Return the block that holds the structure."""
     found = [block for block in blocks.values() if "_atom_site_label" in block]
     if not found:
         raise RhosightError(
@@ -129,29 +168,44 @@ def _select_block(
 def _check_sites(block: dict[str, Any], where: str) -> None:
     """Refuse sites that pymatgen would leave out or replace."""
     labels = _list_values(block, "_atom_site_label")
-    symbols = _list_values(block, "_atom_site_type_symbol") or labels
+    types = _list_values(block, "_atom_site_type_symbol")
+    symbols = types or labels
     flags = _list_values(block, "_atom_site_calc_flag") or [""] * len(labels)
     occupancies = _list_values(block, "_atom_site_occupancy") or ["1"] * len(labels)
     hydrogens = _list_values(block, "_atom_site_attached_hydrogens") or ["0"] * len(labels)
     for label, symbol, flag, occupancy, attached in zip(
         labels, symbols, flags, occupancies, hydrogens, strict=False
     ):
-        letters = re.match(r"[A-Za-z]*", symbol.lstrip())
-        name = letters[0].lower() if letters else ""
+        name = _get_letters(symbol).lower()
         if name in _VACANCIES or flag.lower() == "dum":
             raise RhosightError(f"{where}: site {label} is a dummy or a vacancy; remove its line")
-        if not name or symbol.startswith(("OH", "O-H", "Wat", "wat", "NO3")):
+        is_element = _is_element(name) or name in _VALENCE
+        if types:
+            is_element = is_element and bool(_TYPE.match(symbol))
+        else:
+            is_element = (is_element or _is_element(name[:1])) and not _GROUP.match(symbol)
+        if not is_element:
             raise RhosightError(
                 f"{where}: site {label} is {symbol!r}, not one element; list each atom on a line "
                 "of its own"
             )
-        if _to_number(occupancy) == 0:
-            raise RhosightError(f"{where}: site {label} has occupancy 0; remove its line")
+        _check_occupancy(occupancy, label, where)
         if _to_number(attached) not in (None, 0):
             raise RhosightError(
                 f"{where}: {attached} hydrogen atoms at site {label} are not listed; list each "
                 "atom, or set _atom_site_attached_hydrogens to 0 if they are"
             )
+
+
+def _check_occupancy(text: str, label: str, where: str) -> None:
+    """Refuse occupancies that pymatgen would take for 0 or 1."""
+    value = _to_number(text)
+    if value == 0:
+        raise RhosightError(f"{where}: site {label} has occupancy 0; remove its line")
+    if text != "?" and (value is None or not 0 < value <= 1):
+        raise RhosightError(
+            f"{where}: site {label} has occupancy {text[:20]!r}; write 1, or a share of the site"
+        )
 
 
 def _check_content(block: dict[str, Any], structure: Structure, where: str) -> bool:
@@ -191,6 +245,17 @@ def _check_content(block: dict[str, Any], structure: Structure, where: str) -> b
             "group, or correct _cell_formula_units_Z"
         )
     return True
+
+
+def _note_labels(block: dict[str, Any], structure: Structure, notes: list[str]) -> list[str]:
+    """Return a note on a label that names no element, unless pymatgen has warned of it."""
+    if "_atom_site_type_symbol" in block:
+        return []
+    for site in structure:
+        said = any(f"{site.label} parsed as" in note for note in notes)
+        if not (said or _is_element(_get_letters(site.label))):
+            return [f"site {site.label} names no element; it was read as {site.specie}"]
+    return []
 
 
 def _note_doubts(block: dict[str, Any], structure: Structure, confirmed: bool) -> list[str]:
@@ -235,6 +300,10 @@ def _get_letters(symbol: str) -> str:
     letters = re.match(r"[A-Za-z]*", symbol.strip())
     name = letters[0].capitalize() if letters else ""
     return "H" if name == "D" else name
+
+
+def _is_element(letters: str) -> bool:
+    return Element.is_valid_symbol(letters.capitalize())
 
 
 def _parse_formula(text: str) -> Composition | None:

@@ -26,6 +26,7 @@ _SITE_TOLERANCE = 1e-3
 
 _OPERATIONS = re.compile(r"_(symmetry_equiv_pos_as_xyz|space_group_symop_operation_xyz)_?$")
 _NAME = re.compile(r"_(symmetry|space_group).*name_(h-m|h_m|hall).*$", re.IGNORECASE)
+_TRIVIAL = re.compile(r"\s*P\s*1\s*", re.IGNORECASE)
 _NUMBER = re.compile(r"_(space_group_it_number|symmetry_int_tables_number)_?$", re.IGNORECASE)
 _CURE = "write the symmetry operations into the file (loop _space_group_symop_operation_xyz)"
 
@@ -71,12 +72,21 @@ def check_operations(
                 f"{' or '.join(map(str, sorted(order)))}; the operations are used"
             ]
         return []
-    if number is None and not any(_NAME.match(name) and block[name] for name in block):
+    names = _list_names(block)
+    if number is None and not names:
         return [] if confirmed else ["no symmetry is given; all atoms of the cell must be listed"]
     _check_metric(rotations, structure, where)
-    if len(operations) == 1 and number not in (None, 1):
-        raise RhosightError(f"{where}: space group {number} has no known operations; {_CURE}")
+    others = [str(number)] if number not in (None, 1) else []
+    others += [name for name in names if not _TRIVIAL.fullmatch(name)]
+    if len(operations) == 1 and others:
+        raise RhosightError(f"{where}: space group {others[0]} has no known operations; {_CURE}")
     return _check_setting(block, structure, rotations, shifts, where)
+
+
+def _list_names(block: Mapping[str, Any]) -> list[str]:
+    """Return the symbols of the space group that a CIF gives."""
+    texts = (str(block[name]).strip() for name in block if _NAME.match(name))
+    return [text for text in texts if text not in ("", "?", ".")]
 
 
 def _get_number(block: Mapping[str, Any]) -> int | None:
@@ -132,6 +142,11 @@ def _check_setting(
     number, hall = _identify(rotations, shifts, _get_number(block))
     if number is None or hall is None:
         return []
+    if _get_number(block) not in (None, number):
+        raise RhosightError(
+            f"{where}: the space group has the number {_get_number(block)}, but its symbol "
+            f"{_list_names(block)[0]} is that of number {number}; correct one of them"
+        )
     sites, species = _read_sites(block, structure)
     if sites is None:
         return []
@@ -148,7 +163,7 @@ def _check_setting(
             f"{where}: the space group {short[0]} ({number}) has several origins or axes, and the "
             f"sites are another crystal with each; {_CURE}"
         )
-    if len(_list_halls()[number]) > 1 and not any(_NAME.match(n) and block[n] for n in block):
+    if len(_list_halls()[number]) > 1 and not _list_names(block):
         return [
             f"the space group is given by its number {number} alone; its standard setting "
             f"{short[0]} is assumed"

@@ -161,6 +161,14 @@ class TextStream:
             if not self._fill():
                 return None
 
+    def read_all(self) -> bytes:
+        """Return the rest of the file; its lines may have any length, and end in LF."""
+        while self._fill():
+            pass
+        rest = self._buffer[self._at :]
+        self._at = len(self._buffer)
+        return rest.replace(b"\r\n", b"\n")
+
     def read_row(self, count: int, what: str) -> list[float]:
         """Return the numbers at the beginning of the next line, all finite.
 

@@ -122,12 +122,9 @@ def read_text(path: Path, max_bytes: int = MAX_TEXT) -> str:
     RhosightError
         If there is no such file, or it is larger than ``max_bytes``.
     """
-    lines = []
     with TextStream(path, max_bytes) as stream:
         stream.allow(max_bytes)
-        while (line := stream.read_line()) is not None:
-            lines.append(line)
-    return b"\n".join(lines).decode("utf-8", errors="replace")
+        return stream.read_all().decode("utf-8", errors="replace")
 
 
 def add_structure_notes(structure: Structure, notes: Sequence[str]) -> Structure:
