@@ -1,6 +1,7 @@
 """Score image, text and image+text, read by Gaussian processes, on repeated folds.
 
     python benchmarks/encoders.py OUT [--repeats 3] [--variants] [--sizes]
+    python benchmarks/encoders.py OUT --timing 2
 
 Five folds of the training set of `mp-fcc`, repeated; then models of the whole training set predict
 the test set once. Beside them stand `best`, `no-dft` and composition-average on the same folds,
@@ -9,12 +10,15 @@ were chosen by hand on the folds of the first repeat; the test set had no part i
 `--variants` adds the alternatives among which they were chosen, and features beside the blocks of
 `best` and of the composition; `--sizes` draws learning curves from 25 materials on. The script
 prints the seconds of features (from an empty cache) and of fits. Each fold is saved in OUT, so the
-same command resumes an interrupted run.
+same command resumes an interrupted run. `--timing` only measures one cross-validation of the three
+recipes by some processes, first with an empty cache, then with a full one.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,14 +26,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
 
 import rhosight
 from rhosight import DescriptorRecipe, load_recipe
 from rhosight.dataset import Dataset, split
-from rhosight.evaluation.folds import fit_baseline, fit_descriptors
+from rhosight.evaluation.folds import fit_baseline
 from rhosight.evaluation.statistics import Fold, compare, fold_scores, holm, repeated_folds
 from rhosight.models.baselines.baselines import compute_baseline_features
 from rhosight.models.blocks import BlockReader
+from rhosight.models.gaussian_process.fitting import fit_descriptors
+from rhosight.networks.feature_cache import CACHE_VARIABLE
 from rhosight.storage import replacing
 
 TEST = -1
@@ -75,17 +83,17 @@ def predict_part(
     """Return the predictions of a recipe for the validation set of one fold."""
     labels = dataset.targets.to_numpy(dtype=float)
     predict = fit_descriptors(recipe, table, labels, part.train)
-    return _frame(dataset, name, part, predict(part.validation))
+    return as_frame(dataset, name, part, predict(part.validation))
 
 
 def predict_composition(dataset: Dataset, features: pd.DataFrame, part: Fold) -> pd.DataFrame:
     """Return the predictions of composition-average for one fold."""
     labels = dataset.targets.to_numpy(dtype=float)
     predict = fit_baseline(COMPOSITION, features, labels, part.train, max(part.repeat, 0))
-    return _frame(dataset, COMPOSITION, part, predict(part.validation))
+    return as_frame(dataset, COMPOSITION, part, predict(part.validation))
 
 
-def _frame(dataset: Dataset, name: str, part: Fold, values: np.ndarray) -> pd.DataFrame:
+def as_frame(dataset: Dataset, name: str, part: Fold, values: np.ndarray) -> pd.DataFrame:
     ids = np.array(dataset.ids)[part.validation]
     frames = [
         pd.DataFrame(
@@ -144,6 +152,38 @@ def run(
     return pd.concat(found, ignore_index=True)
 
 
+def fit_part(recipe: DescriptorRecipe, table: pd.DataFrame, labels: np.ndarray, part: Fold) -> None:
+    """Fit a recipe to the training set of a fold and predict its validation set."""
+    fit_descriptors(recipe, table, labels, part.train)(part.validation)
+
+
+def measure(processes: int) -> None:
+    """Print the time of five folds of all recipes, with an empty cache and with a full one."""
+    labels = rhosight.load_dataset("mp-fcc").targets.to_numpy(dtype=float)
+    for state in ("empty", "full"):
+        get_reusable_executor().shutdown(wait=True)
+        before, started = _processor_seconds(), time.monotonic()
+        dataset = rhosight.load_dataset("mp-fcc")
+        table = BlockReader(load_recipe("image+text")).table(dataset)
+        read = time.monotonic() - started
+        parts = list(repeated_folds(dataset, repeats=1, indices=split(dataset)[0]))
+        jobs = [(load_recipe(name), part) for part in parts for name in RECIPES[::-1]]
+        Parallel(processes)(delayed(fit_part)(own, table, labels, part) for own, part in jobs)
+        whole = time.monotonic() - started
+        get_reusable_executor().shutdown(wait=True)
+        used = _processor_seconds() - before
+        print(
+            f"{state} cache: {whole:.0f} s, of which features {read:.0f} s; {used:.0f} s of "
+            "processor time",
+            flush=True,
+        )
+
+
+def _processor_seconds() -> float:
+    """Return the processor time of this process and of finished children."""
+    return sum(os.times()[:4])
+
+
 def report(predictions: pd.DataFrame) -> None:
     """Print scores on folds and on the test set, and the paired tests."""
     for title, rows in (
@@ -174,8 +214,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--variants", action="store_true")
     parser.add_argument("--sizes", action="store_true")
+    parser.add_argument("--timing", type=int, metavar="PROCESSES")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.timing:
+        with tempfile.TemporaryDirectory(dir=arguments.out) as folder:
+            os.environ[CACHE_VARIABLE] = folder
+            measure(arguments.timing)
+        return
     dataset = rhosight.load_dataset("mp-fcc")
     parts = list(iterate_parts(dataset, arguments.repeats))
     recipes: dict[str, DescriptorRecipe | None] = {name: load_recipe(name) for name in RECIPES}

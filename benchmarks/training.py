@@ -1,4 +1,4 @@
-"""Compare fine-tuning settings on one core, and AutoGluon's MultiModalPredictor.
+"""Compare Gaussian processes, fine-tuned networks and AutoGluon's MultiModalPredictor on one core.
 
     python -m venv autogluon && autogluon/bin/pip install autogluon.multimodal==1.6.3
     python benchmarks/training.py --autogluon-python autogluon/bin/python --json training.json
@@ -13,13 +13,17 @@ first trained on the elements unless --element-steps is given. AutoGluon uses it
 three exceptions: the batch size (as in rhosight), the pooling (the mean over tokens, as in
 rhosight), and no separate process for data loading. AutoGluon gets the images as 8-bit PNG files.
 
-Each program runs with several numbers of fine-tuning epochs. Each run is complete and follows its
-learning-rate schedule to the end. The script prints the seconds and the validation R² of every run.
-It also prints the time to an R², which is the time of the shortest run that reaches it on the mean
-over the folds, and the best R² within equal time. A second table shows rhosight's image and text
-networks with each setting of `tuned`: seconds per fine-tuning epoch, and validation R². Time is
-processor time with one thread for a whole fit, from the loading of the weights. It does not include
-the drawing of the images, which both programs share.
+Gaussian processes read the same encoders at several layers (the recipe `image+text`, with images of
+the same size and the same text). They need no epochs and no materials to watch: they learn from
+those, too. Their seconds include the drawing of the images; nothing is read from a cache.
+
+Each other program runs with several numbers of fine-tuning epochs. Each run is complete and follows
+its learning-rate schedule to the end. The script prints the seconds and the validation R² of every
+run. It also prints the time to an R², which is the time of the shortest run that reaches it on the
+mean over the folds, and the best R² within equal time. A second table shows rhosight's image and
+text networks with each setting of `tuned`: seconds per fine-tuning epoch, and validation R². Time
+is processor time with one thread for a whole fit, from the loading of the weights. For networks it
+does not include the drawing of the images, which both programs share.
 """
 
 from __future__ import annotations
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 TUNED = ("all", "last", "lora")
 PARTS = ("learned", "watched", "scored")
+PROCESSES = "rhosight, Gaussian processes"
 
 
 def main() -> None:
@@ -76,6 +81,10 @@ def main() -> None:
         for fold, (training, scored) in enumerate(parts):
             learned, watched = (training[part] for part in inner_split(dataset[training], recipe))
             part = dict(zip(PARTS, (learned, watched, scored), strict=True))
+            if not arguments.only_tuned:
+                row = {"program": PROCESSES, "fold": fold, "epochs": 0}
+                rows.append(row | process_run(recipe, dataset, part))
+                report(rows[-1])
             for epochs in arguments.epochs:
                 if not arguments.only_tuned:
                     changed = recipe.replace(fine_tuning={"epochs": epochs})
@@ -90,7 +99,7 @@ def main() -> None:
                     job = {"settings": settings, "rows": {k: v.tolist() for k, v in part.items()}}
                     rows.append(row | autogluon_fit(arguments.autogluon_python, folder, job))
                     report(rows[-1])
-            for modality in ("image", "text"):
+            for modality in ("image", "text") if arguments.tuned_epochs else ():
                 cache = EncoderCache()
                 for tuned in TUNED:
                     stage = {"tuned": tuned, "epochs": arguments.tuned_epochs}
@@ -117,7 +126,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--element-steps", type=int, default=0)
     parser.add_argument("--folds", type=int, default=1, help="number of folds to run, out of five")
     parser.add_argument("--epochs", type=int, nargs="*", default=[2, 6, 12])
-    parser.add_argument("--tuned-epochs", type=int, default=8)
+    parser.add_argument("--tuned-epochs", type=int, default=8, help="0: no second table")
     parser.add_argument("--only-tuned", action="store_true", help="make only the second table")
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
     arguments = parser.parse_args()
@@ -165,6 +174,35 @@ def rhosight_run(
     data = TrainingData(inputs, targets, rows["learned"], rows["watched"], scaler)
     train(recipe, data, cache, on_stage=remember, progress=progress)
     return stages
+
+
+def process_run(recipe: Recipe, dataset: Dataset, rows: dict[str, np.ndarray]) -> dict[str, float]:
+    """Return total seconds and validation R² of Gaussian processes that read the encoders."""
+    import numpy as np
+
+    from rhosight.metrics import r2_score
+    from rhosight.models.blocks import BlockReader
+    from rhosight.models.gaussian_process.fitting import fit_descriptors
+    from rhosight.networks.feature_settings import three_planes
+
+    size = recipe.image.settings.size
+    text = {"extents": (recipe.text.extent,), "lesson": recipe.text.element_steps > 0}
+    images = tuple(three_planes(kind, size) for kind in ("total", "difference"))
+    processes = load_recipe(
+        "image+text", targets=recipe.targets, image={"images": images}, text=text
+    )
+    training = np.concatenate([rows["learned"], rows["watched"]])
+    own = dataset[np.concatenate([training, rows["scored"]])]
+    targets = own.targets[list(recipe.targets)].to_numpy(dtype=float)
+    known, new = np.split(np.arange(len(own)), [len(training)])
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["RHOSIGHT_CACHE"] = folder
+        begun = time.process_time()
+        table = BlockReader(processes).table(own)
+        predicted = fit_descriptors(processes, table, targets, known)(new)
+        seconds = time.process_time() - begun
+        del os.environ["RHOSIGHT_CACHE"]
+    return {"seconds": seconds, "r2": r2_score(targets[new, 0], predicted[:, 0])}
 
 
 def write_weights(folder: Path, size: int) -> None:
@@ -271,12 +309,14 @@ def summary(rows: list[dict[str, Any]]) -> str:
     import pandas as pd
 
     frame = pd.DataFrame(rows)
-    versus = frame[frame["program"].isin(["rhosight", "AutoGluon"])]
+    versus = frame[frame["program"].isin([PROCESSES, "rhosight", "AutoGluon"])]
     lines = []
     if len(versus):
         runs = versus.groupby(["program", "epochs"], sort=False)[["seconds", "r2"]].mean()
         lines += ["whole fits, validation", runs.round(3).to_string(), "", *compared(runs)]
     settings = frame[~frame.index.isin(versus.index)]
+    if settings.empty:
+        return "\n".join(lines)
     means = settings.groupby("program", sort=False)[["epoch", "r2_head", "r2"]].mean()
     lines += ["", "rhosight's settings of tuned: seconds per fine-tuning epoch, and validation R²"]
     lines += ["after the head stage and after fine-tuning", means.round(3).to_string()]

@@ -24,7 +24,7 @@ from ..models.baselines.chgnet import find_chgnet_version
 from ..models.blocks import keep_describable
 from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecipe, descriptor_recipe
 from ..models.provenance import collect_versions, hash_weights
-from ..networks.recipe import MODALITIES, PARTS, Recipe
+from ..networks.recipe import FINE_TUNING, MODALITIES, PARTS, Recipe
 from ..storage import open_run
 from ..training.contrastive import read_pretrained_ids
 from .folds import CUSTOM, SharedData, run_fold
@@ -38,7 +38,8 @@ class CrossValidation:
     ----------
     predictions
         One row for each prediction: model, stage, fold, part, target, material_id, true, predicted,
-        in the target's unit. Baselines and descriptor recipes have an empty stage.
+        in the target's unit. The stage is that of a network, ``fine-tuning`` for a Gaussian process
+        whose encoders were fine-tuned, and empty for all others.
     history
         One row for each epoch: model, stage, fold, epoch, train, watched (Huber losses of
         standardised targets on the training set and on the set used for early stopping).
@@ -107,7 +108,7 @@ class CrossValidation:
         if "kernels" in own:
             recipe = DescriptorRecipe(**own)
             if recipe.uses_encoders:
-                return recipe.label, ""
+                return recipe.label, FINE_TUNING if recipe.fine_tuning else ""
             known = (
                 n for n in DESCRIPTOR_RECIPES if descriptor_recipe(n).kernels == recipe.kernels
             )

@@ -8,14 +8,13 @@ import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from ..dataset.dataset import Dataset
 from ..errors import RhosightError
-from ..inputs.descriptors.blocks import to_blocks
 from ..inputs.progress import AnyProgress
 from ..inputs.tensors import Inputs
 from ..models.baselines.baselines import (
@@ -26,13 +25,16 @@ from ..models.baselines.baselines import (
 )
 from ..models.baselines.chgnet import CHGNET_NOTE, find_chgnet_version
 from ..models.blocks import BlockReader
-from ..models.gaussian_process.fitting import make_committee
+from ..models.gaussian_process.fitting import fit_descriptors
 from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecipe, descriptor_recipe
 from ..models.inputs import collect_texts, find_prototypes, make_inputs
-from ..networks.recipe import Recipe
+from ..networks.recipe import FINE_TUNING, Recipe
 from ..storage import replacing
 from ..training.folds import prepare_fold
 from ..training.stages import EncoderCache, StageResult, train
+
+if TYPE_CHECKING:
+    from ..models.encoder_tuning import EncoderTuner
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +114,16 @@ class SharedData:
         if self.descriptors is not None:
             return self.descriptors
         return BlockReader(self.recipe).table(self.dataset, self.progress)
+
+    @cached_property
+    def tuner(self) -> EncoderTuner | None:
+        """Fine-tunes the recipe's encoders on a fold's training set, if the recipe asks for it."""
+        recipe = self.recipe
+        if isinstance(recipe, Recipe) or recipe.fine_tuning is None:
+            return None
+        from ..models.encoder_tuning import EncoderTuner  # loads PyTorch
+
+        return EncoderTuner(recipe, self.dataset, self.features, self.progress)
 
     @cached_property
     def descriptors(self) -> pd.DataFrame | None:
@@ -206,6 +218,15 @@ def run_fold(
         if shared.progress:
             shared.progress(f"fold {number + 1} of {count}: Gaussian process of {name}", 0, 1)
         record(name, "", fit_descriptors(own, shared.features, shared.targets, rows["train"]))
+    if shared.tuner:
+        tuned = shared.tuner.tune(rows["train"])
+        for name, own in shared.encoder_recipes.items():
+            choice = tuned.choose(own)
+            table = choice.table(np.concatenate(list(rows.values())))
+            fitted = fit_descriptors(own, table, shared.targets, rows["train"])
+            record(name, FINE_TUNING, fitted)
+            for verdict in choice.verdicts:
+                logger.info("fold %d of %d: %s: %s", number + 1, count, name, verdict)
 
     if isinstance(recipe, Recipe):
         history = _train_networks(number, rows, shared, fold_dir, count, record)
@@ -299,22 +320,3 @@ def fit_baseline(
     # at once: each call of a forest costs as much as hundreds of rows
     predictions = np.column_stack([model.predict(features) for model in models])
     return predictions.__getitem__
-
-
-def fit_descriptors(
-    recipe: DescriptorRecipe, table: pd.DataFrame, targets: np.ndarray, rows: np.ndarray
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Fit the Gaussian processes of a descriptor recipe on some rows of its table.
-
-    Returns rows → predictions, shape (rows, targets), in the targets' units.
-    """
-    prototypes = sorted(set(table["prototype"].iloc[rows]))
-    blocks = to_blocks(table.iloc[rows], prototypes)
-    scales = recipe.target_scales
-    process = make_committee(recipe, blocks).fit(blocks, scales.learn(targets[rows]))
-
-    def predict(where: np.ndarray) -> np.ndarray:
-        values = process.predict_with_std(to_blocks(table.iloc[where], prototypes))[0]
-        return scales.restore(values)
-
-    return predict

@@ -106,7 +106,7 @@ class _Report:
         self.pretrained = [row for row in rows if row[0] in PRETRAINED]
         self.chgnet_note = CHGNET_NOTE
         self.descriptors = [row for row in rows if row[0] in (*DESCRIPTOR_RECIPES, CUSTOM)]
-        self.trained = [row for row in rows if row[1]]
+        self.trained = [row for row in rows if row[1]] if self.trains else []
         others = self.baselines + self.pretrained + self.descriptors + self.trained
         self.encoders = [row for row in rows if row not in others]
         self.ours = self.descriptors + self.encoders + self.trained

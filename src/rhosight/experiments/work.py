@@ -16,11 +16,12 @@ import pandas as pd
 
 from ..dataset.dataset import Dataset
 from ..dataset.splits import folds, split
-from ..evaluation.folds import fit_baseline, fit_descriptors
+from ..evaluation.folds import fit_baseline
 from ..inputs.progress import AnyProgress
 from ..inputs.tensors import Inputs
 from ..models.baselines.baselines import compute_baseline_features
 from ..models.blocks import BlockReader
+from ..models.gaussian_process.fitting import fit_descriptors
 from ..models.gaussian_process.recipe import DescriptorRecipe, descriptor_recipe
 from ..models.inputs import find_prototypes, inputs_key, make_inputs
 from ..networks.recipe import Recipe

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -29,10 +28,12 @@ from ..density.bare_crystal import Crystal
 from ..density.charge_density import ChargeDensity
 from ..density.crystals import as_structure
 from ..errors import RhosightError, first_line
-from ..inputs.descriptors.blocks import SPARSE, Crystals, to_blocks
+from ..inputs.descriptors.blocks import Crystals, to_blocks
 from ..inputs.progress import Progress
 from .base import SavedModel
 from .blocks import BlockReader, keep_describable
+from .descriptor_card import describe_recipe
+from .descriptor_state import DescriptorState, join_blocks
 from .folder import WEIGHTS
 from .gaussian_process.committee import Committee
 from .gaussian_process.fitting import make_committee, predict_left_out, select_types
@@ -42,18 +43,8 @@ from .materials import Materials, as_crystals, as_densities, list_crystals, list
 from .provenance import find_codes, warn_of_other_codes
 from .uncertainty import ConformalIntervals, TrainingDomain
 
-
-@dataclass(frozen=True)
-class _Fitted:
-    """The state of a fitted model."""
-
-    prototypes: list[str]
-    """Structure types of the training set, sorted; of a large set those with three materials."""
-    recurring: bool
-    """Whether new materials are expected to have one of these types."""
-    process: Committee
-    intervals: ConformalIntervals
-    domain: TrainingDomain
+if TYPE_CHECKING:
+    from .encoder_tuning import ModelTuning
 
 
 class DescriptorModel(SavedModel):
@@ -88,7 +79,8 @@ class DescriptorModel(SavedModel):
         self.recipe = recipe or DescriptorRecipe()
         self.out_of_fold = pd.DataFrame()
         self.reader = BlockReader(self.recipe)
-        self._state: _Fitted | None = None
+        self._verdicts: dict[str, list[str]] = {}
+        self._state: DescriptorState | None = None
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -144,27 +136,59 @@ class DescriptorModel(SavedModel):
         dataset = keep_describable(dataset.require_targets(self.targets, how="any"), self.recipe)
         parts = folds(dataset, self.recipe.n_splits, self.recipe.seed)
         check_labels(dataset, self.targets, [rows for rows, _ in parts])
-        table = self.reader.table(dataset, progress)
+        reader = BlockReader(self.recipe) if self.recipe.fine_tuning else self.reader
+        table = reader.table(dataset, progress)
+        tuning = self._tune_encoders(dataset, table, progress)
+        table = tuning.table if tuning else table
+        self._state = self._learn(dataset, table, parts, tuning, progress)
+        codes = sorted(find_codes(dataset)) if self.recipe.uses_density else []
+        self._remember(dataset, codes=codes, **self._verdicts)
+        return self
+
+    def _learn(
+        self,
+        dataset: Dataset,
+        table: pd.DataFrame,
+        parts: Sequence[tuple[np.ndarray, np.ndarray]],
+        tuning: ModelTuning | None,
+        progress: Progress | None,
+    ) -> DescriptorState:
+        """Fit processes, intervals and limits to a table of features; set :attr:`out_of_fold`."""
         given = dataset.targets[list(self.targets)].to_numpy(dtype=float)
         labels = self._scales.learn(given)
         prototypes, recurring = select_types(table["prototype"])
         blocks = to_blocks(table, prototypes)
         process = make_committee(self.recipe, blocks).fit(blocks, labels)
         predicted, std, less_sure = predict_left_out(
-            self.recipe, process, blocks, labels, parts, group_labels(dataset), progress
+            self.recipe,
+            process,
+            blocks,
+            labels,
+            parts,
+            group_labels(dataset),
+            progress,
+            tuning.tune_fold if tuning else None,
+        )
+        domain = TrainingDomain.fit(
+            join_blocks(blocks), [_elements(s) for s in dataset.structures], std
         )
         intervals = ConformalIntervals.fit(labels, predicted, std, self.recipe.level)
         intervals = intervals.widen(less_sure)
         types = np.unique(table["prototype"].to_numpy(str), return_inverse=True)[1]
-        self._state = _Fitted(
+        far = tuning.leave_out(labels, types) if tuning else process.leave_out(types)
+        self._remember_out_of_fold(dataset, given, predicted, std)
+        return DescriptorState(
             prototypes=prototypes,
             recurring=recurring,
             process=process,
-            intervals=intervals.calibrate_outside(labels, *process.leave_out(types)),
-            domain=TrainingDomain.fit(
-                _join_blocks(blocks), [_elements(s) for s in dataset.structures], std
-            ),
+            intervals=intervals.calibrate_outside(labels, *far),
+            domain=domain,
         )
+
+    def _remember_out_of_fold(
+        self, dataset: Dataset, given: np.ndarray, predicted: np.ndarray, std: np.ndarray
+    ) -> None:
+        """Set :attr:`out_of_fold`; labels, predictions and deviations are (n, targets)."""
         self.out_of_fold = pd.DataFrame(
             {
                 "material_id": np.repeat(dataset.ids, len(self.targets)),
@@ -174,9 +198,20 @@ class DescriptorModel(SavedModel):
                 "std": self._scales.restore_std(predicted, std).ravel(),
             }
         ).dropna(ignore_index=True)
-        codes = sorted(find_codes(dataset)) if self.recipe.uses_density else []
-        self._remember(dataset, codes=codes)
-        return self
+
+    def _tune_encoders(
+        self, dataset: Dataset, table: pd.DataFrame, progress: Progress | None
+    ) -> ModelTuning | None:
+        """Fine-tune the encoders and read those that are kept; None if none is."""
+        self._verdicts = {}
+        if self.recipe.fine_tuning is None:
+            return None
+        from .encoder_tuning import ModelTuning  # loads PyTorch
+
+        tuning = ModelTuning(self.recipe, dataset, table, progress)
+        self._verdicts = {"fine_tuning": tuning.verdicts}
+        self.reader = tuning.make_reader() if tuning.is_kept else BlockReader(self.recipe)
+        return tuning if tuning.is_kept else None
 
     def score(self, dataset: Dataset) -> dict[str, dict[str, float]]:
         """Score as :meth:`SavedModel.score`, without elements that it cannot read."""
@@ -257,14 +292,14 @@ class DescriptorModel(SavedModel):
         )
 
     def _check_volumes(self, part: Any) -> list[str | None]:
-        """Return why volumes are unusual, for a model that assumes relaxed crystals."""
-        if self.uses_density or self.about.get("dataset") not in BUNDLED:
+        """Return why volumes are unusual, for a model that learned from relaxed crystals."""
+        if self.about.get("dataset") not in BUNDLED:
             return [None] * len(part)
         return [check_volume(as_structure(crystal)) for crystal in part]
 
     def _columns(
         self,
-        fitted: _Fitted,
+        fitted: DescriptorState,
         table: pd.DataFrame,
         elements: list[set[str]],
         strains: list[str | None],
@@ -279,10 +314,10 @@ class DescriptorModel(SavedModel):
                 f"the model cannot predict ({first_line(error)}): its folder is damaged; train or "
                 "download it again"
             ) from error
-        features = _join_blocks(blocks)
+        features = join_blocks(blocks)
         far = fitted.domain.reasons(features, elements, std, self.targets)
         reasons = [
-            "; ".join(filter(None, (strain, self._describe_type(label), reason))) or None
+            "; ".join(filter(None, (strain, fitted.describe_type(label), reason))) or None
             for strain, label, reason in zip(strains, table["prototype"], far, strict=True)
         ]
         low, high = fitted.intervals(values, std, [reason is not None for reason in reasons])
@@ -300,12 +335,6 @@ class DescriptorModel(SavedModel):
                 for i, d in zip(ids, distances, strict=True)
             ]
         return columns
-
-    def _describe_type(self, label: str) -> str | None:
-        """Return that a structure type is unknown: models predict those least accurately."""
-        if label in self._fitted().prototypes or not self._fitted().recurring:
-            return None
-        return f"structure type {label} (space group and sites) is that of no training material"
 
     def _read_materials(
         self, materials: Materials
@@ -327,7 +356,7 @@ class DescriptorModel(SavedModel):
         """Compute the blocks that the model reads of some crystals."""
         return to_blocks(self.reader.table(crystals), self._fitted().prototypes)
 
-    def _fitted(self) -> _Fitted:
+    def _fitted(self) -> DescriptorState:
         self.check_fitted()
         assert self._state is not None
         return self._state
@@ -344,86 +373,26 @@ class DescriptorModel(SavedModel):
 
     def _write(self, folder: Path) -> dict[str, Any]:
         fitted = self._fitted()
-        arrays = {f"process/{k}": v for k, v in fitted.process.arrays().items()}
-        arrays |= {f"domain/{k}": v for k, v in fitted.domain.arrays().items()}
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / WEIGHTS)
+        save_file(fitted.arrays(), folder / WEIGHTS)
         encoders = self.reader.encoders
         if encoders:
             encoders.save(folder)
         return {
             "recipe": self.recipe.model_dump(mode="json"),
             "encoders": encoders.weights if encoders else {},
-            "prototypes": fitted.prototypes,
-            "recurring_types": fitted.recurring,
-            "process": fitted.process.to_dict(),
-            "intervals": fitted.intervals.to_dict(),
-            "domain": fitted.domain.to_dict(),
+            **fitted.to_dict(),
         }
 
     @classmethod
     def _read(cls, config: dict[str, Any], folder: Path) -> Self:
-        arrays = load_file(folder / WEIGHTS)
-
-        def part(name: str) -> dict[str, np.ndarray]:
-            prefix = f"{name}/"
-            return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-
         model = cls(DescriptorRecipe(**config["recipe"]))
         model.reader = BlockReader(model.recipe, folder, config.get("encoders", {}))
-        model._state = _Fitted(
-            prototypes=config["prototypes"],
-            recurring=bool(config.get("recurring_types", True)),
-            process=Committee.from_state(config["process"], part("process")),
-            intervals=ConformalIntervals.from_dict(config["intervals"]),
-            domain=TrainingDomain.from_state(config["domain"], part("domain")),
-        )
+        model._state = DescriptorState.from_state(config, load_file(folder / WEIGHTS))
         return model
 
     def _describe(self) -> tuple[str, str]:
-        reads = "charge density and structure" if self.recipe.uses_density else "structure"
-        parts = []
-        if self.recipe.blocks:
-            parts.append(
-                f"the blocks {', '.join(self.recipe.blocks)} of `rhosight.inputs.descriptors`"
-            )
-        if self.recipe.uses_encoders:
-            parts.append(
-                f"features of its {self.recipe.label.replace('+', ' and ')} from several layers of "
-                f"{' and '.join(self.recipe.weight_sources)}"
-            )
-        title = "Gaussian process" if self.recipe.uses_encoders else "Descriptor model"
-        return title, (
-            f"Reads the {reads} of a crystal: {', and '.join(parts)}. A committee of Gaussian "
-            "processes predicts each target. "
-            f"Intervals are conformal for {100 * self.recipe.level:g} %, calibrated on "
-            f"{self.recipe.n_splits} folds of the training set, and valid for materials like it. "
-            "`predict_intervals` flags materials with other elements or far from the training set. "
-            "Predictions for structure types outside the training set are much less accurate.\n\n"
-            f"{self._describe_codes()}"
-        )
-
-    def _describe_codes(self) -> str:
-        """Explain in the model card how the model treats densities of other codes."""
-        if not self.recipe.uses_density:
-            return (
-                "It reads no density, but volumes and distances: relax a structure as those of the "
-                "training data were relaxed. Other geometries were not tested."
-            )
-        codes = f"Trained on densities of {', '.join(self.about['codes']) or 'no known code'}."
-        if self.recipe.core_free:
-            return f"{codes} It reads a density only between the atoms, where codes agree."
-        return f"{codes} Other codes differ near the nuclei; prediction warns about them."
+        return describe_recipe(self.recipe, self.about)
 
 
 def _elements(structure: Structure) -> set[str]:
     return {str(element) for element in structure.composition.element_composition}
-
-
-def _join_blocks(blocks: dict[str, pd.DataFrame]) -> np.ndarray:
-    """Return the features of the training-domain check: all but the sparse blocks.
-
-    The domain checks elements by name.
-    """
-    return np.hstack(
-        [block.to_numpy(float) for name, block in blocks.items() if name not in SPARSE]
-    )

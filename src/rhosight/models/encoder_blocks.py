@@ -7,13 +7,14 @@ of a recipe's encoders, each layer of each image or text as one block, and keeps
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 
 from ..density.charge_density import ChargeDensity
 from ..errors import RhosightError
@@ -33,6 +34,9 @@ VERSION = 1
 
 ENCODER_WEIGHTS = "model.safetensors"
 """File in a saved model's ``image_backbone`` and ``text_backbone``."""
+
+TUNED_WEIGHTS = "tuned.safetensors"
+"""File beside it with the tensors that fine-tuning has changed, if it was kept."""
 
 
 class EncoderBlocks:
@@ -56,6 +60,9 @@ class EncoderBlocks:
     ----------
     image, text
         The readers of the encoders; None where the recipe has none.
+    tuned
+        ``image`` or ``text`` → reader of the fine-tuned encoder, which reads the first image or
+        text instead.
     """
 
     def __init__(
@@ -64,13 +71,13 @@ class EncoderBlocks:
         saved: Path | None = None,
         weights: Mapping[str, str] | None = None,
     ):
-        names = {kind: getattr(recipe, kind).backbone for kind in ENCODERS if getattr(recipe, kind)}
-        own = load_encoders(names, recipe.clip, saved)
-        self.image = ImageReader(recipe.image, own["image"]) if recipe.image else None
-        self.text = TextReader(recipe.text, own["text"]) if recipe.text else None
+        readers = make_readers(recipe, saved)
+        self.image, self.text = readers.get("image"), readers.get("text")
+        self._tuned_files = _read_tuned(saved)
+        self.tuned = make_readers(recipe, saved, self._tuned_files) if self._tuned_files else {}
         self._cache = FeatureCache()
-        for kind, digest in (weights or {}).items():
-            if digest != self.weights.get(kind):
+        for kind in {*weights, *self.weights} if weights else ():
+            if (digest := weights.get(kind)) != self.weights.get(kind):
                 raise RhosightError(
                     f"the model has learned from other weights of its {kind} encoder (SHA-256 "
                     f"{digest}) than are here ({self.weights.get(kind)}); load it with the version "
@@ -81,10 +88,16 @@ class EncoderBlocks:
     def weights(self) -> dict[str, str]:
         """Return the SHA-256 of the weights of the image and the text encoder."""
         readers = {"image": self.image, "text": self.text}
-        return {kind: reader.weights for kind, reader in readers.items() if reader}
+        own = {kind: reader.weights for kind, reader in readers.items() if reader}
+        return own | {f"tuned {kind}": reader.weights for kind, reader in self.tuned.items()}
 
     def save(self, folder: Path) -> None:
-        """Write the encoders that do not come with the package to the folder of a model."""
+        """Write what does not come with the package to the folder of a model.
+
+        These are other encoders, and the tensors that fine-tuning has changed.
+        """
+        for kind, data in self._tuned_files.items():
+            write_tuned(folder, kind, data)
         readers = [reader for reader in (self.image, self.text) if reader]
         encoders = {reader.encoder for reader in readers if not packaged_hash(reader.encoder.name)}
         for encoder in encoders:
@@ -100,12 +113,14 @@ class EncoderBlocks:
             crystals = list_densities(part)
             densities = [prepare_density(crystal, with_difference=True) for crystal in crystals]
             settings = self.image.settings.images
-            for name, image in zip(name_images(settings), settings, strict=True):
-                layers = self._read_images(self.image, densities, image)
+            for number, name in enumerate(name_images(settings)):
+                reader = self.tuned.get("image", self.image) if number == 0 else self.image
+                layers = self._read_images(reader, densities, settings[number])
                 blocks |= {f"{name}-layer{n}": layer for n, layer in enumerate(layers, start=1)}
         if self.text:
-            for extent in self.text.settings.extents:
-                layers = self._read_texts(self.text, collect_texts(part, extent))
+            for number, extent in enumerate(self.text.settings.extents):
+                taught = self.tuned.get("text", self.text) if number == 0 else self.text
+                layers = self._read_texts(taught, collect_texts(part, extent))
                 blocks |= {
                     f"text-{extent}-layer{n}": layer for n, layer in enumerate(layers, start=1)
                 }
@@ -148,6 +163,58 @@ class EncoderBlocks:
                 known[row] = own
                 self._cache.put(keys[row], own)
         return [np.stack(layer) for layer in zip(*known, strict=True)]
+
+
+def make_readers(
+    recipe: DescriptorRecipe, saved: Path | None, tuned: Mapping[str, bytes] | None = None
+) -> dict[str, Any]:
+    """Return the readers of a recipe's encoders, or of those that are fine-tuned.
+
+    Parameters
+    ----------
+    recipe
+        Its ``image``, ``text`` and ``clip``.
+    saved
+        Folder of a saved model.
+    tuned
+        ``image`` or ``text`` → safetensors that replace tensors of this encoder.
+
+    Raises
+    ------
+    RhosightError
+        If the tensors are not those of the encoder.
+    """
+    kinds = [kind for kind in ENCODERS if getattr(recipe, kind)]
+    kinds = [kind for kind in kinds if tuned is None or kind in tuned]
+    names = {kind: getattr(recipe, kind).backbone for kind in kinds}
+    own = load_encoders(names, recipe.clip, saved)
+    classes: dict[str, Any] = {"image": ImageReader, "text": TextReader}
+    readers = {kind: classes[kind](getattr(recipe, kind), own[kind]) for kind in kinds}
+    for kind in kinds if tuned else ():
+        data = tuned[kind]
+        model, tensors = readers[kind].encoder.model, load(data)
+        shapes = {name: value.shape for name, value in model.state_dict().items()}
+        if any(value.shape != shapes.get(name) for name, value in tensors.items()):
+            raise RhosightError(
+                f"the fine-tuned tensors are not those of the {kind} encoder {names[kind]}; the "
+                "model's folder is damaged: train or download it again"
+            )
+        model.load_state_dict(tensors, strict=False)
+        readers[kind].weights += f" and {hashlib.sha256(data).hexdigest()}"
+    return readers
+
+
+def write_tuned(folder: Path, kind: str, data: bytes) -> None:
+    """Write the tensors that fine-tuning has changed to the folder of a model."""
+    place = folder / f"{kind}_backbone"
+    place.mkdir(parents=True, exist_ok=True)
+    (place / TUNED_WEIGHTS).write_bytes(data)
+
+
+def _read_tuned(saved: Path | None) -> dict[str, bytes]:
+    """Return the tensors of a saved model that fine-tuning has changed, by encoder."""
+    files = {kind: saved / f"{kind}_backbone" / TUNED_WEIGHTS for kind in ENCODERS if saved}
+    return {kind: file.read_bytes() for kind, file in files.items() if file.is_file()}
 
 
 def load_encoders(names: Mapping[str, str], clip: str | None, saved: Path | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ..inputs.image import Channel, ImageSettings
 from ..inputs.text.extents import Extent
-from .settings import Group
+from .settings import FineTuning, Group, HeadStage
 from .weights import DEFAULT_IMAGE, DEFAULT_TEXT
 
 Statistic = Literal["mean", "max", "std"]
@@ -76,3 +76,48 @@ class TextFeatures(Group):
     layers: int = Field(3, ge=1)
     statistics: tuple[Statistic, ...] = Field(("mean",), min_length=1)
     lesson: bool = True
+
+
+class GentleStage(FineTuning):
+    """The fine-tuning stage of a network, with defaults that change an encoder little."""
+
+    epochs: int = Field(3, ge=0)
+    learning_rate: float = Field(1e-4, gt=0)
+    keep_start: bool = True
+    tuned: Literal["all", "last", "lora"] = "last"
+    tuned_blocks: int = Field(3, ge=1)
+    batch_statistics: Literal["learned", "kept"] = "kept"
+
+
+class EncoderTuning(Group):
+    """Fine-tuning of encoders before Gaussian processes read them.
+
+    The paper's two stages train the encoder of the first image, and that of the first text, with
+    dense layers that are dropped afterwards. The stage is kept only where the Gaussian process that
+    reads the encoder then predicts held-out materials of the training set better, see
+    :mod:`rhosight.models.encoder_tuning`.
+
+    Attributes
+    ----------
+    head
+        The stage in which dense layers learn from the encoder as it is.
+    stage
+        The stage in which the encoder learns, too.
+    image_rate, text_rate
+        Peak learning rates of the encoders in this stage.
+    views
+        Number of fixed turns of an image, or wordings of a text, that dense layers learn from.
+    judging
+        Fraction of the training set on which the epoch is chosen and the stage is judged.
+    margin
+        Standard errors by which the squared error on these materials must fall for the stage to be
+        kept. A large negative number keeps it in any case.
+    """
+
+    head: HeadStage = HeadStage(epochs=30)
+    stage: GentleStage = GentleStage()
+    image_rate: float = Field(1e-4, gt=0)
+    text_rate: float = Field(1e-4, gt=0)
+    views: int = Field(2, ge=1)
+    judging: float = Field(0.2, gt=0, lt=0.5)
+    margin: float = 1.0

@@ -31,7 +31,8 @@ from .settings import (
 )
 
 Modality = Literal["image", "text", "image+text", "clip"]
-STAGES = ("head", "fine-tuning")
+FINE_TUNING = "fine-tuning"
+STAGES = ("head", FINE_TUNING)
 """Stages in which each model is trained, in order."""
 
 PARTS = ("train", "validation", "test")

@@ -13,12 +13,12 @@ from ...inputs.progress import AnyProgress
 from ...inputs.tensors import Inputs
 from ...metrics import rmse
 from ...models.blocks import BlockReader
+from ...models.gaussian_process.fitting import fit_descriptors
 from ...models.gaussian_process.recipe import DescriptorRecipe
 from ...models.inputs import find_prototypes, inputs_key, make_inputs
 from ...networks.recipe import Recipe
 from ...training.folds import fit_scaler, prepare_fold
 from ...training.stages import StageResult, train
-from ..folds import fit_descriptors
 
 _ONE_AT_A_TIME = threading.Lock()
 """Held during training, which draws from the random generator of the process."""

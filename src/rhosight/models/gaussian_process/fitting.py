@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import pandas as pd
 
-from ...inputs.descriptors.blocks import SPARSE
+from ...inputs.descriptors.blocks import SPARSE, to_blocks
 from ...inputs.progress import Progress
 from .committee import Committee
 from .posterior import LARGEST_SET
@@ -53,6 +53,7 @@ def predict_left_out(
     parts: Sequence[tuple[np.ndarray, np.ndarray]],
     groups: np.ndarray,
     progress: Progress | None,
+    read_fold: Callable[[np.ndarray], pd.DataFrame] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Predict each training material without its label and those of its group.
 
@@ -71,17 +72,21 @@ def predict_left_out(
         Group of each material, shape (n,).
     progress
         Called with (label, fold, folds).
+    read_fold
+        Training set of a fold → table of all n materials, if blocks depend on labels.
 
     Returns
     -------
     Mean and standard deviation, (n, targets), and for each target the factor by which standard
     deviations are smaller if the model learned from all materials.
     """
-    if len(labels) > LARGEST_SET:
+    if len(labels) > LARGEST_SET and read_fold is None:
         mean, std = process.leave_out(np.unique(groups, return_inverse=True)[1])
         return mean, std, np.ones(labels.shape[1])
     mean, std = np.full(labels.shape, np.nan), np.full(labels.shape, np.nan)
     for number, (train, rest) in enumerate(parts, start=1):
+        if read_fold:
+            blocks = to_blocks(read_fold(train), list(blocks["prototype"]))
         own = make_committee(recipe, blocks)
         own.fit(_rows(blocks, train), labels[train])
         mean[rest], std[rest] = own.predict_with_std(_rows(blocks, rest))
@@ -91,6 +96,25 @@ def predict_left_out(
     # |error| / std is too small for the std of a model that learned from all.
     less_sure = np.nanmedian(std / process.leave_out()[1], axis=0)
     return mean, std, np.maximum(less_sure, 1)
+
+
+def fit_descriptors(
+    recipe: DescriptorRecipe, table: pd.DataFrame, targets: np.ndarray, rows: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Fit the Gaussian processes of a descriptor recipe on some rows of its table.
+
+    Returns rows → predictions, shape (rows, targets), in the targets' units.
+    """
+    prototypes = sorted(set(table["prototype"].iloc[rows]))
+    blocks = to_blocks(table.iloc[rows], prototypes)
+    scales = recipe.target_scales
+    process = make_committee(recipe, blocks).fit(blocks, scales.learn(targets[rows]))
+
+    def predict(where: np.ndarray) -> np.ndarray:
+        values = process.predict_with_std(to_blocks(table.iloc[where], prototypes))[0]
+        return scales.restore(values)
+
+    return predict
 
 
 def _rows(blocks: dict[str, pd.DataFrame], rows: np.ndarray) -> dict[str, pd.DataFrame]:

@@ -16,7 +16,7 @@ from ...dataset.schema import ALL_TARGETS, TARGETS
 from ...errors import RhosightError
 from ...inputs.descriptors.blocks import COMPOSITION_BLOCKS, needs_density
 from ...inputs.descriptors.frame import TOTAL_BLOCKS
-from ...networks.feature_settings import ImageFeatures, TextFeatures
+from ...networks.feature_settings import EncoderTuning, ImageFeatures, TextFeatures
 from ...networks.recipe import Recipe
 from ...networks.settings import merge_settings, validate_settings
 from .kernel import Kernel
@@ -58,6 +58,8 @@ class DescriptorRecipe(BaseModel):
     clip
         Hub id or folder of a CLIP whose two towers are read instead of the encoders of ``image``
         and ``text``.
+    fine_tuning
+        Fine-tuning of the encoders, which is kept only where it helps; None for none.
     scales
         Target → the scale in which it is learned, see :mod:`.scales`; others as they are.
     kernels
@@ -82,6 +84,7 @@ class DescriptorRecipe(BaseModel):
     image: ImageFeatures | None = None
     text: TextFeatures | None = None
     clip: str | None = None
+    fine_tuning: EncoderTuning | None = None
     scales: dict[str, Scale] | None = None
     kernels: tuple[Kernel, ...] = Field((LEAN, FULL), min_length=1)
     level: float = Field(0.9, gt=0, lt=1)
@@ -95,6 +98,8 @@ class DescriptorRecipe(BaseModel):
                 raise ValueError(f"kernels read {name!r} if, and only if, {name} is given")
         if self.clip and not (self.image or self.text):
             raise ValueError("clip needs image or text, whose features it computes")
+        if self.fine_tuning and (self.clip or not self.uses_encoders):
+            raise ValueError("fine_tuning needs an encoder of images or texts, and no clip")
         return self
 
     def flat(self) -> dict[str, Any]:

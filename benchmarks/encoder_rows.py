@@ -1,0 +1,161 @@
+"""Candidates for the recipes `image`, `text` and `image+text`, and tables of their features.
+
+A table of features serves many candidates: :func:`narrow` selects the layers, statistics, images
+and texts that a candidate reads. A candidate that changes nothing else costs only the fits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rhosight import DescriptorRecipe, load_recipe
+from rhosight.dataset import Dataset
+from rhosight.inputs.image import Channel, ImageSettings
+from rhosight.models.blocks import BlockReader
+from rhosight.models.encoder_blocks import name_images
+from rhosight.networks.feature_settings import three_planes
+from rhosight.networks.features import spread_layers
+from rhosight.storage import replacing
+
+SHIPPED = "as shipped"
+FAMILIES = ("image", "text", "image+text")
+
+IMAGE_LAYERS, TEXT_LAYERS = 5, 3
+"""Layers in the tables."""
+
+
+def _wide_window(kind: str) -> ImageSettings:
+    """Return the recipe's image with windows of 16 Å."""
+    own = three_planes(kind)
+    slices = tuple(channel.model_copy(update={"window": 16.0}) for channel in own.channels)
+    return own.model_copy(update={"channels": slices})
+
+
+def _parallel(kind: str) -> ImageSettings:
+    """Return the densest plane with planes at a quarter and half a spacing beside it."""
+    slices = tuple(Channel(kind=kind, window=8.0, offset=offset) for offset in (0.0, 0.25, 0.5))
+    return ImageSettings(channels=slices, interpolation="spline")
+
+
+def _pair(make: Any) -> dict[str, Any]:
+    """Return fields of an image recipe with one turn and both kinds of density."""
+    return {"turns": 1, "images": tuple(make(kind) for kind in ("total", "difference"))}
+
+
+TABLES: dict[str, DescriptorRecipe] = {
+    "shipped": load_recipe("image+text"),
+    "untaught": load_recipe("text", text={"lesson": False}),
+    "one turn": load_recipe("image", image={"turns": 1}),
+    "96 pixels": load_recipe("image", image=_pair(lambda kind: three_planes(kind, 96))),
+    "16 Å": load_recipe("image", image=_pair(_wide_window)),
+    "parallel planes": load_recipe("image", image=_pair(_parallel)),
+    "image of networks": load_recipe("image", image={"turns": 1, "images": (ImageSettings(),)}),
+}
+"""Name → recipe whose features are computed."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe, and the table with its features.
+
+    Attributes
+    ----------
+    family
+        Of :data:`FAMILIES`.
+    name
+        The difference from the shipped recipe of this family.
+    recipe
+        The settings.
+    table
+        Of :data:`TABLES`.
+    chosen
+        Whether it takes part in the nested choice.
+    """
+
+    family: str
+    name: str
+    recipe: DescriptorRecipe
+    table: str = "shipped"
+    chosen: bool = True
+
+
+def list_candidates() -> list[Candidate]:
+    """Return the shipped recipes and alternatives, each with one difference."""
+    shipped = load_recipe("image+text")
+    total, difference = shipped.image.images
+    image: dict[str, dict[str, Any]] = {
+        "total only": {"image": {"images": (total,)}},
+        "difference only": {"image": {"images": (difference,)}},
+        "three image layers": {"image": {"layers": 3}},
+        "last image layer": {"image": {"layers": 1}},
+        "mean only": {"image": {"statistics": ("mean",)}},
+    }
+    text: dict[str, dict[str, Any]] = {
+        "keywords only": {"text": {"extents": ("keywords",)}},
+        "all only": {"text": {"extents": ("all",)}},
+        "last text layer": {"text": {"layers": 1}},
+    }
+    both = ({"together": ("image",)}, {"together": ("text",)}, {"together": ("image", "text")})
+    root = {"scales": {"bulk_modulus_vrh": "sqrt"}}
+    fused: dict[str, dict[str, Any]] = {
+        "mean of image, text and both": {"kernels": both},
+        "bulk modulus as square root": root,
+    }
+    changes = {"image": image | {"bulk modulus as square root": root}, "text": text}
+    changes["image+text"] = image | text | fused
+    rows = []
+    for family in FAMILIES:
+        rows.append(Candidate(family, SHIPPED, load_recipe(family)))
+        rows += [
+            Candidate(family, name, load_recipe(family, **fields))
+            for name, fields in changes[family].items()
+        ]
+    rows.append(Candidate("text", "without the lesson", TABLES["untaught"], "untaught", False))
+    names = [name for name in TABLES if name not in ("shipped", "untaught")]
+    rows += [Candidate("image", _name_table(name), TABLES[name], name, False) for name in names]
+    return rows
+
+
+def _name_table(name: str) -> str:
+    return name if name == "one turn" else f"one turn, {name}"
+
+
+def read_table(dataset: Dataset, name: str, folder: Path) -> pd.DataFrame:
+    """Return a table of features, computed once and kept in a folder."""
+    file = folder / f"{name}.parquet"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as draft:
+            BlockReader(TABLES[name]).table(dataset).to_parquet(draft)
+    return pd.read_parquet(file)
+
+
+def narrow(table: pd.DataFrame, source: DescriptorRecipe, recipe: DescriptorRecipe) -> pd.DataFrame:
+    """Return the columns that a recipe reads of a table of another recipe's features.
+
+    The layers, statistics, images and texts of ``recipe`` are among those of ``source``.
+    """
+    parts = [table[["prototype"]]]
+    for kind in ("image", "text"):
+        own: Any = getattr(recipe, kind)
+        if own is None:
+            continue
+        wide: Any = getattr(source, kind)
+        if kind == "image":
+            names = name_images(own.images)
+        else:
+            names = [f"text-{extent}" for extent in own.extents]
+        for name in names:
+            for number, layer in enumerate(spread_layers(own.layers, wide.layers), start=1):
+                block = table.filter(regex=rf"^{name}-layer{layer + 1}\.")
+                width = block.shape[1] // len(wide.statistics)
+                starts = [wide.statistics.index(one) * width for one in own.statistics]
+                columns = [at for start in starts for at in range(start, start + width)]
+                chosen = block.iloc[:, columns]
+                chosen.columns = [f"{name}-layer{number}.{at}" for at in range(chosen.shape[1])]
+                parts.append(chosen)
+    return pd.concat(parts, axis=1)

@@ -1,0 +1,59 @@
+"""The text of a descriptor model's card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .gaussian_process.recipe import DescriptorRecipe
+
+
+def describe_recipe(recipe: DescriptorRecipe, about: Mapping[str, Any]) -> tuple[str, str]:
+    """Return title and Markdown text: kind of model, inputs, limits.
+
+    Parameters
+    ----------
+    recipe
+        Of the model.
+    about
+        Facts about its training.
+    """
+    reads = "charge density and structure" if recipe.uses_density else "structure"
+    parts = []
+    if recipe.blocks:
+        parts.append(f"the blocks {', '.join(recipe.blocks)} of `rhosight.inputs.descriptors`")
+    if recipe.uses_encoders:
+        parts.append(
+            f"features of its {recipe.label.replace('+', ' and ')} from several layers of "
+            f"{' and '.join(recipe.weight_sources)}"
+        )
+    title = "Gaussian process" if recipe.uses_encoders else "Descriptor model"
+    return title, (
+        f"Reads the {reads} of a crystal: {', and '.join(parts)}. A committee of Gaussian "
+        "processes predicts each target. "
+        f"Intervals are conformal for {100 * recipe.level:g} %, calibrated on "
+        f"{recipe.n_splits} folds of the training set, and valid for materials like it. "
+        "`predict_intervals` flags materials with other elements or far from the training set. "
+        "Predictions for structure types outside the training set are much less accurate.\n\n"
+        f"{_describe_tuning(about)}{_describe_codes(recipe, about)}"
+    )
+
+
+def _describe_tuning(about: Mapping[str, Any]) -> str:
+    """Return which fine-tuned encoders are read, and why."""
+    return "".join(
+        f"{verdict[:1].upper()}{verdict[1:]}.\n\n" for verdict in about.get("fine_tuning", [])
+    )
+
+
+def _describe_codes(recipe: DescriptorRecipe, about: Mapping[str, Any]) -> str:
+    """Explain how the model treats densities of other codes."""
+    if not recipe.uses_density:
+        return (
+            "It reads no density, but volumes and distances: relax a structure as those of the "
+            "training data were relaxed. Other geometries were not tested."
+        )
+    codes = f"Trained on densities of {', '.join(about['codes']) or 'no known code'}."
+    if recipe.core_free:
+        return f"{codes} It reads a density only between the atoms, where codes agree."
+    return f"{codes} Other codes differ near the nuclei; prediction warns about them."
