@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +45,18 @@ def test_an_interruption_keeps_what_was_done():
     outcome = run(fail_at("file-20", error=KeyboardInterrupt()))
     done = [name for part in outcome.results for name in part]
     assert outcome.interrupted and 10 < len(done) <= 20 and done == FILES[: len(done)]
+
+
+def test_a_queue_that_ends_the_job_interrupts():
+    def work(part: list[str]) -> list[str]:
+        if "file-20" in part:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return part
+
+    before = signal.getsignal(signal.SIGTERM)
+    outcome = run(work)
+    assert outcome.interrupted and 10 < outcome.succeeded == sum(map(len, outcome.results)) <= 20
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_first_failure_is_raised_if_nothing_succeeds():

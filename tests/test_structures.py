@@ -40,6 +40,36 @@ CONTRADICTIONS = {
         CUBIC + FM3M + "_chemical_formula_sum 'Ca O'\n" + ROCK_SALT,
         r"_chemical_formula_sum is Ca1 O1, the sites are Mg4 O4",
     ),
+    "a centroid": (CUBIC + P1 + ROCK_SALT + "Cg1 0.25 0.25 0.25\n", "site Cg1 is a dummy"),
+    "a peak": (CUBIC + P1 + ROCK_SALT + "Q1 0.25 0.25 0.25\n", "site Q1 is a dummy"),
+    "no element": (CUBIC + P1 + ROCK_SALT + "Me1 0.25 0.25 0.25\n", "site Me1 is 'Me1', not one"),
+    "a molecule": (CUBIC + P1 + ROCK_SALT + "NH4 0.25 0.25 0.25\n", "site NH4 is 'NH4', not one"),
+    "two elements": (
+        CUBIC
+        + P1
+        + LOOP.replace("label\n", "label\n_atom_site_type_symbol\n")
+        + "M1 Mg/Fe 0 0 0\n",
+        "site M1 is 'Mg/Fe', not one element",
+    ),
+    "a negative occupancy": (
+        CUBIC + P1 + LOOP.replace("label\n", "label\n_atom_site_occupancy\n") + "Mg1 -1 0 0 0\n",
+        "site Mg1 has occupancy '-1'",
+    ),
+    "no occupancy": (
+        CUBIC + P1 + LOOP.replace("label\n", "label\n_atom_site_occupancy\n") + "Mg1 . 0 0 0\n",
+        r"site Mg1 has occupancy '\.'",
+    ),
+    "an unknown symbol": (
+        CUBIC.replace("4.2", "5.431")
+        + "_symmetry_space_group_name_H-M 'F d -3 m :2'\n"
+        + LOOP
+        + "Si1 0.125 0.125 0.125\n",
+        "space group F d -3 m :2 has no known operations",
+    ),
+    "number against symbol": (
+        CUBIC + FM3M.replace("F m", "P m") + ROCK_SALT,
+        "has the number 225, but its symbol P m -3 m is that of number 221",
+    ),
     "missing hydrogen": (
         CUBIC + P1 + "_chemical_formula_sum 'H2 Mg O'\n" + ROCK_SALT,
         r"_chemical_formula_sum is Mg1 H2 O1, the sites are Mg1 O1",
@@ -148,6 +178,15 @@ NOTED = {
         + "Mg1 0.1 0.25 0.1\n",
         "standard setting Pnma is assumed",
     ),
+    "thirds of three digits": (
+        HEAD.format(a=3.2, b=3.2, c=5.2, gamma=120)
+        + "_symmetry_space_group_name_H-M 'P 63/m m c'\n"
+        + LOOP
+        + "Mg1 0.333 0.667 0.25\n",
+        "read as thirds",
+    ),
+    "a symbol in another block": ("data_global\n" + FM3M + SMALL + ROCK_SALT, "no symmetry is"),
+    "a label of no element": (SMALL + P1 + ROCK_SALT.replace("O1", "Uue1"), "it was read as U"),
     "a guessed element": (SMALL + P1 + LOOP + "MG1 0 0 0\nO1 0.5 0.5 0.5\n", "MG1 parsed as Mg"),
 }
 
@@ -263,9 +302,22 @@ def test_a_json_that_contradicts_itself_is_refused(tmp_path):
 
 def test_text_of_two_bytes_a_letter_is_named(tmp_path):
     path = tmp_path / "POSCAR"
-    path.write_text(POSCAR.format("x", "Cu Au", "1 1"), encoding="utf-16")
-    with pytest.raises(RhosightError, match="is text in UTF-16"):
-        read_structure(path)
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):  # only the first begins with a mark
+        path.write_text(POSCAR.format("x", "Cu Au", "1 1"), encoding=encoding)
+        with pytest.raises(RhosightError, match="is text in UTF-16"):
+            read_structure(path)
+
+
+def test_a_structure_in_one_long_line_is_read(tmp_path):
+    places = np.stack(np.meshgrid(*3 * [np.arange(8) / 8]), -1).reshape(-1, 3)
+    crystal = Structure(Lattice.cubic(24), ["Na"] * 512, places)
+    path = write(tmp_path, "a.json", write_json(crystal))
+    assert path.stat().st_size > 2**16 and len(read_structure(path)) == 512
+
+
+def test_a_block_without_a_structure_comes_first(tmp_path):
+    text = "data_global\n_journal_name 'x'\n" + CUBIC + FM3M + ROCK_SALT
+    assert read_structure(write(tmp_path, "a.cif", text)).composition.formula == "Mg4 O4"
 
 
 def test_a_potcar_beside_it_does_not_change_the_elements(tmp_path):
