@@ -87,8 +87,14 @@ def best(parts) -> DescriptorModel:
 
 
 @pytest.fixture(scope="module")
-def network(parts) -> PropertyModel:
-    return PropertyModel(TINY).fit(parts[0])
+def recipe(checkpoints: dict[str, str]) -> Recipe:
+    """Return a recipe of the bundled image encoder and a tiny text encoder."""
+    return TINY.replace(text={"backbone": checkpoints["text"]})
+
+
+@pytest.fixture(scope="module")
+def network(recipe, parts) -> PropertyModel:
+    return PropertyModel(recipe).fit(parts[0])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -351,7 +357,7 @@ def test_maps_and_words_add_up(salt, network):
     assert salt.words.loc["Cl", "count"] == 2 and "6 per Na" in salt.words.index
 
 
-def test_all_that_a_network_may_read_adds_up(parts, dataset):
+def test_all_that_a_network_may_read_adds_up(recipe, parts, dataset):
     """Descriptors behind the text, fewer tokens than it has, moved windows and parallel planes."""
     reads = {
         "descriptors": ("volume", "magpie"),
@@ -363,7 +369,7 @@ def test_all_that_a_network_may_read_adds_up(parts, dataset):
         "augmentation": {"enabled": True, "shift": 0.1, "parallel": (0.5,)},
         "stacked": {"head_epochs": 2, "fine_tuning_epochs": 0},
     }
-    network = PropertyModel(TINY.replace(**reads, **shown)).fit(parts[0][::2])
+    network = PropertyModel(recipe.replace(**reads, **shown)).fit(parts[0][::2])
     why = explain(network, dataset[SALT].density)
     assert why.modalities.index.to_list() == ["image", "text", "descriptors"]
     sums_to_prediction(why, network.predict([dataset[SALT].density]).iloc[0], 1e-4)
