@@ -136,6 +136,20 @@ def test_a_text_model_reads_structures(materials: Dataset, checkpoints):
         )
 
 
+def test_a_sweep_reads_what_each_recipe_reads(materials: Dataset, checkpoints):
+    from rhosight.evaluation.tuning.folds import InnerFolds
+
+    parts = [(np.arange(16), np.arange(16, 24))]
+    recipes = [
+        small_recipe("text", checkpoints, text={"backbone": checkpoints["text"], "layers": layers})
+        for layers in (1, 2)
+    ]
+    shared = InnerFolds(materials, parts)
+    scores = [shared.score(recipe, 0) for recipe in recipes]
+    assert scores[1] != scores[0]
+    assert scores[1] == InnerFolds(materials, parts).score(recipes[1], 0)
+
+
 def test_descriptors_stand_beside_features(materials: Dataset, checkpoints):
     kernels = ({"together": ("image", "magpie", "volume")},)
     recipe = small_recipe("image", checkpoints, kernels=kernels)

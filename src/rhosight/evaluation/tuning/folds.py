@@ -109,10 +109,18 @@ class InnerFolds:
         progress: AnyProgress | None,
     ) -> np.ndarray:
         """Return the predictions of Gaussian processes for the validation set."""
-        if self._table is None or not self._blocks.issuperset(recipe.blocks):
+        encoders = str((recipe.image, recipe.text, recipe.clip))
+        is_complete = encoders == self._key and self._blocks.issuperset(recipe.blocks)
+        if self._table is None or not is_complete:
             self._table = BlockReader(recipe).table(self.dataset, progress)
-            self._blocks = set(recipe.blocks)
-        return fit_descriptors(recipe, self._table, labels, rows)(validation)
+            self._blocks, self._key = set(recipe.blocks), encoders
+        table = self._table
+        if recipe.fine_tuning:
+            from ...models.encoder_tuning import EncoderTuner  # loads PyTorch
+
+            tuner = EncoderTuner(recipe, self.dataset, table, progress)
+            table = tuner.tune(rows).choose(recipe).table(np.concatenate([rows, validation]))
+        return fit_descriptors(recipe, table, labels, rows)(validation)
 
     def _predict_with_network(
         self,
