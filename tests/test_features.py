@@ -185,6 +185,7 @@ def test_the_lesson_tells_elements_apart(cache: Path, dataset: Dataset):
         (["--modality", "text"], "text"),
         (["--preset", "image+text", "--descriptors", "magpie"], "image+text+descriptors"),
         (["--modality", "image", "--readout", "dense"], "image"),
+        (["--modality", "image", "--fine-tune"], "image"),
     ],
 )
 def test_options_choose_the_readout(options: list[str], label: str, tmp_path: Path):
@@ -204,6 +205,8 @@ def test_options_choose_the_readout(options: list[str], label: str, tmp_path: Pa
     assert result.exit_code == 0, result.output
     assert made[0].label == label
     assert made[0].trains_network == ("dense" in options)
+    is_tuned = not made[0].trains_network and made[0].fine_tuning is not None
+    assert is_tuned == ("--fine-tune" in options)
 
 
 def test_training_options_need_dense_layers(tmp_path: Path):
@@ -212,3 +215,6 @@ def test_training_options_need_dense_layers(tmp_path: Path):
     result = CliRunner().invoke(app, options)
     assert result.exit_code
     assert "trains no network and has no option --epochs" in str(result.exception or result.output)
+    options = ["train", "mp-fcc", "--readout", "dense", "--fine-tune", "--out", out]
+    result = CliRunner().invoke(app, options)
+    assert "--fine-tune is for encoders" in str(result.exception or result.output)
