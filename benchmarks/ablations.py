@@ -39,6 +39,7 @@ from ablation_rows import (
     Variant,
     block_rows,
 )
+from pages import find_part
 
 import rhosight
 from rhosight import load_recipe
@@ -389,7 +390,9 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     if arguments.write:
-        arguments.write.write_text(page(arguments.out), encoding="utf-8")
+        encoders = find_part(arguments.write.read_text(encoding="utf-8"), "encoders")
+        text = page(arguments.out) + (f"\n{encoders}" if encoders else "")
+        arguments.write.write_text(text, encoding="utf-8")
         return
     torch.set_num_threads(1)
     bench = Bench(arguments.out)

@@ -1,6 +1,6 @@
 """Choose the images, layers, statistics and texts of encoders by nested cross-validation.
 
-    python benchmarks/encoder_choice.py OUT [--repeats 1] [--more]
+    python benchmarks/encoder_choice.py OUT [--repeats 1] [--more] [--write docs/ablations.md]
 
 Candidates are the shipped recipes `image`, `text` and `image+text` and alternatives with one
 difference each (`encoder_rows.py`). In every outer fold of the training set of `mp-fcc`, each
@@ -10,8 +10,9 @@ recipe, the candidate with the lowest inner error, mean over the standardised ta
 and scored on the outer fold, which no choice has seen. The table of all candidates on the same
 outer folds is the ablation; the difference between the lowest of these scores, or that of the
 shipped recipe, and the score of the selection is the optimism of choosing by hand. `--more` adds
-candidates whose features have to be computed first; they take no part in the selection. The test
-set is not used. Each fold is saved in OUT, so the same command resumes an interrupted run.
+candidates whose features have to be computed first. They take no part in the selection, and nor do
+image and text beside the composition. The test set is not used. Each fold is saved in OUT, so the
+same command resumes an interrupted run. `--write` puts the tables into a page.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from encoder_rows import FAMILIES, SHIPPED, TABLES, Candidate, list_candidates, narrow, read_table
+from encoder_rows import FAMILIES, TABLES, Candidate, list_candidates, narrow, read_table
 from encoders import as_frame
+from pages import write_part
 
 import rhosight
 from rhosight.dataset import Dataset, folds, split
@@ -33,6 +35,21 @@ from rhosight.storage import replacing
 
 ERROR = "inner_error"
 KEYS = ["family", "repeat", "fold"]
+TARGETS = {
+    "formation_energy_per_atom": "formation energy, eV/atom",
+    "efermi": "Fermi energy, eV",
+    "bulk_modulus_vrh": "bulk modulus, GPa",
+}
+PAGE = """## Encoders read by Gaussian processes
+
+Each row changes one setting of the recipe in the first row of its table: the images, layers,
+statistics and texts that Gaussian processes read. Scores are means over five folds of the training
+set ({repeats} repeat(s)). *change* is that of the RMSE against the first row, mean over the
+targets. *chosen by inner folds* takes in each fold the candidate with the lowest error on five
+inner folds of its training set, so no choice has seen the fold that it is scored on.
+
+    python benchmarks/encoder_choice.py OUT --more --write docs/ablations.md
+"""
 
 
 def run_part(
@@ -89,18 +106,40 @@ def select(rows: pd.DataFrame) -> pd.DataFrame:
 
 def report(rows: pd.DataFrame, chosen: pd.DataFrame) -> None:
     """Print the candidates' scores, those of the choice, and the optimism."""
-    for family in FAMILIES:
+    for family, first in FAMILIES.items():
         own, picked = (frame[frame["family"] == family] for frame in (rows, chosen))
         both = pd.concat([own, picked], ignore_index=True)
         scores = fold_scores(both)
         table = scores.groupby(["model", "target"], sort=False)[["r2", "rmse"]].mean()
         print(f"\n{family}\n{table.unstack('target').round(4).to_string()}")
-        names = [name for name in both["model"].unique() if name != SHIPPED]
-        tests = [compare(both, name, SHIPPED).assign(model=name) for name in names]
+        names = [name for name in both["model"].unique() if name != first]
+        tests = [compare(both, name, first).assign(model=name) for name in names]
         columns = ["model", "relative", "p"]
-        print(f"\nagainst the shipped recipe\n{pd.concat(tests)[columns].round(4).to_string()}")
+        print(f"\nagainst {first!r}\n{pd.concat(tests)[columns].round(4).to_string()}")
+        if picked.empty:
+            continue
         counts = picked.groupby(KEYS, sort=False)["choice"].first().value_counts()
         print(f"\nselections of each candidate\n{counts.to_string()}")
+
+
+def write_page(page: Path, rows: pd.DataFrame, chosen: pd.DataFrame) -> None:
+    """Write the candidates' scores and those of the choice into a page."""
+    lines = [PAGE.format(repeats=rows["repeat"].nunique())]
+    for family, first in FAMILIES.items():
+        own = rows[rows["family"] == family]
+        both = pd.concat([own, chosen[chosen["family"] == family]], ignore_index=True)
+        means = fold_scores(both).groupby(["model", "target"], sort=False)[["r2", "rmse"]].mean()
+        targets = list(dict.fromkeys(both["target"]))
+        heads = [f"{TARGETS[name]}: R², RMSE" for name in targets]
+        lines += ["", f"| `{family}` | {' | '.join(heads)} | change, % |", "| --- " * 5 + "|"]
+        for name in both["model"].unique():
+            cells = [f"{means.loc[name, t].r2:.3f}, {means.loc[name, t].rmse:.3g}" for t in targets]
+            change = ""
+            if name != first:
+                ratios = [means.loc[name, t].rmse / means.loc[first, t].rmse for t in targets]
+                change = f"{100 * (np.mean(ratios) - 1):+.1f}"
+            lines.append(f"| {name} | {' | '.join(cells)} | {change} |")
+    write_part(page, "encoders", "\n".join(lines))
 
 
 def main() -> None:
@@ -108,15 +147,19 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--more", action="store_true")
+    parser.add_argument("--write", type=Path, help="page for the tables")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     dataset = rhosight.load_dataset("mp-fcc")
     candidates = list_candidates()
-    wanted = [one for one in candidates if one.chosen or arguments.more]
+    wanted = [one for one in candidates if one.table == "shipped" or arguments.more]
     rows = run(dataset, wanted, arguments.repeats, arguments.out)
     able = {(one.family, one.name) for one in candidates if one.chosen}
     pairs = pd.MultiIndex.from_frame(rows[["family", "model"]])
-    report(rows, select(rows[pairs.isin(list(able))]))
+    chosen = select(rows[pairs.isin(list(able))])
+    report(rows, chosen)
+    if arguments.write:
+        write_page(arguments.write, rows, chosen)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,15 @@ from rhosight.dataset import Dataset
 from rhosight.inputs.image import Channel, ImageSettings
 from rhosight.models.blocks import BlockReader
 from rhosight.models.encoder_blocks import name_images
+from rhosight.models.gaussian_process.kernel import Kernel
 from rhosight.networks.feature_settings import three_planes
 from rhosight.networks.features import spread_layers
 from rhosight.storage import replacing
 
 SHIPPED = "as shipped"
-FAMILIES = ("image", "text", "image+text")
+COMPOSITION = ("magpie", "volume", "prototype")
+FAMILIES = {"image": SHIPPED, "text": SHIPPED, "image+text": SHIPPED, "composition": "composition"}
+"""Name → the candidate to which the others of the family are compared."""
 
 IMAGE_LAYERS, TEXT_LAYERS = 5, 3
 """Layers in the tables."""
@@ -108,12 +111,19 @@ def list_candidates() -> list[Candidate]:
     changes = {"image": image | {"bulk modulus as square root": root}, "text": text}
     changes["image+text"] = image | text | fused
     rows = []
-    for family in FAMILIES:
+    for family in changes:
         rows.append(Candidate(family, SHIPPED, load_recipe(family)))
         rows += [
             Candidate(family, name, load_recipe(family, **fields))
             for name, fields in changes[family].items()
         ]
+    beside = {
+        "composition": DescriptorRecipe(kernels=({"together": COMPOSITION},)),
+        "image+text+composition": shipped.model_copy(
+            update={"kernels": (Kernel(together=("image", "text", *COMPOSITION)),)}
+        ),
+    }
+    rows += [Candidate("composition", name, own, chosen=False) for name, own in beside.items()]
     rows.append(Candidate("text", "without the lesson", TABLES["untaught"], "untaught", False))
     names = [name for name in TABLES if name not in ("shipped", "untaught")]
     rows += [Candidate("image", _name_table(name), TABLES[name], name, False) for name in names]
@@ -139,7 +149,8 @@ def narrow(table: pd.DataFrame, source: DescriptorRecipe, recipe: DescriptorReci
 
     The layers, statistics, images and texts of ``recipe`` are among those of ``source``.
     """
-    parts = [table[["prototype"]]]
+    own_blocks = [name for name in recipe.blocks if name != "prototype"]
+    parts = [table[["prototype"]], *(table.filter(regex=rf"^{name}\.") for name in own_blocks)]
     for kind in ("image", "text"):
         own: Any = getattr(recipe, kind)
         if own is None:
