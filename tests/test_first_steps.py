@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 from pymatgen.io.vasp import Chgcar
 
-from rhosight import Dataset, RhosightError, explain, load_dataset, load_model
+from rhosight import ChargeDensity, Dataset, RhosightError, explain, load_dataset, load_model
 from rhosight.cli.common import console
 from rhosight.cli.image import parse_indices
+from rhosight.cli.predictions import print_known
 from rhosight.dataset.known import find_known_material
 from rhosight.density.drawing import draw_slices
 from rhosight.models.base import SavedModel
@@ -109,6 +110,27 @@ def test_known_materials(dataset: Dataset):
     assert known.values == {"efermi": pytest.approx(dataset.targets.loc["mp-149", "efermi"])}
     compressed = silicon.copy().scale_lattice(0.9 * silicon.volume)
     assert find_known_material(compressed, ["efermi"]) is None
+
+
+def test_a_chgcar_with_another_scale_factor_is_outside(best: SavedModel, dataset: Dataset):
+    """The density of the file fits its cell; only the calculated volume of Si does not."""
+    density = dataset["mp-149"].density
+    silicon, total = density.structure, np.asarray(density.grid("total"))
+    larger = silicon.copy().scale_lattice(1.331 * silicon.volume)
+    stretched = ChargeDensity(larger, {"total": total / 1.331}, "stretched")
+    table = best.predict_intervals([density, stretched])
+    assert table["outside"].iloc[0] is None
+    reason = "33 % larger than the calculated volume of mp-149"
+    assert reason in table["outside"].iloc[1]
+
+
+def test_a_volume_that_differs_a_little_is_told(dataset: Dataset, capsys: pytest.CaptureFixture):
+    silicon = dataset["mp-149"].structure
+    larger = silicon.copy().scale_lattice(1.03 * silicon.volume)
+    print_known(load_model("no-dft"), {"a": silicon, "b": larger})
+    said = capsys.readouterr().out
+    assert "a: Si is mp-149, in the training set\n" in said
+    assert "b: Si is mp-149, in the training set, with 3.0 % more volume\n" in said
 
 
 def test_compressed_crystals_are_outside(no_dft: SavedModel, dataset: Dataset):

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ..models.base import SavedModel
 
 GAP = "  "
+SAME_VOLUME = 0.01
+"""Change of the volume of a known crystal that is not worth a word."""
+
 FORMATION_ENERGY = "formation_energy_per_atom"
 
 
@@ -56,7 +59,11 @@ def print_known(model: SavedModel, structures: Mapping[str, Structure]) -> None:
                 for target, value in known.values.items()
             ]
             where = "in" if known.material_id in trained else "not in"
-            print_line(f"{name}: {formula} is {known.material_id}, {where} the training set")
+            line = f"{name}: {formula} is {known.material_id}, {where} the training set"
+            if abs(known.volume_change) > SAME_VOLUME:
+                more = "more" if known.volume_change > 0 else "less"
+                line += f", with {100 * abs(known.volume_change):.1f} % {more} volume"
+            print_line(line)
             if values:
                 print_line(_wrap(f"calculated: {', '.join(values)}"))
         if len(structure.composition) == 1 and FORMATION_ENERGY in model.targets:

@@ -396,8 +396,9 @@ class Dataset:
         return Material(self.ids[i], row["formula"], self._crystal(i), targets, texts)
 
     def _structure(self, i: int) -> Structure:
-        text = self._table["structure"][int(self._rows[i])].as_py()
-        structure = parse_structure_json(text, f"{self.ids[i]}: its `structure`")
+        row = int(self._rows[i])
+        text, formula = (self._table[name][row].as_py() for name in ("structure", "formula"))
+        structure = parse_structure_json(text, f"{self.ids[i]}: its `structure`", formula)
         check_crystal(structure, self.ids[i])
         return structure
 

@@ -33,10 +33,13 @@ class KnownMaterial:
         Its id in the Materials Project.
     values
         Target → calculated value in the dataset's unit; targets without a label are left out.
+    volume_change
+        By which share the volume of the crystal that was asked about is larger.
     """
 
     material_id: str
     values: dict[str, float]
+    volume_change: float
 
 
 def find_known_material(structure: Structure, targets: Sequence[str]) -> KnownMaterial | None:
@@ -56,9 +59,10 @@ def find_known_material(structure: Structure, targets: Sequence[str]) -> KnownMa
     """
     volume = structure.volume / len(structure)
     for row in list_same_type(structure):
-        if abs(volume / read_volume(row) - 1) < MAX_STRAIN:
+        change = volume / read_volume(row) - 1
+        if abs(change) < MAX_STRAIN:
             values = {name: row[name] for name in targets if row.get(name) is not None}
-            return KnownMaterial(row["material_id"], values)
+            return KnownMaterial(row["material_id"], values, change)
     return None
 
 

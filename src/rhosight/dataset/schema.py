@@ -311,7 +311,7 @@ def _version_problems(metadata: Mapping[bytes, bytes]) -> list[Problem]:
     version = _decode(metadata.get(b"schema_version", SCHEMA_VERSION.encode()))
     if version == SCHEMA_VERSION:
         return []
-    what = f"the file has schema version {version}, this rhosight reads {SCHEMA_VERSION}"
+    what = f"the file has schema version {version[:20]}, this rhosight reads {SCHEMA_VERSION}"
     return [Problem(what, "update rhosight, or write the file again with this version")]
 
 

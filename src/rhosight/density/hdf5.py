@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -62,6 +62,7 @@ def read_hdf5(
             grids = {kind: read_grid(file, "vdata/total", str(path), max_bytes)}
             if "diff" in names and "diff_x" not in names:
                 grids["spin"] = read_grid(file, "vdata/diff", str(path), max_bytes)
+            has_vector = "diff_x" in names
             comment = str(file.attrs.get("name", ""))[:500]
     except (
         ArithmeticError,
@@ -80,7 +81,10 @@ def read_hdf5(
     check_crystal(structure, str(path))
     factor = per_cubic_angstrom(unit, structure.volume)
     grids = {name: grid * factor for name, grid in grids.items()}
-    provenance = {"source": path.name, "format": "HDF5", "unit": unit, "comment": comment}
+    provenance: dict[str, Any] = {"source": path.name, "format": "HDF5", "unit": unit}
+    provenance["comment"] = comment
+    if has_vector:
+        provenance["notes"] = ["non-collinear: the three grids of the magnetisation are left out"]
     return ChargeDensity(structure, grids, name=str(path), provenance=provenance)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pymatgen.core import Element, Lattice, Species, Structure
+from pymatgen.core import Composition, Element, Lattice, Species, Structure
 
 from ..errors import RhosightError
 
@@ -57,7 +57,7 @@ class _Structure(_Part):
     charge: _Number | None = None
 
 
-def parse_structure_json(text: str | bytes, where: str) -> Structure:
+def parse_structure_json(text: str | bytes, where: str, formula: str | None = None) -> Structure:
     """Return the structure of a JSON text: lattice, species and coordinates.
 
     Parameters
@@ -66,11 +66,13 @@ def parse_structure_json(text: str | bytes, where: str) -> Structure:
         As ``json.dumps(structure.as_dict())`` writes it.
     where
         What error messages name, such as a file.
+    formula
+        That of the crystal, if it is known from elsewhere.
 
     Raises
     ------
     RhosightError
-        If the text is not such a structure.
+        If the text is not such a structure, or that of another compound.
     """
     try:
         # arrays of JSON are lists: strict tuples accept them in JSON only
@@ -89,6 +91,11 @@ def parse_structure_json(text: str | bytes, where: str) -> Structure:
             f"{where}: not a pymatgen Structure as JSON ({error}); name elements as in `Si`"
         ) from None
     _check_agreement(content, structure, where)
+    if formula and not _has_formula(structure, formula):
+        raise RhosightError(
+            f"{where}: holds {structure.composition.reduced_formula}, but the formula is "
+            f"{formula[:40]}; correct the wrong one"
+        )
     return structure
 
 
@@ -113,6 +120,13 @@ def _check_agreement(content: _Structure, structure: Structure, where: str) -> N
             raise RhosightError(
                 f"{where}: xyz and abc of site {number} are two positions; correct the wrong one"
             )
+
+
+def _has_formula(structure: Structure, formula: str) -> bool:
+    try:
+        return Composition(formula).reduced_formula == structure.composition.reduced_formula
+    except ValueError:
+        return False
 
 
 def _build_structure(content: _Structure) -> Structure:
