@@ -17,7 +17,8 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from ..models.loading import load_model
 from ..networks.feature_cache import cache_folder
 from ..storage import lock_folder, open_run, read_json, replacing
 from .calculations import Calculations
-from .correction import Correction, choose_known, measure_correction
+from .correction import KNOWN, Correction, choose_known, measure_correction
 from .elements import choose_elements
 from .equation_of_state import FACTORS
 from .ledger import VERIFIED as MARKED
@@ -43,7 +44,14 @@ from .processes import known_elements
 from .references import list_references
 from .retraining import check_retrainable, retrain
 from .search import Search
-from .verification import CALCULATIONS, Verification, describe_dataset, summarise, verify
+from .verification import (
+    CALCULATIONS,
+    Verification,
+    compute_all,
+    describe_dataset,
+    summarise,
+    verify,
+)
 from .verification_report import write_verification_report
 from .wishes import read_wishes
 
@@ -86,6 +94,7 @@ def run_rounds(
     *,
     out: str | os.PathLike,
     rounds: int = 1,
+    known: int = KNOWN,
     gpaw: Gpaw | None = None,
     progress: Progress | None = None,
     log: Log | None = None,
@@ -102,6 +111,9 @@ def run_rounds(
         finished one.
     rounds
         Number of searches. ``count`` proposals of each are computed.
+    known
+        Number of known crystals that are computed, too, to learn what GPAW differs from the
+        Materials Project.
     gpaw
         Settings of GPAW; those of the bundled densities by default.
     log
@@ -123,6 +135,7 @@ def run_rounds(
         gpaw or Gpaw(),
         progress,
         log or logger.info,
+        known,
     )
     with lock_folder(loop.out):
         return loop.run(rounds)
@@ -137,8 +150,12 @@ class _Loop:
     gpaw: Gpaw
     progress: Progress | None
     log: Log
+    compared: int = KNOWN
     planned: int = 0
     seconds: list[float] = field(default_factory=list)
+    elements: list[str] = field(default_factory=list)
+    training_ids: set[str] = field(default_factory=set)
+    known: dict[str, Structure] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         settings = self.gpaw.calculation()
@@ -165,25 +182,36 @@ class _Loop:
         if not self.elements:
             raise RhosightError("no element is left that GPAW could verify; give more elements")
         open_run(self.out, self._describe(models))
-        ids = models[self.search.models[0]].about.get("training_ids", ())
-        crystals = choose_known(ids, self.elements, self.search.max_atoms, self.search.seed)
+        self.training_ids = set(models[self.search.models[0]].about.get("training_ids", ()))
+        self.known = choose_known(
+            self.training_ids,
+            self.elements,
+            self.search.max_atoms,
+            self.search.seed,
+            self.compared,
+        )
         if not self._is_computed(rounds):
             find_gpaw(self.gpaw.python)  # better known before the search
-        self.planned = len(crystals) * len(FACTORS) + rounds * self.search.count * CALCULATIONS
-        correction = measure_correction(self.shared, crystals, self.log)
-        self._write(correction.table, CORRECTION)
+        self.planned = len(self.known) * len(FACTORS) + rounds * self.search.count * CALCULATIONS
         done: list[Verification] = []
         for number in range(1, rounds + 1):
-            verified = self._run_round(number, done, correction)
+            verified = self._run_round(number, done)
             if verified is None:
                 break
             done.append(verified)
-            self._save(done, correction)
+            self._save(done)
         if not done:
             raise RhosightError(
                 f"{self.out}: nothing plausible, so nothing was computed; see round-1/report.html"
             )
-        return self._save(done, correction)
+        return self._save(done)
+
+    @cached_property
+    def correction(self) -> Correction:
+        """What GPAW differs on known crystals, computed when it is first needed."""
+        correction = measure_correction(self.shared, self.known, self.training_ids, self.log)
+        self._write(correction.table, CORRECTION)
+        return correction
 
     def _describe(self, models: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -222,17 +250,14 @@ class _Loop:
     def _folder(self, number: int) -> Path:
         return self.out / f"round-{number}"
 
-    def _run_round(
-        self, number: int, done: Sequence[Verification], correction: Correction
-    ) -> Verification | None:
+    def _run_round(self, number: int, done: Sequence[Verification]) -> Verification | None:
         """Search and compute; return None if nothing is plausible."""
         rows, structures = self._propose(number, done)
         if not rows:
             self.log(f"round {number}: nothing plausible; see {self._folder(number)}/report.html")
             return None
-        verified = verify(
-            rows, structures, self.search.wishes, self.mine, self.shared, correction, self.log
-        )
+        computed = compute_all(list(structures), structures, self.mine, self.shared, self.log)
+        verified = verify(rows, computed, self.search.wishes, self.correction)
         marked: list[Any] = verified.table.to_dict("records")
         Ledger(self._folder(number) / LEDGER).mark(marked)
         return verified
@@ -258,8 +283,6 @@ class _Loop:
 
     def _search(self, number: int, done: Sequence[Verification], path: Path) -> None:
         """Search with what was learned so far, and write what was chosen."""
-        from dataclasses import replace
-
         models = list(self.search.models)
         dataset = _join([one.dataset() for one in done], "computed")
         if dataset is not None:
@@ -289,7 +312,7 @@ class _Loop:
         ledgers = (Ledger(self._folder(n) / LEDGER) for n in range(1, number))
         return sorted({row["formula"] for one in ledgers for row in one.read_verified() or ()})
 
-    def _save(self, done: Sequence[Verification], correction: Correction) -> Rounds:
+    def _save(self, done: Sequence[Verification]) -> Rounds:
         """Write the results of all rounds."""
         tables = [one.table.assign(round=number) for number, one in enumerate(done, 1)]
         table = pd.concat(tables, ignore_index=True)
@@ -297,8 +320,10 @@ class _Loop:
         dataset = _join([one.dataset() for one in done], self.out.name)
         if dataset is not None:
             dataset.to_parquet(self.out / f"{VERIFIED}.parquet")
-        rounds = Rounds(table, correction, dataset)
-        write_verification_report(table, correction, self.search.wishes, self.out / "report.html")
+        rounds = Rounds(table, self.correction, dataset)
+        write_verification_report(
+            table, self.correction, self.search.wishes, self.out / "report.html"
+        )
         return rounds
 
     def _write(self, table: pd.DataFrame, name: str) -> None:

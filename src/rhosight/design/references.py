@@ -1,7 +1,8 @@
 """Formation energies from GPAW: energies of the elements computed in the same way.
 
-The reference of an element is a crystal of it in ``mp-elastic``, in the Materials Project's
+The reference of an element is a crystal of it in the bundled datasets, in the Materials Project's
 geometry; that geometry is PBE's, and a volume that is off by 1 % changes the energy by about a meV.
+A form that is not the most stable one serves, too: its formation energy is taken off.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from functools import cache
 from pymatgen.core import Composition, Structure
 
 from ..dataset.packing import load_dataset
+from ..dataset.sources.gpaw import Gpaw, find_gpaw
 from ..errors import RhosightError
 from .calculations import Calculations, make_cell
 from .wishes import FORMATION_ENERGY
@@ -27,33 +29,64 @@ class Reference:
     Attributes
     ----------
     material_id
-        In the bundled dataset.
+        In the bundled datasets.
     structure
         Primitive standardised cell.
     formation_energy
         eV/atom; 0 for the most stable form.
+    energy
+        Total energy, eV/atom, if the bundled dataset has it; None if it is to be computed.
     """
 
     material_id: str
     structure: Structure
     formation_energy: float
+    energy: float | None = None
 
 
 @cache
-def list_references() -> dict[str, Reference]:
-    """Return element → reference crystal, the most stable one with a small cell."""
-    dataset = load_dataset("mp-elastic")
+def list_references(with_energies: bool = True) -> dict[str, Reference]:
+    """Return element → reference crystal.
+
+    That of ``mp-fcc``, whose energy GPAW has computed with the default settings; else the most
+    stable one with a small cell in ``mp-elastic``.
+
+    Parameters
+    ----------
+    with_energies
+        Use the energies of ``mp-fcc``, which are those of one version of GPAW.
+    """
+    references = _list_elements("mp-elastic")
+    return references | _list_elements("mp-fcc") if with_energies else references
+
+
+def _list_elements(name: str) -> dict[str, Reference]:
+    dataset = load_dataset(name)
     table = dataset.table
     alone = table["formula"].str.fullmatch(r"[A-Z][a-z]?\d*") & (table["nsites"] <= LARGEST)
     rows = table[alone].dropna(subset=[FORMATION_ENERGY]).sort_values(FORMATION_ENERGY)
     references: dict[str, Reference] = {}
-    for name, row in rows.iterrows():
-        structure = dataset[str(name)].structure
+    for material_id, row in rows.iterrows():
+        structure = dataset[str(material_id)].structure
         (element,) = {site.specie.symbol for site in structure}
         if element not in references:
-            cell = make_cell(structure, str(name))
-            references[element] = Reference(str(name), cell, float(row[FORMATION_ENERGY]))
+            cell = make_cell(structure, str(material_id))
+            total = row.get("dft_energy")
+            energy = None if total is None else float(total) / len(structure)
+            own = float(row[FORMATION_ENERGY])
+            references[element] = Reference(str(material_id), cell, own, energy)
     return references
+
+
+def has_bundled_energies(gpaw: Gpaw) -> bool:
+    """Return whether energies of ``mp-fcc`` are those of these settings and of this GPAW."""
+    if gpaw.calculation() != Gpaw().calculation():
+        return False
+    version = load_dataset("mp-fcc").provenances[0]["version"]
+    try:
+        return find_gpaw(gpaw.python).version == version
+    except RhosightError:  # without GPAW, nothing is computed that could differ
+        return True
 
 
 def compute_element_energy(calculations: Calculations, symbol: str) -> float:
@@ -64,16 +97,18 @@ def compute_element_energy(calculations: Calculations, symbol: str) -> float:
     RhosightError
         If the element has no reference crystal, or GPAW fails.
     """
-    references = list_references()
+    references = list_references(has_bundled_energies(calculations.gpaw))
     if symbol not in references:
         raise RhosightError(
             f"{symbol}: no reference crystal of this element is bundled, so formation energies of "
             f"its compounds cannot be computed; exclude it"
         )
     reference = references[symbol]
-    name = f"elements/{symbol}-{reference.material_id}"
-    energy = calculations.energy(name, reference.structure).energy
-    return energy / len(reference.structure) - reference.formation_energy
+    energy = reference.energy
+    if energy is None:
+        name = f"elements/{symbol}-{reference.material_id}"
+        energy = calculations.energy(name, reference.structure).energy / len(reference.structure)
+    return energy - reference.formation_energy
 
 
 def compute_formation_energy(

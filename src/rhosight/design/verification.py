@@ -78,43 +78,66 @@ def describe_dataset(name: str) -> dict[str, str]:
     }
 
 
-def verify(
-    proposals: Sequence[Mapping[str, Any]],
+Computed = dict[str, tuple[dict[str, Any], ChargeDensity] | str]
+"""Name → what GPAW computed and the density, or the problem."""
+
+
+def compute_all(
+    names: Sequence[str],
     structures: Mapping[str, Structure],
-    wishes: Sequence[Wish],
     calculations: Calculations,
     shared: Calculations,
-    correction: Correction,
     warn: Callable[[str], None],
+) -> Computed:
+    """Compute crystals; one that fails does not stop the others.
+
+    Parameters
+    ----------
+    names, structures
+        Names in order, and name → crystal.
+    calculations, shared
+        What is computed already, and the settings: of the crystals, and of the elements.
+    warn
+        Called with a line for each crystal that fails.
+    """
+    computed: Computed = {}
+    for name in names:
+        try:
+            computed[name] = compute(name, structures[name], calculations, shared)
+        except RhosightError as error:
+            computed[name] = str(error)
+            warn(f"{name}: not verified: {error}")
+    return computed
+
+
+def verify(
+    proposals: Sequence[Mapping[str, Any]],
+    computed: Computed,
+    wishes: Sequence[Wish],
+    correction: Correction,
 ) -> Verification:
-    """Compute each proposal; a failing crystal does not stop the others.
+    """Compare what was computed of proposals with their predictions and the wishes.
 
     Parameters
     ----------
     proposals
         Rows of :attr:`rhosight.design.result.Design.proposals`.
-    structures
-        Name → crystal.
+    computed
+        Results of :func:`compute_all`.
     wishes
         Ranges of properties.
-    calculations, shared
-        What is computed already, and the settings: of the proposals, and of the elements.
     correction
         Of GPAW's results.
-    warn
-        Called with a line for each crystal that fails.
     """
     rows, densities = [], {}
     for proposal in proposals:
         name = proposal["name"]
-        row = _describe(proposal)
-        try:
-            figures, density = compute(name, structures[name], calculations, shared)
-            densities[name] = density
+        row, result = _describe(proposal), computed[name]
+        if isinstance(result, str):
+            row["problem"] = result
+        else:
+            figures, densities[name] = result
             row |= figures | _compare(row, figures, correction, wishes)
-        except RhosightError as error:
-            row["problem"] = str(error)
-            warn(f"{name}: not verified: {error}")
         rows.append(row)
     return Verification(pd.DataFrame(rows), densities)
 
@@ -162,7 +185,9 @@ def _compare(
     wishes: Sequence[Wish],
 ) -> dict[str, Any]:
     """Return corrected values, and whether intervals and wishes hold."""
-    energy, modulus = correction.correct(*(figures[f"{target}_gpaw"] for target in COMPUTED))
+    energy, modulus = correction.correct(
+        row["formula"], *(figures[f"{target}_gpaw"] for target in COMPUTED)
+    )
     values = {FORMATION_ENERGY: energy, MODULUS: modulus}
     values[HULL] = energy - find_hull(row["formula"]).energy
     added: dict[str, Any] = {f"{target}_verified": value for target, value in values.items()}

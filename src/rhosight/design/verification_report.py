@@ -42,8 +42,14 @@ class _Report:
         ]
         known = correction.table
         self.known: list[Any] = known.astype(object).where(known.notna(), None).to_dict("records")
-        self.energy_shift, self.modulus_factor = correction.energy, correction.modulus
-        self.energy_spread, self.modulus_spread = correction.spread
+        self.shares = [
+            ("any compound", correction.shares[0]),
+            *zip(correction.elements, correction.shares[1:], strict=True),
+        ]
+        self.missed = float(np.sqrt(np.mean(correction.left_out**2)))
+        self.before = float(np.sqrt(np.mean(correction.differences**2)))
+        self.factor, self.factor_spread = correction.modulus, float(np.std(correction.ratios))
+        self.computed = len(correction.ratios)
         self.rounds = sorted(table["round"].unique())
         self.summaries = [
             ("all rounds", summarise(table)),
