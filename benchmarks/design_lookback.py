@@ -1,12 +1,24 @@
 """Look back: would the search have found known compounds with wanted properties?
 
-    python benchmarks/design_lookback.py ../shared/data/pool-fcc/pool.csv --out lookback.json
+    python benchmarks/design_lookback.py ../shared/data/pool-fcc/pool.csv --tables tables \\
+        --methods structure,composition,no-dft,density,chgnet --out lookback.json
 
 The pool lists formula, space group, bulk modulus and formation energy of compounds that no model
 was trained on. Each is built from the structure types with its space group and formula, occupied in
 every way; the occupation of the lowest predicted formation energy stands for the compound. The pool
-is ranked as the search ranks candidates, and compared with a model that reads only the composition
-and with random order.
+is ranked as the search ranks candidates, by
+
+- ``structure``, ``no-dft``: these models;
+- ``composition``: a model that reads only the composition, learned on the training set of
+  ``structure``; ``composition-fcc``: on that of ``no-dft``;
+- ``density``: ``best``, which reads the density that ``rhosight.DensityModel`` predicts for the
+  occupation that ``structure`` chose; it has the training set of ``no-dft``. It ranks the compounds
+  that are most probable by ``structure`` in any of the windows, as many as ``--front`` says;
+- ``structure+no-dft``, ``structure+density``: the mean of two predictions;
+- ``chgnet``: energies and equations of state of CHGNet, of the same compounds.
+
+Predictions are kept in the folder of ``--tables``; an interrupted run continues there. Intervals
+are those of a bootstrap over the compounds of the pool, the same draws for all rankings.
 """
 
 from __future__ import annotations
@@ -14,12 +26,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from itertools import permutations
+from collections.abc import Callable
+from itertools import combinations, permutations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pymatgen.core import Composition
+from pymatgen.core import Composition, Structure
 
 import rhosight
 from rhosight.design.prototypes import load_library, resize
@@ -29,13 +42,17 @@ from rhosight.design.selection import choose_diverse, keep_lowest
 from rhosight.design.space import Candidate, Space, find_nearest_example
 from rhosight.design.volume import load_volume_model
 from rhosight.design.wishes import read_wishes
+from rhosight.ecd.model import load_density_model
 from rhosight.models.gaussian_process.kernel import Kernel
 from rhosight.models.gaussian_process.recipe import DescriptorRecipe
+from rhosight.storage import replacing
 
 K, E = "bulk_modulus_vrh", "formation_energy_per_atom"
 WINDOWS = ((200, 250, 20), (150, 200, 20), (250, 300, 35))
 ENERGY = -0.5
 BATCH = 64
+DRAWS = 2000
+ENDS = ("", "_low", "_high")
 
 
 def build(pool: pd.DataFrame) -> list[tuple[str, Candidate]]:
@@ -69,12 +86,11 @@ def build(pool: pd.DataFrame) -> list[tuple[str, Candidate]]:
     return built
 
 
-def screen(pool: pd.DataFrame, model: object, relax: object = None) -> pd.DataFrame:
+def screen(pool: pd.DataFrame, model: object) -> pd.DataFrame:
     """Predict all ways to build the compounds; one row each, without a probability."""
     built = build(pool)
     space = Space(load_library(), [])
     screening = Screening({"model": model}, read_wishes([f"{K}=0.."]), space, load_volume_model())
-    screening.relax = relax
     rows, start = [], time.process_time()
     for at in range(0, len(built), BATCH):
         part = built[at : at + BATCH]
@@ -86,30 +102,116 @@ def screen(pool: pd.DataFrame, model: object, relax: object = None) -> pd.DataFr
 
 
 def rank(table: pd.DataFrame, model: object, low: float, high: float, count: int) -> list[str]:
-    """Return the ids of the first proposals for a range of the bulk modulus."""
+    """Return the ids for a range of the bulk modulus, in the order in which they are proposed.
+
+    The first ``count`` as the search chooses them, the others by probability.
+    """
     wishes = read_wishes([f"{K}={low}..{high}", f"{E}=..{ENERGY}"])
     screening = Screening({"model": model}, wishes, Space(load_library(), []), load_volume_model())
     table = table.copy()
     table["probability"] = screening._probability(table.set_index("name", drop=False))
-    return choose_diverse(keep_lowest(table), count)["material_id"].tolist()
+    kept = keep_lowest(table).sort_values(["probability", "name"], ascending=[False, True])
+    first = choose_diverse(kept, count)["material_id"].tolist()
+    return list(dict.fromkeys([*first, *kept["material_id"]]))
 
 
-def composition_model() -> rhosight.DescriptorModel:
-    """Train a model that reads only the composition, on the training set of no-dft."""
-    about = rhosight.load_model("no-dft").about
-    dataset = rhosight.load_dataset(about["dataset"])[about["training_ids"]]
+def composition_model(like: str) -> rhosight.DescriptorModel:
+    """Train a model that reads only the composition, on the training set of another."""
+    other = rhosight.load_model(like)
+    dataset = rhosight.load_dataset(other.about["dataset"])[other.about["training_ids"]]
     blocks = ("fractions", "magpie")
-    recipe = DescriptorRecipe(targets=(E, K), kernels=(Kernel(alone=blocks, together=blocks),))
+    scales = {name: how for name, how in (other.recipe.scales or {}).items() if name in (E, K)}
+    recipe = DescriptorRecipe(
+        targets=(E, K), scales=scales or None, kernels=(Kernel(alone=blocks, together=blocks),)
+    )
     return rhosight.DescriptorModel(recipe).fit(dataset)
 
 
-def chgnet_table(pool: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
-    """Return energies and bulk moduli of CHGNet for the occupations that the model chose.
+def list_front(
+    pool: pd.DataFrame, predicted: pd.DataFrame, model: object, size: int
+) -> list[tuple[dict, Structure]]:
+    """Return row and crystal of the compounds that are most probable in any of the windows."""
+    orders = [rank(predicted, model, low, high, 1) for low, high, _ in WINDOWS]
+    places = [{name: place for place, name in enumerate(order)} for order in orders]
+    screening = Screening({}, [], Space(load_library(), []), load_volume_model())
+    built = {(material, one.name): one for material, one in build(pool)}
+    rows = keep_lowest(predicted[predicted[K].notna()]).to_dict("records")
+    rows.sort(key=lambda row: min(place[row["material_id"]] for place in places))
+    names = ("material_id", "name", "formula", "label")
+    return [
+        (
+            {name: row[name] for name in names},
+            screening.structure(built[row["material_id"], row["name"]]),
+        )
+        for row in rows[:size]
+    ]
+
+
+def compute_rows(
+    chosen: list[tuple[dict, Structure]],
+    compute: Callable[[Structure], dict[str, float]],
+    path: Path | None,
+) -> pd.DataFrame:
+    """Return a table with a row for each crystal; those in the file are not computed again."""
+    kept = pd.read_csv(path).to_dict("records") if path and path.exists() else []
+    done = {row["material_id"]: row for row in kept}
+    start = time.process_time()
+    for number, (row, crystal) in enumerate(chosen, 1):
+        if row["material_id"] in done:
+            continue
+        done[row["material_id"]] = row | compute(crystal)
+        if path and (len(done) % 10 == 0 or number == len(chosen)):
+            with replacing(path) as draft:
+                pd.DataFrame(done.values()).to_csv(draft, index=False)
+        spent = time.process_time() - start
+        print(f"{number} of {len(chosen)}, {spent:.0f} s", flush=True)
+    return pd.DataFrame([done[row["material_id"]] for row, _ in chosen])
+
+
+def density_table(chosen: list[tuple[dict, Structure]], path: Path | None) -> pd.DataFrame:
+    """Return the predictions of ``best`` from predicted densities."""
+    densities, best = load_density_model(), rhosight.load_model("best")
+
+    def compute(crystal: Structure) -> dict[str, float]:
+        predicted = densities.predict_density(crystal, spacing=0.25)
+        row = best.predict_intervals(predicted).iloc[0]
+        return {f"{t}{end}": row[f"{t}{end}"] for t in (E, K) for end in ENDS}
+
+    return compute_rows(chosen, compute, path)
+
+
+def chgnet_table(chosen: list[tuple[dict, Structure]], path: Path | None) -> pd.DataFrame:
+    """Return energies and bulk moduli of CHGNet.
 
     Seven volumes about that of the model of volumes give the modulus and the lowest energy.
     Energies of the elements are fitted to the labels of no-dft's training set. The spread of the
     errors there is the uncertainty of the formation energy, and 25 GPa that of the modulus.
     """
+    elements, spread = fit_elements()
+
+    def compute(crystal: Structure) -> dict[str, float]:
+        volumes = crystal.volume * (1 + np.linspace(-0.15, 0.15, 7))
+        energy = energies([resize(crystal, volume) for volume in volumes])
+        curve = np.polynomial.Polynomial.fit(volumes / len(crystal), energy, 4)
+        fine = np.linspace(volumes[0], volumes[-1], 301) / len(crystal)
+        at = fine[int(np.argmin(curve(fine)))]
+        amounts = crystal.composition.fractional_composition.as_dict()
+        values = {
+            E: float(curve(at)) - sum(n * elements.get(e, 0) for e, n in amounts.items()),
+            K: float(at * curve.deriv(2)(at)) * 160.2177,
+        }
+        widths = {E: spread, K: 25.0}
+        row = dict(values)
+        for target, value in values.items():
+            row[f"{target}_low"] = value - 1.645 * widths[target]
+            row[f"{target}_high"] = value + 1.645 * widths[target]
+        return row
+
+    return compute_rows(chosen, compute, path)
+
+
+def fit_elements() -> tuple[dict[str, float], float]:
+    """Return CHGNet energies of the elements, eV/atom, and the spread of formation energies."""
     about = rhosight.load_model("no-dft").about
     dataset = rhosight.load_dataset(about["dataset"])[about["training_ids"]]
     labels = dataset.targets[E].to_numpy(float)
@@ -122,130 +224,160 @@ def chgnet_table(pool: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
     matrix = design.to_numpy()
     # E - E_f = sum of shares times energies of the elements
     solved = np.linalg.solve(matrix.T @ matrix + weight, matrix.T @ (own - labels[rows]))
-    elements = dict(zip(design.columns, solved, strict=True))
     spread = float(np.std(own - matrix @ solved - labels[rows]))
     print(f"CHGNet: formation energies of the training set within {spread:.3f} eV/atom", flush=True)
-    space = Space(load_library(), [])
-    screening = Screening({}, [], space, load_volume_model())
-    built = {candidate.name: candidate for _, candidate in build(pool)}
-    table = []
-    for row in keep_lowest(predicted[predicted[K].notna()]).itertuples():
-        start = screening.structure(built[row.name])
-        volumes = start.volume * (1 + np.linspace(-0.15, 0.15, 7))
-        energy = energies([resize(start, volume) for volume in volumes])
-        curve = np.polynomial.Polynomial.fit(volumes / len(start), energy, 4)
-        fine = np.linspace(volumes[0], volumes[-1], 301) / len(start)
-        at = fine[int(np.argmin(curve(fine)))]
-        modulus = float(at * curve.deriv(2)(at)) * 160.2177
-        amounts = start.composition.fractional_composition.as_dict()
-        energy_f = float(curve(at)) - sum(n * elements.get(e, 0) for e, n in amounts.items())
-        table.append(
-            {
-                "material_id": row.material_id,
-                "name": row.name,
-                "formula": row.formula,
-                "label": row.label,
-                E: energy_f,
-                K: modulus,
-                f"{E}_low": energy_f - 1.645 * spread,
-                f"{E}_high": energy_f + 1.645 * spread,
-                f"{K}_low": modulus - 1.645 * 25,
-                f"{K}_high": modulus + 1.645 * 25,
-            }
-        )
-    return pd.DataFrame(table)
+    return dict(zip(design.columns, solved, strict=True)), spread
 
 
-def judge(order: list[str], right: pd.Series, count: int) -> dict[str, float]:
-    """Return hits among the first, and the acceleration over random order.
+def mean_table(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean of two predictions of the compounds that both have, ends included."""
+    one, other = (keep_lowest(t[t[K].notna()]).set_index("material_id") for t in (one, other))
+    table = one.loc[one.index.isin(other.index)].copy()
+    for column in (f"{target}{end}" for target in (E, K) for end in ENDS):
+        table[column] = (table[column] + other[column].loc[table.index]) / 2
+    return table.reset_index()
 
-    The acceleration is the expected number of draws at random for the last hit among the first
-    ``count`` over its place, averaged over all hits (their median).
+
+def judge(order: list[str], right: pd.Series, count: int, weights: np.ndarray) -> np.ndarray:
+    """Return hits among the first ``count``, and the acceleration over random order.
+
+    The acceleration of a hit is the place that it would have in random order, on average, over its
+    place; that of a ranking is the median over its hits among the first ``count``.
+
+    Parameters
+    ----------
+    order
+        All ids that are ranked; the others of the pool are never proposed.
+    right
+        Which compounds have the wanted properties, by id.
+    count
+        Number of proposals.
+    weights
+        How often each compound of the pool is there: 1, or a draw of the bootstrap.
     """
-    hits = right.loc[order].to_numpy()
+    times = weights[right.index.get_indexer(order)]
+    hits = np.repeat(right.loc[order].to_numpy(), times)[:count]
     found = np.flatnonzero(hits) + 1
-    total, size = int(right.sum()), len(right)
+    total, size = int(weights[right.to_numpy()].sum()), int(weights.sum())
     # the k-th of `total` hits in random order stands at k (size + 1) / (total + 1) on average
     random = np.arange(1, len(found) + 1) * (size + 1) / (total + 1)
-    gain = random / found if len(found) else np.zeros(1)
-    return {
-        "first": count,
-        "hits": int(hits.sum()),
-        "share": float(hits.mean()),
-        "all": total,
-        "acceleration": float(np.median(gain)),
-    }
+    return np.array([len(found), np.median(random / found) if len(found) else 0.0])
 
 
-def bootstrap(
-    tables: dict[str, list[str]], right: pd.Series, count: int, draws: int = 2000
-) -> dict[str, list[float]]:
-    """Return 90 % intervals of the difference in hits between the first ranking and the others."""
-    names = list(tables)
+def compare(orders: dict[str, list[str]], right: pd.Series, count: int) -> dict[str, object]:
+    """Return hits and accelerations of rankings, with 90 % intervals, and differences in hits."""
     generator = np.random.default_rng(0)
-    result = {}
-    for other in names[1:]:
-        a, b = (right.loc[tables[name]].to_numpy(float) for name in (names[0], other))
-        differences = [
-            generator.choice(a, count).sum() - generator.choice(b, count).sum()
-            for _ in range(draws)
+    ones = np.ones(len(right), dtype=int)
+    draws = [
+        np.bincount(generator.integers(len(right), size=len(right)), minlength=len(right))
+        for _ in range(DRAWS)
+    ]
+    scores, drawn = {}, {}
+    for name, order in orders.items():
+        hits, gain = judge(order, right, count, ones)
+        drawn[name] = np.array([judge(order, right, count, draw) for draw in draws])
+        low, high = np.quantile(drawn[name], [0.05, 0.95], axis=0)
+        scores[name] = {
+            "first": count,
+            "hits": int(hits),
+            "hits_90": [low[0], high[0]],
+            "acceleration": gain,
+            "acceleration_90": [low[1], high[1]],
+        }
+    differences = {
+        f"{one} - {other}": [
+            scores[one]["hits"] - scores[other]["hits"],
+            *np.quantile(drawn[one][:, 0] - drawn[other][:, 0], [0.05, 0.95]).tolist(),
         ]
-        result[other] = np.quantile(differences, [0.05, 0.5, 0.95]).tolist()
-    return result
+        for one, other in combinations(orders, 2)
+    }
+    return {"right": int(right.sum()), "scores": scores, "more hits": differences}
+
+
+def measure(table: pd.DataFrame, pool: pd.DataFrame) -> dict[str, object]:
+    """Return the errors of predictions of the pool."""
+    best = keep_lowest(table[table[K].notna()]).set_index("material_id")
+    labels = pool.set_index("material_id").loc[best.index]
+    figures: dict[str, object] = {"predicted": len(best)}
+    for target in (K, E):
+        label = labels[target]
+        error = best[target] - label
+        inside = (label >= best[f"{target}_low"]) & (label <= best[f"{target}_high"])
+        figures[target] = {
+            "rmse": float(np.sqrt((error**2).mean())),
+            "median": float(error.abs().median()),
+            "r2": float(1 - (error**2).sum() / ((label - label.mean()) ** 2).sum()),
+            "inside_90": float(inside.mean()),
+        }
+    return figures
+
+
+def make_tables(
+    pool: pd.DataFrame, methods: list[str], folder: Path | None, front: int
+) -> tuple[dict[str, pd.DataFrame], dict[str, object]]:
+    """Return the predictions of each method, and the model whose errors are correlated so."""
+    tables: dict[str, pd.DataFrame] = {}
+    models: dict[str, object] = {}
+    for name in dict.fromkeys(part for method in methods for part in method.split("+")):
+        path = folder / f"{name}.csv" if folder else None
+        print(name, flush=True)
+        if name in ("density", "chgnet"):
+            chosen = list_front(pool, tables["structure"], models["structure"], front)
+            make = density_table if name == "density" else chgnet_table
+            tables[name], models[name] = make(chosen, path), rhosight.load_model("no-dft")
+            continue
+        models[name] = load_ranker(name, folder)
+        if path and path.exists():
+            tables[name] = pd.read_csv(path)
+            continue
+        tables[name] = screen(pool, models[name])
+        if path:
+            tables[name].to_csv(path, index=False)
+    for name in (method for method in methods if "+" in method):
+        one, other = name.split("+")
+        tables[name], models[name] = mean_table(tables[one], tables[other]), models[one]
+    return {name: tables[name] for name in methods}, models
+
+
+def load_ranker(name: str, folder: Path | None) -> rhosight.DescriptorModel:
+    """Return a model of structures, or train and keep one that reads only the composition."""
+    likes = {"composition": "structure", "composition-fcc": "no-dft"}
+    if name not in likes:
+        return rhosight.load_model(name)
+    kept = folder / f"{name}-model" if folder else None
+    if kept and kept.exists():
+        return rhosight.DescriptorModel.from_pretrained(kept)
+    model = composition_model(likes[name])
+    if kept:
+        model.save_pretrained(kept)
+    return model
 
 
 def main() -> None:
     """Rank the pool and print the figures."""
     parser = argparse.ArgumentParser()
     parser.add_argument("pool")
-    parser.add_argument("--model", default="no-dft")
+    parser.add_argument("--methods", default="structure,composition", help="see above")
+    parser.add_argument("--front", type=int, default=160, help="compounds for density and chgnet")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--chgnet", action="store_true", help="also rank by CHGNet's numbers")
     parser.add_argument("--tables", type=Path, help="folder that keeps the predictions")
     arguments = parser.parse_args()
     pool = pd.read_csv(arguments.pool)
-    models = {"structure": rhosight.load_model(arguments.model), "composition": composition_model()}
-    tables = {}
-    for name, model in models.items():
-        path = arguments.tables / f"{name}.csv" if arguments.tables else None
-        if path and path.exists():
-            tables[name] = pd.read_csv(path)
-        else:
-            tables[name] = screen(pool, model)
-            if path:
-                tables[name].to_csv(path, index=False)
-    if arguments.chgnet:
-        tables["chgnet"] = chgnet_table(pool, tables["structure"])
-        models["chgnet"] = models["composition"]  # for the correlation of errors
+    if arguments.tables:
+        arguments.tables.mkdir(parents=True, exist_ok=True)
+    methods = list(dict.fromkeys(["structure", *arguments.methods.split(",")]))
+    tables, models = make_tables(pool, methods, arguments.tables, arguments.front)
     figures: dict[str, object] = {"compounds": len(pool)}
-    best = keep_lowest(tables["structure"]).set_index("material_id")
-    figures["built"] = len(best)
-    best = best[best[K].notna()]  # the others contain elements that the models do not know
-    figures["predicted"] = len(best)
-    labels = pool.set_index("material_id").loc[best.index]
-    for target in (K, E):
-        error = best[target] - labels[target]
-        inside = (labels[target] >= best[f"{target}_low"]) & (
-            labels[target] <= best[f"{target}_high"]
-        )
-        figures[target] = {
-            "rmse": float(np.sqrt((error**2).mean())),
-            "median": float(error.abs().median()),
-            "r2": float(
-                1 - (error**2).sum() / ((labels[target] - labels[target].mean()) ** 2).sum()
-            ),
-            "inside_90": float(inside.mean()),
-        }
+    figures |= {name: measure(table, pool) for name, table in tables.items()}
     truth = pool.set_index("material_id")
     for low, high, count in WINDOWS:
         right = truth[K].between(low, high) & (truth[E] < ENERGY)
-        orders = {name: rank(tables[name], models[name], low, high, count) for name in models}
-        scores = {name: judge(order, right, count) for name, order in orders.items()}
-        figures[f"{low}..{high}"] = scores | {"ahead": bootstrap(orders, right, count)}
-        print(low, high, json.dumps(figures[f"{low}..{high}"]), flush=True)
-    print(json.dumps(figures, indent=1))
+        orders = {name: rank(tables[name], models[name], low, high, count) for name in methods}
+        figures[f"{low}..{high}"] = compare(orders, right, count)
+    text = json.dumps(figures, indent=1)
+    print(text)
     if arguments.out:
-        arguments.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        arguments.out.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -67,6 +67,16 @@ HOSTILE = {
 
 PLANE = {"h": 1, "k": 1, "l": 0, "offset": 0.0, "window": 8.0}
 
+SEARCH = {
+    "targets": ["bulk_modulus_vrh=200.."],
+    "elements": [],
+    "exclude": [],
+    "candidates": 20,
+    "count": 1,
+    "max_atoms": 2,
+    "known": False,
+}
+
 HOSTILE_ARGUMENTS = {
     "letter": ("/slice", {**PLANE, "h": "a"}, "h: give a whole number from -12 to 12, not 'a'"),
     "no index": ("/slice", {**PLANE, "k": None}, "k: give a whole number from -12 to 12"),
@@ -88,6 +98,11 @@ HOSTILE_ARGUMENTS = {
     "unknown material": ("/predict", {"material": "x", "kind": "total"}, "material: give the id"),
     "list of materials": ("/predict", {"material": ["mp-149"], "kind": "total"}, "material: give"),
     "unit": ("/predict", {"material": "mp-149", "kind": "total", "unit": "eV"}, "not 'eV'"),
+    "wish": ("/design", {**SEARCH, "targets": ["hardness"]}, "target 'hardness': not a range"),
+    "no wish": ("/design", {**SEARCH, "targets": []}, "at least one wish"),
+    "wishes": ("/design", {**SEARCH, "targets": [{"a": 1}]}, "targets: give a list of texts"),
+    "long search": ("/design", {**SEARCH, "candidates": 10**9}, "candidates: give a whole number"),
+    "large cells": ("/design", {**SEARCH, "max_atoms": "a"}, "max_atoms: give a whole number"),
     "kind of a file": ("/predict", {"material": "mp-149", "kind": 1}, "or certainly total, not 1"),
 }
 """What it is → endpoint, arguments, and what the answer says of them."""

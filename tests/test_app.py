@@ -19,8 +19,9 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pandas as pd
 import pytest
+from pymatgen.core import Lattice, Structure
 
-from hostile import HEADER, HOSTILE, HOSTILE_ARGUMENTS
+from hostile import HEADER, HOSTILE, HOSTILE_ARGUMENTS, SEARCH
 from rhosight.dataset import Dataset
 from rhosight.density import ChargeDensity
 from rhosight.errors import RhosightError
@@ -31,9 +32,11 @@ if not find_spec("gradio"):
     pytest.skip("the web page needs rhosight[app]", allow_module_level=True)
 gradio_client = pytest.importorskip("gradio_client")
 
+from rhosight.app.jobs import Jobs  # noqa: E402
 from rhosight.app.limits import MIB, Limits  # noqa: E402
 from rhosight.app.pool import Pool  # noqa: E402
-from rhosight.app.store import UPLOADS  # noqa: E402
+from rhosight.app.store import UPLOADS, Store  # noqa: E402
+from rhosight.app.views import cut_slices  # noqa: E402
 from rhosight.app.worker import Worker  # noqa: E402
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -183,8 +186,26 @@ def test_cif_gets_the_model_of_structures(client, dataset, tmp_path):
     path = tmp_path / "NaCl.cif"
     dataset["mp-22862"].structure.to(filename=str(path))
     found = predict(client, path)
-    assert found["model"] == "no-dft" and found["kinds"] == [] and found["trained"]
+    assert found["model"] == "no-dft" and found["kinds"] == ["total", "difference"]
+    assert found["trained"] and "(predicted)" in found["code"]
     assert "no-dft predicted from the structure alone" in found["notes"][0]
+    assert "predicted from the structure, not calculated" in found["notes"][1]
+    values = client.predict(found["key"], api_name="/slice")["values"]
+    total, difference, free = (
+        np.array(values[kind]) for kind in ("total", "difference", "promolecule")
+    )
+    assert np.abs(total - difference - free).max() < 1e-4
+    truth = cut_slices(dataset["mp-22862"].density, None, 0.0, 8.0).values["total"]
+    assert np.abs(total - truth).mean() < 0.03 * truth.mean()
+    assert np.abs(free - truth).mean() > 2 * np.abs(total - truth).mean()
+
+
+def test_cif_whose_density_cannot_be_predicted_is_shown_without(client, tmp_path):
+    path = tmp_path / "CsI.cif"
+    Structure(Lattice.cubic(6.5), ["Cs", "I"], [[0, 0, 0], [0.5, 0.5, 0.5]]).to(filename=str(path))
+    found = predict(client, path)
+    assert found["kinds"] == []
+    assert any("275 Å³ is not predicted here" in note for note in found["notes"])
     with pytest.raises(gradio_client.exceptions.AppError, match="contains no density"):
         client.predict(found["key"], api_name="/slice")
 
@@ -205,7 +226,7 @@ def test_hostile_argument_gets_a_sentence(client, silicon, case):
     endpoint, arguments, expected = HOSTILE_ARGUMENTS[case]
     if endpoint == "/predict":
         arguments = {"file": None, **arguments, "unit": arguments.get("unit", "")}
-    else:
+    elif endpoint != "/design":
         arguments = {"key": silicon, **arguments}
     said = call(client, endpoint, *arguments.values())
     assert expected in said and "\n" not in said and len(said) < 200
@@ -327,6 +348,19 @@ def waits_for(true: Callable[[], bool], seconds: float = 30) -> None:
     while not true():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
+
+
+def test_a_cancelled_search_leaves_nothing():
+    async def run() -> None:
+        store = Store(Limits())
+        jobs = Jobs(Pool(1, Limits()), store, ())  # its worker never starts
+        found = jobs.design("one", SEARCH)
+        assert (await anext(found)).place == 1 and len(list(store.root.iterdir())) == 1
+        await found.aclose()
+        assert not list(store.root.iterdir())
+        store.close()
+
+    asyncio.run(run())
 
 
 def test_a_visitor_cannot_fill_the_line():
@@ -586,6 +620,27 @@ def test_refused_file_after_a_material(page, tmp_path):
     assert page.locator(".rho-name").count() == 0 and page.input_value("#material input") == ""
     for part in ("#density", "#crystal", "#why", "#nearest .rho-table"):
         assert not page.locator(part).is_visible()
+
+
+def test_search_for_crystals(page):
+    """Wishes in, proposals with pictures out."""
+    page.get_by_role("tab", name="Search for crystals").click()
+    fields = {"from-bulk": "200", "to-bulk": "300", "to-energy": "", "elements": "Ti, V, N, C"}
+    for name, text in fields.items():
+        page.locator(f"#{name}").locator("input, textarea").fill(text)
+    for name, number in {"candidates": "20", "count": "1", "max-atoms": "2"}.items():
+        page.fill(f"#{name} input[type=number]", number)
+        page.keyboard.press("Tab")
+    page.click("#search")
+    page.wait_for_selector("#proposals .rho-card", timeout=150_000)
+    assert "20 of" in page.inner_text("#proposals .rho-facts")
+    card = page.inner_text("#proposals .rho-card")
+    assert "Probability" in card and "Bulk modulus, VRH GPa" in card
+    assert page.locator("#proposals img").get_attribute("src").startswith("data:image/png")
+    with page.expect_download() as saved:
+        page.click("#proposals a[download$='.cif']")
+    assert "_cell_length_a" in Path(saved.value.path()).read_text()
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
 def test_a_worker_that_dies(client, server):

@@ -10,8 +10,9 @@ from typing import Any
 
 from ..density.charge_density import STORED_KINDS
 from ..density.electrons import UNITS
+from ..design.wishes import read_wishes
 from ..errors import RhosightError
-from .limits import MAX_INDEX, OFFSETS, WINDOWS
+from .limits import CANDIDATES, CELLS, MAX_INDEX, OFFSETS, PROPOSALS, WINDOWS
 
 CERTAIN = "certainly total"
 """Kind of a file that holds the total density although its name or comment says otherwise."""
@@ -20,6 +21,8 @@ UPLOADED = (*STORED_KINDS, CERTAIN)
 """Kinds of density that a visitor can declare for a file."""
 
 _MAX_SHOWN = 40
+
+_MAX_WORDS = 120
 
 
 def check_plane(h: Any, k: Any, l: Any, offset: Any, window: Any) -> dict[str, Any]:  # noqa: E741
@@ -96,6 +99,60 @@ def check_surface(value: Any) -> str:
         If it is neither.
     """
     return check_kind(value, (*STORED_KINDS, "none"))
+
+
+def check_search(
+    targets: Any,
+    elements: Any,
+    exclude: Any,
+    candidates: Any,
+    count: Any,
+    max_atoms: Any,
+    known: Any,
+) -> dict[str, Any]:
+    """Return the arguments of a search for crystals.
+
+    Parameters
+    ----------
+    targets
+        Texts such as ``bulk_modulus_vrh=200..250``, as list or separated by blanks.
+    elements, exclude
+        Symbols, as list or separated by commas or blanks.
+    candidates, count, max_atoms
+        As of :class:`rhosight.design.search.Search`.
+    known
+        Also propose crystals of the bundled datasets.
+
+    Raises
+    ------
+    RhosightError
+        If a value has another form or is out of range.
+    """
+    lists = {"targets": targets, "elements": elements, "exclude": exclude}
+    checked: dict[str, Any] = {name: _split(name, value) for name, value in lists.items()}
+    checked["targets"] = [str(wish) for wish in read_wishes(checked["targets"])]
+    numbers = {"candidates": candidates, "count": count, "max_atoms": max_atoms}
+    for (name, value), (low, high) in zip(
+        numbers.items(), (CANDIDATES, PROPOSALS, CELLS), strict=True
+    ):
+        if not _is_within(value, low, high) or value != int(value):
+            raise _make_error(name, f"a whole number from {low} to {high}", value)
+        checked[name] = int(value)
+    if not isinstance(known, bool):
+        raise _make_error("known", "true or false", known)
+    return {**checked, "include_known": known}
+
+
+def _split(name: str, value: Any) -> list[str]:
+    """Return the words of a list or of a text."""
+    if value is None:
+        return []
+    words = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise _make_error(name, "a list of texts", value)
+    if len(words) > _MAX_WORDS:
+        raise RhosightError(f"{name}: give at most {_MAX_WORDS}, not {len(words)}")
+    return words
 
 
 def _is_within(value: Any, low: float, high: float) -> bool:

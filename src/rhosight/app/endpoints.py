@@ -30,6 +30,7 @@ def add_endpoints(jobs: Jobs, materials: list[dict[str, str]]) -> None:
     _add_slice(jobs)
     _add_block(jobs)
     _add_explain(jobs)
+    _add_design(jobs)
 
     def list_materials() -> list[dict[str, str]]:
         return materials
@@ -150,6 +151,42 @@ def _add_explain(jobs: Jobs) -> None:
         api_description=(
             "Return the Shapley value of each modality. The base (the mean prediction for the "
             "training set) and the Shapley values sum to the prediction."
+        ),
+        **FREE,
+    )
+
+
+def _add_design(jobs: Jobs) -> None:
+    async def design(
+        request: gr.Request,
+        targets: list[str],
+        elements: list[str] | None = None,
+        exclude: list[str] | None = None,
+        candidates: int = 150,
+        count: int = 5,
+        max_atoms: int = 8,
+        known: bool = False,
+    ) -> dict[str, Any]:
+        asked = {
+            "targets": targets,
+            "elements": elements,
+            "exclude": exclude,
+            "candidates": candidates,
+            "count": count,
+            "max_atoms": max_atoms,
+            "known": known,
+        }
+        return await _await_result(jobs.design(str(request.session_hash), asked))
+
+    gr.api(
+        design,
+        api_name="design",
+        api_description=(
+            "Search for crystals whose properties lie in ranges. targets: texts such as "
+            "bulk_modulus_vrh=200..250, formation_energy_per_atom=..-0.5 or "
+            "energy_above_hull=..0.1; elements: the only ones that may occur; exclude: those that "
+            "may not; candidates: crystals to try; count: proposals; max_atoms: in the primitive "
+            "cell; known: also propose crystals of the bundled datasets."
         ),
         **FREE,
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..density.charge_density import StoredKind
+from ..density.charge_density import Kind
 from ..density.colours import COLOUR_MAPS, SIGNED_KINDS, compute_colour_limits, is_noise
 from .views import Block, Slices
 
@@ -32,7 +32,7 @@ POSITIVE, NEGATIVE = "#2f7fd1", "#d9622b"
 """Colours of the isosurfaces at plus and minus the level."""
 
 
-def draw_slice(slices: Slices, kind: StoredKind) -> str:
+def draw_slice(slices: Slices, kind: Kind) -> str:
     """Draw one kind of density on the plane, with the atoms on the plane."""
     values = slices.values[kind]
     low, high = compute_colour_limits(values, kind)
@@ -89,7 +89,7 @@ def draw_slice(slices: Slices, kind: StoredKind) -> str:
     )
 
 
-def _note_noise(values: np.ndarray, kind: StoredKind) -> list[dict[str, Any]]:
+def _note_noise(values: np.ndarray, kind: Kind) -> list[dict[str, Any]]:
     """Return the annotation of a spin density that is noise, in a list."""
     if not is_noise(values, kind):
         return []
@@ -206,7 +206,7 @@ def _make_edges(edges: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _describe_slice(slices: Slices, kind: StoredKind) -> str:
+def _describe_slice(slices: Slices, kind: Kind) -> str:
     values, side = slices.values[kind], len(slices.axis) * (slices.axis[1] - slices.axis[0])
     atoms = Counter(element for _, _, element in slices.atoms)
     listed = ", ".join(f"{n} {element}" for element, n in atoms.items()) or "none"

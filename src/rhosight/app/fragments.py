@@ -22,6 +22,7 @@ from ..version import __version__
 from .pool import Update
 
 NAMES = {t: names.full[0].upper() + names.full[1:] for t, names in TARGET_NAMES.items()}
+NAMES |= {"shear_modulus_vrh": "Shear modulus, VRH", "band_gap": "Band gap"}
 DIGITS = {"eV/atom": 3, "eV": 2, "GPa": 1}
 
 
@@ -33,6 +34,11 @@ def render_header() -> str:
 def render_heading(text: str) -> str:
     """Render the heading of a section."""
     return _render("heading", text=text)
+
+
+def render_label(text: str) -> str:
+    """Render the label of a group of fields."""
+    return _render("label", text=text)
 
 
 def render_status(now: Update | str) -> str:
@@ -136,6 +142,25 @@ def render_explanation(result: dict[str, Any]) -> str:
         csv=_encode_csv(rows),
         json=_encode(json.dumps(result, indent=1, ensure_ascii=False)),
     )
+
+
+def render_proposals(result: dict[str, Any]) -> str:
+    """Render the proposals of a search, or its nearest misses."""
+    wanted = [wish.partition("=")[0] for wish in result["wishes"]]
+    cards = []
+    for proposal in result["proposals"]:
+        targets = sorted(proposal["properties"], key=lambda name: name not in wanted)
+        quantities = [
+            {
+                **proposal["properties"][target],
+                "name": NAMES.get(target, target),
+                "unit": result["units"][target],
+                "digits": DIGITS.get(result["units"][target], 3),
+            }
+            for target in targets
+        ]
+        cards.append({**proposal, "quantities": quantities, "cif": _encode(proposal["cif"])})
+    return _render("proposals", result=result, cards=cards, csv=_encode(result["csv"]))
 
 
 def _list_properties(result: dict[str, Any]) -> list[dict[str, Any]]:

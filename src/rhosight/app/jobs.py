@@ -6,7 +6,14 @@ from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from typing import Any
 
-from .checks import check_kind, check_material_id, check_plane, check_surface, check_unit
+from .checks import (
+    check_kind,
+    check_material_id,
+    check_plane,
+    check_search,
+    check_surface,
+    check_unit,
+)
 from .pool import Pool, Update
 from .store import Store
 
@@ -99,6 +106,21 @@ class Jobs:
         """Explain the prediction, see :func:`rhosight.app.tasks.explain`."""
         async for update in self._pool.run(visitor, "explain", self._store.open_folder(key), {}):
             yield update
+
+    async def design(self, visitor: str, arguments: dict[str, Any]) -> AsyncIterator[Update]:
+        """Search for crystals, see :func:`rhosight.app.proposals.propose`.
+
+        ``arguments`` are those of :func:`rhosight.app.checks.check_search`.
+        """
+        checked = check_search(**arguments)
+        key = self._store.create_folder()
+        self._store.assign(visitor, key)
+        try:
+            folder = self._store.open_folder(key)
+            async for update in self._pool.run(visitor, "design", folder, checked):
+                yield update
+        finally:
+            self._store.delete(key)
 
     def forget(self, key: str) -> None:
         """Delete the files of a material."""

@@ -16,6 +16,15 @@ WINDOWS = (1.0, 40.0)
 """Allowed sides of a slice, Å; a larger slice has too few points for each atom."""
 
 
+CANDIDATES, PROPOSALS, CELLS = (20, 300), (1, 10), (1, 16)
+"""Allowed numbers of crystals that a search tries, that it shows, and of atoms in their cells. A
+crystal takes 0.05 s, and a picture 1 s."""
+
+
+SEARCH_FACTOR = 5
+"""A search may take this multiple of the time of other jobs."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """Limits of the web page. An upload beyond a limit is refused with one sentence.
@@ -34,7 +43,8 @@ class Limits:
     atoms
         Maximum number of atoms in the cell.
     seconds
-        Maximum time of one job. Its worker process is then killed and replaced.
+        Maximum time of one job, see :meth:`seconds_of`. Its worker process is then killed and
+        replaced.
     memory_bytes
         Maximum memory of a job, beyond what a worker uses when it is ready for its first job.
     waiting
@@ -58,3 +68,7 @@ class Limits:
     waiting_each: int = 250
     disk_bytes: int = 4096 * MIB
     keep_seconds: float = 1800.0
+
+    def seconds_of(self, task: str) -> float:
+        """Return the maximum time of a task; a search predicts hundreds of crystals."""
+        return SEARCH_FACTOR * self.seconds if task == "design" else self.seconds

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 from gradio.components.plot import PlotData
 
+from ..density.charge_density import Kind
 from ..density.electrons import UNITS
 from ..errors import RhosightError
 from . import fragments
@@ -16,8 +17,10 @@ from .endpoints import FREE, add_endpoints
 from .jobs import Jobs
 from .limits import MAX_INDEX, MIB, Limits
 from .pool import Update
+from .search_tab import SearchTab
 
-KINDS = ("total", "difference", "spin")
+KINDS: tuple[Kind, ...] = ("total", "difference", "promolecule", "spin")
+"""Kinds of density on a plane; the free atoms are shown beside a predicted density."""
 
 EXAMPLE = "mp-149"
 """Bundled material of the button that shows an example: silicon."""
@@ -49,9 +52,14 @@ def build_page(jobs: Jobs, limits: Limits, materials: list[dict[str, str]]) -> g
     """
     with gr.Blocks(title="rhosight", analytics_enabled=False, fill_width=True) as blocks:
         blocks.max_threads = 2 * limits.waiting  # the pool limits the number of jobs
-        page = _Page(jobs)
-        page.add_controls(limits, materials)
+        gr.HTML(fragments.render_header())
+        page, search = _Page(jobs), SearchTab(jobs)
+        with gr.Tab("Predict", elem_id="predict"):
+            page.add_controls(limits, materials)
+        with gr.Tab("Search for crystals", elem_id="design"):
+            search.add_controls()
         page.connect_events(blocks)
+        search.connect_events()
         add_endpoints(jobs, materials)
     return blocks
 
@@ -64,11 +72,10 @@ class _Page:
 
     def add_controls(self, limits: Limits, materials: list[dict[str, str]]) -> None:
         """Add the controls to the block that is being built."""
-        gr.HTML(fragments.render_header())
         self.key = gr.State("")
         self._add_choice(limits, materials)
         self.example = gr.Button("Show an example: silicon", size="sm", elem_id="example")
-        with gr.Row(elem_id="progress"):
+        with gr.Row(elem_id="progress", elem_classes="rho-progress"):
             self.status = gr.HTML(fragments.render_status(""), elem_id="status")
             self.cancel = gr.Button(
                 "Cancel", visible=False, size="sm", elem_id="cancel", min_width=90

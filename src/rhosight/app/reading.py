@@ -30,6 +30,9 @@ Crystal = ChargeDensity | Structure
 ACCEPTED = "a CHGCAR, cube or XSF file (plain, .gz, .bz2, .xz), or a CIF"
 """Formats that the page reads, for messages."""
 
+LARGEST_PRIMITIVE = 250.0
+"""Å³; the density of a larger primitive cell takes longer than some 20 s to predict."""
+
 # What messages say about options of the command line
 _OPTION = re.compile(r" \(--(unit|kind)[^)]*\)")
 
@@ -94,6 +97,36 @@ def add_difference(crystal: Crystal) -> tuple[Crystal, list[str]]:
         ]
     except RhosightError as error:
         return crystal, [_make_sentence(error)]
+
+
+def predict_density(structure: Structure) -> tuple[Crystal, list[str]]:
+    """Predict the density of a crystal without one, if that takes seconds.
+
+    Returns
+    -------
+    The density, or the structure if it cannot be predicted here, and notes on it.
+    """
+    from ..ecd.model import load_density_model  # needs PyTorch
+    from ..ecd.primitive import find_primitive
+
+    volume = find_primitive(structure).structure.volume
+    if volume > LARGEST_PRIMITIVE:
+        return structure, [
+            f"The density of a primitive cell of {volume:.0f} Å³ is not predicted here, because "
+            "that takes more than seconds; use `rhosight density`."
+        ]
+    try:
+        density = load_density_model().predict_density(structure)
+    except RhosightError as error:
+        return structure, [_make_sentence(error)]
+    error = density.provenance["error"]
+    notes = [
+        "The densities below are predicted from the structure, not calculated; the expected error "
+        f"is {100 * error['expected']:.2g} % of the electrons (90 % of crystals: below "
+        f"{100 * error['bound']:.2g} %). The promolecule consists of free atoms.",
+        *(f"For the predicted density: {reason}." for reason in density.provenance["outside"]),
+    ]
+    return density, notes
 
 
 @cache

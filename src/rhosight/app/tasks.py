@@ -1,4 +1,4 @@
-"""Tasks of a worker process: predict, cut slices, sample the cell, explain.
+"""Tasks of a worker process: predict, cut slices, sample the cell, explain; and :mod:`.proposals`.
 
 The arguments and the result of each task are JSON. A task reads and writes files in the current
 folder, which belongs to one material of one visitor.
@@ -21,6 +21,7 @@ from ..dataset.schema import TARGETS
 from ..density.charge_density import ChargeDensity
 from ..density.crystals import SYMPREC, as_structure
 from ..density.drawing import draw_slices
+from ..density.predicted import is_predicted
 from ..density.structures import get_notes
 from ..errors import RhosightError
 from ..explain.explain import explain as explain_predictions
@@ -31,6 +32,7 @@ from ..models.provenance import describe_other_codes, find_codes
 from . import reading, views
 from .figures import draw_block, draw_slice
 from .limits import Limits
+from .proposals import propose
 from .reading import Crystal
 from .store import UPLOADS
 
@@ -79,6 +81,10 @@ def analyse(arguments: dict[str, Any], limits: Limits, progress: Progress) -> di
     notes = [*get_notes(crystal), *notes]
     progress("predicting", 1, 3)
     predicted, more = _predict_crystal(crystal)
+    if isinstance(crystal, Structure):
+        progress("predicting the density", 2, 3)
+        crystal, notes_on_density = reading.predict_density(crystal)
+        more += notes_on_density
     progress("saving the density", 2, 3)
     reading.save_crystal(crystal, material_id, Path())
     return {
@@ -137,7 +143,8 @@ def explain(arguments: dict[str, Any], limits: Limits, progress: Progress) -> di
     """Return the contribution of each modality, see :mod:`rhosight.explain`."""
     crystal = reading.load_crystal(Path())
     progress("explaining: predictions without each modality", 0, 1)
-    model = _load_model("best" if _has_total(crystal) else "no-dft")
+    has_density = isinstance(crystal, ChargeDensity) and not is_predicted(crystal)
+    model = _load_model("best" if has_density and _has_total(crystal) else "no-dft")
     material = crystal if model.uses_density else as_structure(crystal)
     return explain_predictions(model, material, details=False).to_dict()
 
@@ -147,13 +154,16 @@ TASKS: dict[str, Task] = {
     "slices": cut_slices,
     "block": make_block,
     "explain": explain,
+    "design": propose,
 }
 
 
 def _load_density() -> ChargeDensity:
     crystal = reading.load_crystal(Path())
     if not isinstance(crystal, ChargeDensity):
-        raise RhosightError("a CIF contains no density; send a CHGCAR, cube or XSF file")
+        raise RhosightError(
+            "a CIF contains no density, and none could be predicted; send a CHGCAR, cube or XSF file"
+        )
     return crystal
 
 
@@ -196,6 +206,11 @@ def _predict_crystal(crystal: Crystal) -> tuple[dict[str, Any], list[str]]:
         return _predict("no-dft", structure), [
             "The model no-dft predicted from the structure alone, because a CIF contains no "
             "density."
+        ]
+    if is_predicted(crystal):
+        return _predict("no-dft", structure), [
+            "The model no-dft predicted from the structure alone, because this density was itself "
+            "predicted from it."
         ]
     if not _has_total(crystal):
         kinds = ", ".join(crystal.grids)

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 from pymatgen.core import Structure
 
-from ..density.charge_density import STORED_KINDS, ChargeDensity, StoredKind
+from ..density.charge_density import STORED_KINDS, ChargeDensity, Kind, StoredKind
 from ..density.crystals import find_symmetry
 from ..density.drawing import find_atoms_on_plane
 from ..density.plane import LatticePlane, lattice_plane
+from ..density.predicted import is_predicted
 from ..density.sampling import sample
 from ..errors import RhosightError
 from ..inputs.image import Channel, density_slice
@@ -56,7 +57,7 @@ class Slices:
     plane: LatticePlane
     offset: float
     axis: np.ndarray
-    values: dict[StoredKind, np.ndarray]
+    values: dict[Kind, np.ndarray]
     atoms: list[tuple[float, float, str]]
 
     def table(self) -> pd.DataFrame:
@@ -119,9 +120,10 @@ class Block:
         }
 
 
-def list_kinds(density: ChargeDensity) -> tuple[StoredKind, ...]:
-    """Return the stored kinds of a density in the order of the page."""
-    return tuple(kind for kind in STORED_KINDS if kind in density.grids)
+def list_kinds(density: ChargeDensity) -> tuple[Kind, ...]:
+    """Return the kinds of a density that the page cuts; free atoms beside a predicted one."""
+    kinds: tuple[Kind, ...] = tuple(kind for kind in STORED_KINDS if kind in density.grids)
+    return (*kinds, "promolecule") if is_predicted(density) else kinds
 
 
 def cut_slices(
@@ -154,7 +156,7 @@ def cut_slices(
     if hkl and max(map(abs, hkl)) > MAX_INDEX:
         raise RhosightError(f"give Miller indices from -{MAX_INDEX} to {MAX_INDEX}")
     plane = lattice_plane(density.structure, hkl)
-    values = {}
+    values: dict[Kind, np.ndarray] = {}
     for kind in list_kinds(density):
         channel = Channel(kind=kind, window=window, offset=offset)
         values[kind] = density_slice(density, channel, size, "spline", plane=plane)

@@ -35,6 +35,9 @@ GRACE_SECONDS = 5.0
 MESSAGE_BYTES = 64 * MIB
 """Maximum size of one response, in bytes."""
 
+SMALLER = {"analyse": "a coarser grid or a smaller cell", "design": "fewer or smaller crystals"}
+"""What takes less time than a task that was stopped."""
+
 OUT_OF_MEMORY = "this needs more memory than the server allows for one job; try a coarser grid"
 
 FAILED = "rhosight failed with an unexpected error; the log of the server has the details"
@@ -96,7 +99,8 @@ class Worker:
         WorkerDied
             If the process has ended.
         """
-        deadline = time.monotonic() + self._limits.seconds
+        seconds = self._limits.seconds_of(task)
+        deadline = time.monotonic() + seconds
         request = {"task": task, "folder": folder and str(folder), "arguments": arguments}
         self.is_idle = False
         try:
@@ -108,8 +112,8 @@ class Worker:
                 message = await self._receive(deadline)
             except TimeoutError:
                 raise RhosightError(
-                    f"stopped after {self._limits.seconds:g} s; try a coarser grid or a smaller "
-                    "cell, or use rhosight on your own machine"
+                    f"stopped after {seconds:g} s; try {SMALLER.get(task, SMALLER['analyse'])}, "
+                    "or use rhosight on your own machine"
                 ) from None
             if "progress" in message:
                 progress(*message["progress"])
@@ -160,7 +164,7 @@ def _serve(pipe: Connection, limits: Limits) -> None:
             _send(pipe, {"progress": [label, step, steps]})
 
         # the signal ends the process, even if the server has died
-        _set_alarm(limits.seconds + GRACE_SECONDS)
+        _set_alarm(limits.seconds_of(name) + GRACE_SECONDS)
         try:
             if folder:
                 os.chdir(folder)  # messages then name files without the path of the server

@@ -159,10 +159,19 @@ class Library:
         Id of each example → its structure as JSON or as pymatgen ``Structure``.
     """
 
-    def __init__(self, prototypes: Sequence[Prototype], structures: Mapping[str, Any]):
+    def __init__(self, prototypes: Sequence[Prototype], structures: dict[str, Any]):
         self.prototypes = tuple(prototypes)
         self._structures = structures
         self._templates: dict[tuple[str, int], Structure] = {}
+
+    @property
+    def names(self) -> set[str]:
+        """Return the names of the crystals that have a type."""
+        return set(self._structures)
+
+    def join(self, other: Library) -> Library:
+        """Return a library with the types of both."""
+        return Library((*self.prototypes, *other.prototypes), self._structures | other._structures)
 
     def template(self, prototype: Prototype, number: int) -> Structure:
         """Return the primitive cell of an example, scaled to 1 Å³ per atom."""

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
+from pymatgen.core import Structure
 
+from ..density.charge_density import ChargeDensity
 from ..density.plane import lattice_plane
 from ..evaluation.html import (
     FIRST,
@@ -74,18 +76,11 @@ class _Report:
     def picture(self, row: dict[str, Any]) -> str | None:
         """Return the slice of the predicted difference density as the address of an image."""
         prediction = self.result.densities.get(row["name"])
-        if prediction is None:
-            return None
-        settings = ImageSettings()
-        image = to_pil(density_image(prediction.density, settings)).resize((PIXELS, PIXELS))
-        buffer = io.BytesIO()
-        image.save(buffer, "png", optimize=True)
-        return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        return draw_slice(prediction.density) if prediction else None
 
     def plane(self, row: dict[str, Any]) -> str:
         """Return the indices of the plane of the slice."""
-        hkl = lattice_plane(self.result.structures[row["name"]]).hkl
-        return "(" + " ".join(str(i).replace("-", "−") for i in hkl) + ")"
+        return name_plane(self.result.structures[row["name"]])
 
     def error(self, row: dict[str, Any]) -> str:
         """Return the expected error of the predicted density."""
@@ -105,6 +100,19 @@ class _Report:
         names = list(dict.fromkeys([*wanted, FORMATION_ENERGY, *self.targets]))
         names = [name for name in names if name in self.targets]
         return (names[0], names[1]) if len(names) > 1 else None
+
+
+def draw_slice(density: ChargeDensity) -> str:
+    """Return the slice of a density, as models read it, as the address of an image."""
+    image = to_pil(density_image(density, ImageSettings())).resize((PIXELS, PIXELS))
+    buffer = io.BytesIO()
+    image.save(buffer, "png", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def name_plane(structure: Structure) -> str:
+    """Return the indices of the plane of a slice, such as ``(1 1 1)``."""
+    return "(" + " ".join(str(i).replace("-", "−") for i in lattice_plane(structure).hkl) + ")"
 
 
 def draw_pareto(

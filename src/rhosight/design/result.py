@@ -142,6 +142,16 @@ class Design:
             if wish.target in self.tried
         }
 
+    def format_csv(self) -> str:
+        """Return what is shown as CSV, with units in the names of the columns."""
+        names = {
+            column: f"{column} ({unit})"
+            for target, unit in self.units.items()
+            for column in (target, f"{target}_low", f"{target}_high")
+        }
+        table = self.shown.drop(columns="elements", errors="ignore").rename(columns=names)
+        return table.to_csv(index=False, lineterminator="\n")
+
     def save(self, folder: Path) -> None:
         """Write proposals.csv, one CIF for each crystal and report.html, atomically."""
         from .report import write_report
@@ -151,15 +161,9 @@ class Design:
         for number, name in enumerate(self.shown.get("name", []), 1):
             path = crystals / f"{number:02d}-{self.shown['formula'][number - 1]}.cif"
             with replacing(path) as draft:
-                draft.write_text(_write_cif(self.structures[name]), encoding="utf-8")
-        names = {
-            column: f"{column} ({unit})"
-            for target, unit in self.units.items()
-            for column in (target, f"{target}_low", f"{target}_high")
-        }
-        table = self.shown.drop(columns="elements", errors="ignore").rename(columns=names)
+                draft.write_text(format_cif(self.structures[name]), encoding="utf-8")
         with replacing(folder / CSV) as draft:
-            draft.write_text(table.to_csv(index=False, lineterminator="\n"), encoding="utf-8")
+            draft.write_text(self.format_csv(), encoding="utf-8")
         with replacing(folder / "summary.json") as draft:
             summary = {
                 "plausible": self.is_plausible,
@@ -186,7 +190,8 @@ def describe_charges(formula: str) -> str:
     return " ".join(f"{symbol}{charge:+g}" for symbol, charge in charges.items())
 
 
-def _write_cif(structure: Structure) -> str:
+def format_cif(structure: Structure) -> str:
+    """Return a crystal as CIF with its symmetry."""
     from pymatgen.io.cif import CifWriter
 
     return str(CifWriter(structure, symprec=0.01, significant_figures=6))

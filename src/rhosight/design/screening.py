@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from pymatgen.core import Structure
+from scipy.stats import norm
 
 from ..dataset.packing import BUNDLED, load_dataset
 from ..errors import RhosightError, first_line
 from ..models.base import SavedModel
 from ..models.descriptor_model import DescriptorModel
-from .geometry import Pairs
+from .geometry import Pairs, occupation_features, shares_of
 from .hull import find_hull
 from .space import Candidate, Space
 from .volume import VolumeModel
@@ -26,6 +27,9 @@ from .wishes import (
     joint_probability,
     standardise,
 )
+
+FAR = 40.0
+"""Largest result of :meth:`Screening.measure_misses`."""
 
 Relax = Callable[[Structure], Structure]
 
@@ -65,6 +69,11 @@ class Screening:
         return list(self.sources)
 
     @property
+    def ranges(self) -> list[str]:
+        """Return the predicted properties that the wishes are about."""
+        return list(dict.fromkeys(_get_source(wish) for wish in self.wishes))
+
+    @property
     def units(self) -> dict[str, str]:
         """Return target → unit."""
         units = {target: self.models[name].units[target] for target, name in self.sources.items()}
@@ -72,22 +81,47 @@ class Screening:
 
     def structure(self, candidate: Candidate) -> Structure:
         """Return the crystal of a candidate, with predicted volume."""
+        (volume,) = self._predict_volumes([candidate])
+        return self._build(candidate, float(volume))
+
+    def _build(self, candidate: Candidate, volume: float) -> Structure:
+        """Return the crystal of a candidate with a volume per atom, Å³."""
+        if np.isnan(volume):
+            unknown = min(set(candidate.elements) - set(self.volumes.elements))
+            raise RhosightError(f"the model of volumes does not know the element {unknown}")
+        structure = self.space.build(candidate, volume)
+        return self.relax(structure) if self.relax else structure
+
+    def _predict_volumes(self, candidates: Sequence[Candidate]) -> np.ndarray:
+        """Return volumes per atom, Å³; NaN for an element that the model does not know."""
+        known = set(self.volumes.elements)
+        rows = [row for row, one in enumerate(candidates) if known.issuperset(one.elements)]
+        volumes = np.full(len(candidates), np.nan)
+        features, shares = [], []
+        for one in (candidates[row] for row in rows):
+            pairs = self._list_pairs(one)
+            features.append(occupation_features(pairs, [one.elements])[0])
+            shares += shares_of(pairs, [one.elements])
+        if rows:
+            volumes[rows] = self.volumes.predict_features(np.array(features), shares)
+        return volumes
+
+    def _list_pairs(self, candidate: Candidate) -> Pairs:
+        """Return the pairs of atoms of the known crystal whose shape a candidate takes."""
         key = candidate.prototype.examples[candidate.template].material_id, candidate.template
         if key not in self._pairs:
             library, number = self.space.library, candidate.template
             cell = library.template(candidate.prototype, number)
             self._pairs[key] = Pairs.of(cell, library.roles(candidate.prototype, number))
-        (volume,) = self.volumes.predict(self._pairs[key], [candidate.elements])
-        structure = self.space.build(candidate, float(volume))
-        return self.relax(structure) if self.relax else structure
+        return self._pairs[key]
 
     def evaluate(self, candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
         """Return a row for each candidate, for the ledger."""
         structures: dict[str, Structure] = {}
         problems: dict[str, str] = {}
-        for candidate in candidates:
+        for candidate, volume in zip(candidates, self._predict_volumes(candidates), strict=True):
             try:
-                structures[candidate.name] = self.structure(candidate)
+                structures[candidate.name] = self._build(candidate, float(volume))
             except RhosightError as error:
                 problems[candidate.name] = str(error)
         predictions = self._predict(structures, problems)
@@ -139,12 +173,35 @@ class Screening:
         """Return the probability that all wishes hold, shape (candidates,)."""
         if not len(predictions):
             return np.zeros(0)
+        targets, lower, upper = self._standardise(predictions)
+        return joint_probability(lower, upper, self._correlate(targets))
+
+    def measure_misses(self, rows: Sequence[dict[str, Any]]) -> np.ndarray:
+        """Return −log10 of the probability of each range, shape (rows, ranges).
+
+        Unlike the probability that all wishes hold it tells a near miss from a far one. It is
+        :data:`FAR` for a candidate without prediction.
+        """
+        table = pd.DataFrame(list(rows)).set_index("name", drop=False)
+        good = table["volume_per_atom"].notna() if "volume_per_atom" in table else None
+        misses = np.full((len(table), len(self.ranges)), FAR)
+        if good is not None and good.any():
+            _, lower, upper = self._standardise(table[good])
+            # of the two tails, the difference in the thinner one is not lost to rounding
+            above = lower > 0
+            inside = np.where(
+                above, norm.sf(lower) - norm.sf(upper), norm.cdf(upper) - norm.cdf(lower)
+            )
+            misses[good.to_numpy()] = -np.log10(np.maximum(inside, 10**-FAR))
+        return misses
+
+    def _standardise(self, predictions: pd.DataFrame) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Return targets, and where the ends of their ranges lie, (candidates, targets) each."""
         ranges: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         for wish in self.wishes:
             low, high = (np.full(len(predictions), end) for end in (wish.low, wish.high))
-            source = wish.target
+            source = _get_source(wish)
             if wish.target == HULL:
-                source = FORMATION_ENERGY
                 hull = np.array([find_hull(_formula(name)).energy for name in predictions.index])
                 low, high = low + hull, high + hull
             # two wishes about one prediction are one range
@@ -156,8 +213,7 @@ class Screening:
             level = getattr(recipe, "level", 0.9)
             lower.append(standardise(low, predictions, target, level))
             upper.append(standardise(high, predictions, target, level))
-        correlation = self._correlate(list(ranges))
-        return joint_probability(np.stack(lower, axis=1), np.stack(upper, axis=1), correlation)
+        return list(ranges), np.stack(lower, axis=1), np.stack(upper, axis=1)
 
     def _correlate(self, targets: list[str]) -> np.ndarray:
         """Return the correlation of the errors of several targets."""
@@ -169,6 +225,11 @@ class Screening:
                     part = correlation_of(self.models[name], [targets[i] for i in own])
                     self._correlation[np.ix_(own, own)] = part
         return self._correlation
+
+
+def _get_source(wish: Wish) -> str:
+    """Return the predicted property that a wish is about."""
+    return FORMATION_ENERGY if wish.target == HULL else wish.target
 
 
 def _formula(name: str) -> str:
@@ -196,8 +257,7 @@ def choose_sources(models: dict[str, SavedModel], wishes: Sequence[Wish]) -> dic
         for target in model.targets:
             sources.setdefault(target, name)
     for wish in wishes:
-        source = FORMATION_ENERGY if wish.target == HULL else wish.target
-        if source not in sources:
+        if _get_source(wish) not in sources:
             known = ", ".join([*sources, HULL] if FORMATION_ENERGY in sources else sources)
             raise RhosightError(
                 f"target {wish.target}: no model of this search predicts it; known are {known}"

@@ -50,12 +50,15 @@ class Candidate:
         Number of the known crystal of the type whose elements are most similar.
     order
         Place in the list: small numbers are close to known crystals.
+    has_own_shape
+        True if the example was chosen for its shape and need not be the most similar one.
     """
 
     prototype: Prototype
     elements: tuple[str, ...]
     example: int
     order: float = 0.0
+    has_own_shape: bool = False
 
     @property
     def composition(self) -> Composition:
@@ -79,7 +82,10 @@ class Candidate:
     def name(self) -> str:
         """Return a name that is unique among the candidates: formula, type, roles."""
         first = self.prototype.examples[0].material_id
-        return f"{self.formula}-{self.prototype.number}-{first}-{''.join(self.elements)}"
+        name = f"{self.formula}-{self.prototype.number}-{first}-{''.join(self.elements)}"
+        if self.has_own_shape and not self.prototype.is_rigid:
+            return f"{name}-{self.prototype.examples[self.example].material_id}"
+        return name
 
 
 @dataclass
@@ -209,6 +215,16 @@ class Space:
             return True
         self.counts.charge += 1
         return False
+
+    def accepts(self, prototype: Prototype, elements: Sequence[str]) -> bool:
+        """Tell whether an occupation by elements of the space passes all filters."""
+        self.counts.listed += 1
+        known = [example.elements for example in prototype.examples]
+        if self.skip_known and prototype.canonical(elements) in map(prototype.canonical, known):
+            self.counts.known += 1
+            return False
+        row = np.array([[self.elements.index(symbol) for symbol in elements]])
+        return len(self._filter(row, prototype)) > 0 and self._is_neutral(elements, prototype)
 
     def build(self, candidate: Candidate, volume: float) -> Structure:
         """Return the primitive cell of a candidate with a volume per atom, Å³."""

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Self
 
@@ -121,12 +121,15 @@ class VolumeModel:
         fractions = _fractions(shares, self.elements)
         base = np.log(fractions @ self.volumes)
         points = _points(features, fractions, self.mean, self.scale)
-        known = self.points.astype(float)
         parts = [
-            _kernel(points[start : start + CHUNK], known) @ self.weights
+            _kernel(points[start : start + CHUNK], self._known) @ self.weights
             for start in range(0, len(points), CHUNK)
         ]
         return np.exp(base + np.concatenate(parts))
+
+    @cached_property
+    def _known(self) -> np.ndarray:
+        return self.points.astype(float)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the model as safetensors."""

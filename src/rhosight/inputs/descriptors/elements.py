@@ -83,17 +83,18 @@ def elements(crystal: Crystal) -> dict[str, float]:
 
     If a table has no value for an element, the median over the others replaces it.
     """
-    table = _load_properties()
+    names, rows = _list_rows()
     composition = crystal.structure.composition
     symbols = sorted(element.symbol for element in composition)
     shares = np.array([composition.get_atomic_fraction(s) for s in symbols])
-    values = table.loc[symbols].to_numpy()
+    # in the order of a table's memory, so that sums round as they did for trained models
+    values = np.array([rows[symbol] for symbol in symbols], order="F")
     means = shares @ values
     spread = np.sqrt(shares @ (values - means) ** 2)
-    result = {f"{name}_mean": float(x) for name, x in zip(table, means, strict=True)}
-    result |= {f"{name}_std": float(x) for name, x in zip(table, spread, strict=True)}
+    result = {f"{name}_mean": float(x) for name, x in zip(names, means, strict=True)}
+    result |= {f"{name}_std": float(x) for name, x in zip(names, spread, strict=True)}
     own, modulus, cohesive = (
-        table.loc[symbols, name].to_numpy() for name in ("volume", "bulk_modulus", "cohesive")
+        values[:, names.index(name)] for name in ("volume", "bulk_modulus", "cohesive")
     )
     result["volume_ratio"] = float(crystal.volume / (shares @ own))
     result["modulus_by_volume"] = float(shares @ (modulus * own) / crystal.volume)
@@ -128,6 +129,13 @@ def _load_properties() -> pd.DataFrame:
     table = pd.DataFrame(columns)
     table = table.replace([np.inf, -np.inf], np.nan)
     return table.fillna(table.median())
+
+
+@cache
+def _list_rows() -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+    """Return names, and symbol → row of :func:`_load_properties`; tables are slow."""
+    table = _load_properties()
+    return tuple(table), dict(zip(table.index, table.to_numpy(), strict=True))
 
 
 @cache

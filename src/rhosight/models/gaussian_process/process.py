@@ -215,8 +215,8 @@ class GaussianProcess:
         """
         shape = len(next(iter(self._features.values()))), len(self._targets)
         mean, std = np.full(shape, np.nan), np.full(shape, np.nan)
-        for column, stored in enumerate(self._targets):
-            target = self._with_kernel(stored)
+        self._compute_kernels()
+        for column, target in enumerate(self._targets):
             assert target.kernel is not None
             inverse = target.solve(np.eye(len(target.rows)))
             own = target.rows if groups is None else groups[target.rows]
@@ -236,17 +236,26 @@ class GaussianProcess:
             std[target.rows, column] = np.sqrt(variance) * target.scale
         return self._shaped(mean, std)
 
-    def _with_kernel(self, target: FittedTarget) -> FittedTarget:
-        """Compute the kernel of a large set that was loaded."""
-        if target.kernel is not None:
-            return target
-        parts = []
-        for start in range(0, len(target.rows), CHUNK):
-            rows = target.rows[start : start + CHUNK]
-            distances = self.distances({name: x[rows] for name, x in self._features.items()})
-            near = {name: d[:, target.rows] for name, d in distances.items()}
-            parts.append(self.kernel(target.parameters, near))
-        return replace(target, kernel=np.concatenate(parts))
+    def _compute_kernels(self) -> None:
+        """Compute and keep the kernels of a large set that was loaded.
+
+        With them :func:`.local.local_variance` takes a tenth of the time.
+        """
+        if all(target.kernel is not None for target in self._targets):
+            return
+        kernels = [np.empty((len(target.rows),) * 2) for target in self._targets]
+        for start in range(0, len(next(iter(self._features.values()))), CHUNK):
+            part = {name: x[start : start + CHUNK] for name, x in self._features.items()}
+            distances = self.distances(part)
+            for target, kernel in zip(self._targets, kernels, strict=True):
+                first, last = np.searchsorted(target.rows, [start, start + CHUNK])
+                own = target.rows[first:last] - start
+                near = {name: d[np.ix_(own, target.rows)] for name, d in distances.items()}
+                kernel[first:last] = self.kernel(target.parameters, near)
+        self._targets = [
+            replace(target, kernel=kernel)
+            for target, kernel in zip(self._targets, kernels, strict=True)
+        ]
 
     @property
     def _widening(self) -> float:

@@ -1,0 +1,200 @@
+"""Predict candidates in batches: in this process, in several, or on Dask workers."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from ..density.structure_json import parse_structure_json
+from ..errors import RhosightError
+from ..inputs.progress import Progress
+from ..models.base import SavedModel
+from ..models.loading import load_model
+from .ledger import Ledger
+from .own_types import join_types
+from .prototypes import Prototype, load_library
+from .screening import Screening
+from .space import Candidate, Space
+from .volume import load_volume_model
+from .wishes import read_wishes
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+BATCH = 64
+"""Candidates that are predicted at once."""
+
+_ONE_AT_A_TIME = Lock()
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Inputs of a process that predicts candidates.
+
+    Attributes
+    ----------
+    models, wishes, geometry
+        Names of models, texts of wishes, and :attr:`rhosight.design.search.Search.geometry`.
+    crystals
+        Name and JSON of crystals whose structure types are occupied; of none, the bundled types.
+    with_bundled
+        Occupy the bundled structure types, too.
+    """
+
+    models: tuple[str, ...]
+    wishes: tuple[str, ...]
+    geometry: str
+    crystals: tuple[tuple[str, str], ...] = ()
+    with_bundled: bool = True
+
+
+@lru_cache(maxsize=1)
+def load_screening(setup: Setup) -> Screening:
+    """Load models and structure types; each process does it once."""
+    library = load_library()
+    prototypes: Sequence[Prototype] = ()
+    if setup.crystals:
+        crystals = {name: parse_structure_json(text, name) for name, text in setup.crystals}
+        library, prototypes = join_types(library, crystals, setup.with_bundled)
+    return Screening(
+        {name: load_model(name) for name in setup.models},
+        read_wishes(setup.wishes),
+        Space(library, (), prototypes),
+        load_volume_model(),
+        _choose_relaxation(setup.geometry),
+    )
+
+
+def known_elements(models: Mapping[str, SavedModel]) -> set[str]:
+    """Return the elements that the models and the model of volumes have learned from."""
+    known = set(load_volume_model().elements)
+    for model in models.values():
+        own: Any = getattr(model, "known_elements", None)
+        if own:
+            known &= set(own)
+    return known
+
+
+def evaluate(setup: Setup, candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """Return the rows of a batch of candidates for the ledger."""
+    with _ONE_AT_A_TIME:  # a Dask worker may have several threads
+        return load_screening(setup).evaluate(candidates)
+
+
+@dataclass
+class Predictor:
+    """Predicts candidates that the ledger does not have yet.
+
+    Attributes
+    ----------
+    setup
+        Inputs of each process.
+    ledger
+        Keeps the rows.
+    workers
+        Processes on this machine.
+    scheduler
+        Address of a Dask scheduler, whose workers are used instead.
+    total
+        Number of candidates in all, for the progress.
+    progress
+        Called with (label, done, all).
+    rows
+        Rows of all candidates so far.
+    """
+
+    setup: Setup
+    ledger: Ledger
+    workers: int
+    scheduler: str | None
+    total: int
+    progress: Progress | None
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    _client: Client | None = None
+    _number: int = 0
+
+    @contextmanager
+    def connect(self) -> Iterator[None]:
+        """Connect to the scheduler, if one is given.
+
+        Raises
+        ------
+        RhosightError
+            If no scheduler answers, or it has no workers.
+        """
+        if not self.scheduler:
+            yield
+            return
+        from ..dataset.build.workers import connect
+
+        with connect(self.scheduler, "this machine") as client:
+            if not client.nthreads():
+                raise RhosightError(
+                    f"{self.scheduler}: has no workers; start some with `dask worker`"
+                )
+            self._client = client
+            try:
+                yield
+            finally:
+                self._client = None
+
+    def predict(self, candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+        """Return the rows of candidates, and append them to :attr:`rows`."""
+        batches = [candidates[at : at + BATCH] for at in range(0, len(candidates), BATCH)]
+        names = [[candidate.name for candidate in batch] for batch in batches]
+        first, self._number = self._number, self._number + len(batches)
+        found = [self.ledger.read(first + number, own) for number, own in enumerate(names)]
+        missing = [number for number, rows in enumerate(found) if rows is None]
+        done = len(self.rows) + sum(len(rows) for rows in found if rows is not None)
+        tasks = [batches[number] for number in missing]
+        for number, new in zip(missing, self._evaluate(tasks), strict=True):
+            self.ledger.write(first + number, new)
+            found[number] = self.ledger.read(first + number, names[number])
+            done += len(new)
+            if self.progress:
+                self.progress("candidates", done, self.total)
+        added = [row for rows in found for row in rows or ()]
+        self.rows += added
+        return added
+
+    def _evaluate(self, batches: Sequence[Sequence[Candidate]]) -> Iterator[list[dict[str, Any]]]:
+        """Yield the rows of batches in their order."""
+        if self._client:
+            yield from self._evaluate_on_cluster(self._client, batches)
+            return
+        if self.workers == 1 or len(batches) < 2:
+            yield from (evaluate(self.setup, batch) for batch in batches)
+            return
+        from joblib import Parallel, delayed
+
+        pool = Parallel(self.workers, return_as="generator", pre_dispatch="2*n_jobs", batch_size=1)
+        yield from pool(delayed(evaluate)(self.setup, batch) for batch in batches)
+
+    def _evaluate_on_cluster(
+        self, client: Client, batches: Sequence[Sequence[Candidate]]
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Yield the rows of batches in their order; a bounded number is under way."""
+        running: deque[Any] = deque()
+        for batch in batches:
+            running.append(client.submit(evaluate, self.setup, batch, pure=False))
+            if len(running) > 2 * max(1, sum(client.nthreads().values())):
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+
+
+def _choose_relaxation(geometry: str) -> Any:
+    if geometry == "volume":
+        return None
+    if geometry == "chgnet":
+        from ..models.baselines.chgnet import require_chgnet
+        from .relaxation import relax_volume
+
+        require_chgnet("geometry chgnet")
+        return relax_volume
+    raise RhosightError(f"geometry {geometry!r} is unknown; choose volume or chgnet")
