@@ -115,7 +115,7 @@ def _sample_fourier(
     reciprocal = np.diag(1 / np.array(grid.shape))
     if lattice is not None:
         reciprocal = np.linalg.inv(lattice).T
-    waves, amplitudes = _compute_spectrum(grid, reciprocal)
+    waves, amplitudes = compute_spectrum(grid, reciprocal)
     values = np.empty(len(frac_coords))
     # bounded memory: about 64 MB of phases at a time
     step = max(1, 4_000_000 // len(waves))
@@ -133,7 +133,7 @@ def _sample_fourier_window(
     A lattice plane is periodic in two dimensions, so the waves of a whole row of reciprocal vectors
     coincide on it and are added up first. One matrix product does the rest.
     """
-    waves, amplitudes = _compute_spectrum(grid, np.array([plane.x, plane.y, plane.normal]).T)
+    waves, amplitudes = compute_spectrum(grid, np.array([plane.x, plane.y, plane.normal]).T)
     amplitudes = amplitudes * np.exp(2j * np.pi * (waves @ plane.points(0.0, 0.0, offset)))
     in_plane = waves @ np.array([plane.x, plane.y]).T
     places = np.rint(in_plane * 1e6).astype(np.int64)
@@ -167,7 +167,7 @@ def _compute_phases(frequency: np.ndarray, axis: np.ndarray) -> np.ndarray:
     return np.cumprod(steps, axis=0, out=steps)
 
 
-def _compute_spectrum(grid: np.ndarray, reciprocal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def compute_spectrum(grid: np.ndarray, reciprocal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return integer wave vectors (n, 3) and amplitudes (n,) of a grid.
 
     The real part of the waves sums to the grid. Only half of the waves are kept, because the others

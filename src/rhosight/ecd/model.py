@@ -38,7 +38,7 @@ from ..models.provenance import describe_training_set, require_unseen
 from .card import write_card
 from .examples import Examples, collect_examples
 from .network import DensityNetwork
-from .prediction import SPACING, DensityPrediction, predict_field
+from .prediction import MAX_POINTS, SPACING, DensityPrediction, predict_field
 from .properties import element_properties
 from .reliability import Reliability, compute_rarity, count_elements
 from .scores import compute_errors, summarise
@@ -46,9 +46,6 @@ from .training import TrainingSettings, predict_mean, train_network
 
 FOLDS = 5
 """Parts of the training set; each network lacks the crystals of one."""
-
-MAX_POINTS = 4_000_000
-"""Largest grid: features of more points take hours and more memory than a laptop has."""
 
 MAX_SPACING = 0.6
 """Å; a coarser grid does not resolve an atom."""

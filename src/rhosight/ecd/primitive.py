@@ -58,7 +58,7 @@ def find_primitive(structure: Structure) -> PrimitiveCell:
     np.add.at(mean, atom, (distance - offset) * (atoms / len(structure)))
     reduced = np.linalg.inv(matrix) @ lattice
     numbers = np.array(structure.atomic_numbers)[first]
-    order = np.lexsort((_describe_sites(reduced, mean, numbers), numbers))
+    order = np.lexsort((describe_places(reduced, mean, numbers), numbers))
     origin = mean[order[0]]
     species = [structure.species[first[i]] for i in order]
     primitive = Structure(reduced, species, mean[order] - origin)
@@ -72,8 +72,15 @@ def _express(lattice: np.ndarray, primitive: np.ndarray) -> np.ndarray:
     return np.round(lattice @ np.linalg.inv(basis)).astype(int)
 
 
-def _describe_sites(lattice: np.ndarray, frac: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Return a number for each atom, the same for equivalent ones and in any cell."""
-    neighbours = AtomFinder(lattice, frac)(frac, skip_own=True)
+def describe_places(
+    lattice: np.ndarray, frac: np.ndarray, numbers: np.ndarray, places: np.ndarray | None = None
+) -> np.ndarray:
+    """Return a number for each place, the same for equivalent ones and in any cell.
+
+    It tells how near which atoms are. Without ``places`` (fractional) these are the atoms, none of
+    which counts itself.
+    """
+    at = frac if places is None else places
+    neighbours = AtomFinder(lattice, frac)(at, skip_own=places is None)
     nearness = np.clip(REACH - neighbours.distance.numpy(), 0, None) ** 2
     return (nearness * numbers[neighbours.atom.numpy()]).sum(axis=1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from math import lcm
 
 import numpy as np
@@ -10,7 +11,7 @@ from pymatgen.core import Structure
 from scipy.linalg import sqrtm
 
 from ..density.crystals import find_symmetry, group_mixed_axes, number_species
-from .primitive import PrimitiveCell, find_primitive
+from .primitive import PrimitiveCell, describe_places, find_primitive
 
 DENOMINATORS = (1, 2, 3, 4, 6, 8)
 """Of the translations of symmetry operations in the cells that users hold."""
@@ -122,6 +123,40 @@ def _round_translations(translations: np.ndarray) -> np.ndarray:
     """Return translations with those near a fraction n/24 rounded to it."""
     rounded = np.round(translations * 24) / 24
     return np.where(np.abs(rounded - translations) < 1e-5, rounded, translations) % 1.0
+
+
+def move_origin(symmetry: Symmetry, cell: PrimitiveCell) -> tuple[Symmetry, PrimitiveCell]:
+    """Return a primitive cell whose grids have as many symmetry operations as possible.
+
+    The new origin is an atom of the rarest element or lies midway between two, such as a centre of
+    inversion. Operations fit on a grid if their translations are simple fractions.
+    """
+    structure = symmetry.structure
+    numbers = np.array(structure.atomic_numbers)
+    kinds, counts = np.unique(numbers, return_counts=True)
+    places = structure.frac_coords[numbers == kinds[counts.argmin()]]
+    first, second = np.triu_indices(len(places))
+    halves = np.array(list(product((0, 0.5), repeat=3)))
+    origins = ((places[first] + places[second]) / 2)[:, None] + halves
+    origins = origins.reshape(-1, 3)
+    moved = np.einsum("kij,oj->oki", symmetry.rotations - np.eye(3), origins)
+    moved += symmetry.translations
+    fits = np.full(moved.shape[:2], 0)
+    for n in sorted(DENOMINATORS, reverse=True):
+        fits[(np.abs(moved * n - np.round(moved * n)) < TOLERANCE).all(axis=2)] = n
+    lost = (fits == 0).sum(axis=1)
+    steps = np.lcm.reduce(np.maximum(fits, 1), axis=1)
+    surroundings = describe_places(
+        structure.lattice.matrix, structure.frac_coords, numbers, origins
+    )
+    best = np.lexsort((-np.round(surroundings, 6), steps, lost))[0]
+    origin = origins[best]
+    shifted = Structure(structure.lattice, structure.species, structure.frac_coords - origin)
+    translations = _round_translations(moved[best])
+    return (
+        Symmetry(shifted, symmetry.rotations, translations),
+        replace(cell, origin=cell.origin + origin),
+    )
 
 
 def choose_shape(
