@@ -274,13 +274,16 @@ def correlation_of(model: SavedModel, targets: Sequence[str]) -> np.ndarray:
     if not isinstance(model, DescriptorModel) or about.get("dataset") not in BUNDLED:
         return np.eye(len(targets))
     dataset = load_dataset(about["dataset"])
-    predicted = model.process.leave_out()[0]
     ids = list(about["training_ids"])
-    if len(ids) != len(predicted) or not all(name in dataset for name in ids):
+    columns = [list(model.targets).index(target) for target in targets]
+    if not all(name in dataset for name in ids):
         return np.eye(len(targets))
     labels = dataset[ids].targets.reindex(columns=list(model.targets)).to_numpy(float)
-    errors = predicted - model.recipe.target_scales.learn(labels)
-    return error_correlation(pd.DataFrame(errors, columns=list(model.targets))[list(targets)])
+    learned = model.recipe.target_scales.learn(labels)[:, columns]
+    predicted = [model.process.leave_one_out(column) for column in columns]
+    if len(predicted[0]) != len(ids):
+        return np.eye(len(targets))
+    return error_correlation(pd.DataFrame(np.stack(predicted, axis=1) - learned))
 
 
 def _predict_all(

@@ -74,6 +74,13 @@ class Committee:
         """
         return _mix([member.leave_out(groups) for member in self.members])
 
+    def leave_one_out(self, column: int) -> np.ndarray:
+        """Predict the materials of a target each from all others.
+
+        See :meth:`GaussianProcess.leave_one_out`.
+        """
+        return np.mean([member.leave_one_out(column) for member in self.members], axis=0)
+
     def label_scales(self) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and standard deviation of each target's training labels, (targets,)."""
         return self.members[0].label_scales()

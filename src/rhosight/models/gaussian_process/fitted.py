@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve, cholesky
+from scipy.linalg.lapack import dtrtri
 
 from .kernel import JITTER
 
@@ -69,6 +70,14 @@ class FittedTarget:
     def _factor(self) -> tuple[np.ndarray, bool]:
         assert self.kernel is not None, "the kernel of a large set is not kept"
         return cho_factor(self.kernel + np.diag(self.noise / self.weights + JITTER), lower=True)
+
+    def compute_precisions(self) -> np.ndarray:
+        """Return the diagonal of (K + noise)⁻¹, shape (n,); the factor is not kept."""
+        assert self.kernel is not None, "the kernel of a large set is not kept"
+        noise = np.diag(self.noise / self.weights + JITTER)
+        lower = cholesky(self.kernel + noise, lower=True, overwrite_a=True)
+        inverse, _ = dtrtri(lower, lower=1, overwrite_c=1)
+        return (inverse**2).sum(axis=0)
 
     def solve(self, right: np.ndarray) -> np.ndarray:
         """Solve (K + noise) x = ``right``."""

@@ -236,6 +236,27 @@ class GaussianProcess:
             std[target.rows, column] = np.sqrt(variance) * target.scale
         return self._shaped(mean, std)
 
+    def leave_one_out(self, column: int) -> np.ndarray:
+        """Predict the materials of a target each from all others, without variances.
+
+        The means of :meth:`leave_out` in a fraction of its time: a diagonal suffices.
+
+        Parameters
+        ----------
+        column
+            Number of the target.
+
+        Returns
+        -------
+        Shape (n,), in the target's unit; NaN where a label is missing.
+        """
+        self._compute_kernels()
+        target = self._targets[column]
+        mean = np.full(len(next(iter(self._features.values()))), np.nan)
+        centre = target.labels - target.coefficients / target.compute_precisions()
+        mean[target.rows] = centre * target.scale + target.mean
+        return mean
+
     def _compute_kernels(self) -> None:
         """Compute and keep the kernels of a large set that was loaded.
 
