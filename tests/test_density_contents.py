@@ -377,6 +377,30 @@ def test_a_value_that_sticks_out_is_noted(gaas, tmp_path):
             read_density(path, notes="strict")
 
 
+@pytest.mark.parametrize(
+    ("row", "content", "message"),
+    [
+        (3, "20 1e-300 0 0", "an edge of the cell is"),
+        (6, "31 0 1e8 0 0", "an atom is far outside the cell"),
+        (6, "31 0 1e300 0 0", "an atom is far outside the cell"),
+    ],
+)
+def test_absurd_lengths_are_refused(gaas, tmp_path, row, content, message):
+    path = write_cube(tmp_path / "a.cube", gaas.structure, total_of(gaas) * BOHR**3)
+    lines = path.read_text().split("\n")
+    lines[row] = content
+    path.write_text("\n".join(lines))
+    assert message in refusal(path)
+
+
+def test_a_spin_density_of_too_many_electrons_is_noted(gaas, tmp_path):
+    grid = total_of(gaas) * BOHR**3
+    grid[3, 3, 3] = 1e5
+    path = write_cube(tmp_path / "a.cube", gaas.structure, grid)
+    (note,) = read_density(path, kind="spin").provenance["notes"]
+    assert "4021 electrons, but the atoms have 65" in note
+
+
 def test_a_wrong_lattice_vector_is_noted(gaas, tmp_path):
     """The density keeps the symmetry of the true cell."""
     matrix = gaas.structure.lattice.matrix * [[1.12], [1], [1]]

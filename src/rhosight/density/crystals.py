@@ -34,6 +34,9 @@ MIN_VOLUME_RATIO = 1e-6
 MAX_EDGE = 1e4
 """Longest edge of a cell, Å; also the largest distance of an atom from its cell, in edges."""
 
+MIN_EDGE = 0.1
+"""Shortest edge of a cell, Å; no atom is as small."""
+
 MIN_CONTACT = 0.5
 """Shortest distance of two atoms, as a share of the sum of their covalent radii. No crystal comes
 near it at any pressure that can be reached."""
@@ -194,10 +197,11 @@ def check_cell(matrix: np.ndarray, where: str) -> None:
         volume = abs(np.linalg.det(matrix))
     if not (np.isfinite(box) and volume > MIN_VOLUME_RATIO * box):
         raise RhosightError(f"{where}: the cell has no volume; correct its lattice vectors")
-    longest = float(np.linalg.norm(matrix, axis=1).max())
-    if longest > MAX_EDGE:
+    edges = np.linalg.norm(matrix, axis=1)
+    if edges.max() > MAX_EDGE or edges.min() < MIN_EDGE:
+        wrong = edges.max() if edges.max() > MAX_EDGE else edges.min()
         raise RhosightError(
-            f"{where}: an edge of the cell is {longest:.3g} Å long; correct its lattice vectors or "
+            f"{where}: an edge of the cell is {wrong:.3g} Å long; correct its lattice vectors or "
             "their unit"
         )
 
@@ -291,6 +295,6 @@ def make_structure(
     check_cell(matrix, where)
     if not len(species):
         raise RhosightError(f"{where}: contains no atoms; write the structure with the density")
-    structure = Structure(matrix, species, positions, coords_are_cartesian=True, to_unit_cell=True)
-    check_crystal(structure, where)
-    return structure
+    structure = Structure(matrix, species, positions, coords_are_cartesian=True)
+    check_crystal(structure, where)  # before positions far outside of the cell lose their digits
+    return Structure(matrix, species, structure.frac_coords, to_unit_cell=True)

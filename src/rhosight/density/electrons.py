@@ -106,7 +106,9 @@ def check_electron_count(
     """
     least, most = estimate_electrons(density.structure)
     if "total" not in density.grids:
-        return _check_difference(density, least) if "difference" in density.grids else []
+        if "difference" in density.grids:
+            return _check_difference(density, least)
+        return _check_spin(density, most)
     return _check_total(density, unit, (least, most), expected, sure, between)
 
 
@@ -190,6 +192,17 @@ def _check_difference(density: ChargeDensity, least: float) -> list[str]:
     return [
         f"the difference contains {electrons:.4g} electrons instead of about none: is it a total "
         "density?"
+    ]
+
+
+def _check_spin(density: ChargeDensity, most: float) -> list[str]:
+    """Note a spin density of more electrons than the atoms have."""
+    electrons = density.integral("spin")
+    if abs(electrons) < most:
+        return []
+    return [
+        f"the spin density contains {electrons:.4g} electrons, but the atoms have {most:.4g}: is a "
+        "value damaged, or the unit another?"
     ]
 
 
