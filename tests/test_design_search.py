@@ -81,6 +81,7 @@ def test_an_evolutionary_search_continues_from_its_ledger(
     settings = {
         "elements": ["Ti", "Al", "Ni", "Ru", "N", "C"],
         "candidates": 48,
+        "count": 2,
         "max_atoms": 3,
         "search": "nsga2",
         "densities": False,

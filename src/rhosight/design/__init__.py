@@ -5,10 +5,12 @@
 
 - :mod:`.search`: the function ``rhosight.design``
 - :mod:`.wishes`: ranges of properties, probabilities that predictions lie in them
-- :mod:`.prototypes`: structure types of known crystals
+- :mod:`.prototypes`, :mod:`.own_types`: structure types of known crystals, and of a user's own
 - :mod:`.elements`, :mod:`.space`: elements that are alike; candidates
 - :mod:`.geometry`, :mod:`.volume`: features of occupied structure types; their volume
 - :mod:`.screening`, :mod:`.ledger`: predictions of candidates; what was tried
+- :mod:`.processes`: predictions by several processes, or Dask's workers
+- :mod:`.evolution`: candidates by an evolutionary algorithm
 - :mod:`.hull`, :mod:`.selection`: energies above the hull; the choice of proposals
 - :mod:`.result`, :mod:`.report`: results, their files and their report
 - :mod:`.loop`: search, compute the proposals by DFT, learn, and search again
