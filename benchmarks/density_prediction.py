@@ -2,6 +2,7 @@
 
     python benchmarks/density_prediction.py train FOLDER   # on the training set of mp-fcc
     python benchmarks/density_prediction.py test           # the bundled model on the test set, once
+    python benchmarks/density_prediction.py mixed          # the bundled model on other lattices
     python benchmarks/density_prediction.py folds --groups prototype
     python benchmarks/density_prediction.py curve          # error by number of training crystals
     python benchmarks/density_prediction.py properties     # `best` on predicted densities
@@ -22,6 +23,7 @@ import torch
 
 import rhosight
 from rhosight.dataset import Dataset
+from rhosight.dataset.selection import bravais_lattice
 from rhosight.dataset.splits import folds, split
 from rhosight.density.crystals import list_symbols
 from rhosight.ecd.examples import collect_examples
@@ -65,18 +67,40 @@ def test() -> None:
     model = rhosight.DensityModel.from_pretrained("density")
     errors = model.score(testing)
     print_row("test set", model.scores["test"])
-    inside = 0
-    for number, name in enumerate(errors.index):
-        structure = testing.structures[number]
-        _, bound = model.reliability.expect(structure, errors.loc[name, "size"])
-        inside += errors.loc[name, "error"] <= bound
-    print(f"below the bound of 90 %: {100 * inside / len(errors):.0f} %")
+    print_coverage(model, testing, errors)
     by_element = defaultdict(list)
     for number, error in enumerate(errors["error"]):
         for symbol in set(list_symbols(testing.structures[number])):
             by_element[symbol].append(error)
     for symbol, values in sorted(by_element.items(), key=lambda item: -np.mean(item[1])):
         print(f"{symbol:3s} {len(values):3d} {100 * np.mean(values):.2f}")
+
+
+def print_coverage(model: rhosight.DensityModel, dataset: Dataset, errors: pd.DataFrame) -> None:
+    inside = 0
+    for number, name in enumerate(errors.index):
+        structure = dataset.structures[number]
+        _, bound = model.reliability.expect(structure, errors.loc[name, "size"])
+        inside += errors.loc[name, "error"] <= bound
+    print(f"below the bound of 90 %: {100 * inside / len(errors):.0f} %", flush=True)
+
+
+def mixed() -> None:
+    """Print the errors of crystals that are not face-centred cubic, by lattice and by elements."""
+    dataset = Dataset.from_parquet(Path(__file__).parent / "mp_mixed" / "densities.parquet")
+    model = rhosight.DensityModel.from_pretrained("density")
+    errors = model.score(dataset, report)
+    print_row("all", model.scores["test"])
+    print_coverage(model, dataset, errors)
+    structures = list(dataset.structures)
+    lattices = np.array([bravais_lattice(structure) or "none" for structure in structures])
+    new = [set(list_symbols(one)) - set(model.reliability.elements) for one in structures]
+    for lattice in sorted(set(lattices)):
+        print_row(lattice, summarise(errors[lattices == lattice]))
+    is_new = np.array([bool(symbols) for symbols in new])
+    for label, rows in (("known elements", ~is_new), ("a new element", is_new)):
+        if rows.any():
+            print_row(label, summarise(errors[rows]))
 
 
 def cross_validate(groups: str, settings: TrainingSettings, only: int) -> None:
@@ -134,7 +158,7 @@ def properties() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("train", "test", "folds", "curve", "properties"))
+    parser.add_argument("what", choices=("train", "test", "mixed", "folds", "curve", "properties"))
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--groups", default="formula", choices=("formula", "chemsys", "prototype"))
     parser.add_argument("--steps", type=int, default=TrainingSettings.steps)
@@ -148,6 +172,8 @@ def main() -> None:
         train(options.folder)
     elif options.what == "test":
         test()
+    elif options.what == "mixed":
+        mixed()
     elif options.what == "folds":
         cross_validate(options.groups, settings, options.only)
     elif options.what == "curve":
