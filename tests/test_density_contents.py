@@ -366,6 +366,16 @@ def test_whole_electrons_tell_of_steps(aluminium, tmp_path):
     assert "Quantum ESPRESSO has a whole number" in read_density(path).provenance["notes"][0]
 
 
+@pytest.mark.parametrize("formula", ["Ag", "NiH"])
+def test_whole_numbers_by_chance_are_not_noted(dataset, tmp_path, formula):
+    """Ag has 6.245 electrons, and 5.000 in a cell of steps T/(n−1), but its valence are 1 or 11."""
+    material = next(material for material in dataset if material.formula == formula)
+    path = write_cube(tmp_path / "a.cube", material.structure, total_of(material) * BOHR**3)
+    assert "notes" not in read_density(path).provenance
+    path = write_cube(tmp_path / "b.cube", material.structure, total_of(material))
+    assert "set unit='e/angstrom3'" in refusal(path)
+
+
 def test_a_value_that_sticks_out_is_noted(gaas, tmp_path):
     """Between the atoms a density has no peaks; a value near a nucleus is not known better."""
     for value, message in ((5.0, "sticks out"), (-1.0, "sticks out"), (1e5, "a value is damaged")):

@@ -37,6 +37,8 @@ MOST_BETWEEN, LEAST_BETWEEN = 2.4, 0.4
 _FEW = 0.85
 # More electrons than this over all that the atoms have are a damaged value
 _ABSURD = 3.0
+# Electrons of the shells that pseudo-potentials may keep: p, s and p, d, p and d, s, p and d
+_SHELLS = (0, 6, 8, 10, 16, 18)
 # Largest distance of a neutral cell's integral from a whole number
 WHOLE = 0.01
 
@@ -59,6 +61,21 @@ def estimate_electrons(structure: Structure) -> tuple[float, float]:
     least = sum(count_valence_electrons(element) * n for element, n in amounts)
     most = sum(element.Z * n for element, n in amounts)
     return LEAST_FRACTION * least, EXCESS * most
+
+
+def is_possible_count(structure: Structure, electrons: int) -> bool:
+    """Return whether pseudo-potentials leave so many electrons in a neutral cell.
+
+    Those of an element leave its valence electrons, and maybe closed shells below them.
+    """
+    counts = {0}
+    for species, amount in structure.composition.items():
+        element = _get_element(species)
+        if element.is_lanthanoid or element.is_actinoid:
+            return True  # any number of f electrons
+        own = count_valence_electrons(element)
+        counts = {n + round(amount) * (own + shell) for n in counts for shell in _SHELLS}
+    return electrons in counts
 
 
 def check_electron_count(
@@ -125,11 +142,12 @@ def _check_total(
     if expected is not None:
         least, most = expected / EXCESS, expected * EXCESS
     electrons = density.integral("total")
+    few = least if between is None or expected is not None else _FEW * least
     in_others = _convert_to_other_units(electrons, unit, density.structure.volume)
     fitting = {
         other: n
         for other, n in in_others.items()
-        if least <= n <= most and is_plausible(between, n / electrons)
+        if few <= n <= most and is_plausible(between, n / electrons)
     }
     if least <= electrons <= most and (between is None or expected is not None):
         whole = [u for u, n in fitting.items() if _is_whole(n) and not _is_whole(electrons)]
@@ -139,7 +157,6 @@ def _check_total(
                 f"({fitting[whole[0]]:.3f}): check the unit"
             ]
         return []
-    few = least if between is None or expected is not None else _FEW * least
     if few <= electrons <= most and is_plausible(between):
         return []
     note = (

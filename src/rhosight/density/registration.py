@@ -20,6 +20,7 @@ from scipy.ndimage import map_coordinates, spline_filter
 
 from ..errors import RhosightError
 from .crystals import find_symmetry, number_species
+from .electrons import is_possible_count
 from .neighbours import measure_depth
 
 # Change of the density under symmetry, over its spread: 0.015 at most in the bundled densities
@@ -161,6 +162,8 @@ def _note_whole(structure: Structure, grid: np.ndarray, electrons: float) -> lis
     others = factor * electrons
     if electrons < 1 or abs(others - round(others)) > _WHOLE:
         return []
+    if not is_possible_count(structure, round(others)):
+        return []  # a whole number by chance
     return [
         f"{electrons:.3f} electrons in the cell, but {others:.3f} if its steps are T/(n−1) instead "
         f"of T/n for n points: is its volume {structure.volume:.2f} Å³ or "

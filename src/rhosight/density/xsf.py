@@ -231,8 +231,9 @@ def _drop_end_points(
             repeating.append(axis)
     if not repeating:
         return grid, []
-    finite = np.abs(grid[np.isfinite(grid)])  # ChargeDensity rejects the others
-    scale = 1e-6 * finite.max(initial=0)
+    if not np.isfinite(grid).all():
+        return grid, []  # ChargeDensity rejects it
+    scale = 1e-6 * np.abs(grid).max(initial=0)
     same = np.concatenate(
         [
             np.isclose(grid.take(0, axis), grid.take(-1, axis), rtol=1e-3, atol=scale).ravel()
