@@ -114,6 +114,14 @@ VerifyOption = Annotated[
 RoundsOption = Annotated[
     int, typer.Option(help="Searches; --count proposals of each are computed.", min=1)
 ]
+CompareOption = Annotated[
+    int,
+    typer.Option(
+        help="Known crystals that --verify computes, too, to correct what GPAW differs from the "
+        "Materials Project.",
+        min=3,
+    ),
+]
 DensitiesOption = Annotated[
     bool, typer.Option(help="Predict the densities of the proposals for the report.")
 ]
@@ -139,6 +147,7 @@ def design(
     densities: DensitiesOption = True,
     verify: VerifyOption = None,
     rounds: RoundsOption = 1,
+    compare: CompareOption = 10,
     notes: NotesOption = NotesMode.show,
 ) -> None:
     """Search for crystals whose properties lie in wanted ranges.
@@ -168,7 +177,7 @@ def design(
         "scheduler": scheduler,
     }
     if verify:
-        _verify(target, rounds, settings)
+        _verify(target, rounds, compare, settings)
         return
     if rounds > 1:
         raise RhosightError("--rounds: needs --verify gpaw, whose results the next round learns")
@@ -180,7 +189,7 @@ def design(
     print_line(f"report, table, CIFs and ledger: {out}")
 
 
-def _verify(targets: list[str], rounds: int, settings: dict[str, Any]) -> None:
+def _verify(targets: list[str], rounds: int, compare: int, settings: dict[str, Any]) -> None:
     """Search in rounds, and print what was computed."""
     from ..design.loop import run_rounds
 
@@ -188,7 +197,9 @@ def _verify(targets: list[str], rounds: int, settings: dict[str, Any]) -> None:
         errors.print(line, markup=False, highlight=False, soft_wrap=True)
 
     with progress_bar() as progress:
-        found = run_rounds(targets, rounds=rounds, progress=progress, log=log, **settings)
+        found = run_rounds(
+            targets, rounds=rounds, known=compare, progress=progress, log=log, **settings
+        )
     rows: list[Any] = found.table.to_dict("records")
     for row in rows:
         print_line(_describe_verified(row))

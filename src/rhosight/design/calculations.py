@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from pymatgen.core import Structure
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from ..dataset.sources.gpaw import Gpaw, find_gpaw, standardise
 from ..density.charge_density import ChargeDensity
@@ -138,7 +138,7 @@ class Calculations:
             grids = entry.density.grids
             arrays = {str(k): np.ascontiguousarray(grid, np.float32) for k, grid in grids.items()}
             with replacing(self._path(name).with_suffix(".safetensors")) as draft:
-                save_file(arrays, draft)
+                draft.write_bytes(save(arrays))
         return {"figures": dict(entry.labels), "provenance": dict(entry.density.provenance)}
 
     def _read(self, path: Path) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from ..errors import RhosightError
 from .calculations import Calculations, make_cell
 from .equation_of_state import compute_equation_of_state
 from .references import (
-    compute_element_energy,
     compute_formation_energy,
     has_bundled_energies,
     list_references,
@@ -154,7 +153,7 @@ def choose_known(
     allowed = set(elements) & set(list_references())
     systems = _list_systems(mine, allowed)
     names = sorted(systems)
-    order = dict(zip(names, np.random.default_rng(seed).permutation(len(names)), strict=True))
+    order = dict(zip(names, np.random.default_rng([seed, 2]).permutation(len(names)), strict=True))
     atoms = mine["nsites"].to_dict()
     chosen: dict[str, Structure] = {}
     covered: dict[str, int] = dict.fromkeys(allowed, 0)
@@ -186,6 +185,7 @@ def _list_systems(table: pd.DataFrame, allowed: Collection[str]) -> dict[str, fr
 def measure_correction(
     calculations: Calculations,
     known: dict[str, Structure],
+    elements: Collection[str],
     training_ids: Collection[str],
     warn: Callable[[str], None],
 ) -> Correction:
@@ -197,9 +197,9 @@ def measure_correction(
         What is computed already, and the settings.
     known
         Crystals to be computed, see :func:`choose_known`.
-    training_ids
-        Of the model. Crystals of ``mp-fcc`` among them, whose energies are bundled, serve for
-        formation energies without a calculation.
+    elements, training_ids
+        Of the search, and of the model. Crystals of ``mp-fcc`` that have only such elements and are
+        among the latter serve for formation energies: their energies are bundled.
     warn
         Called with a line for each crystal that fails.
 
@@ -218,10 +218,8 @@ def measure_correction(
             f"GPAW computed fewer than {FEWEST} known crystals, too few for a correction: "
             f"{next(row['problem'] for row in rows if row['problem'])}"
         )
-    symbols = {site.specie.symbol for structure in known.values() for site in structure}
-    return Correction(
-        pd.DataFrame(rows + _list_bundled(calculations, symbols, training_ids, known))
-    )
+    bundled = _list_bundled(calculations, elements, training_ids, known)
+    return Correction(pd.DataFrame([*rows, *bundled]))
 
 
 def _list_bundled(
@@ -233,25 +231,25 @@ def _list_bundled(
     """Return rows of crystals whose energies ``mp-fcc`` has."""
     if not has_bundled_energies(calculations.gpaw):
         return []
-    table = load_dataset("mp-fcc").table
+    dataset = load_dataset("mp-fcc")
+    table = dataset.table
     mine = table[table.index.isin(training_ids) & ~table.index.isin(known)]
     rows = []
     for name in _list_systems(mine, elements):
         labels = mine.loc[name]
-        composition = Composition(str(labels["formula"])).fractional_composition
-        elementary = sum(
-            share * compute_element_energy(calculations, element.symbol)
-            for element, share in composition.items()
-        )
         row = {
             "material_id": name,
             "formula": labels["formula"],
             f"{FORMATION_ENERGY}_mp": float(labels[FORMATION_ENERGY]),
-            f"{FORMATION_ENERGY}_gpaw": float(labels["dft_energy"] / labels["nsites"]) - elementary,
             f"{MODULUS}_mp": float(labels[MODULUS]),
             "problem": None,
         }
-        rows.append(row)
+        structure, energy = dataset[name].structure, float(labels["dft_energy"])
+        try:
+            own = compute_formation_energy(calculations, structure, energy)
+            rows.append(row | {f"{FORMATION_ENERGY}_gpaw": own})
+        except RhosightError as error:
+            rows.append(row | {"problem": str(error)})
     return rows
 
 

@@ -209,7 +209,9 @@ class _Loop:
     @cached_property
     def correction(self) -> Correction:
         """What GPAW differs on known crystals, computed when it is first needed."""
-        correction = measure_correction(self.shared, self.known, self.training_ids, self.log)
+        correction = measure_correction(
+            self.shared, self.known, self.elements, self.training_ids, self.log
+        )
         self._write(correction.table, CORRECTION)
         return correction
 
