@@ -115,16 +115,19 @@ def fit_equation_of_state(
     """
     order = np.argsort(volumes)
     v, e = np.array(volumes)[order], np.array(energies)[order]
+    no_minimum = RhosightError(
+        f"{name}: GPAW's energies have no minimum between {v[0] / atoms:.2f} and "
+        f"{v[-1] / atoms:.2f} Å³/atom; the predicted volume is wrong, or the crystal unstable"
+    )
+    if not 0 < int(np.argmin(e)) < len(e) - 1:
+        raise no_minimum
     try:
         curve = EOS("birch_murnaghan").fit(v.tolist(), e.tolist())
-        minimum, lowest, modulus = float(curve.v0), float(curve.e0), float(curve.b0_GPa)
     except (EOSError, RuntimeError, ValueError) as error:
         raise RhosightError(f"{name}: no equation of state fits GPAW's energies") from error
+    minimum, lowest, modulus = float(curve.v0), float(curve.e0), float(curve.b0_GPa)
     if not v[0] <= minimum <= v[-1] or not modulus > 0:
-        raise RhosightError(
-            f"{name}: GPAW's energies have no minimum between {v[0] / atoms:.2f} and "
-            f"{v[-1] / atoms:.2f} Å³/atom; the predicted volume is wrong, or the crystal unstable"
-        )
+        raise no_minimum
     misses = np.asarray(curve.func(v)) - e
     return EquationOfState(
         volumes=tuple(v.tolist()),
