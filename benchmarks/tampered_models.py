@@ -1,8 +1,7 @@
 """Change a model folder in hundreds of ways, load it and predict.
 
 Each change must end in a message of one line, or in finite predictions. Prints the counts, and the
-changes that do neither. Of 304 changes (`--changes 250 --seed 7`), 240 were refused and 64
-predicted.
+changes that do neither. Of the 454 changes of the default, 345 were refused and 109 predicted.
 
     python benchmarks/tampered_models.py --changes 400
 """

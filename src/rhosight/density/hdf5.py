@@ -57,12 +57,7 @@ def read_hdf5(
     try:
         with h5py.File(path, "r") as file:
             structure = parse_structure_json(file.attrs["structure_json"], str(path))
-            names = list(file["vdata"])
-            grids: dict[str, np.ndarray]
-            grids = {kind: read_grid(file, "vdata/total", str(path), max_bytes)}
-            if "diff" in names and "diff_x" not in names:
-                grids["spin"] = read_grid(file, "vdata/diff", str(path), max_bytes)
-            has_vector = "diff_x" in names
+            grids, notes = _read_grids(file, kind, str(path), max_bytes)
             comment = str(file.attrs.get("name", ""))[:500]
     except (
         ArithmeticError,
@@ -83,9 +78,22 @@ def read_hdf5(
     grids = {name: grid * factor for name, grid in grids.items()}
     provenance: dict[str, Any] = {"source": path.name, "format": "HDF5", "unit": unit}
     provenance["comment"] = comment
-    if has_vector:
-        provenance["notes"] = ["non-collinear: the three grids of the magnetisation are left out"]
+    if notes:
+        provenance["notes"] = notes
     return ChargeDensity(structure, grids, name=str(path), provenance=provenance)
+
+
+def _read_grids(
+    file: h5py.File, kind: StoredKind, where: str, max_bytes: int
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return ``total`` as ``kind``, ``diff`` as ``spin``, and notes on what is left out."""
+    names = list(file["vdata"])
+    grids: dict[str, np.ndarray] = {kind: read_grid(file, "vdata/total", where, max_bytes)}
+    if "diff_x" in names:
+        return grids, ["non-collinear: the three grids of the magnetisation are left out"]
+    if "diff" in names:
+        grids["spin"] = read_grid(file, "vdata/diff", where, max_bytes)
+    return grids, []
 
 
 def read_grid(file: h5py.Group, name: str, where: str, max_bytes: int = MAX_BYTES) -> np.ndarray:
