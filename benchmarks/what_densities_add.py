@@ -1,0 +1,221 @@
+"""Measure what densities add to a model that knows the structures of thousands of crystals.
+
+    python benchmarks/what_densities_add.py folds [--cache descriptors.parquet]
+    python benchmarks/what_densities_add.py test
+
+`structure` has learned from 2402 structures, `best` from 344 face-centred cubic crystals with
+densities. `folds` asks two questions on the training set, by formula.
+
+Remainder: in each of five folds, `structure` predicts every training material without the labels of
+its formula. A Gaussian process learns the errors from the densities, of `mp-fcc` and of
+`benchmarks/mp_mixed`, and corrects the predictions of the fold.
+
+Mean: predictions of `structure` and of a model of face-centred cubic crystals, each without the
+labels of a formula, are averaged with weights 1 / variance. Intervals are calibrated on four folds
+and counted in the fifth.
+
+All models keep the hyperparameters that they learned from all labels. `test` predicts the test set
+of `mp-fcc`; run it once. `--cache` keeps the descriptors of the densities.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rhosight import load_dataset, load_model, split
+from rhosight.dataset.dataset import Dataset
+from rhosight.dataset.splits import folds, group_labels
+from rhosight.inputs.descriptors.blocks import SPARSE, compute_block_table, to_blocks
+from rhosight.metrics import rmse
+from rhosight.models.blocks import keep_describable
+from rhosight.models.descriptor_model import DescriptorModel
+from rhosight.models.gaussian_process.kernel import Kernel
+from rhosight.models.gaussian_process.process import GaussianProcess
+from rhosight.models.uncertainty import ConformalIntervals
+
+MIXED = Path(__file__).parent / "mp_mixed" / "densities.parquet"
+TARGETS = ["formation_energy_per_atom", "efermi", "bulk_modulus_vrh"]
+ROOT = 2
+"""Position of the bulk modulus, which `structure` learns as a square root."""
+CORRECTIONS: dict[str, Kernel] = {
+    "density": Kernel(together=("interstitial",)),
+    "density and elements": Kernel(
+        alone=("interstitial",), together=("interstitial", "elements", "fractions")
+    ),
+}
+Pair = tuple[np.ndarray, np.ndarray]
+"""Means and standard deviations, (materials, targets)."""
+
+
+def main(step: str, cache: Path | None) -> None:
+    models = {name: load_model(name) for name in ("structure", "best", "no-dft")}
+    if step == "test":
+        print_test(models)
+        return
+    elastic = load_dataset("mp-elastic")
+    elastic = keep_describable(elastic[split(elastic)[0]], models["structure"].recipe)
+    fcc = load_dataset("mp-fcc")
+    fcc = fcc[split(fcc)[0]]
+    print_remainder(models["structure"], elastic, fcc, cache)
+    print_means(models, elastic, fcc)
+
+
+def print_remainder(
+    structure: DescriptorModel, elastic: Dataset, fcc: Dataset, cache: Path | None
+) -> None:
+    """Print RMSE on held-out crystals with and without a correction by densities."""
+    mixed = load_dataset(MIXED)
+    mixed = mixed[[name for name in mixed.ids if name in elastic]]
+    at = pd.Index(elastic.ids).get_indexer([*fcc.ids, *mixed.ids])
+    table = read_table((fcc, mixed), cache)
+    inputs = to_blocks(table, sorted(set(table["prototype"])))
+    labels = elastic.targets[TARGETS].to_numpy(float)[at]
+    scaled = labels.copy()
+    scaled[:, ROOT] = np.sqrt(labels[:, ROOT])
+    groups = np.unique(group_labels(elastic), return_inverse=True)[1]
+    found = {name: np.full(labels.shape, np.nan) for name in ("structure", *CORRECTIONS)}
+    (process,) = structure.process.members
+    distances = process.distances(process.training_features)
+    targets = process._targets[: len(TARGETS)]
+    similar = [process.kernel(target.parameters, distances) for target in targets]
+    del distances
+    for train, rest in folds(elastic, 5, seed=0):
+        known, asked = np.isin(at, train), np.isin(at, rest)
+        left_out, predicted = predict_inside(similar, process, train, rest, groups)
+        remainder = scaled[known] - left_out[at[known]]
+        found["structure"][asked] = predicted[at[asked]]
+        learn, ask = ({n: b[part] for n, b in inputs.items()} for part in (known, asked))
+        for name, kernel in CORRECTIONS.items():
+            correction = GaussianProcess(kernel.terms, linear=SPARSE).fit(learn, remainder)
+            found[name][asked] = predicted[at[asked]] + correction.predict_with_std(ask)[0]
+    for title, part in (("face-centred cubic", slice(len(fcc))), ("others", slice(len(fcc), None))):
+        rows = {name: score(restore(v)[part], labels[part]) for name, v in found.items()}
+        print(f"\n{title}, {len(labels[part])} crystals: RMSE, and with corrections")
+        print(pd.DataFrame(rows, index=TARGETS).T.round(4).to_string())
+
+
+def read_table(datasets: tuple[Dataset, ...], cache: Path | None) -> pd.DataFrame:
+    """Return the descriptors of densities, from a file if it is there."""
+    if cache and cache.exists():
+        return pd.read_parquet(cache)
+    kernels = CORRECTIONS.values()
+    blocks = sorted({name for kernel in kernels for name in (*kernel.alone, *kernel.together)})
+    parts = [compute_block_table(dataset.densities, blocks) for dataset in datasets]
+    table = pd.concat(parts, ignore_index=True)
+    if cache:
+        table.to_parquet(cache)
+    return table
+
+
+def predict_inside(
+    kernels: list[np.ndarray],
+    process: GaussianProcess,
+    train: np.ndarray,
+    rest: np.ndarray,
+    groups: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predict the training set of a fold without formulas, and the rest from all of it.
+
+    ``kernels`` are those of all n materials, one for each target. Both results have the shape (n,
+    targets), in the scales of the model, NaN elsewhere.
+    """
+    inside, outside = (np.full((len(groups), len(TARGETS)), np.nan) for _ in range(2))
+    for column, (kernel, target) in enumerate(zip(kernels, process._targets, strict=False)):
+        at_known = np.flatnonzero(np.isin(target.rows, train))
+        known, labels = target.rows[at_known], target.labels[at_known]
+        noise = np.diag(target.noise / target.weights[at_known])
+        inverse = np.linalg.inv(kernel[np.ix_(known, known)] + noise)
+        centre = inverse @ labels
+        mean = kernel[np.ix_(rest, known)] @ centre
+        outside[rest, column] = mean * target.scale + target.mean
+        for group in np.unique(groups[known]):
+            at = np.flatnonzero(groups[known] == group)
+            mean = labels[at] - np.linalg.solve(inverse[np.ix_(at, at)], centre[at])
+            inside[known[at], column] = mean * target.scale + target.mean
+    return inside, outside
+
+
+def print_means(models: dict[str, DescriptorModel], elastic: Dataset, fcc: Dataset) -> None:
+    """Print RMSE and coverage of models and of their means on face-centred cubic crystals."""
+    at = pd.Index(elastic.ids).get_indexer(fcc.ids)
+    groups = np.unique(group_labels(elastic), return_inverse=True)[1]
+    pairs: dict[str, Pair] = {
+        name: models[name].process.leave_out(groups[at]) for name in ("best", "no-dft")
+    }
+    mean, std = (part[at] for part in models["structure"].process.leave_out(groups))
+    pairs["structure"] = in_units(mean, std)
+    pairs |= {f"structure and {name}": mix(pairs["structure"], pairs[name]) for name in pairs}
+    del pairs["structure and structure"]
+    labels, parts = fcc.targets[TARGETS].to_numpy(float), folds(fcc, 5, seed=0)
+    rows = {}
+    for name, pair in pairs.items():
+        inside, width = cover(labels, pair, parts)
+        rows[name] = [*score(pair[0], labels), *inside, *width]
+    columns = pd.MultiIndex.from_product([["RMSE", "inside", "width"], TARGETS])
+    print(f"\n{len(fcc)} face-centred cubic crystals, left out by formula")
+    print(pd.DataFrame(rows, index=columns).T.round(3).to_string())
+
+
+def print_test(models: dict[str, DescriptorModel]) -> None:
+    """Print RMSE on the test set of `mp-fcc`."""
+    fcc = load_dataset("mp-fcc")
+    test = fcc[split(fcc)[1]]
+    pairs: dict[str, Pair] = {}
+    for name, model in models.items():
+        blocks = model.compute_blocks(test)
+        mean, std = model.process.predict_with_std(blocks)
+        pairs[name] = in_units(mean, std) if name == "structure" else (mean, std)
+    pairs |= {f"structure and {n}": mix(pairs["structure"], pairs[n]) for n in ("best", "no-dft")}
+    labels = test.targets[TARGETS].to_numpy(float)
+    rows = {name: score(mean, labels) for name, (mean, _) in pairs.items()}
+    print(f"\ntest set of mp-fcc, {len(test)} crystals: RMSE")
+    print(pd.DataFrame(rows, index=TARGETS).T.round(3).to_string())
+
+
+def restore(values: np.ndarray) -> np.ndarray:
+    """Return values in the targets' units."""
+    values = values[:, : len(TARGETS)].copy()
+    values[:, ROOT] = np.maximum(values[:, ROOT], 0) ** 2
+    return values
+
+
+def in_units(mean: np.ndarray, std: np.ndarray) -> Pair:
+    """Return means and standard deviations of `structure` in the targets' units."""
+    spread = (restore(mean + std) - restore(mean - std)) / 2
+    spread[:, :ROOT] = std[:, :ROOT]
+    return restore(mean), spread
+
+
+def mix(first: Pair, second: Pair) -> Pair:
+    """Return the mean of two predictions, weighted by 1 / variance, and the mean deviation."""
+    share = second[1] ** 2 / (first[1] ** 2 + second[1] ** 2)
+    means, stds = (share * a + (1 - share) * b for a, b in zip(first, second, strict=True))
+    return means, stds
+
+
+def score(predicted: np.ndarray, true: np.ndarray) -> list[float]:
+    """Return the RMSE of each target."""
+    known = ~np.isnan(true)
+    return [rmse(true[k, c], predicted[k, c]) for c, k in enumerate(known.T)]
+
+
+def cover(true: np.ndarray, pair: Pair, parts: list[Pair]) -> tuple[np.ndarray, np.ndarray]:
+    """Return share inside, and mean width, of 90 % intervals calibrated on the other folds."""
+    low, high = np.full_like(true, np.nan), np.full_like(true, np.nan)
+    for train, rest in parts:
+        intervals = ConformalIntervals.fit(true[train], pair[0][train], pair[1][train])
+        low[rest], high[rest] = intervals(pair[0][rest], pair[1][rest])
+    inside = np.where(np.isnan(true), np.nan, (low <= true) & (true <= high))
+    return np.nanmean(inside, axis=0), np.nanmean(high - low, axis=0)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("step", choices=("folds", "test"))
+    parser.add_argument("--cache", type=Path)
+    given = parser.parse_args()
+    main(given.step, given.cache)
