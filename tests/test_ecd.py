@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 from pymatgen.core.operations import SymmOp
+from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 import rhosight
 from rhosight.cli import app
 from rhosight.dataset import Dataset
 from rhosight.dataset.splits import split
-from rhosight.density.free_atoms import promolecule
+from rhosight.density.crystals import list_symbols
+from rhosight.density.free_atoms import list_elements, promolecule
 from rhosight.density.predicted import is_predicted, write_density
 from rhosight.ecd.symmetry import choose_shape, find_operations
 from rhosight.ecd.training import TrainingSettings
@@ -59,7 +61,7 @@ def test_test_crystals_are_predicted_better_than_by_free_atoms(
 def test_the_recorded_errors_are_those_of_crystals_not_seen(model: rhosight.DensityModel):
     errors = model.errors
     assert (errors["error"] < errors["promolecule"]).mean() >= 0.99
-    assert errors["error"].mean() < 0.02
+    assert errors["error"].mean() < 0.015
     assert model.scores["folds"]["mean"] == pytest.approx(100 * errors["error"].mean(), abs=1e-3)
 
 
@@ -190,9 +192,15 @@ def test_new_elements_and_structure_types_are_outside(
 
 def test_a_model_is_trained_saved_and_loaded(dataset: Dataset, tmp_path: Path, silicon: Structure):
     train = dataset[["mp-149", "mp-1002206", "mp-1002124", "mp-1001833", "mp-21075", "mp-16495"]]
-    small = rhosight.DensityModel(TrainingSettings(steps=3, batch=64)).fit(train)
+    small = rhosight.DensityModel(TrainingSettings(steps=3, batch=64, members=1)).fit(train)
     assert len(small.errors) == len(train)
     small.save_pretrained(tmp_path / "model")
+    vectors = load_file(tmp_path / "model" / "model.safetensors")["0.element"]
+    symbols = {symbol for one in train.structures for symbol in list_symbols(one)}
+    learned = {list_elements()[row] for row in np.flatnonzero(np.abs(vectors).any(axis=1))}
+    assert (
+        learned and learned < symbols
+    )  # the first fold lacks elements of the crystal it leaves out
     loaded = rhosight.DensityModel.from_pretrained(tmp_path / "model")
     ours, theirs = (
         one.predict_density(silicon, spacing=0.5).grid("total") for one in (small, loaded)

@@ -58,6 +58,13 @@ class DensityNetwork(nn.Module):
             getattr(self, f"{name}_mean").copy_(values.mean(0))
             getattr(self, f"{name}_scale").copy_(values.std(0) + 1e-3)
 
+    def forget_elements(self, known: torch.Tensor) -> None:
+        """Set the vectors of all elements except the known ones (indices) to that of none."""
+        absent = torch.ones(len(self.element), dtype=torch.bool)
+        absent[known] = False
+        with torch.no_grad():
+            self.element[absent] = 0.0
+
     def forward(
         self,
         local: torch.Tensor,

@@ -38,7 +38,7 @@ class TrainingSettings:
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
     unknown: float = 0.1
-    members: int = 2
+    members: int = 3
 
 
 def train_network(
@@ -63,6 +63,7 @@ def train_network(
     network = DensityNetwork(examples.local.shape[1], examples.site_features.shape[1])
     used = torch.unique(examples.which[rows])
     network.standardise(examples.local[rows], examples.site_features[used])
+    network.forget_elements(examples.elements[used])
     optimiser = torch.optim.AdamW(
         network.parameters(),
         settings.learning_rate,
