@@ -221,16 +221,20 @@ class _Page:
     ) -> AsyncIterator[dict[Any, Any]]:
         """Predict, then draw; each part appears as soon as it is ready.
 
-        Of several files, the last that can be read is drawn.
+        Of several files, the last that can be read is drawn. A browser that is behind skips all but
+        the last outputs, so each contains those before it.
         """
         if not files and not material:  # the visitor has emptied the field
             return
         visitor = str(request.session_hash)
         self._jobs.forget(old)
-        yield {
+        shown = {
             **self._clear(),
             **({self.material: None} if files else {}),
             self.example: gr.Button(visible=False),
+        }
+        yield {
+            **shown,
             self.status: fragments.render_status("starting"),
             self.cancel: gr.Button(visible=True),
         }
@@ -249,22 +253,25 @@ class _Page:
             result = self._choose_last(results, problems)
             key, kinds = result["key"], result["kinds"]
             several = fragments.render_several(results, problems)
-            yield self._show_prediction(result, several)
+            shown |= self._show_prediction(result, several)
+            yield shown
             if kinds:
                 updates = self._jobs.cut_slices(visitor, key, DENSEST, 0.0, window, "figures")
                 async for update in updates:
                     yield {self.status: fragments.render_status(update)}
-                yield self._show_densest(key, update.result or {}, window)
+                shown |= self._show_densest(key, update.result or {}, window)
+                yield shown
             first = kinds[0] if kinds else "none"
             async for update in self._jobs.make_block(visitor, key, first, "figure"):
                 yield {self.status: fragments.render_status(update)}
             yield {
+                **shown,
                 self.surface: gr.Radio([*kinds, "none"], value=first, visible=bool(kinds)),
                 **self._show_solid(update.result or {}),
                 **done,
             }
         except RhosightError as error:
-            yield {**done, self.status: fragments.render_problem(error)}
+            yield {**shown, **done, self.status: fragments.render_problem(error)}
 
     def _choose_last(
         self, results: list[dict[str, Any]], problems: list[RhosightError]
