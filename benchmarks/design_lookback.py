@@ -238,7 +238,7 @@ def mean_table(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def judge(order: list[str], right: pd.Series, count: int, weights: np.ndarray) -> np.ndarray:
+def judge(places: np.ndarray, right: np.ndarray, count: int, weights: np.ndarray) -> np.ndarray:
     """Return hits among the first ``count``, and the acceleration over random order.
 
     The acceleration of a hit is the place that it would have in random order, on average, over its
@@ -246,57 +246,63 @@ def judge(order: list[str], right: pd.Series, count: int, weights: np.ndarray) -
 
     Parameters
     ----------
-    order
-        All ids that are ranked; the others of the pool are never proposed.
+    places
+        Rows of the pool that are ranked; the others are never proposed.
     right
-        Which compounds have the wanted properties, by id.
+        Which compounds of the pool have the wanted properties.
     count
         Number of proposals.
     weights
         How often each compound of the pool is there: 1, or a draw of the bootstrap.
     """
-    times = weights[right.index.get_indexer(order)]
-    hits = np.repeat(right.loc[order].to_numpy(), times)[:count]
+    hits = np.repeat(right[places], weights[places])[:count]
     found = np.flatnonzero(hits) + 1
-    total, size = int(weights[right.to_numpy()].sum()), int(weights.sum())
+    total, size = int(weights[right].sum()), int(weights.sum())
     # the k-th of `total` hits in random order stands at k (size + 1) / (total + 1) on average
     random = np.arange(1, len(found) + 1) * (size + 1) / (total + 1)
     return np.array([len(found), np.median(random / found) if len(found) else 0.0])
 
 
-def compare(orders: dict[str, list[str]], right: pd.Series, count: int) -> dict[str, object]:
-    """Return hits and accelerations of rankings, with 90 % intervals, and differences in hits."""
-    generator = np.random.default_rng(0)
-    ones = np.ones(len(right), dtype=int)
-    draws = [
-        np.bincount(generator.integers(len(right), size=len(right)), minlength=len(right))
-        for _ in range(DRAWS)
-    ]
-    scores, drawn = {}, {}
+def compare(
+    orders: dict[str, list[str]], right: pd.Series, count: int
+) -> tuple[dict[str, object], dict[str, np.ndarray]]:
+    """Return hits and accelerations of rankings with 90 % intervals, and hits in each draw."""
+    generator = np.random.default_rng(0)  # the same draws for all windows
+    size = len(right)
+    draws = [np.bincount(generator.integers(size, size=size), minlength=size) for _ in range(DRAWS)]
+    scores, hits = {}, {}
+    is_right = right.to_numpy()
     for name, order in orders.items():
-        hits, gain = judge(order, right, count, ones)
-        drawn[name] = np.array([judge(order, right, count, draw) for draw in draws])
-        low, high = np.quantile(drawn[name], [0.05, 0.95], axis=0)
+        places = right.index.get_indexer(order)
+        found, gain = judge(places, is_right, count, np.ones(size, dtype=int))
+        drawn = np.array([judge(places, is_right, count, draw) for draw in draws])
+        low, high = np.quantile(drawn, [0.05, 0.95], axis=0)
         scores[name] = {
             "first": count,
-            "hits": int(hits),
+            "hits": int(found),
             "hits_90": [low[0], high[0]],
             "acceleration": gain,
             "acceleration_90": [low[1], high[1]],
         }
-    differences = {
+        hits[name] = np.array([found, *drawn[:, 0]])
+    return {"right": int(right.sum()), "scores": scores, "more hits": subtract(hits)}, hits
+
+
+def subtract(hits: dict[str, np.ndarray]) -> dict[str, list[float]]:
+    """Return how many more hits one ranking has than another, and its 90 % interval."""
+    return {
         f"{one} - {other}": [
-            scores[one]["hits"] - scores[other]["hits"],
-            *np.quantile(drawn[one][:, 0] - drawn[other][:, 0], [0.05, 0.95]).tolist(),
+            float(hits[one][0] - hits[other][0]),
+            *np.quantile(hits[one][1:] - hits[other][1:], [0.05, 0.95]).tolist(),
         ]
-        for one, other in combinations(orders, 2)
+        for one, other in combinations(hits, 2)
     }
-    return {"right": int(right.sum()), "scores": scores, "more hits": differences}
 
 
-def measure(table: pd.DataFrame, pool: pd.DataFrame) -> dict[str, object]:
-    """Return the errors of predictions of the pool."""
+def measure(table: pd.DataFrame, pool: pd.DataFrame, ids: pd.Index) -> dict[str, object]:
+    """Return the errors of predictions of some compounds of the pool."""
     best = keep_lowest(table[table[K].notna()]).set_index("material_id")
+    best = best[best.index.isin(ids)]
     labels = pool.set_index("material_id").loc[best.index]
     figures: dict[str, object] = {"predicted": len(best)}
     for target in (K, E):
@@ -368,12 +374,18 @@ def main() -> None:
     methods = list(dict.fromkeys(["structure", *arguments.methods.split(",")]))
     tables, models = make_tables(pool, methods, arguments.tables, arguments.front)
     figures: dict[str, object] = {"compounds": len(pool)}
-    figures |= {name: measure(table, pool) for name, table in tables.items()}
     truth = pool.set_index("material_id")
+    figures |= {name: measure(table, pool, truth.index) for name, table in tables.items()}
+    if "density" in tables:
+        ids = pd.Index(tables["density"]["material_id"])
+        figures["front"] = {name: measure(table, pool, ids) for name, table in tables.items()}
+    together = {name: np.zeros(DRAWS + 1) for name in methods}
     for low, high, count in WINDOWS:
         right = truth[K].between(low, high) & (truth[E] < ENERGY)
         orders = {name: rank(tables[name], models[name], low, high, count) for name in methods}
-        figures[f"{low}..{high}"] = compare(orders, right, count)
+        figures[f"{low}..{high}"], hits = compare(orders, right, count)
+        together = {name: together[name] + own for name, own in hits.items()}
+    figures["more hits in all windows"] = subtract(together)
     text = json.dumps(figures, indent=1)
     print(text)
     if arguments.out:
