@@ -16,7 +16,7 @@ from .uncertainty import ConformalIntervals, TrainingDomain
 
 @dataclass(frozen=True)
 class DescriptorState:
-    """What a descriptor model has learned.
+    """Hold what a descriptor model has learned.
 
     Attributes
     ----------
