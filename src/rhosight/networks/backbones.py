@@ -8,7 +8,9 @@ against a pinned SHA-256. The paper's own, ``inception_v3``, ``roberta-base`` an
 
 from __future__ import annotations
 
+import copy
 import difflib
+import functools
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -156,9 +158,8 @@ class _TextEncoder(_Encoder, TextReader):
     def __init__(self, name: str, pretrained: bool, clip: bool):
         super().__init__()
         self.name = name
-        self.tokenizer, self.model = _load_transformer(name, pretrained, clip)
+        self.tokenizer, self.model, self.weights = _load_transformer(name, pretrained, clip)
         self.max_tokens = _count_tokens(name, self.tokenizer, self.model.config, clip)
-        self.weights = hash_state(self.model) if pretrained else "random"
 
     def save_config(self, folder: Path) -> None:
         """Write tokenizer and configuration, without the weights."""
@@ -351,8 +352,21 @@ def _load_timm(name: str, pretrained: bool, classifier: bool) -> nn.Module:
         raise hub_error(name, "image", DEFAULT_IMAGE, error) from error
 
 
-def _load_transformer(name: str, pretrained: bool, clip: bool) -> tuple[Any, Any]:
-    """Return tokenizer and model of a text encoder or a CLIP."""
+def _load_transformer(name: str, pretrained: bool, clip: bool) -> tuple[Any, Any, str]:
+    """Return tokenizer, model and hash of the weights of a text encoder or a CLIP."""
+    if pretrained and not clip and name == DEFAULT_TEXT:
+        tokenizer, model, weights = _load_bundled_text()
+        return tokenizer, copy.deepcopy(model), weights
+    return _read_transformer(name, pretrained, clip)
+
+
+@functools.cache
+def _load_bundled_text() -> tuple[Any, Any, str]:
+    """Return the bundled text encoder: every fold and stage of a run begins with it."""
+    return _read_transformer(DEFAULT_TEXT, pretrained=True, clip=False)
+
+
+def _read_transformer(name: str, pretrained: bool, clip: bool) -> tuple[Any, Any, str]:
     from transformers import AutoModel
 
     with _loading(name, clip) as source:
@@ -364,7 +378,7 @@ def _load_transformer(name: str, pretrained: bool, clip: bool) -> tuple[Any, Any
     # the pooler is not part of a mean over tokens, and would be fine-tuned for nothing
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
-    return tokenizer, model
+    return tokenizer, model, hash_state(model) if pretrained else "random"
 
 
 # no code that comes with a model is run, and nobody is asked to allow it
