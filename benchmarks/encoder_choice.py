@@ -2,17 +2,17 @@
 
     python benchmarks/encoder_choice.py OUT [--repeats 1] [--more] [--write docs/ablations.md]
 
-Candidates are the shipped recipes `image`, `text` and `image+text` and alternatives with one
-difference each (`encoder_rows.py`). In every outer fold of the training set of `mp-fcc`, each
-candidate is fitted to the outer training set, and its errors on five inner folds are those of the
-fitted process without the labels of the inner fold; hyperparameters are fitted once. For each
-recipe, the candidate with the lowest inner error, mean over the standardised targets, is selected
-and scored on the outer fold, which no choice has seen. The table of all candidates on the same
-outer folds is the ablation; the difference between the lowest of these scores, or that of the
-shipped recipe, and the score of the selection is the optimism of choosing by hand. `--more` adds
-candidates whose features have to be computed first. They take no part in the selection, and nor do
-image and text beside the composition. The test set is not used. Each fold is saved in OUT, so the
-same command resumes an interrupted run. `--write` puts the tables into a page.
+Candidates are the recipes `image`, `text` and `image+text` as they were chosen by hand and
+alternatives with one or two differences (`encoder_rows.py`). In every outer fold of the training
+set of `mp-fcc`, each candidate is fitted to the outer training set, and its errors on five inner
+folds are those of the fitted process without the labels of the inner fold; hyperparameters are
+fitted once. For each recipe, the candidate with the lowest inner error, mean over the standardised
+targets, is selected and scored on the outer fold, which no choice has seen. The table of all
+candidates on the same outer folds is the ablation; the difference between the lowest of these
+scores, or that of the recipe chosen by hand, and the score of the selection is the optimism.
+`--more` adds candidates whose features have to be computed first. They take no part in the
+selection, and nor do image and text beside the composition. The test set is not used. Each fold is
+saved in OUT, so the same command resumes an interrupted run. `--write` puts the tables into a page.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Score image, text and image+text with and without fine-tuned encoders.
 
-    python benchmarks/encoder_tuning.py OUT [--folds 5] [--tuned lora] [--epochs 3]
+    python benchmarks/encoder_tuning.py OUT [--recipe text] [--folds 5] [--tuned lora] [--epochs 3]
 
 In each fold of the training set of `mp-fcc`, the encoders are fine-tuned once, on a part of the
 fold's training set (:mod:`rhosight.models.encoder_tuning`). Three rows of each recipe are scored:
@@ -18,13 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from encoders import as_frame
+from encoders import as_frame, read_blocks
 
 import rhosight
 from rhosight import DescriptorRecipe, load_recipe
 from rhosight.dataset import Dataset, split
 from rhosight.evaluation.statistics import Fold, compare, fold_scores, repeated_folds
-from rhosight.models.blocks import BlockReader
 from rhosight.models.encoder_tuning import Choice, EncoderTuner
 from rhosight.models.gaussian_process.fitting import fit_descriptors
 from rhosight.storage import replacing
@@ -76,6 +75,7 @@ def report(predictions: pd.DataFrame) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
+    parser.add_argument("--recipe", choices=("image", "text", "image+text"), default="image+text")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--tuned", choices=("all", "last", "lora"))
     parser.add_argument("--epochs", type=int)
@@ -83,12 +83,13 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     given = {"tuned": arguments.tuned, "epochs": arguments.epochs}
     stage = {name: value for name, value in given.items() if value is not None}
-    recipe = load_recipe("image+text", fine_tuning={"stage": stage} if stage else {})
+    recipe = load_recipe(arguments.recipe, fine_tuning={"stage": stage} if stage else {})
     dataset = rhosight.load_dataset("mp-fcc")
     parts = list(repeated_folds(dataset, repeats=1, indices=split(dataset)[0]))[: arguments.folds]
     files = [arguments.out / f"fold-{part.fold}.parquet" for part in parts]
     if not all(file.exists() for file in files):
-        tuner = EncoderTuner(recipe, dataset, BlockReader(recipe).table(dataset))
+        table = read_blocks(dataset, recipe.label, recipe, arguments.out)
+        tuner = EncoderTuner(recipe, dataset, table)
         for part, file in zip(parts, files, strict=True):
             if not file.exists():
                 frame = run_fold(dataset, recipe, tuner, part)

@@ -152,7 +152,7 @@ def test_a_sweep_reads_what_each_recipe_reads(materials: Dataset, checkpoints):
 
 def test_descriptors_stand_beside_features(materials: Dataset, checkpoints):
     kernels = ({"together": ("image", "magpie", "volume")},)
-    recipe = small_recipe("image", checkpoints, kernels=kernels)
+    recipe = small_recipe("image", checkpoints, kernels=kernels, scales=None)
     assert recipe.label == "image+descriptors"
     model = DescriptorModel(recipe).fit(materials[:18])
     explanation = rhosight.explain(model, materials[20].density)

@@ -36,6 +36,7 @@ from ..models.baselines.chgnet import find_chgnet_version
 from ..models.gaussian_process.recipe import (
     DESCRIPTOR_RECIPES,
     ENCODER_RECIPES,
+    DescriptorRecipe,
     descriptor_recipe,
 )
 from ..models.provenance import collect_versions
@@ -84,6 +85,13 @@ PROCESSES = {
 }
 """Row of a table → recipe of its Gaussian processes. Those that read encoders have names of their
 own, since networks of the same inputs stand in the same tables."""
+
+
+def make_process_recipe(row: str, seed: int = 0) -> DescriptorRecipe:
+    """Return the recipe of a row; those of encoders learn labels as they are, as networks do."""
+    name = PROCESSES[row]
+    changes: dict[str, Any] = {"scales": None} if name in ENCODER_RECIPES else {}
+    return descriptor_recipe(name, seed=seed, **changes)
 
 
 @dataclass(frozen=True)
@@ -137,8 +145,8 @@ class Job:
 
     @property
     def _descriptors(self) -> dict[str, Any] | None:
-        recipe = PROCESSES.get(self.baseline)
-        return descriptor_recipe(recipe).flat() if recipe else None
+        known = self.baseline in PROCESSES
+        return make_process_recipe(self.baseline).flat() if known else None
 
     @cached_property
     def name(self) -> str:

@@ -27,7 +27,7 @@ from ..models.inputs import find_prototypes, inputs_key, make_inputs
 from ..networks.recipe import Recipe
 from ..training.folds import prepare_fold
 from ..training.stages import EncoderCache, StageResult, train
-from .jobs import PROCESSES, Job, Split
+from .jobs import PROCESSES, Job, Split, make_process_recipe
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
@@ -108,7 +108,7 @@ class Workbench:
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         name, labels = job.baseline, self._labels(self.targets)
         if name in PROCESSES:
-            recipe = descriptor_recipe(PROCESSES[name], seed=job.seed)
+            recipe = make_process_recipe(name, job.seed)
             table = self._features_of_encoders if recipe.uses_encoders else self._descriptors
             predict = fit_descriptors(recipe, table, labels, rows["train"])
         else:

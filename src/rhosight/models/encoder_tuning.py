@@ -29,7 +29,7 @@ from torch import Tensor
 from ..dataset.dataset import Dataset
 from ..dataset.splits import split
 from ..inputs.descriptors.blocks import to_blocks
-from ..inputs.progress import AnyProgress
+from ..inputs.progress import Progress
 from ..inputs.tensors import Inputs
 from ..networks.lesson import lesson_hash
 from ..networks.recipe import Recipe
@@ -215,7 +215,7 @@ class EncoderTuner:
     table
         Their features without fine-tuning.
     progress
-        Called with (label, step, steps, ...).
+        Called with (label, step, steps).
 
     Attributes
     ----------
@@ -228,7 +228,7 @@ class EncoderTuner:
         recipe: DescriptorRecipe,
         dataset: Dataset,
         table: pd.DataFrame,
-        progress: AnyProgress | None = None,
+        progress: Progress | None = None,
     ):
         self.recipe, self.dataset, self.frozen = recipe, dataset, table
         self.targets = dataset.targets[list(recipe.targets)].to_numpy(dtype=float)
@@ -248,6 +248,11 @@ class EncoderTuner:
         found = tuple(encoder for encoder in encoders if encoder is not None)
         return Tuned(found, fit, judge, self.frozen, self.targets)
 
+    def _show_epoch(self, label: str, epoch: int, epochs: int, watched: float) -> None:
+        """Report an epoch of a stage."""
+        if self._progress:
+            self._progress(f"fine-tuning of encoders: {label}", epoch, epochs)
+
     def _tune_one(self, kind: str, fit: np.ndarray, judge: np.ndarray) -> TunedEncoder | None:
         """Return an encoder after fine-tuning, or None if no epoch was better than the start."""
         if kind not in self._inputs:
@@ -259,7 +264,7 @@ class EncoderTuner:
         network, inputs = self._inputs[kind]
         scaler = fit_scaler(self.targets[np.concatenate([fit, judge])])
         data = TrainingData(inputs, self.targets, fit, judge, scaler)
-        trained = train(network, data, self._caches[kind], progress=self._progress)
+        trained = train(network, data, self._caches[kind], progress=self._show_epoch)
         part = _select_first(self.recipe, kind)
         before = make_readers(part, None)[kind].encoder.model.state_dict()
         after = _merged_state(trained.encoders[0].model)
@@ -340,7 +345,7 @@ class ModelTuning:
     dataset, table
         The training set, and its features without fine-tuning.
     progress
-        Called with (label, step, steps, ...).
+        Called with (label, step, steps).
 
     Attributes
     ----------
@@ -355,7 +360,7 @@ class ModelTuning:
         recipe: DescriptorRecipe,
         dataset: Dataset,
         table: pd.DataFrame,
-        progress: AnyProgress | None = None,
+        progress: Progress | None = None,
     ):
         self._recipe, self._frozen = recipe, table
         self._tuner = EncoderTuner(recipe, dataset, table, progress)
