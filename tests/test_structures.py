@@ -111,6 +111,13 @@ CONTRADICTIONS = {
         CUBIC + P1 + " '-x,-y,z'\n '-x,y,-z'\n" + ROCK_SALT,
         r"symmetry operations are not a group",
     ),
+    "alternatives": (
+        CUBIC
+        + P1
+        + LOOP.replace("label\n", "label\n_atom_site_disorder_group\n")
+        + "Mg1 1 0 0 0\nCa1 2 0 0 0.1\n",
+        "disorder groups 1, 2",
+    ),
     "partial occupancy": (
         CUBIC + P1 + LOOP.replace("label\n", "label\n_atom_site_occupancy\n") + "Mg1 0.5 0 0 0\n",
         "is not one element per site",

@@ -195,6 +195,12 @@ def _check_sites(block: dict[str, Any], where: str) -> None:
                 f"{where}: {attached} hydrogen atoms at site {label} are not listed; list each "
                 "atom, or set _atom_site_attached_hydrogens to 0 if they are"
             )
+    groups = {*_list_values(block, "_atom_site_disorder_group")} - {".", "?", "0"}
+    if len(groups) > 1:
+        raise RhosightError(
+            f"{where}: its sites are alternatives of each other (disorder groups "
+            f"{', '.join(sorted(groups))[:40]}); keep the sites of one group"
+        )
 
 
 def _check_occupancy(text: str, label: str, where: str) -> None:
