@@ -44,11 +44,10 @@ PAGE = """## Encoders read by Gaussian processes
 
 Each row changes one setting of the recipe in the first row of its table: the images, layers,
 statistics and texts that Gaussian processes read. Scores are means over five folds of the training
-set ({repeats} repeat(s)). *change* is that of the RMSE against the first row, mean over the
-targets. *chosen by inner folds* takes in each fold the candidate with the lowest error on five
+set (repeats: {repeats}). *change* is that of the RMSE against the first row, mean over the targets. *chosen by inner folds* takes in each fold the candidate with the lowest error on five
 inner folds of its training set, so no choice has seen the fold that it is scored on.
 
-    python benchmarks/encoder_choice.py OUT --more --write docs/ablations.md
+    python benchmarks/encoder_choice.py OUT --write docs/ablations.md
 """
 
 
@@ -124,7 +123,7 @@ def report(rows: pd.DataFrame, chosen: pd.DataFrame) -> None:
 
 def write_page(page: Path, rows: pd.DataFrame, chosen: pd.DataFrame) -> None:
     """Write the candidates' scores and those of the choice into a page."""
-    lines = [PAGE.format(repeats=rows["repeat"].nunique())]
+    lines = [PAGE.format(repeats=rows["repeat"].nunique()).strip()]
     for family, first in FAMILIES.items():
         own = rows[rows["family"] == family]
         both = pd.concat([own, chosen[chosen["family"] == family]], ignore_index=True)
