@@ -44,8 +44,9 @@ PAGE = """## Encoders read by Gaussian processes
 
 Each row changes one setting of the recipe in the first row of its table: the images, layers,
 statistics and texts that Gaussian processes read. Scores are means over five folds of the training
-set (repeats: {repeats}). *change* is that of the RMSE against the first row, mean over the targets. *chosen by inner folds* takes in each fold the candidate with the lowest error on five
-inner folds of its training set, so no choice has seen the fold that it is scored on.
+set (repeats: {repeats}). *change* is that of the RMSE against the first row, mean over the targets.
+*chosen by inner folds* takes in each fold the candidate with the lowest error on five inner folds
+of its training set, so no choice has seen the fold that it is scored on.
 
     python benchmarks/encoder_choice.py OUT --write docs/ablations.md
 """
