@@ -100,11 +100,11 @@ def plane_in_cell(dataset: rhosight.Dataset, formula: str = "NaCl", window: floa
 def predicted_densities(
     dataset: rhosight.Dataset, model: rhosight.DensityModel, count: int = 4
 ) -> Figure:
-    """Draw SCF density, predicted density and their difference for test crystals."""
+    """Draw SCF density, predicted density, their difference, and the networks' disagreement."""
     test = dataset[rhosight.split(dataset)[1]]
     by_type = test.table.drop_duplicates(["spacegroup_number", "nsites"]).index[:count]
-    figure = Figure(figsize=(2.5 * count, 6.6), layout="constrained")
-    axes = figure.subplots(3, count)
+    figure = Figure(figsize=(2.5 * count, 8.6), layout="constrained")
+    axes = figure.subplots(4, count)
     channel = Channel(kind="total", window=8.0)
     for column, material_id in enumerate(by_type):
         density = dataset[material_id].density
@@ -117,6 +117,9 @@ def predicted_densities(
         edge = limit / 10
         shown = axes[2, column].imshow(guess - truth, vmin=-edge, vmax=edge, cmap="RdBu_r")
         figure.colorbar(shown, ax=axes[2, column], extend="both", shrink=0.8)
+        unsure = rhosight.ChargeDensity(density.structure, {"total": predicted.spread})
+        shown = axes[3, column].imshow(density_slice(unsure, channel, 200), vmin=0, vmax=edge)
+        figure.colorbar(shown, ax=axes[3, column], extend="max", shrink=0.8)
         share = np.abs(density.grid("total") - predicted.density.grid("total")).sum()
         share = 100 * share / density.grid("total").sum()
         axes[0, column].set_title(
@@ -124,7 +127,7 @@ def predicted_densities(
             f"{100 * predicted.error:.1f} %",
             fontsize=9,
         )
-    for row, name in enumerate(("SCF", "predicted", "predicted − SCF")):
+    for row, name in enumerate(("SCF", "predicted", "predicted − SCF", "disagreement")):
         axes[row, 0].set_ylabel(f"{name} (e/Å³)", fontsize=9)
     for axis in axes.flat:
         axis.set_xticks([])
@@ -163,6 +166,7 @@ def density_errors(dataset: rhosight.Dataset, model: rhosight.DensityModel) -> F
         for row, values in enumerate(columns):
             sums[row] += np.histogram(nearest, edges, weights=values / truth.sum())[0]
     middle = (edges[1:] + edges[:-1]) / 2
+    middle, sums = middle[sums[2] > 0], sums[:, sums[2] > 0]
     right.plot(middle, 100 * sums[0] / sums[2], "o-", color=BLUE, label="predicted")
     right.plot(middle, 100 * sums[1] / sums[2], "o-", color=ORANGE, label="free atoms")
     right.set(xlabel="distance from the nearest nucleus (Å)", yscale="log", ylabel="error (%)")

@@ -52,7 +52,7 @@ EXCHANGE = 10.6
 TINY = 1e-12
 """Keeps shares finite at points without an atom in reach."""
 
-CHUNK = 4000
+CHUNK = 1000
 """Points whose neighbours are in memory at a time."""
 
 

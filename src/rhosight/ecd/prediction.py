@@ -41,7 +41,7 @@ MAX_POINTS = 4_000_000
 LEAST = 0.1
 """Share of the free atoms' density that is left at least, approached smoothly."""
 
-BATCH = 8192
+BATCH = 1024
 """Points that pass the networks at a time."""
 
 
