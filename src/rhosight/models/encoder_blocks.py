@@ -76,8 +76,9 @@ class EncoderBlocks:
         self._tuned_files = _read_tuned(saved)
         self.tuned = make_readers(recipe, saved, self._tuned_files) if self._tuned_files else {}
         self._cache = FeatureCache()
-        for kind in {*weights, *self.weights} if weights else ():
-            if (digest := weights.get(kind)) != self.weights.get(kind):
+        expected = weights or self.weights
+        for kind in {*expected, *self.weights}:
+            if (digest := expected.get(kind)) != self.weights.get(kind):
                 raise RhosightError(
                     f"the model has learned from other weights of its {kind} encoder (SHA-256 "
                     f"{digest}) than are here ({self.weights.get(kind)}); load it with the version "
@@ -190,8 +191,7 @@ def make_readers(
     own = load_encoders(names, recipe.clip, saved)
     classes: dict[str, Any] = {"image": ImageReader, "text": TextReader}
     readers = {kind: classes[kind](getattr(recipe, kind), own[kind]) for kind in kinds}
-    for kind in kinds if tuned else ():
-        data = tuned[kind]
+    for kind, data in [(kind, tuned[kind]) for kind in kinds] if tuned else ():
         model, tensors = readers[kind].encoder.model, load(data)
         shapes = {name: value.shape for name, value in model.state_dict().items()}
         if any(value.shape != shapes.get(name) for name, value in tensors.items()):

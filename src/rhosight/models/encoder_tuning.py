@@ -113,8 +113,7 @@ class TunedEncoder:
             self._read |= {row: features.iloc[[number]] for number, row in enumerate(part)}
         own = pd.concat([self._read[int(row)] for row in rows])
         result = table.copy()
-        where = [table.columns.get_loc(name) for name in own.columns]
-        result.iloc[rows, where] = own.to_numpy()
+        result.loc[result.index[rows], list(own.columns)] = own.to_numpy()
         return result
 
 
@@ -187,9 +186,9 @@ class Tuned:
             gain = best - squares
             error = gain.std(ddof=1) / math.sqrt(len(gain)) if own else 0.0
             margin = float(gain.mean() / error) if error else 0.0
-            rmses = [math.sqrt(float(values.mean())) for values in (best, squares)]
+            frozen, tuned = (math.sqrt(float(values.mean())) for values in (best, squares))
             kept = own is not None and margin > settings.margin
-            verdict = Verdict(kind, kept, *rmses, margin, settings.margin)
+            verdict = Verdict(kind, kept, frozen, tuned, margin, settings.margin)
             if verdict.kept:
                 choice, best = wider, squares
             choice = replace(choice, verdicts=(*choice.verdicts, verdict))
@@ -326,8 +325,9 @@ def _select_first(recipe: DescriptorRecipe, kind: str) -> DescriptorRecipe:
 def _merged_state(model: torch.nn.Module) -> dict[str, Tensor]:
     """Return the tensors of an encoder, with low-rank updates added to the layers they update."""
     for module in model.modules():
-        if hasattr(module, "base_layer") and hasattr(module, "merge"):
-            module.merge()
+        merge: Any = getattr(module, "merge", None)
+        if merge and hasattr(module, "base_layer"):
+            merge()
     return {
         name.replace(".base_layer.", "."): value
         for name, value in model.state_dict().items()

@@ -86,7 +86,7 @@ def predict_left_out(
     mean, std = np.full(labels.shape, np.nan), np.full(labels.shape, np.nan)
     for number, (train, rest) in enumerate(parts, start=1):
         if read_fold:
-            blocks = to_blocks(read_fold(train), list(blocks["prototype"]))
+            blocks = to_blocks(read_fold(train), [str(name) for name in blocks["prototype"]])
         own = make_committee(recipe, blocks)
         own.fit(_rows(blocks, train), labels[train])
         mean[rest], std[rest] = own.predict_with_std(_rows(blocks, rest))
