@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from ..density.structure_json import parse_structure_json
 from ..errors import RhosightError
 from ..inputs.progress import Progress
 from ..models.base import SavedModel
+from ..models.folder import BUNDLED_MODELS
 from ..models.loading import load_model
 from .ledger import Ledger
 from .own_types import join_types
@@ -62,12 +63,20 @@ def load_screening(setup: Setup) -> Screening:
         crystals = {name: parse_structure_json(text, name) for name, text in setup.crystals}
         library, prototypes = join_types(library, crystals, setup.with_bundled)
     return Screening(
-        {name: load_model(name) for name in setup.models},
+        {name: _load(name) for name in setup.models},
         read_wishes(setup.wishes),
         Space(library, (), prototypes),
         load_volume_model(),
         _choose_relaxation(setup.geometry),
     )
+
+
+def _load(name: str) -> SavedModel:
+    """Load a model; one that comes with the package stays for later searches."""
+    return _load_bundled(name) if name in BUNDLED_MODELS else load_model(name)
+
+
+_load_bundled = cache(load_model)
 
 
 def known_elements(models: Mapping[str, SavedModel]) -> set[str]:

@@ -38,7 +38,7 @@ from .processes import Predictor, Setup, known_elements, load_screening
 from .result import Design
 from .screening import Screening
 from .selection import PLAUSIBLE, choose_diverse, keep_lowest
-from .space import Candidate
+from .space import Candidate, Counts
 from .wishes import Wish, read_wishes
 
 MISSES = 5
@@ -136,6 +136,7 @@ class Search:
             max_atoms=self.max_atoms,
             skip_known=not self.include_known,
             seed=self.seed,
+            counts=Counts(),
         )
         settings = self._describe(screening, setup)
         with lock_folder(Path(out)) if out else nullcontext():
