@@ -119,11 +119,11 @@ def predict_density(structure: Structure) -> tuple[Crystal, list[str]]:
         density = load_density_model().predict_density(structure)
     except RhosightError as error:
         return structure, [_make_sentence(error)]
-    error = density.provenance["error"]
+    expected = density.provenance["error"]
     notes = [
         "The densities below are predicted from the structure, not calculated; the expected error "
-        f"is {100 * error['expected']:.2g} % of the electrons (90 % of crystals: below "
-        f"{100 * error['bound']:.2g} %). The promolecule consists of free atoms.",
+        f"is {100 * expected['expected']:.2g} % of the electrons (90 % of crystals: below "
+        f"{100 * expected['bound']:.2g} %). The promolecule consists of free atoms.",
         *(f"For the predicted density: {reason}." for reason in density.provenance["outside"]),
     ]
     return density, notes
