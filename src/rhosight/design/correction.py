@@ -236,7 +236,7 @@ def _list_bundled(
     mine = table[table.index.isin(training_ids) & ~table.index.isin(known)]
     rows = []
     for name in _list_systems(mine, elements):
-        labels = mine.loc[name]
+        labels: dict[Any, Any] = mine.loc[name].to_dict()
         row = {
             "material_id": name,
             "formula": labels["formula"],

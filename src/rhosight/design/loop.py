@@ -233,7 +233,8 @@ class _Loop:
 
     def _describe_space(self) -> dict[str, Any]:
         """Return the settings of the space that differ from the defaults."""
-        like, given = self.search.like, {}
+        like = self.search.like
+        given: dict[str, Any] = {}
         if isinstance(like, Structure):
             given["like"] = like.composition.reduced_formula
         elif like is not None:
