@@ -33,14 +33,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from ..errors import RhosightError
 from ..inputs.progress import AnyProgress
 from ..models.baselines.chgnet import find_chgnet_version
-from ..models.gaussian_process.recipe import (
-    DESCRIPTOR_RECIPES,
-    ENCODER_RECIPES,
-    DescriptorRecipe,
-    descriptor_recipe,
-)
 from ..models.provenance import collect_versions
 from ..storage import hold_lock, replacing, share_lock
+from .processes import PROCESSES, make_process_recipe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,21 +74,6 @@ class Split:
     test_fraction: float = 0.15
 
 
-PROCESSES = {
-    **{name: name for name in DESCRIPTOR_RECIPES},
-    **{f"gp-{name}": name for name in ENCODER_RECIPES},
-}
-"""Row of a table → recipe of its Gaussian processes. Those that read encoders have names of their
-own, since networks of the same inputs stand in the same tables."""
-
-
-def make_process_recipe(row: str, seed: int = 0) -> DescriptorRecipe:
-    """Return the recipe of a row; those of encoders learn labels as they are, as networks do."""
-    name = PROCESSES[row]
-    changes: dict[str, Any] = {"scales": None} if name in ENCODER_RECIPES else {}
-    return descriptor_recipe(name, seed=seed, **changes)
-
-
 @dataclass(frozen=True)
 class Job:
     """One unit of work.
@@ -109,7 +89,7 @@ class Job:
     recipe
         Recipe of a network.
     baseline
-        Name of a baseline, or one of :data:`PROCESSES`.
+        Name of a baseline, or one of :data:`.processes.PROCESSES`.
     seed
         Seed of a baseline; that of a network is in its recipe.
     needs

@@ -15,8 +15,9 @@ from ..inputs.text.extents import EXTENTS
 from ..models.baselines.baselines import BASELINES, PRETRAINED
 from ..models.baselines.chgnet import find_chgnet_version
 from ..networks.recipe import Recipe
-from .jobs import PROCESSES, Job, JobFolder, Split
+from .jobs import Job, JobFolder, Split
 from .presets import CHOSEN, TRIALS, Preset
+from .processes import PROCESSES
 
 TABLE1_RUNS = 3
 """Smallest number of runs in Table 1, the number of the paper."""

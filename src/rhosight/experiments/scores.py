@@ -22,7 +22,7 @@ from ..models.baselines.baselines import ALL_BASELINES
 from ..models.baselines.chgnet import CHGNET_NOTE
 from ..networks.recipe import MODALITIES, PARTS, STAGES
 from . import paper
-from .jobs import PROCESSES
+from .processes import PROCESSES
 
 COLUMNS: tuple[str, ...] = (
     "repeat",

@@ -27,7 +27,8 @@ from ..models.inputs import find_prototypes, inputs_key, make_inputs
 from ..networks.recipe import Recipe
 from ..training.folds import prepare_fold
 from ..training.stages import EncoderCache, StageResult, train
-from .jobs import PROCESSES, Job, Split, make_process_recipe
+from .jobs import Job, Split
+from .processes import PROCESSES, make_process_recipe
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
