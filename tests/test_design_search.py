@@ -106,6 +106,9 @@ def test_an_evolutionary_search_continues_from_its_ledger(
     pd.testing.assert_frame_equal(again.tried, found.tried)
     with pytest.raises(RhosightError, match="choose list or nsga2"):
         rhosight.design(WISH, search="magic")
+    monkeypatch.setattr("rhosight.design.evolution.find_spec", lambda _: None)
+    with pytest.raises(RhosightError, match=r"pip install 'rhosight\[design\]'"):
+        rhosight.design(WISH, search="nsga2")
 
 
 def test_workers_of_a_cluster_predict_the_same():

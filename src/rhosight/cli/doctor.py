@@ -38,6 +38,7 @@ EXTRAS = {
     "networks": "networks, explanations and predicted densities",
     "app": "the web page of `rhosight serve`",
     "chgnet": "structures relaxed with CHGNet, and its embeddings as a baseline",
+    "design": "evolutionary search for crystals",
     "excel": "targets from Excel tables",
     "mp": "densities and labels from the Materials Project",
     "pyrho": "regridding as in the paper",
