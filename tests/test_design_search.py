@@ -77,10 +77,10 @@ def test_an_evolutionary_search_continues_from_its_ledger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     pytest.importorskip("pymoo", reason="needs rhosight[design]")
-    monkeypatch.setattr("rhosight.design.evolution.POPULATION", 16)
+    monkeypatch.setattr("rhosight.design.evolution.POPULATION", 8)
     settings = {
         "elements": ["Ti", "Al", "Ni", "Ru", "N", "C"],
-        "candidates": 48,
+        "candidates": 24,
         "count": 2,
         "max_atoms": 3,
         "search": "nsga2",
@@ -88,10 +88,10 @@ def test_an_evolutionary_search_continues_from_its_ledger(
         "out": tmp_path,
     }
     found = rhosight.design(WISH, **settings)
-    assert len(found.tried) == 48 and found.tried["name"].is_unique
+    assert len(found.tried) == 24 and found.tried["name"].is_unique
     assert set(" ".join(found.tried["elements"]).split()) <= set(settings["elements"])
     chances = found.tried["probability"].to_numpy()
-    assert chances[-16:].mean() > chances[:16].mean()
+    assert chances[-8:].mean() > chances[:8].mean()
     (tmp_path / "ledger/batch-00002.json").unlink()  # as if killed in the third generation
     calls = []
     evaluate = Screening.evaluate
@@ -102,7 +102,7 @@ def test_an_evolutionary_search_continues_from_its_ledger(
 
     monkeypatch.setattr(Screening, "evaluate", count)
     again = rhosight.design(WISH, **settings)
-    assert calls == [16]
+    assert calls == [8]
     pd.testing.assert_frame_equal(again.tried, found.tried)
     with pytest.raises(RhosightError, match="choose list or nsga2"):
         rhosight.design(WISH, search="magic")
