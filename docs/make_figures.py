@@ -17,6 +17,10 @@ from rhosight.inputs.image import Channel, density_slice, to_pil
 FORMULAS = ("NaCl", "Si", "GaAs", "Cu", "ZrC", "Cs2TiCl6")
 OUT = Path(__file__).parent / "images"
 
+LEARNING_CURVE = {35: 3.63, 70: 2.91, 140: 2.15, 275: 1.60}
+"""Training crystals → mean error (%) on the first fold, of one network: ``python
+benchmarks/density_prediction.py curve --steps 700``."""
+
 
 def main() -> None:
     dataset = rhosight.load_dataset("mp-fcc")
@@ -136,9 +140,9 @@ def predicted_densities(
 
 
 def density_errors(dataset: rhosight.Dataset, model: rhosight.DensityModel) -> Figure:
-    """Draw errors of predicted densities by element and by distance from the nuclei."""
-    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(2.2, 1))
+    """Draw errors of predicted densities by element, distance from nuclei and training crystals."""
+    figure = Figure(figsize=(12.5, 4.2), layout="constrained")
+    left, right, last = figure.subplots(1, 3, width_ratios=(2.2, 1, 0.9))
     by_element: dict[str, list[float]] = {}
     for material_id, error in model.errors["error"].items():
         for element in dataset[str(material_id)].structure.composition:
@@ -172,6 +176,11 @@ def density_errors(dataset: rhosight.Dataset, model: rhosight.DensityModel) -> F
     right.set(xlabel="distance from the nearest nucleus (Å)", yscale="log", ylabel="error (%)")
     right.set_title("Test crystals")
     right.legend(frameon=False)
+    last.loglog(list(LEARNING_CURVE), list(LEARNING_CURVE.values()), "o-", color=BLUE)
+    last.set_xticks(list(LEARNING_CURVE), list(map(str, LEARNING_CURVE)), minor=False)
+    last.set_yticks([1.5, 2, 3, 4], ["1.5", "2", "3", "4"])
+    last.minorticks_off()
+    last.set(xlabel="training crystals", ylabel="mean error (%)", title="One network, one fold")
     return figure
 
 
