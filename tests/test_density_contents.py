@@ -185,6 +185,8 @@ def test_names_of_densities(name):
         ("ESP\nof silicon", "potential"),
         ("Fukui function\nof silicon", "difference"),
         ("Mo2 S4\ncharge density, 8 bands", None),
+        ("Mo:1 S:2\ncharge density", None),
+        ("ethene\n MO: 8", "orbital"),
         ("si.VH.cube\n si.VH.cube", "potential"),
         ("si.RHO.cube\n si.RHO.cube", None),
         ("full-potential LAPW\n norm-conserving pseudo-potential", None),
@@ -285,6 +287,9 @@ def test_two_totals_are_not_two_spins(gaas, tmp_path):
     assert "their sum is 2.6 times the density of free atoms" in refusal(tmp_path / "ni_up.cube")
     assert read_density(tmp_path / "ni_up.cube", kind="total").kinds == ("total",)
     assert not states_one_spin("RHO:spin_1") and states_one_spin("RHO:spin_2")
+    for both in ("rho_up + rho_down", "SUM OF ALPHA AND BETA DENSITY", "n(up) and n(down)"):
+        assert not states_one_spin(both)
+    assert states_one_spin("rho_up - rho_down")
     assert identify_label("RHO:spin_1") is None
     assert identify_label("VH:spin_1") is identify_name("si.VH.cube")
 

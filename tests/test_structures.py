@@ -116,7 +116,7 @@ CONTRADICTIONS = {
         + P1
         + LOOP.replace("label\n", "label\n_atom_site_disorder_group\n")
         + "Mg1 1 0 0 0\nCa1 2 0 0 0.1\n",
-        "disorder groups 1, 2",
+        "disorder groups 1 and 2",
     ),
     "partial occupancy": (
         CUBIC + P1 + LOOP.replace("label\n", "label\n_atom_site_occupancy\n") + "Mg1 0.5 0 0 0\n",
@@ -156,6 +156,18 @@ def test_a_cif_that_contradicts_itself_is_refused(case, tmp_path):
     with pytest.raises(RhosightError, match=rf"a\.cif: .*{message}") as caught:
         read_structure(write(tmp_path, "a.cif", text))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("label", ["MgM1", "AlT1o", "OA1", "LiA"])
+def test_labels_of_sites_name_their_element(label, tmp_path):
+    text = CUBIC + P1 + LOOP + f"{label} 0 0 0\nCa1 0.5 0.5 0.5\n"
+    assert not get_notes(read_structure(write(tmp_path, "a.cif", text)))
+
+
+@pytest.mark.parametrize("symbol", ["Mg++", "Mg(II)", "Mg2+,spin=5", "Mg_pv"])
+def test_decorated_type_symbols_are_elements(symbol, tmp_path):
+    text = CUBIC + P1 + TYPED + f"Mg1 {symbol} 0 0 0\nO1 O 0.5 0.5 0.5\n"
+    assert read_structure(write(tmp_path, "a.cif", text)).composition.formula == "Mg1 O1"
 
 
 SMALL = CUBIC.replace("4.2", "3.2")

@@ -35,6 +35,11 @@ _WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
 _TWICE = 1.8, 3.4
 # What distinguishes the name of a total density from that of one spin
 _TOTAL = re.compile(r"(?<![a-z])(total|tot|sum|spin|tden|dt)(?![a-z])|^cube_\d+|[._-]")
+# Both spins together, as in "rho_up + rho_down" and "SUM OF ALPHA AND BETA DENSITY"
+_BOTH = re.compile(
+    r"\b(up|alpha|majority)\b\)?\s*(\+|&|and)\s*([a-z]+[ _(]{0,2})?(down|dn|dw|beta|minority)\b",
+    re.IGNORECASE,
+)
 # Psi4's names, which are no more than this
 _WHOLE_NAMES = (("da", ("db",)),)
 # After a word: no letter or digit, but the number of a step (ABACUS's chgs1g2.cube)
@@ -113,6 +118,8 @@ def states_one_spin(comment: str) -> bool:
     """
     if any(find_channel(word) for word in comment.split() if word.lower().endswith(".cube")):
         return True
+    if _BOTH.search(comment.replace("_", " ")):
+        return False
     return _COMMENT.search(comment.replace(":spin_1", "")) is not None
 
 

@@ -36,10 +36,11 @@ _POSITIONS = tuple(f"_atom_site_fract_{axis}" for axis in "xyz")
 _VACANCIES = ("va", "vac", "vacancy", "x", "xx", "du", "dum", "dummy", "cg", "bq", "gh", "lp", "q")
 # Groups of atoms that stand for one site where no _atom_site_type_symbol names an element
 _GROUP = re.compile(
-    r"(OH|O-H|[Ww]at|H[23]O|CH[2-4]?|NH[2-4]|NO[23]|SO4|PO4|C[Ll]O4|BF4|BH4|PF6)(?![a-z])"
+    r"(OH|O-H|[Ww]at|H[23]O|CH[2-4]|NH[2-4]|NO[23]|SO4|PO4|C[Ll]O4|BF4|BH4|PF6)(?![a-z])"
 )
-# An element with or without a charge, as in Mg2+, O-2, Fe2.67+
-_TYPE = re.compile(r"[A-Za-z]+(\d*\.?\d*[+-]|[+-]\d*\.?\d*|\d*)$")
+# An element with or without a charge, a spin or a kind of atom, as in Mg2+, O-2, Fe2.67+, Mg++,
+# Mg(II), Fe3+,spin=5 and C_sp2
+_TYPE = re.compile(r"[A-Za-z]+(\d*\.?\d*[+-]*|[+-]\d*\.?\d*|\([IVX]+\)|_\w+)(,spin=[-+.\d]+)?$")
 _VALENCE = ("cval", "siva")  # scattering factors of C and Si, as SHELX names them
 # Rounds 0.33 and 0.67 to thirds; pymatgen's own tolerance needs four digits
 _THIRDS = 0.004
@@ -183,7 +184,8 @@ def _check_sites(block: dict[str, Any], where: str) -> None:
         if types:
             is_element = is_element and bool(_TYPE.match(symbol))
         else:
-            is_element = (is_element or _is_element(name[:1])) and not _GROUP.match(symbol)
+            is_element = is_element or _begins_with_element(symbol) or _is_element(name[:1])
+            is_element = is_element and not _GROUP.match(symbol)
         if not is_element:
             raise RhosightError(
                 f"{where}: site {label} is {symbol!r}, not one element; list each atom on a line "
@@ -195,12 +197,22 @@ def _check_sites(block: dict[str, Any], where: str) -> None:
                 f"{where}: {attached} hydrogen atoms at site {label} are not listed; list each "
                 "atom, or set _atom_site_attached_hydrogens to 0 if they are"
             )
-    groups = {*_list_values(block, "_atom_site_disorder_group")} - {".", "?", "0"}
-    if len(groups) > 1:
-        raise RhosightError(
-            f"{where}: its sites are alternatives of each other (disorder groups "
-            f"{', '.join(sorted(groups))[:40]}); keep the sites of one group"
-        )
+    _check_alternatives(block, where)
+
+
+def _check_alternatives(block: dict[str, Any], where: str) -> None:
+    """Refuse sites of different disorder groups of one assembly."""
+    groups = _list_values(block, "_atom_site_disorder_group")
+    assemblies = _list_values(block, "_atom_site_disorder_assembly") or [""] * len(groups)
+    seen: dict[str, str] = {}
+    for group, assembly in zip(groups, assemblies, strict=False):
+        if group in (".", "?", "0"):
+            continue
+        if seen.setdefault(assembly, group) != group:
+            raise RhosightError(
+                f"{where}: its sites are alternatives of each other (disorder groups "
+                f"{seen[assembly][:20]} and {group[:20]}); keep the sites of one group"
+            )
 
 
 def _check_occupancy(text: str, label: str, where: str) -> None:
@@ -210,7 +222,7 @@ def _check_occupancy(text: str, label: str, where: str) -> None:
         raise RhosightError(f"{where}: site {label} has occupancy 0; remove its line")
     if text != "?" and (value is None or not 0 < value <= 1):
         raise RhosightError(
-            f"{where}: site {label} has occupancy {text[:20]!r}; write 1, or a share of the site"
+            f"{where}: site {label} has occupancy {text[:20]!r}; write 1, or a fraction"
         )
 
 
@@ -259,7 +271,8 @@ def _note_labels(block: dict[str, Any], structure: Structure, notes: list[str]) 
         return []
     for site in structure:
         said = any(f"{site.label} parsed as" in note for note in notes)
-        if not (said or _is_element(_get_letters(site.label))):
+        known = _is_element(_get_letters(site.label)) or _begins_with_element(site.label)
+        if not (said or known):
             return [f"site {site.label} names no element; it was read as {site.specie}"]
     return []
 
@@ -306,6 +319,12 @@ def _get_letters(symbol: str) -> str:
     letters = re.match(r"[A-Za-z]*", symbol.strip())
     name = letters[0].capitalize() if letters else ""
     return "H" if name == "D" else name
+
+
+def _begins_with_element(label: str) -> bool:
+    """Return whether a label begins with an element, as ``AlT1``, ``MgM2`` and ``OA1`` do."""
+    match = re.match(r"([A-Z][a-z])(?![a-z])|([A-Z])(?=[A-GI-Z])", label.strip())
+    return match is not None and _is_element(match[0])
 
 
 def _is_element(letters: str) -> bool:

@@ -74,7 +74,8 @@ def is_possible_count(structure: Structure, electrons: int) -> bool:
         if element.is_lanthanoid or element.is_actinoid:
             return True  # any number of f electrons
         own = count_valence_electrons(element)
-        counts = {n + round(amount) * (own + shell) for n in counts for shell in _SHELLS}
+        shells = (*_SHELLS, 2) if element.row == 2 else _SHELLS
+        counts = {n + round(amount) * (own + shell) for n in counts for shell in shells}
     return electrons in counts
 
 

@@ -168,8 +168,7 @@ _COMMENTS: tuple[tuple[str, Content], ...] = (
     ),
     (
         r"\bwave ?functions?\b|\borbitals?\b(?!-free)|\bmo coefficients?\b|\beigen(state|"
-        r"function)\b|\b(homo|lumo)\b|\bwannier90\b|\b(kohn-sham|ks) state\b|\bwfc\b|\bpsi\b|"
-        r"\bmo ?[#=:] ?\d",
+        r"function)\b|\b(homo|lumo)\b|\bwannier90\b|\b(kohn-sham|ks) state\b|\bwfc\b|\bpsi\b",
         ORBITAL,
     ),
     (
@@ -185,6 +184,7 @@ _COMMENTS: tuple[tuple[str, Content], ...] = (
 )
 
 _SUFFIX = re.compile(r"(\.(cube|cub|a?xsf|vasp|h5|hdf5|chgcar|chg|gz|bz2|xz))+$", re.IGNORECASE)
+_ORBITAL_NUMBER = re.compile(r"\b(MO|mo) ?[#=:] ?\d")  # not molybdenum, as in "Mo:1 S:2"
 _CP2K_TOTAL = re.compile(r"electron density|alpha and beta density")
 _NSPIN = re.compile(r"\b(\d) \(nspin\)|\bnspin *[=:]? *(\d)\b", re.IGNORECASE)
 
@@ -223,6 +223,8 @@ def identify_comment(comment: str) -> Content | None:
     if "quickstep" in text and "total density" in text:
         return NUCLEI
     found = next((content for known, content in _COMMENT_PATTERNS if known.search(text)), None)
+    if found is None and _ORBITAL_NUMBER.search(comment):
+        found = ORBITAL
     names = (identify_name(word) for word in text.split() if _SUFFIX.search(word))
     found = found or next(filter(None, names), None)
     if found is None and "quickstep" in text and not _CP2K_TOTAL.search(text):
