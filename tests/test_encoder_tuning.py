@@ -88,6 +88,9 @@ def test_a_saved_model_holds_the_kept_tensors(tuned, materials: Dataset, tmp_pat
     assert (tmp_path / "copy" / TUNED).read_bytes() == (folder / TUNED).read_bytes()
     names = json.loads((folder / "config.json").read_text())["encoders"]
     assert set(names) == {"text", "tuned text"}
+    (folder / TUNED).write_bytes(b"no tensors")
+    with pytest.raises(RhosightError, match="the model's folder is damaged"):
+        rhosight.load_model(folder).predict(materials[24:25])
     (folder / TUNED).unlink()
     with pytest.raises(RhosightError, match="other weights of its tuned text encoder"):
         rhosight.load_model(folder).predict(materials[24:25])

@@ -21,6 +21,7 @@ UPLOADED = (*STORED_KINDS, CERTAIN)
 """Kinds of density that a visitor can declare for a file."""
 
 _MAX_SHOWN = 40
+_MAX_WORD = 80
 
 _MAX_WORDS = 120
 
@@ -152,6 +153,9 @@ def _split(name: str, value: Any) -> list[str]:
         raise _make_error(name, "a list of texts", value)
     if len(words) > _MAX_WORDS:
         raise RhosightError(f"{name}: give at most {_MAX_WORDS}, not {len(words)}")
+    for word in words:
+        if len(word) > _MAX_WORD:
+            raise RhosightError(f"{name}: {word[:_MAX_SHOWN]!r}… is too long")
     return words
 
 

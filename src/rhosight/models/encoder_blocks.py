@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 
 from ..density.charge_density import ChargeDensity
@@ -192,9 +193,13 @@ def make_readers(
     classes: dict[str, Any] = {"image": ImageReader, "text": TextReader}
     readers = {kind: classes[kind](getattr(recipe, kind), own[kind]) for kind in kinds}
     for kind, data in [(kind, tuned[kind]) for kind in kinds] if tuned else ():
-        model, tensors = readers[kind].encoder.model, load(data)
+        model = readers[kind].encoder.model
+        try:
+            tensors = load(data)
+        except SafetensorError:
+            tensors = None
         shapes = {name: value.shape for name, value in model.state_dict().items()}
-        if any(value.shape != shapes.get(name) for name, value in tensors.items()):
+        if tensors is None or any(t.shape != shapes.get(name) for name, t in tensors.items()):
             raise RhosightError(
                 f"the fine-tuned tensors are not those of the {kind} encoder {names[kind]}; the "
                 "model's folder is damaged: train or download it again"

@@ -74,9 +74,9 @@ class Verdict:
             return f"fine-tuning of the {self.kind} encoder {result}: no epoch improved the network"
         change = 100 * (self.tuned / self.frozen - 1)
         return (
-            f"fine-tuning of the {self.kind} encoder {result}: error on held-out materials "
-            f"{change:+.1f} %, {self.margin:+.1f} standard errors better; kept above "
-            f"{self.needed:g}"
+            f"fine-tuning of the {self.kind} encoder {result}: it changes the error on the "
+            f"materials that chose its epoch by {change:+.1f} %, an improvement of "
+            f"{self.margin:.1f} standard errors, where {self.needed:g} are needed"
         )
 
 
