@@ -162,7 +162,7 @@ def _load_density() -> ChargeDensity:
     crystal = reading.load_crystal(Path())
     if not isinstance(crystal, ChargeDensity):
         raise RhosightError(
-            "a CIF contains no density, and none could be predicted; send a CHGCAR, cube or XSF file"
+            "a CIF contains no density, and none could be predicted; send a CHGCAR, cube or XSF"
         )
     return crystal
 
