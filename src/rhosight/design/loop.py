@@ -194,17 +194,18 @@ class _Loop:
             find_gpaw(self.gpaw.python)  # better known before the search
         self.planned = len(self.known) * len(FACTORS) + rounds * self.search.count * CALCULATIONS
         done: list[Verification] = []
+        result = None
         for number in range(1, rounds + 1):
             verified = self._run_round(number, done)
             if verified is None:
                 break
             done.append(verified)
-            self._save(done)
-        if not done:
+            result = self._save(done)
+        if result is None:
             raise RhosightError(
                 f"{self.out}: nothing plausible, so nothing was computed; see round-1/report.html"
             )
-        return self._save(done)
+        return result
 
     @cached_property
     def correction(self) -> Correction:

@@ -28,20 +28,23 @@ class Reference:
 
     Attributes
     ----------
-    material_id
-        In the bundled datasets.
-    structure
-        Primitive standardised cell.
+    dataset, material_id
+        A bundled dataset, and the crystal in it.
     formation_energy
         eV/atom; 0 for the most stable form.
     energy
         Total energy, eV/atom, if the bundled dataset has it; None if it is to be computed.
     """
 
+    dataset: str
     material_id: str
-    structure: Structure
     formation_energy: float
     energy: float | None = None
+
+    def make_cell(self) -> Structure:
+        """Return the primitive standardised cell."""
+        structure = load_dataset(self.dataset)[self.material_id].structure
+        return make_cell(structure, self.material_id)
 
 
 @cache
@@ -61,20 +64,16 @@ def list_references(with_energies: bool = True) -> dict[str, Reference]:
 
 
 def _list_elements(name: str) -> dict[str, Reference]:
-    dataset = load_dataset(name)
-    table = dataset.table
+    table = load_dataset(name).table
     alone = table["formula"].str.fullmatch(r"[A-Z][a-z]?\d*") & (table["nsites"] <= LARGEST)
     rows = table[alone].dropna(subset=[FORMATION_ENERGY]).sort_values(FORMATION_ENERGY)
     references: dict[str, Reference] = {}
     for material_id, row in rows.iterrows():
-        structure = dataset[str(material_id)].structure
-        (element,) = {site.specie.symbol for site in structure}
-        if element not in references:
-            cell = make_cell(structure, str(material_id))
-            total = row.get("dft_energy")
-            energy = None if total is None else float(total) / len(structure)
-            own = float(row[FORMATION_ENERGY])
-            references[element] = Reference(str(material_id), cell, own, energy)
+        (element,) = Composition(str(row["formula"])).elements
+        total = row.get("dft_energy")
+        energy = None if total is None else float(total) / int(row["nsites"])
+        reference = Reference(name, str(material_id), float(row[FORMATION_ENERGY]), energy)
+        references.setdefault(element.symbol, reference)
     return references
 
 
@@ -82,11 +81,16 @@ def has_bundled_energies(gpaw: Gpaw) -> bool:
     """Return whether energies of ``mp-fcc`` are those of these settings and of this GPAW."""
     if gpaw.calculation() != Gpaw().calculation():
         return False
-    version = load_dataset("mp-fcc").provenances[0]["version"]
+    return _is_version_of_bundled(gpaw.python)
+
+
+@cache
+def _is_version_of_bundled(python: str | None) -> bool:
     try:
-        return find_gpaw(gpaw.python).version == version
+        version = find_gpaw(python).version
     except RhosightError:  # without GPAW, nothing is computed that could differ
         return True
+    return bool(version == load_dataset("mp-fcc").provenances[0]["version"])
 
 
 def compute_element_energy(calculations: Calculations, symbol: str) -> float:
@@ -107,7 +111,8 @@ def compute_element_energy(calculations: Calculations, symbol: str) -> float:
     energy = reference.energy
     if energy is None:
         name = f"elements/{symbol}-{reference.material_id}"
-        energy = calculations.energy(name, reference.structure).energy / len(reference.structure)
+        cell = reference.make_cell()
+        energy = calculations.energy(name, cell).energy / len(cell)
     return energy - reference.formation_energy
 
 

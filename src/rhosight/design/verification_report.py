@@ -98,7 +98,8 @@ def draw_parity(table: pd.DataFrame, target: str) -> Markup:
         axis.set_xlabel(f"GPAW, corrected ({UNITS[target]})")
         axis.set_ylabel(f"predicted ({UNITS[target]})")
         axis.set_title(describe_target(target))
-        axis.legend(frameon=False)
+        if len(good):
+            axis.legend(frameon=False)
         return inline_svg(figure, f"predicted and computed {describe_target(target)}")
 
 
