@@ -298,3 +298,32 @@ def make_structure(
     structure = Structure(matrix, species, positions, coords_are_cartesian=True)
     check_crystal(structure, where)  # before positions far outside of the cell lose their digits
     return Structure(matrix, species, structure.frac_coords, to_unit_cell=True)
+
+
+def standardise(structure: Structure, symprec: float, where: str) -> Structure:
+    """Return the primitive standardised cell of a crystal.
+
+    A cell that is already standardised keeps its origin.
+
+    Raises
+    ------
+    RhosightError
+        If spglib finds no symmetry; the message starts with ``where``.
+    """
+    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+
+    try:
+        analyzer = SpacegroupAnalyzer(structure, symprec=symprec)
+        standard = analyzer.get_primitive_standard_structure()
+    except Exception as error:  # spglib and pymatgen have errors of their own
+        raise RhosightError(
+            f"{where}: spglib finds no symmetry at symprec {symprec:g} Å; check the cell"
+        ) from error
+    mine, its = structure.lattice, standard.lattice
+    same = len(standard) == len(structure) and np.allclose(
+        mine.parameters, its.parameters, atol=1e-3
+    )
+    # with equal parameters but opposite handedness, it would be the mirror image
+    if same and np.linalg.det(mine.matrix) * np.linalg.det(its.matrix) > 0:
+        return Structure(its, structure.species, structure.frac_coords)
+    return standard

@@ -19,9 +19,9 @@ import numpy as np
 from pymatgen.core import Structure
 from safetensors.numpy import load_file, save
 
-from ..dataset.sources.gpaw import Gpaw, find_gpaw, standardise
+from ..dataset.sources.gpaw import Gpaw, find_gpaw
 from ..density.charge_density import ChargeDensity
-from ..density.crystals import SYMPREC
+from ..density.crystals import SYMPREC, standardise
 from ..ecd.symmetry import idealise
 from ..errors import RhosightError
 from ..storage import read_json, replacing

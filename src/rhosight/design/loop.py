@@ -209,7 +209,7 @@ class _Loop:
 
     @cached_property
     def correction(self) -> Correction:
-        """What GPAW differs on known crystals, computed when it is first needed."""
+        """Compute known crystals when what GPAW differs on them is first needed."""
         correction = measure_correction(
             self.shared, self.known, self.elements, self.training_ids, self.log
         )

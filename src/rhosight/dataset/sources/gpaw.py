@@ -27,10 +27,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 from pymatgen.core import Structure
-from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from ...density.charge_density import STORED_KINDS, ChargeDensity
-from ...density.crystals import SYMPREC, find_symmetry, group_mixed_axes
+from ...density.crystals import SYMPREC, find_symmetry, group_mixed_axes, standardise
 from ...density.structures import read_structure
 from ...errors import RhosightError
 from .source import Entry, Source
@@ -436,30 +435,3 @@ def _find_cifs(cifs: str | os.PathLike | Sequence[str | os.PathLike]) -> dict[st
             )
         found[file.stem] = file.resolve()
     return found
-
-
-def standardise(structure: Structure, symprec: float, where: str) -> Structure:
-    """Return the primitive standardised cell of a crystal.
-
-    A cell that is already standardised keeps its origin.
-
-    Raises
-    ------
-    RhosightError
-        If spglib finds no symmetry; the message starts with ``where``.
-    """
-    try:
-        analyzer = SpacegroupAnalyzer(structure, symprec=symprec)
-        standard = analyzer.get_primitive_standard_structure()
-    except Exception as error:  # spglib and pymatgen have errors of their own
-        raise RhosightError(
-            f"{where}: spglib finds no symmetry at symprec {symprec:g} Å; check the cell"
-        ) from error
-    mine, its = structure.lattice, standard.lattice
-    same = len(standard) == len(structure) and np.allclose(
-        mine.parameters, its.parameters, atol=1e-3
-    )
-    # with equal parameters but opposite handedness, it would be the mirror image
-    if same and np.linalg.det(mine.matrix) * np.linalg.det(its.matrix) > 0:
-        return Structure(its, structure.species, structure.frac_coords)
-    return standard
