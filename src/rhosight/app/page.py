@@ -228,11 +228,8 @@ class _Page:
             return
         visitor = str(request.session_hash)
         self._jobs.forget(old)
-        shown = {
-            **self._clear(),
-            **({self.material: None} if files else {}),
-            self.example: gr.Button(visible=False),
-        }
+        shown = self._clear() | ({self.material: None} if files else {})
+        shown[self.example] = gr.Button(visible=False)
         yield {
             **shown,
             self.status: fragments.render_status("starting"),

@@ -45,7 +45,7 @@ def propose(arguments: dict[str, Any], limits: Limits, progress: Progress) -> di
 
 
 def _to_json(result: Design) -> dict[str, Any]:
-    """Return a search as JSON: facts and files of each proposal or miss, table, report."""
+    """Return a search as JSON: proposals or misses with files, table, report."""
     path = Path("report.html")
     write_report(result, path)
     text = path.read_text(encoding="utf-8")
@@ -65,7 +65,7 @@ def _to_json(result: Design) -> dict[str, Any]:
 
 
 def _describe(result: Design, row: dict[Any, Any]) -> dict[str, Any]:
-    """Return the facts about a proposal, its crystal, and the slice of its predicted density."""
+    """Return facts about a proposal, its CIF, and a slice of its predicted density."""
     structure = result.structures[row["name"]]
     predicted = result.densities.get(row["name"])
     return {

@@ -1,4 +1,4 @@
-"""The tab of the page that searches for crystals: wishes in, proposals with pictures out."""
+"""The tab that searches for crystals: wishes in, proposals with pictures out."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class SearchTab:
                 yield {self.status: fragments.render_status(update)}
             yield {**done, self.proposals: fragments.render_proposals(update.result or {})}
         except RhosightError as error:
-            yield {**done, self.status: fragments.render_problem(error)}
+            yield {**done, self.proposals: "", self.status: fragments.render_problem(error)}
 
     def _cancel(self) -> dict[Any, Any]:
         return {**self._stop(), self.status: fragments.render_status("cancelled")}

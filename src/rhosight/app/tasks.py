@@ -1,4 +1,6 @@
-"""Tasks of a worker process: predict, cut slices, sample the cell, explain; and :mod:`.proposals`.
+"""Tasks of a worker process: predict, cut slices, sample the cell, explain.
+
+The task that searches for crystals is in :mod:`.proposals`.
 
 The arguments and the result of each task are JSON. A task reads and writes files in the current
 folder, which belongs to one material of one visitor.
