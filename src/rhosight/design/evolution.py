@@ -104,6 +104,7 @@ class Variation:
             one for one in types if sum(one.counts) <= space.max_atoms and len(one.counts) <= size
         ]
         self._likeness: dict[str, np.ndarray] = {}
+        self._accepted: dict[tuple[str, tuple[str, ...]], bool] = {}
 
     def draw(self) -> Candidate | None:
         """Return a random individual that is like a known crystal, or None."""
@@ -161,7 +162,11 @@ class Variation:
         if len(set(elements)) < len(elements):
             return None
         form = prototype.canonical(elements)
-        if not self.space.accepts(prototype, form):
+        key = prototype.label, form
+        if key not in self._accepted:  # each occupation is counted once
+            self._accepted[key] = self.space.accepts(prototype, form)
+            self.space.counts.kept += self._accepted[key]
+        if not self._accepted[key]:
             return None
         return Candidate(prototype, form, example, has_own_shape=True)
 

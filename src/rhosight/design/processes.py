@@ -45,6 +45,8 @@ class Setup:
         Name and JSON of crystals whose structure types are occupied; of none, the bundled types.
     with_bundled
         Occupy the bundled structure types, too.
+    weights
+        Folder and SHA-256 of each model of the user's: one that was trained again is loaded again.
     """
 
     models: tuple[str, ...]
@@ -52,6 +54,7 @@ class Setup:
     geometry: str
     crystals: tuple[tuple[str, str], ...] = ()
     with_bundled: bool = True
+    weights: tuple[tuple[str, str], ...] = ()
 
 
 @lru_cache(maxsize=1)

@@ -29,6 +29,7 @@ from ..density.structures import read_structure
 from ..errors import RhosightError
 from ..inputs.progress import Progress
 from ..models.base import SavedModel
+from ..models.provenance import hash_weights
 from ..storage import lock_folder, open_run
 from .elements import choose_elements
 from .evolution import evolve, require_pymoo
@@ -126,8 +127,8 @@ class Search:
             self.geometry,
             _collect_crystals(self.like, self.prototypes),
             self.like is None and BUNDLED_TYPES in self.prototypes,
+            tuple(hash_weights(self.models).items()),
         )
-        load_screening.cache_clear()  # models may have been trained again
         screening = load_screening(setup)
         elements = choose_elements(known_elements(screening.models), self.elements, self.exclude)
         space = screening.space = replace(
