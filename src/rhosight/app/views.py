@@ -121,7 +121,7 @@ class Block:
 
 
 def list_kinds(density: ChargeDensity) -> tuple[Kind, ...]:
-    """Return the kinds of a density that the page cuts; free atoms beside a predicted one."""
+    """Return the kinds of a density that the page cuts."""
     kinds: tuple[Kind, ...] = tuple(kind for kind in STORED_KINDS if kind in density.grids)
     return (*kinds, "promolecule") if is_predicted(density) else kinds
 

@@ -88,7 +88,7 @@ def parse_cif(text: str, where: str, max_sites: int | None = None) -> tuple[Stru
 def _parse(
     text: str, where: str, max_sites: int | None, **tolerances: float
 ) -> tuple[dict[str, Any], CifParser, Structure, list[str]]:
-    """Return the data block, pymatgen's parser, the crystal, and what pymatgen warned of."""
+    """Return data block, pymatgen's parser, crystal and pymatgen's warnings."""
     from pymatgen.io.cif import CifParser
 
     with warnings.catch_warnings(record=True) as caught, np.errstate(all="ignore"):
@@ -266,7 +266,7 @@ def _check_content(block: dict[str, Any], structure: Structure, where: str) -> b
 
 
 def _note_labels(block: dict[str, Any], structure: Structure, notes: list[str]) -> list[str]:
-    """Return a note on a label that names no element, unless pymatgen has warned of it."""
+    """Return a note on a label without an element, unless pymatgen has warned."""
     if "_atom_site_type_symbol" in block:
         return []
     for site in structure:
@@ -322,7 +322,7 @@ def _get_letters(symbol: str) -> str:
 
 
 def _begins_with_element(label: str) -> bool:
-    """Return whether a label begins with an element, as ``AlT1``, ``MgM2`` and ``OA1`` do."""
+    """Return whether a label begins with an element, as ``AlT1`` and ``OA1`` do."""
     match = re.match(r"([A-Z][a-z])(?![a-z])|([A-Z])(?=[A-GI-Z])", label.strip())
     return match is not None and _is_element(match[0])
 

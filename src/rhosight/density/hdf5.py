@@ -86,7 +86,7 @@ def read_hdf5(
 def _read_grids(
     file: h5py.File, kind: StoredKind, where: str, max_bytes: int
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Return ``total`` as ``kind``, ``diff`` as ``spin``, and notes on what is left out."""
+    """Return ``total`` as ``kind``, ``diff`` as ``spin``, and notes."""
     names = list(file["vdata"])
     grids: dict[str, np.ndarray] = {kind: read_grid(file, "vdata/total", where, max_bytes)}
     if "diff_x" in names:

@@ -1,4 +1,4 @@
-"""Correction of GPAW's results by what it differs from the Materials Project on known crystals.
+"""Correct GPAW's results by its difference from the Materials Project.
 
 The models predict formation energies and bulk moduli of the Materials Project: other PAW data sets,
 a finer basis, elastic tensors of relaxed atoms. GPAW's formation energies differ by up to 0.1
@@ -62,14 +62,14 @@ class Correction:
 
     @property
     def differences(self) -> np.ndarray:
-        """Return GPAW's formation energies less the known ones, eV/atom, shape (crystals,)."""
+        """Return GPAW's formation energies minus the known ones, eV/atom."""
         good = self.good
         energies = good[f"{FORMATION_ENERGY}_gpaw"] - good[f"{FORMATION_ENERGY}_mp"]
         return energies.to_numpy(float)
 
     @property
     def ratios(self) -> np.ndarray:
-        """Return GPAW's bulk moduli divided by the known ones, of the crystals that have both."""
+        """Return GPAW's bulk moduli divided by the known ones, where both exist."""
         return (self.good[f"{MODULUS}_gpaw"] / self.good[f"{MODULUS}_mp"]).dropna().to_numpy(float)
 
     @cached_property
@@ -90,7 +90,7 @@ class Correction:
 
     @cached_property
     def shares(self) -> np.ndarray:
-        """Share of any compound, then that of each element, eV/atom, shape (1 + elements,).
+        """Shares of any compound and of each element, eV/atom, shape (1 + elements,).
 
         The most probable ones under a normal prior about 0: an element without a known crystal gets
         none.
@@ -115,7 +115,7 @@ class Correction:
         return float(self._features([formula])[0] @ self.shares)
 
     def correct(self, formula: str, energy: float, modulus: float) -> tuple[float, float]:
-        """Return GPAW's formation energy and bulk modulus as the Materials Project's would be."""
+        """Return GPAW's formation energy and bulk modulus after correction."""
         return energy - self.difference(formula), modulus / self.modulus
 
 

@@ -1,4 +1,4 @@
-"""Volume, energy and bulk modulus of a crystal from GPAW's energies at several volumes."""
+"""Volume, energy and bulk modulus from GPAW's energies at several volumes."""
 
 from __future__ import annotations
 

@@ -193,7 +193,7 @@ class Variation:
 
 
 def _make_operators(variation: Variation, tried: dict[str, Candidate]) -> dict[str, Any]:
-    """Return pymoo's operators, which call a variation; what was tried is not tried again."""
+    """Return pymoo's operators, which call a variation and repeat nothing."""
     from pymoo.core.crossover import Crossover
     from pymoo.core.duplicate import DuplicateElimination
     from pymoo.core.mutation import Mutation

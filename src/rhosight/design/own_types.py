@@ -1,4 +1,4 @@
-"""Structure types that a user gives: that of one crystal, or those of a folder of crystals."""
+"""Structure types of a crystal or of a folder of crystals of the user's."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def _list_elements(name: str) -> dict[str, Reference]:
 
 
 def has_bundled_energies(gpaw: Gpaw) -> bool:
-    """Return whether energies of ``mp-fcc`` are those of these settings and of this GPAW."""
+    """Return whether energies of ``mp-fcc`` fit these settings and this GPAW."""
     if gpaw.calculation() != Gpaw().calculation():
         return False
     return _is_version_of_bundled(gpaw.python)
@@ -119,7 +119,7 @@ def compute_element_energy(calculations: Calculations, symbol: str) -> float:
 def compute_formation_energy(
     calculations: Calculations, structure: Structure, energy: float
 ) -> float:
-    """Return the formation energy of a crystal, eV/atom, from the total energy of its cell, eV."""
+    """Return the formation energy, eV/atom, from the total energy of a cell, eV."""
     composition: Composition = structure.composition
     elements = sum(
         amount * compute_element_energy(calculations, element.symbol)

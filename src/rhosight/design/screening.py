@@ -196,7 +196,7 @@ class Screening:
         return misses
 
     def _standardise(self, predictions: pd.DataFrame) -> tuple[list[str], np.ndarray, np.ndarray]:
-        """Return targets, and where the ends of their ranges lie, (candidates, targets) each."""
+        """Return targets and the ends of their ranges, (candidates, targets) each."""
         ranges: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         for wish in self.wishes:
             low, high = (np.full(len(predictions), end) for end in (wish.low, wish.high))

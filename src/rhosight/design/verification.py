@@ -202,7 +202,7 @@ def _compare(
 
 
 def summarise(table: pd.DataFrame) -> dict[str, Any]:
-    """Return how many crystals were computed, are inside their intervals and meet the wishes.
+    """Count crystals computed, inside their intervals, and meeting the wishes.
 
     Parameters
     ----------

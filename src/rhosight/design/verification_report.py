@@ -1,4 +1,4 @@
-"""Write what GPAW computed of proposals as one HTML file: predictions against results."""
+"""Write predictions beside GPAW's results as one HTML file."""
 
 from __future__ import annotations
 

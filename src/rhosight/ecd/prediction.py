@@ -160,7 +160,7 @@ def _run_on_grid(
 
 
 def _superpose(symmetry: Symmetry, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the free atoms' density with and without smooth cores, as symmetric as the crystal."""
+    """Return the free atoms' density, symmetric, with and without smooth cores."""
     orbits = find_orbits(symmetry, shape)
     densities = superpose(symmetry.structure, shape), promolecule(symmetry.structure, shape, False)
     means = [np.bincount(orbits.orbit, values.ravel()) / orbits.counts for values in densities]
@@ -179,7 +179,7 @@ def _add(free: np.ndarray, valence: np.ndarray, difference: np.ndarray) -> np.nd
 def _continue(
     values: np.ndarray, cell: PrimitiveCell, primitive: Symmetry, shape: tuple[int, int, int]
 ) -> np.ndarray:
-    """Return values on a grid of the primitive cell on one of the user's cell, by plane waves.
+    """Move values from a grid of the primitive cell to one of the user's cell.
 
     Each operation of the crystal adds its image, because the grid need not have them all.
     """

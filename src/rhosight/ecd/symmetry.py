@@ -126,7 +126,7 @@ def _round_translations(translations: np.ndarray) -> np.ndarray:
 
 
 def move_origin(symmetry: Symmetry, cell: PrimitiveCell) -> tuple[Symmetry, PrimitiveCell]:
-    """Return a primitive cell whose grids have as many symmetry operations as possible.
+    """Return a primitive cell whose grids keep most symmetry operations.
 
     The new origin is an atom of the rarest element or lies midway between two, such as a centre of
     inversion. Operations fit on a grid if their translations are simple fractions.

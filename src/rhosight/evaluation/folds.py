@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -117,7 +117,7 @@ class SharedData:
 
     @cached_property
     def tuner(self) -> EncoderTuner | None:
-        """Fine-tunes the recipe's encoders on a fold's training set, if the recipe asks for it."""
+        """Fine-tune the recipe's encoders on a fold's training set, if it asks for it."""
         recipe = self.recipe
         if isinstance(recipe, Recipe) or recipe.fine_tuning is None:
             return None
@@ -170,6 +170,10 @@ class SharedData:
         return features
 
 
+Record: TypeAlias = Callable[[str, str, Callable[[np.ndarray], np.ndarray]], None]
+"""Takes model, stage, and a function that predicts rows."""
+
+
 def run_fold(
     number: int, rows: dict[str, np.ndarray], shared: SharedData, folder: Path | None, count: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -214,6 +218,20 @@ def run_fold(
             fitted = fit_descriptors(own, shared.descriptors, shared.targets, rows["train"])
             record(name, "", fitted)
 
+    _read_encoders(number, rows, shared, count, record)
+    if isinstance(recipe, Recipe):
+        history = _train_networks(number, rows, shared, fold_dir, count, record)
+    logger.info("fold %d of %d: %.0f s", number + 1, count, time.monotonic() - started)
+    result = pd.concat(predictions, ignore_index=True), history
+    if fold_dir:
+        _write_fold(fold_dir, result)
+    return result
+
+
+def _read_encoders(
+    number: int, rows: dict[str, np.ndarray], shared: SharedData, count: int, record: Record
+) -> None:
+    """Score the Gaussian processes that read encoders, frozen and fine-tuned."""
     for name, own in shared.encoder_recipes.items():
         if shared.progress:
             shared.progress(f"fold {number + 1} of {count}: Gaussian process of {name}", 0, 1)
@@ -227,14 +245,6 @@ def run_fold(
             record(name, FINE_TUNING, fitted)
             for verdict in choice.verdicts:
                 logger.info("fold %d of %d: %s: %s", number + 1, count, name, verdict)
-
-    if isinstance(recipe, Recipe):
-        history = _train_networks(number, rows, shared, fold_dir, count, record)
-    logger.info("fold %d of %d: %.0f s", number + 1, count, time.monotonic() - started)
-    result = pd.concat(predictions, ignore_index=True), history
-    if fold_dir:
-        _write_fold(fold_dir, result)
-    return result
 
 
 def _write_fold(folder: Path, result: tuple[pd.DataFrame, pd.DataFrame]) -> None:
@@ -256,7 +266,7 @@ def _train_networks(
     shared: SharedData,
     fold_dir: Path | None,
     count: int,
-    record: Callable[[str, str, Callable[[np.ndarray], np.ndarray]], None],
+    record: Record,
 ) -> pd.DataFrame:
     """Train the networks of a fold, record predictions, and return the history."""
     recipe, dataset = shared.recipe, shared.dataset

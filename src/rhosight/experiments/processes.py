@@ -1,4 +1,4 @@
-"""The Gaussian processes that stand beside the paper's networks in the experiments."""
+"""Gaussian processes beside the paper's networks in the experiments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ own, since networks of the same inputs stand in the same tables."""
 
 
 def make_process_recipe(row: str, seed: int = 0) -> DescriptorRecipe:
-    """Return the recipe of a row; those of encoders learn labels as they are, as networks do."""
+    """Return the recipe of a row; encoders learn labels as they are."""
     name = PROCESSES[row]
     changes: dict[str, Any] = {"scales": None} if name in ENCODER_RECIPES else {}
     return descriptor_recipe(name, seed=seed, **changes)

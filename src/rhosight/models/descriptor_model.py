@@ -153,7 +153,7 @@ class DescriptorModel(SavedModel):
         tuning: ModelTuning | None,
         progress: Progress | None,
     ) -> DescriptorState:
-        """Fit processes, intervals and limits to a table of features; set :attr:`out_of_fold`."""
+        """Fit processes, intervals and limits to features; set :attr:`out_of_fold`."""
         given = dataset.targets[list(self.targets)].to_numpy(dtype=float)
         labels = self._scales.learn(given)
         prototypes, recurring = select_types(table["prototype"])

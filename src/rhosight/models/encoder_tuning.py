@@ -143,7 +143,7 @@ class Choice:
         return table
 
     def write(self, folder: Path) -> None:
-        """Write the tensors of kept encoders, which an ``EncoderBlocks`` of the folder reads."""
+        """Write the tensors of kept encoders for the ``EncoderBlocks`` of a folder."""
         for encoder in self.kept:
             write_tuned(folder, encoder.kind, encoder.weights)
 
@@ -253,7 +253,7 @@ class EncoderTuner:
             self._progress(f"fine-tuning of encoders: {label}", epoch, epochs)
 
     def _tune_one(self, kind: str, fit: np.ndarray, judge: np.ndarray) -> TunedEncoder | None:
-        """Return an encoder after fine-tuning, or None if no epoch was better than the start."""
+        """Return an encoder after fine-tuning, or None if no epoch was better."""
         if kind not in self._inputs:
             network = _make_network(self.recipe, kind)
             self._inputs[kind] = (
@@ -282,7 +282,7 @@ class EncoderTuner:
 
 
 def _make_network(recipe: DescriptorRecipe, kind: str) -> Recipe:
-    """Return the network that fine-tunes the encoder of a recipe's first image or text."""
+    """Return the network that fine-tunes the encoder of the first image or text."""
     settings = recipe.fine_tuning
     assert settings is not None
     fields: dict[str, Any] = {
@@ -323,7 +323,7 @@ def _select_first(recipe: DescriptorRecipe, kind: str) -> DescriptorRecipe:
 
 
 def _merged_state(model: torch.nn.Module) -> dict[str, Tensor]:
-    """Return the tensors of an encoder, with low-rank updates added to the layers they update."""
+    """Return the tensors of an encoder, with low-rank updates added."""
     for module in model.modules():
         merge: Any = getattr(module, "merge", None)
         if merge and hasattr(module, "base_layer"):
@@ -336,7 +336,7 @@ def _merged_state(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 class ModelTuning:
-    """The fine-tuned encoders of a model, and those of the folds that calibrate its intervals.
+    """Fine-tuned encoders of a model and of the folds that calibrate it.
 
     Parameters
     ----------
@@ -383,7 +383,7 @@ class ModelTuning:
         return reader
 
     def tune_fold(self, rows: np.ndarray) -> pd.DataFrame:
-        """Return features by encoders that were tuned, judged and chosen on some rows only."""
+        """Return features of encoders tuned, judged and chosen on some rows only."""
         return self._tuner.tune(rows).choose(self._recipe).table(self._rows)
 
     def leave_out(self, labels: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -96,7 +96,7 @@ def compute_magpie(amounts: dict[str, float]) -> np.ndarray:
 
 @cache
 def _list_magpie_rows() -> dict[str, np.ndarray]:
-    """Return symbol → properties; selecting rows of a table takes longer than all the rest."""
+    """Return symbol → properties, which is faster than rows of a table."""
     table = load_element_data("magpie")[list(MAGPIE)]
     return dict(zip(table.index, table.to_numpy(), strict=True))
 

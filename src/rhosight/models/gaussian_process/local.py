@@ -68,7 +68,7 @@ def compute_kernels(
     measure: Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray]],
     rows_at_once: int,
 ) -> list[FittedTarget]:
-    """Return targets with their kernels, with which :func:`local_variance` is much faster.
+    """Return targets with their kernels, for a faster :func:`local_variance`.
 
     Parameters
     ----------
