@@ -69,7 +69,7 @@ PrototypesOption = Annotated[
 ]
 CountOption = Annotated[int, typer.Option(help="Largest number of proposals.", min=1)]
 CandidatesOption = Annotated[int, typer.Option(help="Number of crystals to try.", min=1)]
-SeedOption = Annotated[int, typer.Option(help="Of the order of the candidates.", min=0)]
+SeedOption = Annotated[int, typer.Option(help="Seed of the order of the candidates.", min=0)]
 ModelOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -112,12 +112,12 @@ VerifyOption = Annotated[
     ),
 ]
 RoundsOption = Annotated[
-    int, typer.Option(help="Searches; --count proposals of each are computed.", min=1)
+    int, typer.Option(help="Number of searches; --count proposals of each are computed.", min=1)
 ]
 CompareOption = Annotated[
     int,
     typer.Option(
-        help="Known crystals that --verify computes, too, to correct what GPAW differs from the "
+        help="Known crystals that --verify computes, too, to correct for how GPAW differs from the "
         "Materials Project.",
         min=3,
     ),
@@ -210,6 +210,8 @@ def _verify(targets: list[str], rounds: int, compare: int, settings: dict[str, A
 
 def _describe_verified(row: dict[str, Any]) -> str:
     """Return a line about a computed proposal."""
+    from ..design.verification import describe_verdict
+
     start = f"round {row['round']}  {row['formula']:12}"
     if row["problem"]:
         return f"{start}{row['problem']}"
@@ -217,7 +219,7 @@ def _describe_verified(row: dict[str, Any]) -> str:
         f"{symbol} {row[f'{name}_verified']:.{digits}f} {unit}"
         for name, symbol, digits, unit in VERIFIED
     )
-    return f"{start}{', '.join(values)}; wishes {'hold' if row['met'] else 'fail'}"
+    return f"{start}{', '.join(values)}; wishes {describe_verdict(row)}"
 
 
 VERIFIED = (

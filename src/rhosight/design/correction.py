@@ -167,7 +167,7 @@ def choose_known(
     if len(chosen) < FEWEST:
         raise RhosightError(
             f"only {len(chosen)} known compounds of these elements have both labels, too few to "
-            "measure what GPAW differs from the Materials Project; allow more elements, or larger "
+            "measure how GPAW differs from the Materials Project; allow more elements, or larger "
             "cells"
         )
     return chosen

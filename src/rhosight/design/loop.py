@@ -74,7 +74,7 @@ class Rounds:
     table
         Rows of :attr:`rhosight.design.verification.Verification.table` with the column ``round``.
     correction
-        What GPAW differs from the Materials Project on known crystals.
+        How GPAW differs from the Materials Project on known crystals.
     dataset
         Computed crystals with densities; None if there are none.
     """
@@ -112,7 +112,7 @@ def run_rounds(
     rounds
         Number of searches. ``count`` proposals of each are computed.
     known
-        Number of known crystals that are computed, too, to learn what GPAW differs from the
+        Number of known crystals that are computed, too, to learn how GPAW differs from the
         Materials Project.
     gpaw
         Settings of GPAW; those of the bundled densities by default.
@@ -129,6 +129,11 @@ def run_rounds(
     """
     if rounds < 1:
         raise RhosightError(f"rounds: must be at least 1, not {rounds}")
+    if settings.get("include_known"):
+        raise RhosightError(
+            "include_known: the models have learned from known crystals, so computing them tests "
+            "nothing; leave them out (some are computed anyway, to correct GPAW's results)"
+        )
     loop = _Loop(
         Search(tuple(read_wishes(targets)), **settings),
         Path(out),
@@ -209,7 +214,7 @@ class _Loop:
 
     @cached_property
     def correction(self) -> Correction:
-        """Compute known crystals when what GPAW differs on them is first needed."""
+        """Compute known crystals when the correction is first needed."""
         correction = measure_correction(
             self.shared, self.known, self.elements, self.training_ids, self.log
         )

@@ -66,7 +66,7 @@ class Search:
     candidates
         Number of crystals to try.
     seed
-        Of the order of the candidates. The same settings give the same proposals.
+        Seed of the order of the candidates. The same settings give the same proposals.
     models
         Names or folders of models of structures. Each property is predicted by the first that
         knows it.

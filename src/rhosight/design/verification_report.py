@@ -20,7 +20,7 @@ from ..evaluation.html import (
     write_page,
 )
 from .correction import MODULUS, Correction
-from .verification import COMPUTED, UNITS, summarise
+from .verification import COMPUTED, UNITS, describe_verdict, summarise
 from .wishes import FORMATION_ENERGY, HULL, Wish
 
 
@@ -59,8 +59,14 @@ class _Report:
         self.plots = [draw_parity(table, target) for target in COMPUTED if target in table]
         self.energy, self.modulus, self.hull = FORMATION_ENERGY, MODULUS, HULL
 
+    def verdict(self, row: dict[str, Any]) -> str:
+        """Return whether the wishes hold."""
+        return describe_verdict(row)
+
     def interval(self, row: dict[str, Any], target: str) -> str:
         """Return a predicted value with the ends of its interval."""
+        if pd.isna(row.get(target, np.nan)):
+            return "–"
         digits = 0 if target == MODULUS else 2
         ends = (row[target], row[f"{target}_low"], row[f"{target}_high"])
         mean, low, high = (f"{end:.{digits}f}".replace("-", "−") for end in ends)

@@ -135,7 +135,7 @@ def _load_properties() -> pd.DataFrame:
 def _list_rows() -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
     """Return names, and symbol → row of :func:`_load_properties`; tables are slow."""
     table = _load_properties()
-    return tuple(table), dict(zip(table.index, table.to_numpy(), strict=True))
+    return tuple(map(str, table)), dict(zip(table.index, table.to_numpy(), strict=True))
 
 
 @cache
