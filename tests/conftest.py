@@ -14,7 +14,7 @@ from rhosight.dataset import Dataset, load_dataset
 
 # Garbage is searched for among the millions of objects of the libraries: less often, tests take
 # 5 to 9 % less time.
-gc.set_threshold(200_000, 50, 100)
+gc.set_threshold(100_000, 20, 10)
 
 LONGEST = (
     *("app", "explain", "cli", "experiments", "training", "sweep", "evaluation", "contrastive"),
