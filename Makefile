@@ -1,7 +1,7 @@
 # Two commands from a fresh machine: `make demo` and `make test`. All in .venv.
 
 PYTHON ?= python3
-WORKERS ?= 3
+WORKERS ?= 2
 BIN := .venv/bin
 
 # Tests start many programs: each module is compiled once, whatever the environment says.
