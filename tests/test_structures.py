@@ -111,6 +111,7 @@ CONTRADICTIONS = {
         CUBIC + P1 + " '-x,-y,z'\n '-x,y,-z'\n" + ROCK_SALT,
         r"symmetry operations are not a group",
     ),
+    "huge cell": (CUBIC.replace("4.2", "900") + P1 + ROCK_SALT, "the cell has 7.29e"),
     "alternatives": (
         CUBIC
         + P1

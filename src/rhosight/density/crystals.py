@@ -33,6 +33,8 @@ MIN_VOLUME_RATIO = 1e-6
 
 MAX_EDGE = 1e4
 """Longest edge of a cell, Å; also the largest distance of an atom from its cell, in edges."""
+MAX_VOLUME = 1e8
+"""Largest volume of a cell, Å³: a cube of 464 Å."""
 
 MIN_EDGE = 0.1
 """Shortest edge of a cell, Å; no atom is as small."""
@@ -203,6 +205,10 @@ def check_cell(matrix: np.ndarray, where: str) -> None:
         raise RhosightError(
             f"{where}: an edge of the cell is {wrong:.3g} Å long; correct its lattice vectors or "
             "their unit"
+        )
+    if volume > MAX_VOLUME:
+        raise RhosightError(
+            f"{where}: the cell has {volume:.3g} Å³; correct its lattice vectors or their unit"
         )
 
 
