@@ -6,10 +6,12 @@ electrons differ from the original's by more than 1 %. Files of a cell alone (PO
 without symmetry) say nothing else about it: there a changed length is counted as `undetectable`.
 So are other elements in the same cell with the same electrons, as `other elements`.
 
-Of 1,500 files of seed 5 (6), predicted from, 981 (976) were refused, 458 (472) read as the
-original, 57 (49) noted, 3 (3) of `other elements` and 1 (0) `undetectable`. No traceback, no hang,
-none changed in silence. Notes are those of the file, and of a model on the volume: a CHGCAR of Si
-whose scale factor is 1.1 is a right file of stretched Si. Reading takes 24 ms of processor time.
+Of 5,000 files of seed 4, predicted from, 3339 were refused, 1485 read as the original, 164 noted,
+and 12 had other elements; of 1,500 files of seed 7 the numbers are 975, 478, 43 and 2, and 2 were
+undetectable. No traceback, no hang, none changed in silence. Notes are those of the file, and of a
+model on the volume: a CHGCAR of Si whose scale factor is 1.1 is a right file of stretched Si, and
+of one that is 1.1 % smaller `predict` prints how its volume differs from that of mp-149. Reading
+takes 24 ms of processor time.
 
     python benchmarks/mutations.py --count 5000
 """
@@ -33,6 +35,9 @@ import numpy as np
 
 import rhosight
 from rhosight import RhosightError, load_dataset, load_model, read_density, read_structure
+from rhosight.cli.predictions import SAME_VOLUME
+from rhosight.dataset.known import find_known_material
+from rhosight.density.crystals import as_structure
 from rhosight.density.structures import get_notes
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -91,6 +96,12 @@ def predict(models: dict[str, Any], crystal: Any) -> tuple[bool, str]:
     return is_finite, table["outside"].iloc[0] or ""
 
 
+def is_told(crystal: Any) -> bool:
+    """Return whether ``predict`` prints how the volume differs from that of a known crystal."""
+    known = find_known_material(as_structure(crystal), ())
+    return known is not None and abs(known.volume_change) > SAME_VOLUME
+
+
 def judge(name: str, path: Path, original: Any, models: dict[str, Any]) -> tuple[str, str]:
     """Return what a damaged file ends in, and details."""
     began = time.process_time()
@@ -112,7 +123,7 @@ def judge(name: str, path: Path, original: Any, models: dict[str, Any]) -> tuple
         return "slow", ""
     if not is_finite:
         return "not finite", ""
-    if get_notes(crystal) or "its volume of" in outside:
+    if get_notes(crystal) or "its volume of" in outside or is_told(crystal):
         return "noted", ""
     if not is_changed(crystal, original):
         return "accepted", ""
