@@ -89,27 +89,29 @@ class Calculations:
         RhosightError
             If GPAW fails, now or when the file was written.
         """
-        return self._calculate(name, structure, kpoints, density=False)
+        return _make_energy(self._calculate(name, structure, kpoints, density=False))
 
     def density(self, name: str, structure: Structure) -> tuple[Energy, ChargeDensity]:
         """Return energy and density of a cell, computed unless its files are there.
 
         See :meth:`energy`.
         """
-        energy = self._calculate(name, structure, None, density=True)
-        stored = self._read(self._path(name))
+        stored = self._calculate(name, structure, None, density=True)
         grids = load_file(self._path(name).with_suffix(".safetensors"))
-        return energy, ChargeDensity(structure, grids, _label(name), stored["provenance"])
+        density = ChargeDensity(structure, grids, _label(name), stored["provenance"])
+        return _make_energy(stored), density
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.json"
 
     def _calculate(
         self, name: str, structure: Structure, kpoints: Sequence[int] | None, density: bool
-    ) -> Energy:
+    ) -> dict[str, Any]:
+        """Return the content of a calculation's file, computed unless it is there."""
         path = self._path(name)
         digest = _digest(self.gpaw.calculation(), structure, kpoints)
-        if not path.exists() or self._read(path)["input"] != digest:
+        stored = self._read(path) if path.exists() else None
+        if stored is None or stored["input"] != digest:
             path.parent.mkdir(parents=True, exist_ok=True)
             started = time.monotonic()
             content = {"input": digest, **self._run(name, structure, kpoints, density)}
@@ -118,12 +120,10 @@ class Calculations:
                 draft.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
             if self.report:
                 self.report(name, content["seconds"])
-        stored = self._read(path)
+            stored = self._read(path)
         if "problem" in stored:
             raise RhosightError(f"{stored['problem']}; to compute it again, remove {path}")
-        figures = stored["figures"]
-        counts = tuple(int(count) for count in figures["dft_kpoints"].split("x"))
-        return Energy(figures["dft_energy"], counts, figures, stored["seconds"])
+        return stored
 
     def _run(
         self, name: str, structure: Structure, kpoints: Sequence[int] | None, density: bool
@@ -166,6 +166,13 @@ def make_cell(structure: Structure, where: str) -> Structure:
         If spglib finds no symmetry; the message starts with ``where``.
     """
     return idealise(standardise(structure, SYMPREC, where)).structure
+
+
+def _make_energy(stored: dict[str, Any]) -> Energy:
+    """Return the energy in the content of a calculation's file."""
+    figures = stored["figures"]
+    counts = tuple(int(count) for count in figures["dft_kpoints"].split("x"))
+    return Energy(figures["dft_energy"], counts, figures, stored["seconds"])
 
 
 def _label(name: str) -> str:
