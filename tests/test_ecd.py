@@ -18,7 +18,7 @@ from rhosight.dataset import Dataset
 from rhosight.dataset.splits import split
 from rhosight.density.crystals import list_symbols
 from rhosight.density.free_atoms import list_elements, promolecule
-from rhosight.density.predicted import is_predicted, write_density
+from rhosight.density.predicted import get_error, is_predicted, write_density
 from rhosight.ecd.symmetry import choose_shape, find_operations
 from rhosight.ecd.training import TrainingSettings
 
@@ -164,6 +164,8 @@ def test_files_say_that_the_density_is_predicted(prediction, tmp_path: Path):
         read = rhosight.read_density(tmp_path / name)
         assert is_predicted(read)
         assert any("predicted density, not SCF" in note for note in read.provenance["notes"])
+        error = prediction.error, prediction.error_bound
+        assert get_error(read.provenance) == pytest.approx(error, rel=0.06)  # two digits
         assert np.abs(read.grid("total") - prediction.density.grid("total")).max() < 1e-5
     write_density(prediction.density, tmp_path / "difference.cube", "difference")
     read = rhosight.read_density(tmp_path / "difference.cube", kind="difference")
@@ -226,10 +228,14 @@ def test_the_command_writes_a_density(silicon: Structure, tmp_path: Path):
         CliRunner().invoke(app, ["density", str(cif)], catch_exceptions=False)
 
 
-def test_best_predicts_a_structure_by_way_of_its_density(silicon: Structure, tmp_path: Path):
+def test_best_predicts_a_structure_by_way_of_its_density(
+    silicon: Structure, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     silicon.to(filename=str(tmp_path / "Si.cif"))
-    run = CliRunner().invoke(app, ["predict", "best", str(tmp_path / "Si.cif"), "--format", "json"])
+    run = CliRunner().invoke(app, ["predict", "best", str(tmp_path), "--format", "json"])
     assert run.exit_code == 0
     (row,) = json.loads(run.stdout)["predictions"]
-    assert "predicted density, not SCF" in row["notes"]
+    assert "predicted density, not SCF" in row["notes"] and row["density"] == "predicted"
+    assert 0 < row["density_error"] < row["density_error_bound"] < 0.05
+    assert "no clear gain over the model no-dft" in caplog.text
     assert abs(row["formation_energy_per_atom"]) < 0.3 and row["bulk_modulus_vrh"] > 50

@@ -85,13 +85,15 @@ def explain(
 
     check_difference(difference, files)
     loaded = read_model(model)
-    files = expand_folders(files, structures=not loaded.uses_density)
+    dense = loaded.uses_density
+    files = expand_folders(files, structures=not dense, predicts=dense)
     if material and not is_dataset(files):
         raise RhosightError("--id chooses materials of a dataset; omit it for files")
     if details is None:
         details = not is_dataset(files) or bool(material)
     others = load_dataset(background) if background else None
-    reading = Reading(kind, unit, difference, notes, "rhosight explain {file} --model no-dft")
+    command = "rhosight explain {file} --model no-dft"
+    reading = Reading(kind, unit, difference, notes, command, predicts=dense)
     outcome = _explain_each(loaded, reading, files, material, details, others)
     if explanations := outcome.results:
         _show(explanations, details, out)
@@ -117,7 +119,7 @@ def _explain_each(
         return materials[material] if material else materials
 
     def explain_one(part: Any) -> Explanation:
-        return explain_predictions(model, part, details, others)[0]
+        return explain_predictions(model, reading.add_densities(part), details, others)[0]
 
     with progress_bar() as progress:
         return work_through(files, read, explain_one, progress, "explained", at_once=1)

@@ -139,7 +139,7 @@ def image(
     check_files(files)
     shown: Any = (show or kind or Kind.total).value
     channel = _make_channel(shown, window, lattice_units, hkl, offset)
-    reading = Reading(kind, unit, mode=notes)
+    reading = Reading(kind, unit, mode=notes, structures="rhosight density {file}")
     names, densities = _read_densities(expand_folders(files), reading, material)
     out.mkdir(parents=True, exist_ok=True)
     if raw:

@@ -51,6 +51,17 @@ FormatOption = Annotated[
 ]
 
 
+MaterialsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="FILES...",
+        help="Density files (CHGCAR, CHG, cube, XSF; may be compressed), folders that are "
+        "searched for them, or one dataset. For a CIF or POSCAR the density is predicted first, "
+        "if the model needs one; best gains nothing over no-dft by that.",
+        show_default=False,
+    ),
+]
+
 RelaxOption = Annotated[
     bool,
     typer.Option(
@@ -70,16 +81,7 @@ def predict(
             "need no density: they read CIF and POSCAR files."
         ),
     ],
-    files: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="FILES...",
-            help="Density files (CHGCAR, CHG, cube, XSF; may be compressed), folders that are "
-            "searched for them, or one dataset. For a CIF or POSCAR the density is predicted "
-            "first, if the model needs one.",
-            show_default=False,
-        ),
-    ] = None,
+    files: MaterialsArgument = None,
     kind: KindOption = None,
     unit: UnitOption = None,
     difference: DifferenceOption = None,
@@ -109,11 +111,16 @@ def predict(
     loaded = read_model(model)
     if relax:
         _check_relaxation(loaded, files)
-    files = expand_folders(files, structures=not loaded.uses_density)
-    reading = Reading(kind, unit, difference, notes, "rhosight predict no-dft {file}", True, relax)
-    read = reading.read_materials if loaded.uses_density else reading.read_structures
+    dense = loaded.uses_density
+    files = expand_folders(files, structures=not dense, predicts=dense)
+    reading = Reading(kind, unit, difference, notes, "rhosight predict no-dft {file}", dense, relax)
+    read = reading.read_materials if dense else reading.read_structures
+
+    def work(materials: Any) -> pd.DataFrame:
+        return loaded.predict_intervals(reading.add_densities(materials))
+
     with progress_bar() as progress:
-        outcome = work_through(files, read, loaded.predict_intervals, progress, "predicted")
+        outcome = work_through(files, read, work, progress, "predicted")
     if outcome.results:
         predictions = _add_facts(outcome.results, reading)
         _show(predictions, loaded, output or _choose_format(out), out, reading)
@@ -138,12 +145,22 @@ def _check_relaxation(model: SavedModel, files: list[str]) -> None:
 
 
 def _add_facts(parts: list[pd.DataFrame], reading: Reading) -> pd.DataFrame:
-    """Return all predictions, with the columns ``formula`` and ``notes``."""
+    """Return all predictions, with the columns ``formula`` and ``notes``.
+
+    Where densities were predicted, further columns say so and give their expected error and its
+    bound, shares of the electrons.
+    """
     import pandas as pd
 
     predictions = pd.concat(parts)
     names = [str(name) for name in predictions.index]
     predictions.insert(0, "formula", [reading.formulas.get(name, "") for name in names])
+    if reading.predicted:
+        errors = [reading.predicted.get(name, (None, None)) for name in names]
+        kinds = ["predicted" if name in reading.predicted else "calculated" for name in names]
+        predictions["density"] = kinds
+        predictions["density_error"] = [error for error, _ in errors]
+        predictions["density_error_bound"] = [bound for _, bound in errors]
     predictions["notes"] = ["; ".join(reading.notes.get(name, [])) for name in names]
     return predictions
 

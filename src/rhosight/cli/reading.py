@@ -99,6 +99,9 @@ class Reading:
         File or material → formula, and notes, of all that were read.
     crystals
         File → structure, of all files that were read.
+    predicted
+        File or material → expected error of its predicted density and the bound of 90 %, shares of
+        the electrons; those of densities that are not predicted are left out.
     """
 
     kind: FileKind | None = None
@@ -111,6 +114,7 @@ class Reading:
     formulas: dict[str, str] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
     crystals: dict[str, Structure] = field(default_factory=dict)
+    predicted: dict[str, tuple[float | None, float | None]] = field(default_factory=dict)
 
     def read_structures(self, files: list[str]) -> Dataset | dict[str, Structure]:
         """Return the structures of CIF, POSCAR or density files by name, or one dataset."""
@@ -168,7 +172,7 @@ class Reading:
         from ..density.files import read_density
 
         if self._lacks_density(file):
-            return self._remember(file, self._predict_density(file))
+            return self._remember(file, self._read_and_predict(file))
         unit: Any = self.unit.value if self.unit else None
         kind: Any = self.kind and self.kind.value
         with self._suggest_command(file):
@@ -182,14 +186,32 @@ class Reading:
         """Return whether a file is a structure whose density is to be predicted."""
         return self.predicts and bool(_BARE_STRUCTURE.search(Path(file).name))
 
-    def _predict_density(self, file: str) -> ChargeDensity:
+    def _read_and_predict(self, file: str) -> ChargeDensity:
         from ..density.charge_density import add_notes
         from ..density.structures import get_notes, read_structure
-        from ..ecd.model import load_density_model
 
         structure = read_structure(file)
-        density = load_density_model().predict_density(structure)
-        return replace(add_notes(density, get_notes(structure)), name=file)
+        return add_notes(_predict_density(structure, file), get_notes(structure))
+
+    def add_densities(self, materials: Any) -> Any:
+        """Return densities of a dataset's materials, predicted where it has none.
+
+        Files and datasets with densities are returned as they are.
+        """
+        from ..dataset.dataset import Dataset
+        from ..dataset.lazy import Lazy
+
+        if not self.predicts or not isinstance(materials, Dataset) or materials.has_density.all():
+            return materials
+        has_density = materials.has_density
+
+        def get(number: int) -> ChargeDensity:
+            if has_density[number]:
+                return materials.densities[number]
+            crystal = materials.crystals[number]
+            return self._remember(crystal.name, _predict_density(crystal.structure, crystal.name))
+
+        return Lazy(get, len(materials))
 
     def _read_dataset(self, name: str) -> Dataset:
         """Load a dataset."""
@@ -214,12 +236,16 @@ class Reading:
     def _remember(self, name: str, crystal: Any) -> Any:
         """Keep formula and notes of a crystal, and return it."""
         from ..density.crystals import as_structure
+        from ..density.predicted import get_error
         from ..density.structures import get_notes
 
         self.crystals[name] = as_structure(crystal)
         self.formulas[name] = self.crystals[name].composition.reduced_formula
         if notes := get_notes(crystal):
             self._note(name, notes)
+        about = getattr(crystal, "provenance", {})
+        if about.get("predicted"):
+            self.predicted[name] = get_error(about)
         return crystal
 
     def _note(self, name: str, notes: list[str]) -> None:
@@ -240,7 +266,14 @@ class Reading:
             ) from error
 
 
-def expand_folders(files: list[str], structures: bool = False) -> list[str]:
+def _predict_density(structure: Structure, name: str) -> ChargeDensity:
+    """Predict a density with the bundled model, and name it."""
+    from ..ecd.model import load_density_model
+
+    return replace(load_density_model().predict_density(structure), name=name)
+
+
+def expand_folders(files: list[str], structures: bool = False, predicts: bool = False) -> list[str]:
     """Replace folders that are no datasets by the files in them.
 
     What is passed over is printed.
@@ -251,6 +284,8 @@ def expand_folders(files: list[str], structures: bool = False) -> list[str]:
         The arguments of a command.
     structures
         Search for crystals instead of densities.
+    predicts
+        Search for crystals in folders without densities: these are predicted.
 
     Raises
     ------
@@ -268,7 +303,15 @@ def expand_folders(files: list[str], structures: bool = False) -> list[str]:
             continue
         if is_dataset([file]):
             raise RhosightError(f"{file}: is a dataset, and must be the only argument")
-        search = find_materials(Path(file), structures)
+        try:
+            search = find_materials(Path(file), structures)
+        except RhosightError as error:
+            if not predicts:
+                raise
+            try:
+                search = find_materials(Path(file), structures=True)
+            except RhosightError:
+                raise error from None
         expanded += map(str, search.files)
         for name, why in search.passed_over.items():
             print_remark("passed over", Path(file, name), why)

@@ -7,9 +7,11 @@ and :func:`rhosight.read_density` notes it when it reads such a file.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,11 @@ from .charge_density import ChargeDensity, Kind, add_notes
 
 MARK = "predicted density"
 """Words with which the comment of a file of a predicted density begins."""
+
+# The error estimate in such a comment; earlier files have semicolons between its parts
+_ERROR = re.compile(
+    r"expected error ([\d.e-]+) % of the electrons, 90 % of crystals below ([\d.e-]+)"
+)
 
 SUFFIXES = (".cube", ".h5", ".hdf5", ".vasp", "CHGCAR")
 
@@ -40,11 +47,11 @@ def mark_predicted(
         Reasons why the crystal is outside the training domain.
     """
     comment = (
-        f"{MARK}, not SCF: {model}; expected error {100 * error:.2g} % of the electrons, "
+        f"{MARK}, not SCF: {model}, expected error {100 * error:.2g} % of the electrons, "
         f"90 % of crystals below {100 * bound:.2g} %"
     )
     if outside:
-        comment += "; outside the training domain"
+        comment += ", outside the training domain"
     provenance = {
         "code": f"{model} (predicted)",
         "predicted": comment,
@@ -68,13 +75,25 @@ def note_predicted(density: ChargeDensity, comment: str) -> ChargeDensity:
     if start < 0:
         return density
     text = comment[start:].split("\n")[0].strip()
-    marked = replace(density, provenance={**density.provenance, "predicted": text})
-    return add_notes(marked, [text])
+    provenance: dict[str, Any] = {**density.provenance, "predicted": text}
+    if found := _ERROR.search(text):
+        error, bound = (float(value) / 100 for value in found.groups())
+        provenance["error"] = {"expected": error, "bound": bound, "level": 0.9}
+    return add_notes(replace(density, provenance=provenance), [text])
 
 
 def is_predicted(density: ChargeDensity) -> bool:
     """Tell whether a model predicted a density."""
     return "predicted" in density.provenance
+
+
+def get_error(provenance: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Return expected error and bound of a predicted density, if they are known.
+
+    Both are shares of the electrons; None for a density that no model predicted.
+    """
+    error = provenance.get("error", {}) if "predicted" in provenance else {}
+    return error.get("expected"), error.get("bound")
 
 
 def check_output(path: str | os.PathLike) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, overload
 
 from pymatgen.core import Structure
@@ -77,7 +78,10 @@ def explain(
     explanations: list[Explanation] = []
     codes: set[str] = set()
     for part in _split_materials(materials):  # a lazy sequence reads one file at a time
-        explanations.append(explainer(part, details))
+        explanation = explainer(part, details)
+        if notes := _list_predicted(part):
+            explanation = replace(explanation, notes=(*explanation.notes, *notes))
+        explanations.append(explanation)
         codes |= find_codes(part)
         if progress:
             progress("explanations", len(explanations), len(materials))
@@ -91,6 +95,16 @@ def _choose_explainer(model: SavedModel, background: Dataset | None) -> Explaine
     if model.explainer is None or model.explainer[0] is not background:
         model.explainer = background, make_explainer(model, background)
     return model.explainer[1]
+
+
+def _list_predicted(part: Any) -> list[str]:
+    """Return a note for each density that a model predicted."""
+    abouts = (
+        part.provenances
+        if isinstance(part, Dataset)
+        else (getattr(one, "provenance", {}) for one in part)
+    )
+    return [str(about["predicted"]) for about in abouts if "predicted" in about]
 
 
 def _split_materials(materials: Any) -> Iterator[Any]:

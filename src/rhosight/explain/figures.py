@@ -20,6 +20,7 @@ from scipy.ndimage import gaussian_filter
 from ..dataset.schema import AXIS_NAMES
 from ..density.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, mark_atoms
 from ..density.plane import LAYER_TOLERANCE
+from ..density.predicted import MARK
 from ..errors import RhosightError
 from ..inputs.text.description import NEAREST_FACTOR
 
@@ -118,7 +119,8 @@ def draw_maps(why: Explanation, target: str) -> Figure:
             f"{target!r} is not predicted by this model; choose from {', '.join(why.targets)}"
         )
     if not why.maps:
-        reason = why.notes[0] if why.notes else "explain the material with details=True"
+        reasons = [note for note in why.notes if not note.startswith(MARK)]
+        reason = reasons[0] if reasons else "explain the material with details=True"
         raise RhosightError(f"{why.name}: there is no map to draw: {reason}")
     unit = why.units[target]
     figure = Figure(figsize=(5.2 * len(why.maps), 5.4), layout="constrained")

@@ -32,14 +32,24 @@ PACKAGES = (
 )
 """Packages whose versions affect predictions."""
 
+PREDICTED = "densities predicted from structures"
+"""Name of the code of densities that a model predicted."""
+
 
 def find_codes(materials: Dataset | Sequence[Any] | Mapping[str, Any]) -> set[str]:
-    """Return the codes that made some densities, if their provenance names them."""
+    """Return the codes that made some densities, if their provenance names them.
+
+    :data:`PREDICTED` stands for densities that a model predicted.
+    """
     if isinstance(materials, Dataset):
         provenances: Sequence[Any] = materials.provenances
     else:
         provenances = [d.provenance for d in materials if isinstance(d, ChargeDensity)]
-    return {str(about["code"]) for about in provenances if about.get("code")}
+    return {
+        PREDICTED if about.get("predicted") else str(about["code"])
+        for about in provenances
+        if about.get("code") or about.get("predicted")
+    }
 
 
 def describe_other_codes(codes: set[str], trained: Sequence[str], core_free: bool = False) -> str:
@@ -54,9 +64,15 @@ def describe_other_codes(codes: set[str], trained: Sequence[str], core_free: boo
     core_free
         Whether the model ignores the density near the nuclei.
     """
-    others = ", ".join(sorted(codes - set(trained)))
-    if not trained or not others:
+    unknown = codes - set(trained)
+    if not trained or not unknown:
         return ""
+    if unknown == {PREDICTED}:
+        return (
+            f"{PREDICTED}: on the test set they had no clear gain over the model no-dft, which "
+            "reads the structure itself"
+        )
+    others = ", ".join(sorted(unknown))
     reason = (
         "it reads the density only between the atoms, where codes agree, but few such densities "
         "were tested; compare with the model no-dft, which reads no density"
