@@ -6,7 +6,8 @@
     python benchmarks/density_prediction.py mixed          # the bundled model on other lattices
     python benchmarks/density_prediction.py folds --groups prototype
     python benchmarks/density_prediction.py curve          # error by number of training crystals
-    python benchmarks/density_prediction.py properties     # `best` on predicted densities
+    python benchmarks/density_prediction.py speed          # CPU time and memory of 48×48×48 points
+    python benchmarks/density_prediction.py properties     # of predicted densities, two models
 
 Errors are ∫|ρ − ρ̂| in percent of ∫ρ; "outside" is beyond 1.1 Å from all nuclei.
 """
@@ -14,6 +15,7 @@ Errors are ∫|ρ − ρ̂| in percent of ∫ρ; "outside" is beyond 1.1 Å from
 from __future__ import annotations
 
 import argparse
+import resource
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -21,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from pymatgen.core import Lattice, Structure
 
 import rhosight
 from rhosight.dataset import Dataset
@@ -32,6 +35,7 @@ from rhosight.ecd.properties import element_properties
 from rhosight.ecd.scores import compute_errors, summarise
 from rhosight.ecd.training import TrainingSettings, predict_points, train_network
 from rhosight.inputs.descriptors.composition import prototype_label
+from rhosight.models.loading import load_recipe, model_for
 
 
 def load() -> tuple[Dataset, Dataset]:
@@ -148,12 +152,11 @@ def curve(settings: TrainingSettings) -> None:
 
 
 def properties() -> None:
-    """Compare predictions of `best` from SCF, predicted and free atoms' densities, and `no-dft`."""
-    _, testing = load()
+    """Compare predictions from SCF, predicted and free atoms' densities, and `no-dft`."""
+    training, testing = load()
     model = rhosight.DensityModel.from_pretrained("density")
-    best = rhosight.load_model("best")
     structures = dict(zip(testing.ids, testing.structures, strict=True))
-    tables = {"no density (no-dft)": rhosight.load_model("no-dft").predict(structures)}
+    print_scores("no-dft", testing, {"none": rhosight.load_model("no-dft").predict(structures)})
     densities: dict[str, list] = {"SCF": list(testing.densities), "predicted": [], "free atoms": []}
     for density in densities["SCF"]:
         predicted = model.predict_density(density.structure, grid=density.shape)
@@ -163,25 +166,57 @@ def properties() -> None:
             ("free atoms", {"total": free, "difference": 0 * free}),
         ):
             densities[name].append(rhosight.ChargeDensity(density.structure, grids, density.name))
-    for name, listed in densities.items():
-        tables[name] = best.predict(dict(zip(testing.ids, listed, strict=True)), report)
+    for title, reader in (
+        ("best", rhosight.load_model("best")),
+        ("image+text", model_for(load_recipe("image+text")).fit(training)),
+    ):
+        tables = {
+            name: reader.predict(dict(zip(testing.ids, listed, strict=True)), report)
+            for name, listed in densities.items()
+        }
+        print_scores(title, testing, tables)
+
+
+def print_scores(title: str, testing: Dataset, tables: dict[str, pd.DataFrame]) -> None:
+    """Print errors of a model that read densities of several kinds; the first is the reference."""
+    reference = next(iter(tables.values()))
     for name, table in tables.items():
         for target in table.columns.intersection(testing.targets.columns):
             true = testing.targets[target].dropna()
             off = table.loc[true.index, target] - true
             r2 = 1 - (off**2).sum() / ((true - true.mean()) ** 2).sum()
-            moved = table.loc[true.index, target] - tables["SCF"].loc[true.index, target]
+            moved = table.loc[true.index, target] - reference.loc[true.index, target]
             print(
-                f"{name:20s} {target:28s} R² {r2:.3f}, RMSE {np.sqrt((off**2).mean()):.4f}, "
-                f"from the prediction for SCF {np.sqrt((moved**2).mean()):.4f}",
+                f"{title:10s} {name:10s} {target:28s} R² {r2:.3f}, RMSE "
+                f"{np.sqrt((off**2).mean()):.4f}, moved {np.sqrt((moved**2).mean()):.4f}",
                 flush=True,
             )
+
+
+def speed() -> None:
+    """Print CPU time and peak memory for a cell of ten atoms with and without symmetry."""
+    model = rhosight.DensityModel.from_pretrained("density")
+    corundum = Structure.from_spacegroup(
+        "R-3c", Lattice.hexagonal(4.76, 12.99), ["Al", "O"], [[0, 0, 0.352], [0.306, 0, 0.25]]
+    ).get_primitive_structure()
+    displaced = corundum.copy()
+    moves = np.random.default_rng(0).normal(0, 0.05, (len(corundum), 3))
+    for number, move in enumerate(moves):
+        displaced.translate_sites(number, move, frac_coords=False)
+    for name, crystal in (("12 operations", corundum), ("no symmetry", displaced)):
+        for attempt in ("first", "second"):
+            began = time.process_time()
+            model.predict_density(crystal, grid=(48, 48, 48))
+            print(f"{name}, {attempt} time: {time.process_time() - began:.2f} s of CPU time")
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"peak memory {memory / 2**20:.2f} GB")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "what", choices=("train", "test", "recorded", "mixed", "folds", "curve", "properties")
+        "what",
+        choices=("train", "test", "recorded", "mixed", "folds", "curve", "speed", "properties"),
     )
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--groups", default="formula", choices=("formula", "chemsys", "prototype"))
@@ -204,6 +239,8 @@ def main() -> None:
         cross_validate(options.groups, settings, options.only)
     elif options.what == "curve":
         curve(settings)
+    elif options.what == "speed":
+        speed()
     else:
         properties()
 

@@ -106,12 +106,12 @@ def _join(columns: list[tuple]) -> Examples:
         padded = torch.nn.functional.pad(index, (0, missing), value=first)
         which.append(padded.expand(len(f.sites), -1))
     return Examples(
-        local=torch.cat([f.local.float() for f in features]),
-        sites=torch.cat(sites).float(),
-        valence=torch.cat([f.valence for f in features]).float(),
+        local=torch.cat([f.local for f in features]),
+        sites=torch.cat(sites),
+        valence=torch.cat([f.valence for f in features]),
         nearest=torch.cat([f.nearest for f in features]),
         which=torch.cat(which),
-        site_features=torch.cat([f.site_features for f in features]).float(),
+        site_features=torch.cat([f.site_features for f in features]),
         elements=torch.cat([f.elements for f in features]),
         crystal=np.concatenate([np.full(len(v), n) for v, n in zip(volumes, numbers, strict=True)]),
         volume=np.concatenate(volumes),

@@ -58,7 +58,7 @@ CHUNK = 1000
 
 @dataclass(frozen=True, eq=False)
 class PointFeatures:
-    """Features of n points of one crystal.
+    """Features of n points of one crystal, in single precision.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ class PointFeatures:
     valence
         Free atoms' valence density, e/Å³, shape (n,).
     nearest
-        Distance to the nearest nucleus, Å, shape (n,).
+        Distance to the nearest nucleus, Å, double precision, shape (n,).
     """
 
     local: torch.Tensor
@@ -108,15 +108,15 @@ class CrystalFeatures:
         mean = shares @ own
         spread = np.sqrt(shares @ (own - mean) ** 2)
         contrast = np.concatenate([np.ones((len(own), 1)), (own - mean)[:, :CONTRAST]], axis=1)
-        self._contrast = torch.from_numpy(contrast)
+        self._contrast = torch.from_numpy(contrast).float()
         volume = structure.volume / len(kind)
         whole = np.concatenate([mean, spread, [np.cbrt(volume), np.log(volume)]])
-        self._whole = torch.from_numpy(whole)
+        self._whole = torch.from_numpy(whole).float()
         self._site, first = _group_atoms(structure.frac_coords, symmetry)
         self.site_elements = self._element[first]
         neighbours = self._find(structure.frac_coords[first], skip_own=True)
         radial, spectrum, _ = self._sum_up(neighbours)
-        scaled = torch.from_numpy(properties[elements[first]])
+        scaled = torch.from_numpy(properties[elements[first]]).float()
         self.site_features = torch.cat([scaled, radial, spectrum], dim=1)
 
     def __call__(self, frac: np.ndarray) -> PointFeatures:
@@ -129,7 +129,7 @@ class CrystalFeatures:
         for start in range(0, len(frac), CHUNK):
             neighbours = self._find(frac[start : start + CHUNK])
             radial, spectrum, functions = self._sum_up(neighbours)
-            distance = neighbours.distance
+            distance = neighbours.distance.float()
             valence = functions[..., VALENCE]
             inside = distance < REACH
             shares = torch.where(inside, valence + 1e-6 * torch.exp(-distance), 0.0)
@@ -156,7 +156,7 @@ class CrystalFeatures:
             sums = torch.bmm(functions[..., :GAUSSIANS].transpose(1, 2), is_site)
             sites = torch.cat([sums.transpose(1, 2), mixed[..., None], close[..., None]], dim=2)
             local = [shape, radial, spectrum, self._whole.expand(len(shape), -1)]
-            yield torch.cat(local, dim=1), sites, valence.sum(1), distance[:, 0]
+            yield torch.cat(local, dim=1), sites, valence.sum(1), neighbours.distance[:, 0]
 
     def _sum_up(self, neighbours: Neighbours) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return radial and angular features, and the radial functions of all neighbours."""

@@ -88,6 +88,17 @@ class DensityNetwork(nn.Module):
         known
             0 for sites whose element counts as unknown, 1 otherwise; shape (m,).
         """
+        code, inner = self._describe_sites(site_features, elements, known)
+        radial = torch.bmm(sites[..., :GAUSSIANS].transpose(1, 2), code[which])
+        around = torch.bmm(sites[..., GAUSSIANS:].transpose(1, 2), inner[which])
+        scaled = ((local - self.local_mean) / self.local_scale).clamp(-LIMIT, LIMIT)
+        x = torch.cat([scaled, radial.flatten(1), around.flatten(1)], dim=1)
+        return self._conclude(self.first(x), valence)
+
+    def _describe_sites(
+        self, site_features: torch.Tensor, elements: torch.Tensor, known: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the codes of sites, and what points take over from them."""
         own = self.element[elements]
         if known is not None:
             own = own * known[:, None]
@@ -95,12 +106,75 @@ class DensityNetwork(nn.Module):
         inner = nn.functional.silu(
             self.site_layer(torch.cat([scaled.clamp(-LIMIT, LIMIT), own], dim=1))
         )
-        code = own + self.site_code(inner)
-        radial = torch.bmm(sites[..., :GAUSSIANS].transpose(1, 2), code[which])
-        around = torch.bmm(sites[..., GAUSSIANS:].transpose(1, 2), inner[which])
-        scaled = ((local - self.local_mean) / self.local_scale).clamp(-LIMIT, LIMIT)
-        x = torch.cat([scaled, radial.flatten(1), around.flatten(1)], dim=1)
-        x = nn.functional.silu(self.first(x))
+        return own + self.site_code(inner), inner
+
+    def _conclude(self, x: torch.Tensor, valence: torch.Tensor) -> torch.Tensor:
+        """Return the difference from the output of the first layer; see ``forward``."""
+        x = nn.functional.silu(x, inplace=not x.requires_grad)
         for block in self.blocks:
             x = x + nn.functional.silu(block(x))
         return self.last(x)[:, 0] * torch.sqrt(valence.clamp(min=FLOOR))
+
+    def specialise(
+        self, constant: torch.Tensor, site_features: torch.Tensor, elements: torch.Tensor
+    ) -> CrystalNetwork:
+        """Return the same function for the points of one crystal, with fewer operations.
+
+        Features that all points share join the bias, and the codes of the sites, which
+        ``forward`` applies to each point, join the weights.
+
+        Parameters
+        ----------
+        constant
+            Local features that all points have in common, NaN where they differ; shape (features,).
+        site_features, elements
+            Of the crystal's sites, as in ``forward``.
+        """
+        code, inner = self._describe_sites(site_features, elements, None)
+        local, radial, around = self.first.weight.split(
+            [len(constant), GAUSSIANS * CODE, 2 * HIDDEN], dim=1
+        )
+        of_sites = torch.cat(
+            [
+                torch.einsum("wgc,sc->wsg", radial.view(WIDTH, GAUSSIANS, CODE), code),
+                torch.einsum("wah,sh->wsa", around.view(WIDTH, 2, HIDDEN), inner),
+            ],
+            dim=2,
+        )
+        varies = constant.isnan()
+        scaled = ((constant - self.local_mean) / self.local_scale).clamp(-LIMIT, LIMIT)
+        return CrystalNetwork(
+            self,
+            varies,
+            torch.cat([local[:, varies], of_sites.flatten(1)], dim=1).T.contiguous(),
+            self.first.bias + local @ scaled.nan_to_num(0.0),
+        )
+
+
+class CrystalNetwork:
+    """A network for one crystal; ``DensityNetwork.specialise`` makes it."""
+
+    def __init__(
+        self,
+        network: DensityNetwork,
+        varies: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+    ) -> None:
+        self._network, self._weight, self._bias = network, weight, bias
+        self._mean, self._scale = network.local_mean[varies], network.local_scale[varies]
+        self._local = len(self._mean)
+
+    def __call__(self, points: torch.Tensor, valence: torch.Tensor) -> torch.Tensor:
+        """Return the difference at points, e/Å³, shape (n,).
+
+        Parameters
+        ----------
+        points
+            Local features that vary and flattened ``sites``, shape (n, features + sites · 16).
+        valence
+            As in ``PointFeatures``.
+        """
+        x = points.clone()
+        x[:, : self._local].sub_(self._mean).div_(self._scale).clamp_(-LIMIT, LIMIT)
+        return self._network._conclude(torch.addmm(self._bias, x, self._weight), valence)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -43,6 +44,9 @@ LEAST = 0.1
 
 BATCH = 1024
 """Points that pass the networks at a time."""
+
+MOST_SITES = 60
+"""With more inequivalent sites, weights for one crystal are larger than those for all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,19 +94,28 @@ class Field:
 @torch.inference_mode()
 def run_networks(networks: Sequence[DensityNetwork], features: PointFeatures) -> np.ndarray:
     """Return the difference at points by each network, e/Å³, shape (networks, points)."""
-    index = torch.arange(len(features.elements))
-    of_sites = features.site_features.float()
-    result = np.empty((len(networks), len(features.local)))
-    for start in range(0, len(features.local), BATCH):
-        part = slice(start, start + BATCH)
-        local, sites, valence = (
-            values[part].float() for values in (features.local, features.sites, features.valence)
-        )
-        which = index.expand(len(local), -1)
-        for number, network in enumerate(networks):
+    local, sites, valence = features.local, features.sites, features.valence
+    result = np.empty((len(networks), len(local)))
+    parts = [slice(start, start + BATCH) for start in range(0, len(local), BATCH)]
+    if sites.shape[1] > MOST_SITES:
+        of_sites = features.site_features, features.elements
+        which = torch.arange(sites.shape[1])
+        for part, (number, network) in product(parts, enumerate(networks)):
+            index = which.expand(len(local[part]), -1)
             result[number, part] = network(
-                local, sites, which, of_sites, features.elements, valence
+                local[part], sites[part], index, *of_sites, valence[part]
             )
+        return result
+    constant = torch.where((local == local[0]).all(dim=0), local[0], torch.nan)
+    specialised = [
+        network.specialise(constant, features.site_features, features.elements)
+        for network in networks
+    ]
+    varying = local[:, constant.isnan()]
+    for part in parts:
+        points = torch.cat([varying[part], sites[part].flatten(1)], dim=1)
+        for number, special in enumerate(specialised):
+            result[number, part] = special(points, valence[part])
     return result
 
 

@@ -77,7 +77,7 @@ def radial_table() -> torch.Tensor:
             axis=1,
         )
         tables.append(np.concatenate([common, own, angular], axis=1))
-    return torch.from_numpy(np.array(tables))
+    return torch.from_numpy(np.array(tables, dtype=np.float32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,7 @@ class Neighbours:
     distance
         Å, shape (n, k), ascending; :data:`REACH` and more where padded.
     direction
-        Unit vectors from atom to point, shape (n, k, 3).
+        Unit vectors from atom to point, single precision, shape (n, k, 3).
     atom
         Index of the atom in the cell, shape (n, k).
     """
@@ -114,6 +114,8 @@ class AtomFinder:
         self.lattice = lattice
         self._places, self._atoms = list_images(lattice, frac, REACH)
         self._tree = KDTree(self._places)
+        sphere = 4 / 3 * np.pi * REACH**3
+        self._most = int(1.1 * len(frac) * sphere / abs(np.linalg.det(lattice))) + 8
 
     def __call__(self, frac: np.ndarray, skip_own: bool = False) -> Neighbours:
         """Return the atoms around points, fractional, shape (n, 3).
@@ -121,9 +123,7 @@ class AtomFinder:
         ``skip_own`` leaves out the nearest atom: the points are atoms themselves.
         """
         points = (frac % 1.0) @ self.lattice
-        counts = self._tree.query_ball_point(points, REACH, return_length=True)
-        most = max(int(counts.max()), 2)
-        distance, index = self._tree.query(points, k=most, distance_upper_bound=REACH)
+        distance, index = self._query(points)
         padded = ~np.isfinite(distance)
         index[padded] = 0
         vector = points[:, None] - self._places[index]
@@ -133,15 +133,26 @@ class AtomFinder:
         first = int(skip_own)
         return Neighbours(
             torch.from_numpy(distance[:, first:].copy()),
-            torch.from_numpy(direction[:, first:].copy()),
+            torch.from_numpy(direction[:, first:].astype(np.float32)),
             torch.from_numpy(self._atoms[index[:, first:]]),
         )
+
+    def _query(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return distances and indices of all images in reach, (n, k), padded with infinity."""
+        while True:
+            # more than one, because the result for one has another shape
+            distance, index = self._tree.query(points, k=self._most, distance_upper_bound=REACH)
+            most = int(np.isfinite(distance).sum(axis=1).max())
+            if most < self._most:
+                return distance[:, : max(most, 2)], index[:, : max(most, 2)]
+            self._most *= 2
 
 
 def look_up(distance: torch.Tensor, element: torch.Tensor) -> torch.Tensor:
     """Return the radial functions of atoms of given elements at given distances.
 
-    Both arguments have the shape (n, k); the result has (n, k, columns of the table).
+    Both arguments have the shape (n, k); the result has (n, k, columns of the table), in single
+    precision.
     """
     table = radial_table()
     rows = table.shape[1]
@@ -152,7 +163,7 @@ def look_up(distance: torch.Tensor, element: torch.Tensor) -> torch.Tensor:
     return torch.lerp(
         torch.nn.functional.embedding(start, flat),
         torch.nn.functional.embedding(start + 1, flat),
-        (rank - below)[..., None],
+        (rank - below).float()[..., None],
     )
 
 
