@@ -138,7 +138,7 @@ class AtomFinder:
         )
 
     def _query(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return distances and indices of all images in reach, (n, k), padded with infinity."""
+        """Return distances and indices of images in reach, (n, k), padded with infinity."""
         while True:
             # more than one, because the result for one has another shape
             distance, index = self._tree.query(points, k=self._most, distance_upper_bound=REACH)
