@@ -2,6 +2,7 @@
 
     python benchmarks/density_prediction.py train FOLDER   # on the training set of mp-fcc
     python benchmarks/density_prediction.py test           # the bundled model on the test set, once
+    python benchmarks/density_prediction.py map            # errors where the map expects them?
     python benchmarks/density_prediction.py recorded       # its errors on folds, for new systems
     python benchmarks/density_prediction.py mixed          # the bundled model on other lattices
     python benchmarks/density_prediction.py folds --groups prototype
@@ -36,6 +37,8 @@ from rhosight.ecd.scores import compute_errors, summarise
 from rhosight.ecd.training import TrainingSettings, predict_points, train_network
 from rhosight.inputs.descriptors.composition import prototype_label
 from rhosight.models.loading import load_recipe, model_for
+
+WHAT = ("train", "test", "map", "recorded", "mixed", "folds", "curve", "speed", "properties")
 
 
 def load() -> tuple[Dataset, Dataset]:
@@ -89,6 +92,32 @@ def print_coverage(model: rhosight.DensityModel, dataset: Dataset, errors: pd.Da
         _, bound = model.reliability.expect(structure, errors.loc[name, "size"])
         inside += errors.loc[name, "error"] <= bound
     print(f"below the bound of 90 %: {100 * inside / len(errors):.0f} %", flush=True)
+
+
+def check_map() -> None:
+    """Print how much of the errors of test crystals lies where the error map expects them."""
+    _, testing = load()
+    model = rhosight.DensityModel.from_pretrained("density")
+    shares: dict[float, list[tuple[float, float, float]]] = {0.1: [], 0.25: [], 0.5: []}
+    for density in testing.densities:
+        result = model.predict(density.structure, grid=density.shape)
+        off = np.abs(density.grid("total").astype(float) - result.density.grid("total")).ravel()
+        expected = result.error_map.ravel()
+        for part, rows in shares.items():
+            count = round(part * len(off))
+            rows.append(
+                (
+                    off[np.argsort(-expected)[:count]].sum() / off.sum(),
+                    np.sort(expected)[-count:].sum() / expected.sum(),
+                    np.sort(off)[-count:].sum() / off.sum(),
+                )
+            )
+    for part, rows in shares.items():
+        held, said, most = 100 * np.mean(rows, axis=0)
+        print(
+            f"{100 * part:.0f} % of the cell, where the largest errors are expected: {held:.0f} % "
+            f"of the error (expected {said:.0f} %, at most possible {most:.0f} %)"
+        )
 
 
 def recorded() -> None:
@@ -214,10 +243,7 @@ def speed() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "what",
-        choices=("train", "test", "recorded", "mixed", "folds", "curve", "speed", "properties"),
-    )
+    parser.add_argument("what", choices=WHAT)
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--groups", default="formula", choices=("formula", "chemsys", "prototype"))
     parser.add_argument("--steps", type=int, default=TrainingSettings.steps)
@@ -231,6 +257,8 @@ def main() -> None:
         train(options.folder)
     elif options.what == "test":
         test()
+    elif options.what == "map":
+        check_map()
     elif options.what == "recorded":
         recorded()
     elif options.what == "mixed":

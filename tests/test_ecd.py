@@ -114,6 +114,8 @@ def test_the_density_is_positive_and_as_symmetric_as_the_crystal(
         image = np.round(steps @ rotation.T + 20 * translation).astype(int) % 20
         assert np.abs(total[tuple(image.T)] - total.ravel()).max() < 1e-6
     assert prediction.spread.shape == total.shape and prediction.spread.min() >= 0
+    share = prediction.error_map.sum() / total.sum()
+    assert share == pytest.approx(prediction.error)
     # no atom is at a centre of inversion, where grids have most of the operations
     corundum = Structure.from_spacegroup(
         "R-3c", Lattice.hexagonal(4.76, 12.99), ["Al", "O"], [[0, 0, 0.352], [0.306, 0, 0.25]]
@@ -221,6 +223,15 @@ def test_the_command_writes_a_density(silicon: Structure, tmp_path: Path):
     bad.write_text("data_x\n")
     run = CliRunner().invoke(app, ["density", str(cif), str(bad), "--spacing", "0.4"])
     assert run.exit_code == 1
+    one, errors = ["density", str(cif), "--spacing", "0.4", "--force"], tmp_path / "errors.cube"
+    run_map = CliRunner().invoke(app, [*one, "--error-map", str(errors)])
+    assert run_map.exit_code == 0 and "error expected at each point" in run_map.output
+    with pytest.raises(rhosight.RhosightError, match="contains a map of errors"):
+        rhosight.read_density(errors)
+    assert errors.read_text().startswith("error map (expected |error|), not a density")
+    with pytest.raises(rhosight.RhosightError, match="one file for 2 crystals"):
+        arguments = [*one, str(bad), "--error-map", str(errors)]
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert "not SCF" in run.output and "bad.cif" in run.output
     read = rhosight.read_density(tmp_path / "Si.CHGCAR")
     assert is_predicted(read) and read.integral("total") > 7

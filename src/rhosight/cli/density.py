@@ -10,13 +10,11 @@ import typer
 
 from ..errors import RhosightError
 from .batches import report, work_through
-from .common import check_files, console, errors, progress_bar
+from .common import check_files, console, errors, print_line, progress_bar
 from .reading import NotesMode, NotesOption, Reading
 
 if TYPE_CHECKING:
-    from pymatgen.core import Structure
-
-    from ..ecd.model import DensityModel
+    from ..ecd.prediction import DensityPrediction
 
 
 class PredictedKind(StrEnum):
@@ -24,6 +22,15 @@ class PredictedKind(StrEnum):
 
     total = "total"
     difference = "difference"
+
+
+ErrorMapOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Also write the error that is expected at each point, e/Å³, to this file, in the "
+        "format of its name. For one crystal.",
+    ),
+]
 
 
 def density(
@@ -39,6 +46,7 @@ def density(
             "or .h5. Default: the name of the crystal's file with the suffix .CHGCAR.",
         ),
     ] = None,
+    error_map: ErrorMapOption = None,
     spacing: Annotated[
         float,
         typer.Option(help="Largest distance between grid points along the lattice vectors, Å."),
@@ -60,6 +68,8 @@ def density(
     """
     check_files(files)
     targets = _choose_outputs(files, output, force)
+    if error_map:
+        _check_error_map(error_map, files, targets, force)
     from ..ecd.model import DensityModel
 
     loaded = DensityModel.from_pretrained(model)
@@ -69,7 +79,10 @@ def density(
         for name in names:
             structure = reading.read_structure(name)
             reading.print_notes([name])
-            _predict(loaded, name, structure, targets[name], spacing, kind)
+            result = loaded.predict(structure, spacing)
+            _write(result, name, targets[name], kind)
+            if error_map:
+                _write_map(result, error_map)
 
     with progress_bar() as progress:
         outcome = work_through(files, list, predict, progress, "predicted", at_once=1)
@@ -98,18 +111,38 @@ def _choose_outputs(files: list[str], output: Path | None, force: bool) -> dict[
     return targets
 
 
-def _predict(
-    model: DensityModel,
-    file: str,
-    structure: Structure,
-    target: Path,
-    spacing: float,
-    kind: PredictedKind,
-) -> None:
-    """Predict one density, write it, and print what it is."""
+def _check_error_map(path: Path, files: list[str], targets: dict[str, Path], force: bool) -> None:
+    """Check that the file of an error map can be written."""
+    from ..density.predicted import check_output
+
+    if len(files) > 1:
+        raise RhosightError(
+            f"--error-map {path}: one file for {len(files)} crystals; predict them one by one"
+        )
+    target = check_output(path).resolve()
+    if target in {other.resolve() for other in (Path(files[0]), targets[files[0]])}:
+        raise RhosightError(f"--error-map {path}: is the file of the crystal or of its density")
+    if path.exists() and not force:
+        raise RhosightError(
+            f"{path}: exists already; choose another name, or overwrite it with --force"
+        )
+
+
+def _write_map(result: DensityPrediction, path: Path) -> None:
+    from ..density.predicted import write_error_map
+
+    write_error_map(result.density, result.error_map, path)
+    print_line(
+        f"{path}: error expected at each point, at most {result.error_map.max():.2g} e/Å³, "
+        "from the disagreement of the networks"
+    )
+
+
+def _write(result: DensityPrediction, file: str, target: Path, kind: PredictedKind) -> None:
+    """Write one density, and print what it is."""
     from ..density.predicted import write_density
 
-    result = model.predict(structure, spacing)
+    structure = result.density.structure
     write_density(result.density, target, kind.value)
     grid = "×".join(map(str, result.density.shape))
     console.print(

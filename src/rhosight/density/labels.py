@@ -61,6 +61,7 @@ NUCLEI = Content("the charge of electrons and nuclei")
 CURRENT = Content("a current or a field")
 RESPONSE = Content("a dielectric function or a constraint")
 FIRST_ORDER = Content("the response of the density to a perturbation")
+ERROR_MAP = Content("a map of errors of a predicted density")
 OTHER = Content("another field than the electron density")
 
 # Names, in lower case and without the suffix of the format; `#` stands for a number. A word is
@@ -145,6 +146,7 @@ _NAMES: tuple[tuple[str, Content], ...] = (
 
 # Comments and headers, as sentences
 _COMMENTS: tuple[tuple[str, Content], ...] = (
+    (r"^error map\b", ERROR_MAP),  # rhosight density --error-map
     (
         r"(?<!full[ -])(?<!full)(?<!pseudo[ -])(?<!model[ -])\bpotential\b|\blocpot\b|\besp\b|"
         r"\bv_?hartree\b",

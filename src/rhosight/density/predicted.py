@@ -136,6 +136,25 @@ def write_density(density: ChargeDensity, path: str | os.PathLike, kind: Kind = 
             density.to_chgcar(draft, kind)
 
 
+def write_error_map(density: ChargeDensity, errors: np.ndarray, path: str | os.PathLike) -> None:
+    """Write where a predicted density is unsure, in a format of ``write_density``.
+
+    The comment says that the file holds no density; :func:`rhosight.read_density` refuses it.
+
+    Parameters
+    ----------
+    density
+        A predicted density.
+    errors
+        Expected error at each point, e/Å³, shape (nx, ny, nz).
+    path
+        The file.
+    """
+    comment = f"error map (expected |error|), not a density, of a {density.comment}"
+    provenance = {**density.provenance, "predicted": comment}
+    write_density(replace(density, grids={"total": errors}, provenance=provenance), path)
+
+
 def _write_cube(density: ChargeDensity, path: Path, kind: Kind) -> None:
     """Write a cube file: lengths in Bohr, values in e/Bohr³ with nine digits."""
     from .electrons import BOHR

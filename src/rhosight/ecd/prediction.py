@@ -72,6 +72,16 @@ class DensityPrediction:
     error_bound: float
     outside: tuple[str, ...]
 
+    @property
+    def error_map(self) -> np.ndarray:
+        """Expected |ρ − ρ̂| at each point, e/Å³, shape (nx, ny, nz).
+
+        ``spread``, scaled so that its integral is the expected error of the crystal: the networks
+        disagree less than they are wrong.
+        """
+        total = self.density.grid("total").sum()
+        return self.spread * (self.error * total / max(self.spread.sum(), 1e-12))
+
 
 @dataclass(frozen=True, eq=False)
 class Field:
