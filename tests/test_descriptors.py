@@ -12,6 +12,7 @@ from rhosight import ChargeDensity
 from rhosight.dataset import Dataset
 from rhosight.density.free_atoms import list_elements, promolecule
 from rhosight.errors import RhosightError
+from rhosight.inputs.descriptors.blocks import compute_block_table
 from rhosight.inputs.descriptors.frame import (
     BLOCKS,
     block_columns,
@@ -199,3 +200,28 @@ def test_several_processes_read_what_one_reads(dataset, monkeypatch):
     together = reader.table(dataset[:100], lambda *step: steps.append(step))
     pd.testing.assert_frame_equal(together, alone, check_exact=True)
     assert steps[0] == ("descriptors", 0, 100) and steps[-1] == ("descriptors", 100, 100)
+
+
+def test_a_crystal_is_described_once_a_process(few: Dataset, monkeypatch) -> None:
+    """For several models; another density, another cell and other blocks are computed."""
+    computed: list[int] = []
+
+    def spy(crystals, *arguments):
+        computed.append(len(crystals))
+        return descriptor_frame(crystals, *arguments)
+
+    monkeypatch.setattr("rhosight.inputs.descriptors.blocks.descriptor_frame", spy)
+    density = few[SI].density
+    cell, grids = density.structure, {"total": density.grid("total") * 1.001}  # new to all tests
+    one, other = ChargeDensity(cell, grids), ChargeDensity(cell, {"total": grids["total"] * 1.1})
+    first = compute_block_table([one, other], ("interstitial", "packing"))
+    wide = ChargeDensity(cell.copy().scale_lattice(1.001 * cell.volume), grids)
+    again = compute_block_table([one, wide], ("interstitial",))
+    assert computed == [2, 1]
+    assert list(again) == [name for name in first if not name.startswith("packing")]
+    pd.testing.assert_series_equal(again.iloc[0], first[list(again)].iloc[0], check_exact=True)
+    for density, found in ((other, first.iloc[1]), (wide, again.iloc[1])):
+        alone = density_descriptors(density, ["interstitial"])
+        assert found[list(alone)].to_dict() == alone != density_descriptors(one, ["interstitial"])
+    compute_block_table([one], ("interstitial", "sites"))
+    assert computed == [2, 1, 1]

@@ -10,9 +10,13 @@ blocks of :mod:`rhosight.inputs.descriptors.frame`.
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
+from threading import Lock
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pymatgen.core import Structure
 
@@ -44,6 +48,18 @@ SPARSE = ("fractions", "element_densities", "prototype")
 
 CHUNK = 8
 """Densities decoded at a time."""
+
+CACHE_SIZE = 1000
+"""Number of crystals whose descriptors a process remembers, some 20 kB each.
+
+Several models and commands ask for the same crystals: a prediction and its explanation, the rows of
+a cross-validation.
+"""
+
+_cache: OrderedDict[str, tuple[frozenset[str], pd.DataFrame]] = OrderedDict()
+"""Hash of a crystal → its blocks and one row with their columns."""
+
+_lock = Lock()
 
 
 def needs_density(blocks: Collection[str]) -> bool:
@@ -115,6 +131,54 @@ def to_blocks(table: pd.DataFrame, prototypes: Sequence[str]) -> dict[str, pd.Da
 
 
 def _compute_part(crystals: Crystals, blocks: Collection[str]) -> pd.DataFrame:
+    """Return the descriptors of a few crystals, known or computed."""
+    part: list[Any] = list(crystals)  # decoded once
+    keys = [_hash(crystal, needs_density(blocks)) for crystal in part]
+    rows = {n: row for n, key in enumerate(keys) if (row := _recall(key, blocks)) is not None}
+    if missing := [n for n in range(len(part)) if n not in rows]:
+        table = _compute([part[n] for n in missing], blocks)
+        for number, n in enumerate(missing):
+            rows[n] = table.iloc[[number]]
+            _remember(keys[n], blocks, rows[n])
+    return pd.concat([rows[n] for n in range(len(part))], ignore_index=True)
+
+
+def _hash(crystal: Any, with_density: bool) -> str:
+    """Return the hash of all that descriptors read of a crystal."""
+    structure = as_structure(crystal)
+    digest = hashlib.sha256(np.array(structure.lattice.matrix, "<f8").tobytes())
+    digest.update(np.array(structure.frac_coords, "<f8").tobytes())
+    digest.update(" ".join(str(site.species) for site in structure).encode())
+    if with_density and not isinstance(crystal, Structure):
+        for kind, grid in sorted(crystal.grids.items()):
+            digest.update(f"{kind} {grid.dtype} {grid.shape}".encode())
+            digest.update(np.ascontiguousarray(grid).data)
+    return digest.hexdigest()
+
+
+def _recall(key: str, blocks: Collection[str]) -> pd.DataFrame | None:
+    """Return the row of a crystal if all of these blocks were computed."""
+    with _lock:
+        if key not in _cache:
+            return None
+        _cache.move_to_end(key)
+        known, row = _cache[key]
+    wanted = {*COMPOSITION_BLOCKS, *blocks}
+    if not wanted <= known:
+        return None
+    columns = [name for name in row if str(name).partition(".")[0] in wanted]
+    return row[columns]
+
+
+def _remember(key: str, blocks: Collection[str], row: pd.DataFrame) -> None:
+    with _lock:
+        _cache[key] = frozenset({*COMPOSITION_BLOCKS, *blocks}), row
+        _cache.move_to_end(key)
+        while len(_cache) > CACHE_SIZE:
+            _cache.popitem(last=False)
+
+
+def _compute(crystals: Crystals, blocks: Collection[str]) -> pd.DataFrame:
     densities: list[ChargeDensity] = []
     if needs_density(blocks):
         both = needs_difference(blocks)
