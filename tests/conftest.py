@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 
 import h5py
@@ -17,17 +19,39 @@ from rhosight.dataset import Dataset, load_dataset
 gc.set_threshold(100_000, 20, 10)
 
 LONGEST = (
-    *("app", "explain", "cli", "experiments", "training", "sweep", "evaluation", "contrastive"),
-    *("building", "data_commands", "baselines", "periodic_table", "docs", "dataset", "tuning"),
-    *("ensemble", "text", "formats"),
+    *("app", "cli", "explain", "experiments", "building", "sweep", "training", "docs"),
+    *("data_commands", "experiment_report", "evaluation", "text", "materials_project"),
+    *("tuning", "gpaw", "ensemble", "descriptor_model", "contrastive", "baselines", "ecd"),
+    *("density_contents", "doctor", "periodic_table", "build_inputs", "formats", "design"),
+    *("dataset", "features"),
 )
 """Files of tests that take longest. They start first, so that all workers end together."""
+
+
+OTHERS_FIRST = ("matplotlib.pyplot", "sklearn.ensemble", "sympy", "networkx", "transformers", "optuna")
+"""Libraries that the first files of tests do not import, and the others do."""
+
+
+def pytest_sessionstart() -> None:
+    """Let the second worker begin with other libraries, so that each compiles what the other loads.
+
+    A new installation is not compiled.
+    """
+    if os.environ.get("PYTEST_XDIST_WORKER") == "gw1":
+        for name in OTHERS_FIRST:
+            import_module(name)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ranks = {f"test_{name}": rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+
+
+def pytest_collection_finish() -> None:
+    """Never search for garbage among what all test files have imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

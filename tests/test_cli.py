@@ -74,14 +74,17 @@ def small(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def model(small, tmp_path_factory):
+def model(small, checkpoints, tmp_path_factory):
+    """A network of tiny encoders: its predictions are printed here, not judged."""
     folder = tmp_path_factory.mktemp("models") / "model"
     rows, _ = split(load_dataset(small))
+    size = ImageSettings().model_copy(update={"size": 48})
     recipe = Recipe(
-        image={"settings": ImageSettings().model_copy(update={"size": 48})},
-        text={"extent": "keywords", "element_steps": 0},
+        image={"backbone": checkpoints["image"], "settings": size},
+        text={"backbone": checkpoints["text"], "extent": "keywords", "element_steps": 0},
         head={"epochs": 3},
         fine_tuning={"epochs": 1},
+        stacked={"head_epochs": 1, "fine_tuning_epochs": 1},
     )
     PropertyModel(recipe).fit(load_dataset(small)[rows]).save_pretrained(folder)
     return folder
@@ -243,10 +246,10 @@ def test_each_picture_is_called_as_its_material(relaxed, tmp_path):
     assert not out.exists()
 
 
-def test_crossval_prints_a_table_and_goes_on(small, tmp_path, caplog):
+def test_crossval_prints_a_table_and_goes_on(small, checkpoints, tmp_path, caplog):
     arguments = (
         "crossval", small, "--out", tmp_path / "run", "--only-folds", "1", "--modality", "image",
-        *FAST,
+        "--image-backbone", checkpoints["image"], *FAST,
     )  # fmt: skip
     first = rhosight(*arguments)
     assert first.stdout.count("fine-tuning") == 3

@@ -42,8 +42,15 @@ def dataset():
 
 
 @pytest.fixture(scope="module")
-def pretrained(dataset):
-    return ImageTextEncoder(small()).fit(dataset[:24])
+def tiny(checkpoints):
+    """Return :func:`small` with tiny encoders, for what does not depend on what they know."""
+    image, text = ({"backbone": checkpoints[name]} for name in ("image", "text"))
+    return lambda **pretraining: small(**pretraining).replace(image=image, text=text)
+
+
+@pytest.fixture(scope="module")
+def pretrained(dataset, tiny):
+    return ImageTextEncoder(tiny()).fit(dataset[:24])
 
 
 class TestLoss:
@@ -125,7 +132,7 @@ class TestPretraining:
         losses = [epoch["train"] for epoch in encoder.history]
         assert losses[-1] < 0.6 * losses[0]
 
-    def test_an_interrupted_run_ends_as_one_that_was_not(self, dataset, pretrained, tmp_path):
+    def test_an_interrupted_run_ends_as_one_that_was_not(self, dataset, tiny, pretrained, tmp_path):
         def stop(label, epoch, *_):
             if label == "pre-training" and epoch == 2:
                 raise KeyboardInterrupt
@@ -133,10 +140,10 @@ class TestPretraining:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("rhosight.training.loop.CHECKPOINT_SECONDS", 0.0)
             with pytest.raises(KeyboardInterrupt):
-                ImageTextEncoder(small()).fit(dataset[:24], tmp_path / "run", stop)
+                ImageTextEncoder(tiny()).fit(dataset[:24], tmp_path / "run", stop)
         assert (tmp_path / "run" / "pre-training" / "last.ckpt").exists()
         epochs = []
-        resumed = ImageTextEncoder(small()).fit(
+        resumed = ImageTextEncoder(tiny()).fit(
             dataset[:24], tmp_path / "run", lambda label, epoch, *_: epochs.append((label, epoch))
         )
         assert ("pre-training", 1) not in epochs and ("pre-training", 2) in epochs
@@ -197,8 +204,8 @@ def weights_after_pretraining(dataset, recipe, inputs, folder):
 
 
 class TestReadout:
-    def test_pretraining_sees_the_training_part_only(self, dataset, tmp_path):
-        recipe = small(epochs=1)
+    def test_pretraining_sees_the_training_part_only(self, dataset, tiny, tmp_path):
+        recipe = tiny(epochs=1)
         inputs = make_inputs(dataset, recipe)
         canvas, ids = inputs.canvas.clone(), inputs.input_ids.clone()
         canvas[24:], ids[:, 24:] = 0, ids[:, :1]
@@ -224,9 +231,9 @@ class TestReadout:
         assert list(rows.index) == ["head", "fine-tuning"]
         assert np.isfinite(rows["validation", "rmse"]).all()
 
-    def test_it_begins_with_what_a_folder_holds(self, dataset, pretrained, tmp_path):
+    def test_it_begins_with_what_a_folder_holds(self, dataset, tiny, pretrained, tmp_path):
         pretrained.save_pretrained(tmp_path / "encoder")
-        recipe = small(weights=str(tmp_path / "encoder")).replace(
+        recipe = tiny(weights=str(tmp_path / "encoder")).replace(
             head={"epochs": 1}, fine_tuning={"epochs": 0}
         )
         model = PropertyModel(recipe).fit(dataset[:24])
@@ -237,12 +244,14 @@ class TestReadout:
         loaded = PropertyModel.from_pretrained(tmp_path / "model")
         np.testing.assert_allclose(loaded.predict(dataset), model.predict(dataset), rtol=1e-4)
         with pytest.raises(RhosightError, match="other backbones or another width"):
-            wide = small(weights=str(tmp_path / "encoder"), width=16)
+            wide = tiny(weights=str(tmp_path / "encoder"), width=16)
             PropertyModel(wide).fit(dataset[:24])
 
-    def test_materials_of_the_pretraining_are_scored_nowhere(self, dataset, pretrained, tmp_path):
+    def test_materials_of_the_pretraining_are_scored_nowhere(
+        self, dataset, tiny, pretrained, tmp_path
+    ):
         pretrained.save_pretrained(tmp_path / "encoder")
-        recipe = small(weights=str(tmp_path / "encoder"))
+        recipe = tiny(weights=str(tmp_path / "encoder"))
         with pytest.raises(RhosightError, match=r"pre-trained on \d+ of the scored materials"):
             cross_validate(dataset, recipe, n_splits=2)
         model = PropertyModel(recipe.replace(head={"epochs": 1}, fine_tuning={"epochs": 0})).fit(

@@ -21,14 +21,19 @@ from rhosight.storage import open_run
 
 pytestmark = pytest.mark.usefixtures("small_forests")
 
-RECIPE = Recipe(
-    image={"settings": ImageSettings().model_copy(update={"size": 48})},
-    text={"extent": "formula", "element_steps": 0},
-    head={"epochs": 2},
-    fine_tuning={"epochs": 1},
-    stacked={"head_epochs": 1, "fine_tuning_epochs": 1},
-    augmentation={"views": 2},
-)
+
+@pytest.fixture(scope="module")
+def recipe(checkpoints):
+    """Return a recipe of tiny encoders: scores are compared, not judged."""
+    size = ImageSettings().model_copy(update={"size": 48})
+    return Recipe(
+        image={"backbone": checkpoints["image"], "settings": size},
+        text={"backbone": checkpoints["text"], "extent": "formula", "element_steps": 0},
+        head={"epochs": 2},
+        fine_tuning={"epochs": 1},
+        stacked={"head_epochs": 1, "fine_tuning_epochs": 1},
+        augmentation={"views": 2},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +42,9 @@ def dataset():
 
 
 @pytest.fixture(scope="module")
-def run(dataset, tmp_path_factory):
+def run(dataset, recipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
-    return cross_validate(dataset, RECIPE, run_dir=folder, n_splits=3, only_folds=2), folder
+    return cross_validate(dataset, recipe, run_dir=folder, n_splits=3, only_folds=2), folder
 
 
 def test_every_model_and_baseline_is_scored_on_the_same_materials(run):
@@ -93,7 +98,7 @@ def test_scores_are_scikit_learns(run):
     assert scores.loc[one, "rmse"] == pytest.approx(error)
 
 
-def test_the_summary_is_mean_and_deviation_over_folds(run):
+def test_the_summary_is_mean_and_deviation_over_folds(run, recipe):
     result, _ = run
     row = result.summary().loc[("efermi", "image", "fine-tuning")]
     scores = result.scores.query(
@@ -101,7 +106,7 @@ def test_the_summary_is_mean_and_deviation_over_folds(run):
     )
     assert row["test", "rmse"] == pytest.approx(scores["rmse"].mean())
     assert row["test", "rmse_std"] == pytest.approx(scores["rmse"].std(ddof=1))
-    assert list(dict.fromkeys(result.summary().index.get_level_values(0))) == list(RECIPE.targets)
+    assert list(dict.fromkeys(result.summary().index.get_level_values(0))) == list(recipe.targets)
 
 
 def test_a_result_shows_its_scores(run):
@@ -121,28 +126,28 @@ def test_the_mean_baseline_is_the_mean_of_the_training_labels_only(run):
     np.testing.assert_allclose(mean["predicted"], train.mean())
 
 
-def test_a_finished_run_is_not_run_again_and_one_more_fold_is_added(run, dataset):
+def test_a_finished_run_is_not_run_again_and_one_more_fold_is_added(run, dataset, recipe):
     result, folder = run
     marks = {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
     assert len(marks) == 4
-    again = cross_validate(dataset, RECIPE, run_dir=folder, n_splits=3, only_folds=2)
+    again = cross_validate(dataset, recipe, run_dir=folder, n_splits=3, only_folds=2)
     pd.testing.assert_frame_equal(again.predictions, result.predictions)
     assert marks == {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
     assert not list(folder.rglob("*.safetensors")), "weights of scored folds are left behind"
 
 
-def test_a_folder_of_another_run_is_refused(run, dataset, tmp_path):
+def test_a_folder_of_another_run_is_refused(run, dataset, recipe, tmp_path):
     _, folder = run
-    other = RECIPE.model_copy(update={"seed": 1})
+    other = recipe.model_copy(update={"seed": 1})
     with pytest.raises(RhosightError, match=r"other settings \(recipe differ\)"):
         cross_validate(dataset, other, run_dir=folder, n_splits=3)
     (tmp_path / "notes.txt").touch()
     with pytest.raises(RhosightError, match="not a run"):
-        cross_validate(dataset, RECIPE, run_dir=tmp_path)
+        cross_validate(dataset, recipe, run_dir=tmp_path)
 
 
-def test_the_papers_stopping_watches_the_validation_fold(dataset):
-    recipe = RECIPE.replace(
+def test_the_papers_stopping_watches_the_validation_fold(dataset, recipe):
+    recipe = recipe.replace(
         training={"early_stopping": "validation"}, modality="text", augmentation={"views": 1}
     )
     result = cross_validate(dataset, recipe, n_splits=3, only_folds=1)

@@ -49,15 +49,15 @@ NOISE = {
 def predictions(dataset: Dataset) -> pd.DataFrame:
     """Two repeats of five folds, all targets: mean and composition are real. Each repeat has a
     test part of its own, as in the experiments."""
-    return pd.concat([make_predictions(dataset, seed) for seed in range(REPEATS)])
+    features = {name: compute_baseline_features(name, dataset) for name in ("mean", "composition")}
+    return pd.concat([make_predictions(dataset, features, seed) for seed in range(REPEATS)])
 
 
-def make_predictions(dataset: Dataset, seed: int) -> pd.DataFrame:
+def make_predictions(
+    dataset: Dataset, features: dict[str, pd.DataFrame], seed: int
+) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     train, test = split(dataset, seed=seed)
-    features = {
-        name: compute_baseline_features(name, dataset.densities) for name in ("mean", "composition")
-    }
     ids = np.array(dataset.ids)
     found = []
     for part in repeated_folds(dataset, FOLDS, 1, seed, indices=train):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -32,11 +34,24 @@ from rhosight.networks.settings import Pretraining
 FORMATS = ("csv", "tex", "png", "svg", "pdf")
 
 
+ENCODERS = "TINY_ENCODERS"
+"""Environment variable with the folders of the tiny encoders, for this process and its children."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def encoders(checkpoints: dict[str, str]) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(ENCODERS, json.dumps(checkpoints))
+        yield
+
+
 def tiny() -> Preset:
-    """Two folds, images of 32 pixels, 16 tokens, one epoch a stage."""
+    """Two folds, tiny encoders, images of 32 pixels, 16 tokens, one epoch a stage."""
+    names = json.loads(os.environ[ENCODERS])
+    image = {"backbone": names["image"]}
     common = {
-        "image": {"settings": ImageSettings.paper("grey", size=32)},
-        "text": {"max_tokens": 16, "element_steps": 0},
+        "image": image | {"settings": ImageSettings.paper("grey", size=32)},
+        "text": {"backbone": names["text"], "max_tokens": 16, "element_steps": 0},
         "head": {"epochs": 2},
         "fine_tuning": {"epochs": 1},
         "stacked": {"head_epochs": 1, "fine_tuning_epochs": 1},
@@ -48,7 +63,8 @@ def tiny() -> Preset:
 
     def clip(trial: str, fourier: bool, targets: tuple[str, ...]) -> tuple[Recipe, ...]:
         batch = 8 if trial in ("T1", "T3", "T5") else 16
-        fields = common | {"image": {"settings": ImageSettings.paper("grey", fourier, size=32)}}
+        drawn = {"settings": ImageSettings.paper("grey", fourier, size=32)}
+        fields = common | {"image": image | drawn}
         pretraining = Pretraining(epochs=1, batch_size=16)
         return (
             Recipe(modality="clip", pretraining=pretraining, **fields).replace(

@@ -214,7 +214,7 @@ def test_in_two_parts_it_is_the_same_sweep(found, some, tmp_path):
     assert trials.read_bytes() != written["trials.csv"]
 
 
-def test_what_a_network_reads_may_vary(some, tmp_path):
+def test_what_a_network_reads_may_vary(some, checkpoints, tmp_path):
     """Tokens, planes and descriptors are made anew for a trial that reads others."""
     parameters = {
         "max_tokens": {"choices": [4, 16], "fields": ["text.max_tokens"]},
@@ -225,7 +225,7 @@ def test_what_a_network_reads_may_vary(some, tmp_path):
         {"max_tokens": 16, "descriptors": "known"},
     ]
     changes = QUICK | {
-        "text": {"extent": "keywords", "element_steps": 0},
+        "text": {"backbone": checkpoints["text"], "extent": "keywords", "element_steps": 0},
         "head": {"epochs": 1},
         "fine_tuning": {"epochs": 0},
     }

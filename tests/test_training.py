@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import numpy as np
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 
 from rhosight import PropertyModel, Recipe, RhosightError, load_dataset, split
 from rhosight.inputs.image import ImageSettings
-from rhosight.inputs.tensors import Inputs, crop_middle, draw_images, turn
+from rhosight.inputs.tensors import crop_middle, draw_images, turn
 from rhosight.models.inputs import make_inputs
 from rhosight.networks.backbones import ImageBackbone, TextBackbone
 from rhosight.networks.modules import ImageModel, StackedModel, TextModel, build_model
@@ -33,9 +34,17 @@ def dataset():
 
 
 @pytest.fixture(scope="module")
-def fitted(dataset):
+def tiny(checkpoints):
+    """Return a recipe of tiny encoders, for what does not depend on what encoders know."""
+    return Recipe(**SMALL).replace(
+        image={"backbone": checkpoints["image"]}, text={"backbone": checkpoints["text"]}
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(dataset, tiny):
     rows, test = split(dataset)
-    recipe = Recipe(head={"epochs": 3}, fine_tuning={"epochs": 2}, **SMALL)
+    recipe = tiny.replace(head={"epochs": 3}, fine_tuning={"epochs": 2})
     return PropertyModel(recipe).fit(dataset[rows]), dataset[rows], dataset[test]
 
 
@@ -62,14 +71,15 @@ def test_the_fusion_sees_256_features_of_each_and_adds_two_layers():
     assert features.shape == (2, 512)
 
 
+@functools.cache
+def inputs_of(dataset):
+    """Return images and tokens, which are the same for all recipes here."""
+    return make_inputs(dataset, Recipe(**SMALL))
+
+
 def stages_of(dataset, recipe, run_dir=None, stop_after=None):
     """Run the protocol; returns weights after each stage, and predictions."""
-    tokens = [part[None] for part in TextBackbone().tokenize(list(dataset.table["formula"]))]
-    inputs = Inputs(
-        draw_images(dataset.densities, recipe.image.settings, True),
-        recipe.image.settings.size,
-        *tokens,
-    )
+    inputs = inputs_of(dataset)
     targets = dataset.targets[list(recipe.targets)].to_numpy()
     seen = []
 
@@ -116,8 +126,8 @@ def test_statistics_of_batches(dataset, batch_statistics):
         assert all(torch.equal(came[k], after[k]) != moves for k in means)
 
 
-def test_the_stacked_model_comes_after_both(dataset):
-    _, seen = stages_of(dataset, Recipe(head={"epochs": 1}, fine_tuning={"epochs": 1}, **SMALL))
+def test_the_stacked_model_comes_after_both(dataset, tiny):
+    _, seen = stages_of(dataset, tiny.replace(head={"epochs": 1}, fine_tuning={"epochs": 1}))
     order = [(modality, stage) for modality, stage, _ in seen]
     assert order == [
         (modality, stage)
@@ -126,8 +136,8 @@ def test_the_stacked_model_comes_after_both(dataset):
     ]
 
 
-def test_an_interrupted_run_ends_as_one_that_was_not(dataset, tmp_path):
-    recipe = Recipe(head={"epochs": 2}, fine_tuning={"epochs": 1}, **SMALL)
+def test_an_interrupted_run_ends_as_one_that_was_not(dataset, tiny, tmp_path):
+    recipe = tiny.replace(head={"epochs": 2}, fine_tuning={"epochs": 1})
     _, whole = stages_of(dataset, recipe)
     for finished in (1, 4):
         with pytest.raises(KeyboardInterrupt):
@@ -138,14 +148,12 @@ def test_an_interrupted_run_ends_as_one_that_was_not(dataset, tmp_path):
 
 
 def test_a_stage_interrupted_between_epochs_goes_on_from_its_checkpoint(
-    dataset, tmp_path, monkeypatch
+    dataset, tiny, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("rhosight.training.loop.CHECKPOINT_SECONDS", 0.0)
-    recipe = Recipe(modality="image", head={"epochs": 4}, fine_tuning={"epochs": 3}, **SMALL)
+    recipe = tiny.replace(modality="image", head={"epochs": 4}, fine_tuning={"epochs": 3})
     _, whole = stages_of(dataset, recipe)
-    inputs = Inputs(
-        draw_images(dataset.densities, recipe.image.settings, True), recipe.image.settings.size
-    )
+    inputs = inputs_of(dataset)
     targets = dataset.targets[list(recipe.targets)].to_numpy()
     scaler = np.nanmean(targets, axis=0), np.nanstd(targets, axis=0)
     rows = np.arange(len(dataset))
@@ -192,8 +200,8 @@ def test_two_processes_share_the_batches_of_fine_tuning(dataset, tmp_path):
     assert np.abs(shared[1][2] - shared[0][2]).max() > 1e-3
 
 
-def test_the_same_seed_gives_the_same_numbers_and_another_does_not(dataset):
-    recipe = Recipe(modality="text", head={"epochs": 2}, fine_tuning={"epochs": 1}, **SMALL)
+def test_the_same_seed_gives_the_same_numbers_and_another_does_not(dataset, tiny):
+    recipe = tiny.replace(modality="text", head={"epochs": 2}, fine_tuning={"epochs": 1})
     torch.manual_seed(1)
     first = stages_of(dataset, recipe)[1][-1][2]
     torch.manual_seed(2)
@@ -293,17 +301,16 @@ def test_the_fraction_of_texts_that_is_cut_is_reported(dataset, caplog):
     assert "texts (all): 50.0 % are longer than the 512 tokens" in caplog.text
 
 
-def test_fitting_goes_on_in_its_folder_and_refuses_that_of_another(dataset, tmp_path):
-    model = PropertyModel(modality="text", head={"epochs": 1}, fine_tuning={"epochs": 1}, **SMALL)
+def test_fitting_goes_on_in_its_folder_and_refuses_that_of_another(dataset, tiny, tmp_path):
+    recipe = tiny.replace(modality="text", head={"epochs": 1}, fine_tuning={"epochs": 1})
+    model = PropertyModel(recipe)
     epochs = []
     first = model.fit(dataset, tmp_path / "run").predict(dataset)
     again = model.fit(dataset, tmp_path / "run", lambda *step: epochs.append(step))
     pd.testing.assert_frame_equal(again.predict(dataset), first)
     assert not epochs, "finished stages were run again"
     with pytest.raises(RhosightError, match=r"other settings \(recipe differ\)"):
-        PropertyModel(modality="text", head={"epochs": 2}, fine_tuning={"epochs": 1}, **SMALL).fit(
-            dataset, tmp_path / "run"
-        )
+        PropertyModel(recipe.replace(head={"epochs": 2})).fit(dataset, tmp_path / "run")
 
 
 def test_unknown_and_empty_targets_are_named(dataset):
