@@ -28,7 +28,14 @@ LONGEST = (
 """Files of tests that take longest. They start first, so that all workers end together."""
 
 
-OTHERS_FIRST = ("matplotlib.pyplot", "sklearn.ensemble", "sympy", "networkx", "transformers", "optuna")
+OTHERS_FIRST = (
+    "matplotlib.pyplot",
+    "sklearn.ensemble",
+    "sympy",
+    "networkx",
+    "transformers",
+    "optuna",
+)
 """Libraries that the first files of tests do not import, and the others do."""
 
 
