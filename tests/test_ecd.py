@@ -187,6 +187,14 @@ def test_new_elements_and_structure_types_are_outside(
     assert any("element Ne" in reason for reason in result.outside)
     assert any("structure type" in reason for reason in result.outside)
     assert "outside the training domain" in result.density.comment
+    known, new = (
+        Structure.from_spacegroup(group, Lattice.cubic(5), ["Na", "Cl"], [[0, 0, 0], [0.5] * 3])
+        for group in ("Fm-3m", "Pm-3m")
+    )
+    expected, bound = model.reliability.expect(known, 0.05)
+    wider = model.reliability.expect(new, 0.05)
+    assert wider == pytest.approx([expected * factor for factor in model.reliability.new_type])
+    assert wider[0] > 1.2 * expected and wider[1] > 1.2 * bound
     uranium = Structure(Lattice.cubic(3.4), ["U"], [[0, 0, 0]])
     with pytest.raises(rhosight.RhosightError, match="no free atom of U"):
         model.predict_density(uranium)
@@ -210,6 +218,9 @@ def test_a_model_is_trained_saved_and_loaded(dataset: Dataset, tmp_path: Path, s
         one.predict_density(silicon, spacing=0.5).grid("total") for one in (small, loaded)
     )
     assert np.array_equal(ours, theirs)
+    cube = Structure(Lattice.cubic(3), ["Po"], [[0, 0, 0]])  # too few types to say anything
+    assert loaded.reliability.expect(cube, 0.1)[1] == 1
+    assert loaded.scores["new_types"]["crystals"] == len(train)
     with pytest.raises(rhosight.RhosightError, match="predicts charge densities"):
         rhosight.load_model(tmp_path / "model")
     with pytest.raises(rhosight.RhosightError, match="in the training set"):

@@ -7,6 +7,7 @@ from typing import Any
 
 _ROWS = {
     "folds": "training crystals, each by networks that had not seen it",
+    "new_types": "the same, each by a network that had not seen its structure type",
     "test": "test set",
 }
 

@@ -13,16 +13,18 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 import torch
+from pymatgen.core import Structure
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..dataset.dataset import Dataset
-from ..dataset.splits import Groups, folds
+from ..dataset.splits import Groups, folds, group_labels
 from ..density.charge_density import ChargeDensity, check_grid_fits_cell
 from ..density.crystals import StructureLike, as_structure, list_symbols
 from ..density.free_atoms import list_elements, load_free_atoms
 from ..density.predicted import mark_predicted
 from ..errors import RhosightError, first_line
+from ..inputs.descriptors.composition import prototype_label
 from ..inputs.progress import Progress
 from ..models.folder import (
     CARD,
@@ -47,6 +49,9 @@ from .training import TrainingSettings, predict_mean, train_network
 FOLDS = 5
 """Parts of the training set; each network lacks the crystals of one."""
 
+NEW_TYPES = 5000
+"""First seed of the networks that lack structure types; only their errors are used."""
+
 MAX_SPACING = 0.6
 """Å; a coarser grid does not resolve an atom."""
 
@@ -65,7 +70,8 @@ class DensityModel:
     Attributes
     ----------
     scores
-        Summaries of out-of-fold errors (``folds``) and of the errors of a test set (``test``).
+        Summaries of out-of-fold errors (``folds``), of those of single networks that had not seen
+        the crystal's structure type (``new_types``), and of the errors of a test set (``test``).
     about
         Facts about the training: dataset, its hash, ids, licence, versions.
     errors
@@ -113,6 +119,23 @@ class DensityModel:
             for member in range(self.settings.members)
         ]
         self._calibrate(dataset, examples, parts)
+        self._calibrate_new_types(dataset, examples, progress)
+        return self
+
+    def calibrate_new_types(self, dataset: Dataset, progress: Progress | None = None) -> Self:
+        """Calibrate the errors of new structure types again; ``fit`` does it, too.
+
+        Networks that lack the crystals of some structure types are trained for that, and left.
+
+        Parameters
+        ----------
+        dataset
+            The training set.
+        progress
+            Called with (label, step, steps).
+        """
+        examples = collect_examples(dataset.densities, self._properties, progress)
+        self._calibrate_new_types(dataset, examples, progress)
         return self
 
     def _calibrate(
@@ -123,22 +146,39 @@ class DensityModel:
     ) -> None:
         """Compute the out-of-fold errors, and remember the training set."""
         structures = list(dataset.structures)
-        tables = []
         members = self.settings.members
-        for number, (train, validation) in enumerate(parts):
-            rows = examples.points_of(validation)
-            networks = self._networks[number * members : (number + 1) * members]
-            table = compute_errors(examples, rows, predict_mean(networks, examples, rows))
-            counts = count_elements([structures[i] for i in train])
-            table["rarity"] = [compute_rarity(structures[i], counts) for i in table.index]
-            tables.append(table)
-        errors = pd.concat(tables).sort_index()
+        networks = [
+            self._networks[number * members : (number + 1) * members]
+            for number in range(len(parts))
+        ]
+        errors = _compute_fold_errors(structures, examples, parts, networks)
         error, size, rarity = (errors[name].to_numpy() for name in ("error", "size", "rarity"))
         self.reliability = Reliability.fit(error, size, rarity, structures)
         errors.index = pd.Index([dataset.ids[int(number)] for number in errors.index])
         self.errors = errors
         self.scores = {"folds": summarise(errors)}
         self.about = describe_training_set(dataset)
+
+    def _calibrate_new_types(
+        self, dataset: Dataset, examples: Examples, progress: Progress | None
+    ) -> None:
+        """Compute the errors of crystals whose structure type a network had not seen."""
+        if self.reliability is None:
+            raise RhosightError("this model is not fitted; call fit, or load one")
+        structures = list(dataset.structures)
+        types = [prototype_label(structure) for structure in structures]
+        groups = len(set(group_labels(dataset, "prototype")))
+        if groups < 2:
+            return
+        parts = folds(dataset, min(FOLDS, groups), groups="prototype")
+        networks = [
+            [train_network(examples, train, self.settings, NEW_TYPES + number, progress)]
+            for number, (train, _) in enumerate(parts)
+        ]
+        errors = _compute_fold_errors(structures, examples, parts, networks)
+        error, size, rarity = (errors[name].to_numpy() for name in ("error", "size", "rarity"))
+        self.reliability = self.reliability.calibrate_new_types(error, size, rarity, types)
+        self.scores["new_types"] = summarise(errors)
 
     def predict(
         self,
@@ -278,6 +318,23 @@ class DensityModel:
             network.load_state_dict(state)
             model._networks.append(network.eval())
         return model
+
+
+def _compute_fold_errors(
+    structures: Sequence[Structure],
+    examples: Examples,
+    parts: Sequence[tuple[np.ndarray, np.ndarray]],
+    networks: Sequence[Sequence[DensityNetwork]],
+) -> pd.DataFrame:
+    """Return errors and rarities of all crystals, by networks trained without them."""
+    tables = []
+    for (train, validation), committee in zip(parts, networks, strict=True):
+        rows = examples.points_of(validation)
+        table = compute_errors(examples, rows, predict_mean(committee, examples, rows))
+        counts = count_elements([structures[i] for i in train])
+        table["rarity"] = [compute_rarity(structures[i], counts) for i in table.index]
+        tables.append(table)
+    return pd.concat(tables).sort_index()
 
 
 @cache
