@@ -134,11 +134,11 @@ def train(
     progress
         Called with (label, epoch, epochs, watched loss).
     """
-    from .loop import fit_stage, quiet_lightning
+    from .loop import fit_stage, keep_freed_memory, quiet_lightning
 
     cache = EncoderCache() if cache is None else cache
     mean, std = data.scaler
-    with torch.random.fork_rng(devices=[]), quiet_lightning():
+    with torch.random.fork_rng(devices=[]), quiet_lightning(), keep_freed_memory():
         torch.manual_seed(recipe.seed)
         network = _build_network(recipe, data, cache, run_dir, progress)
         for number, modality in enumerate(recipe.modalities):
