@@ -79,6 +79,14 @@ ModelOption = Annotated[
     ),
 ]
 MaxAtomsOption = Annotated[int, typer.Option(help="Largest primitive cell.", min=1)]
+RigidOption = Annotated[
+    bool,
+    typer.Option(
+        "--rigid",
+        help="Only structure types of which symmetry fixes shape and positions, so that the volume "
+        "is all that can relax (as with --verify).",
+    ),
+]
 GeometryOption = Annotated[
     Geometry,
     typer.Option(
@@ -139,6 +147,7 @@ def design(
     seed: SeedOption = 0,
     model: ModelOption = None,
     max_atoms: MaxAtomsOption = 16,
+    rigid: RigidOption = False,
     geometry: GeometryOption = Geometry.volume,
     known: KnownOption = False,
     search: SearchOption = Strategy.list,
@@ -169,6 +178,7 @@ def design(
         "out": out,
         "models": model or ["structure"],
         "max_atoms": max_atoms,
+        "rigid": rigid,
         "include_known": known,
         "geometry": geometry.value,
         "densities": densities,

@@ -101,7 +101,7 @@ class Variation:
         types = space.prototypes or space.library.prototypes
         size = len(space.elements)
         self.types = [
-            one for one in types if sum(one.counts) <= space.max_atoms and len(one.counts) <= size
+            one for one in types if space.takes(one) and len(one.counts) <= size
         ]
         self._likeness: dict[str, np.ndarray] = {}
         self._accepted: dict[tuple[str, tuple[str, ...]], bool] = {}

@@ -249,6 +249,8 @@ class _Loop:
             given["prototypes"] = [str(one) for one in self.search.prototypes]
         if self.search.search != "list":
             given["search"] = self.search.search
+        if self.search.rigid:
+            given["rigid"] = True
         return given
 
     def _is_computed(self, rounds: int) -> bool:

@@ -72,6 +72,9 @@ class Search:
         knows it.
     max_atoms
         Largest primitive cell.
+    rigid
+        Occupy only structure types of which symmetry fixes shape and positions: the volume is all
+        that can relax.
     include_known
         Also propose crystals of the bundled datasets.
     skip
@@ -101,6 +104,7 @@ class Search:
     seed: int = 0
     models: Sequence[str] = ("structure",)
     max_atoms: int = 16
+    rigid: bool = False
     include_known: bool = False
     skip: Sequence[str] = ()
     geometry: str = "volume"
@@ -135,6 +139,7 @@ class Search:
             screening.space,
             elements=elements,
             max_atoms=self.max_atoms,
+            rigid=self.rigid,
             skip_known=not self.include_known,
             seed=self.seed,
             counts=Counts(),
@@ -169,6 +174,8 @@ class Search:
             given["prototypes"] = [BUNDLED_TYPES] * setup.with_bundled + sorted(hashes)
         if self.search != "list":
             given["search"] = self.search
+        if self.rigid:
+            given["rigid"] = True
         return {
             "task": "design",
             "targets": [str(wish) for wish in self.wishes],
@@ -209,8 +216,8 @@ def design(
         Called with (label, done, all).
     **settings
         Of :class:`Search`: ``elements``, ``exclude``, ``like``, ``prototypes``, ``count``,
-        ``candidates``, ``seed``, ``models``, ``max_atoms``, ``include_known``, ``skip``,
-        ``geometry``, ``densities``, ``search``, ``workers``, ``scheduler``.
+        ``candidates``, ``seed``, ``models``, ``max_atoms``, ``rigid``, ``include_known``,
+        ``skip``, ``geometry``, ``densities``, ``search``, ``workers``, ``scheduler``.
 
     Returns
     -------

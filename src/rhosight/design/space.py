@@ -114,6 +114,8 @@ class Space:
         The types to occupy; all of the library if empty.
     max_atoms
         Largest primitive cell.
+    rigid
+        Leave out types whose shape or positions symmetry does not fix.
     skip_known
         Leave out crystals that are examples of a type.
     seed
@@ -124,6 +126,7 @@ class Space:
     elements: Sequence[str]
     prototypes: Sequence[Prototype] = ()
     max_atoms: int = 16
+    rigid: bool = False
     skip_known: bool = True
     seed: int = 0
     counts: Counts = field(default_factory=Counts)
@@ -133,7 +136,7 @@ class Space:
         best: list[Candidate] = []
         self.counts = Counts()
         for number, prototype in enumerate(self.prototypes or self.library.prototypes):
-            if sum(prototype.counts) > self.max_atoms:
+            if not self.takes(prototype):
                 continue
             # later ones than those that are there already are not even built
             bound = best[-1].order if len(best) >= limit else np.inf
@@ -141,6 +144,11 @@ class Space:
                 best = sorted([*best, *candidates], key=attrgetter("order"))[:limit]
         self.counts.kept = len(best)
         return best
+
+    def takes(self, prototype: Prototype) -> bool:
+        """Return whether a type is small, and rigid if it has to be."""
+        small = sum(prototype.counts) <= self.max_atoms
+        return small and (prototype.is_rigid or not self.rigid)
 
     def _occupy(self, number: int, prototype: Prototype, bound: float) -> Iterator[list[Candidate]]:
         """Yield the candidates of one type up to a place in the list, in parts."""
