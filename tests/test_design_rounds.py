@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from typer.testing import CliRunner
 
 import rhosight
 from rhosight.cli import app
-from rhosight.dataset.sources.gpaw import Gpaw, find_gpaw
-from rhosight.design.calculations import Calculations
+from rhosight.dataset.sources.gpaw import Gpaw, find_fingerprint, find_gpaw
+from rhosight.design.calculations import Calculations, make_cell
 from rhosight.design.correction import Correction
 from rhosight.design.equation_of_state import compute_equation_of_state, fit_equation_of_state
 from rhosight.design.ledger import Ledger
@@ -33,7 +34,7 @@ NOWHERE = Gpaw(python="no-such-python")
 
 def run(folder: Path, lines: list[str] | None = None) -> Rounds:
     """Run as the committed run was."""
-    names = ("elements", "candidates", "count", "seed", "models", "max_atoms", "geometry")
+    names = ("elements", "candidates", "count", "seed", "models", "max_atoms", "geometry", "rigid")
     return run_rounds(
         SETTINGS["targets"],
         out=folder,
@@ -41,7 +42,7 @@ def run(folder: Path, lines: list[str] | None = None) -> Rounds:
         known=int(KNOWN["bulk_modulus_vrh_gpaw"].notna().sum()),
         gpaw=NOWHERE,
         log=(lines if lines is not None else []).append,
-        **{name: SETTINGS[name] for name in names},
+        **{name: SETTINGS[name] for name in names if name in SETTINGS},
     )
 
 
@@ -72,7 +73,8 @@ def test_a_finished_run_is_made_again_from_its_calculations(folder: Path):
     for target in ("formation_energy_per_atom", "bulk_modulus_vrh"):
         values = good[f"{target}_verified"]
         inside = values.between(good[f"{target}_low"], good[f"{target}_high"])
-        assert inside.tolist() == good[f"{target}_inside"].tolist()
+        assert inside.tolist() == good[f"{target}_inside_model"].tolist()
+        assert (good[f"{target}_error"] > 0).all() and (good[f"{target}_inside"] | ~inside).all()
     # formulas are proposed once, and ledgers name what was verified
     assert found.table["formula"].is_unique
     first = Ledger(folder / "round-1" / "ledger").read_verified()
@@ -84,6 +86,8 @@ def test_a_finished_run_is_made_again_from_its_calculations(folder: Path):
     assert {provenance["code"] for provenance in dataset.provenances} == {"GPAW"}
     labels = dataset.targets["bulk_modulus_vrh"]
     assert labels.to_numpy() == pytest.approx(good["bulk_modulus_vrh_verified"].to_numpy(float))
+    geometries = {provenance["geometry"] for provenance in dataset.provenances}
+    assert len(geometries) == 1 and "equation of state" in geometries.pop()
     volumes = [s.volume / len(s) for s in dataset.structures]
     assert volumes == pytest.approx(good["volume_per_atom_gpaw"].to_numpy(float), rel=1e-5)
     page = (folder / "report.html").read_text(encoding="utf-8")
@@ -107,6 +111,57 @@ def test_crystals_that_fail_do_not_stop_the_others(folder: Path):
     assert table["problem"].isna().tolist() == [False] * 3 + [True] * (len(table) - 3)
     assert table["bulk_modulus_vrh_verified"].notna().tolist() == table["problem"].isna().tolist()
     assert all(any(name in line for line in lines) for name in names[:3])
+
+
+def make_stub(folder: Path, version: str, result: str = "") -> Gpaw:
+    """Return settings of a GPAW that writes a result, or ends as one without memory does."""
+    (folder / "setups").mkdir(parents=True)
+    answer = json.dumps({"version": version, "setups": [str(folder / "setups")]})
+    last = f"echo '{result}' > $2/result.json" if result else "kill -9 $$"
+    script = folder / "python"
+    script.write_text(
+        f"#!/bin/sh\nif [ $2 = --version ]; then echo '{answer}'; exit; fi\n"
+        f"echo start >> {folder}/starts\n{last}\n"
+    )
+    script.chmod(0o755)
+    return Gpaw(python=str(script))
+
+
+def test_another_gpaw_computes_again_and_only_problems_of_crystals_stay(
+    folder: Path, tmp_path: Path
+):
+    chosen = json.loads((folder / "round-1" / "chosen.json").read_text())
+    name, text = next(iter(chosen["structures"].items()))
+    cell = make_cell(Structure.from_dict(json.loads(text)), name)
+    path = folder / "gpaw" / name / "eos-1.00.json"
+    stored = path.read_text()
+
+    def compute(gpaw: Gpaw) -> float:
+        return compute_equation_of_state(
+            Calculations(folder / "gpaw", gpaw), name, cell
+        ).bulk_modulus
+
+    version = json.loads(stored)["provenance"]["version"]
+    same = make_stub(tmp_path / "same", version)
+    assert compute(same) == compute(NOWHERE)
+    # another version, and another PAW data set
+    other = make_stub(tmp_path / "other", "99")
+    (tmp_path / "same" / "setups" / f"{cell[0].specie.symbol}.PBE").write_text("other")
+    for gpaw in (other, replace(same, smearing=0.1)):
+        find_fingerprint.cache_clear()
+        with pytest.raises(RhosightError, match="code -9 .*memory"):
+            compute(gpaw)
+        assert path.read_text() == stored  # no problem of this crystal
+    calculations = Calculations(folder / "gpaw", other)
+    for _ in range(2):  # a process tries once
+        with pytest.raises(RhosightError, match="memory"):
+            calculations.energy(f"{name}/eos-1.00", cell)
+    assert len((tmp_path / "other" / "starts").read_text().split()) == 2
+    diverging = make_stub(tmp_path / "bad", "99", '{"error": "no", "kind": "not converged"}')
+    with pytest.raises(RhosightError, match="did not converge"):
+        compute(diverging)
+    with pytest.raises(RhosightError, match="did not converge.*remove"):
+        compute(other)  # of the same version: it stays
 
 
 def test_equations_of_state():
@@ -143,6 +198,13 @@ def test_differences_of_known_crystals_are_shares_of_their_elements():
     # an element without a known crystal has no share of its own
     assert correction.difference("Nb3Pt") < correction.difference("NbPt3")
     assert np.abs(correction.left_out).max() < 0.03
+    # what the correction misses grows with the share of such an element
+    errors = [correction.estimate_errors(text, 100.0)[0] for text in ("AlPt", "NbPt3", "Nb3Pt")]
+    assert 0.03 < errors[0] < errors[1] < 0.075 < errors[2]
+    assert correction.list_unknown("AlNbPt") == ["Nb"]
+    # the ratios are 1.1, 1.05 and 1.2
+    spread = np.std([1.1, 1.05, 1.2], ddof=1) * np.sqrt(1 + 1.25**2 / 3) / 1.1
+    assert correction.estimate_errors("AlPt", 100.0)[1] == pytest.approx(100 * spread)
     energy, modulus = correction.correct("PtAl", -0.4, 110.0)
     assert energy == pytest.approx(-0.5, abs=0.01) and modulus == pytest.approx(100.0)
 

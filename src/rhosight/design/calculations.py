@@ -1,7 +1,8 @@
 """Calculations of GPAW that are kept, one file for each.
 
 A calculation is one self-consistent field of one cell. Its file is written whole or not at all, so
-``kill -9`` costs the calculation in progress. The settings are those of ``data build gpaw``, so the
+``kill -9`` costs the calculation in progress. One that another version of GPAW or other PAW data sets
+have made is computed again, and so is one that had too little time or memory. The settings are those of ``data build gpaw``, so the
 densities are like those of the bundled dataset.
 """
 
@@ -19,7 +20,13 @@ import numpy as np
 from pymatgen.core import Structure
 from safetensors.numpy import load_file, save
 
-from ..dataset.sources.gpaw import Gpaw, find_gpaw
+from ..dataset.sources.gpaw import (
+    Gpaw,
+    GpawInstallation,
+    OutOfResources,
+    find_fingerprint,
+    find_gpaw,
+)
 from ..density.charge_density import ChargeDensity
 from ..density.crystals import SYMPREC, standardise
 from ..ecd.symmetry import idealise
@@ -64,11 +71,14 @@ class Calculations:
         The settings.
     report
         Called after each calculation.
+    failures
+        File → calculation that had too little time or memory: tried once in a process.
     """
 
     folder: Path
     gpaw: Gpaw = field(default_factory=Gpaw)
     report: Report | None = None
+    failures: dict[Path, RhosightError] = field(default_factory=dict)
 
     def energy(
         self, name: str, structure: Structure, kpoints: Sequence[int] | None = None
@@ -111,7 +121,7 @@ class Calculations:
         path = self._path(name)
         digest = _digest(self.gpaw.calculation(), structure, kpoints)
         stored = self._read(path) if path.exists() else None
-        if stored is None or stored["input"] != digest:
+        if stored is None or stored["input"] != digest or not self._is_current(stored):
             path.parent.mkdir(parents=True, exist_ok=True)
             started = time.monotonic()
             content = {"input": digest, **self._run(name, structure, kpoints, density)}
@@ -125,19 +135,46 @@ class Calculations:
             raise RhosightError(f"{stored['problem']}; to compute it again, remove {path}")
         return stored
 
+    def _is_current(self, stored: dict[str, Any]) -> bool:
+        """Return False if another GPAW, or another PAW data set, made a stored calculation."""
+        try:
+            gpaw = find_gpaw(self.gpaw.python)
+        except RhosightError:  # nothing could be computed again
+            return True
+        made_by = stored.get("provenance", {})
+        found = {
+            symbol: find_fingerprint(gpaw, symbol, self.gpaw.functional)
+            for symbol in made_by.get("setups", ())
+        }
+        return made_by.get("version", gpaw.version) == gpaw.version and all(
+            made_by["setups"][symbol].endswith(own) for symbol, own in found.items() if own
+        )
+
     def _run(
         self, name: str, structure: Structure, kpoints: Sequence[int] | None, density: bool
     ) -> dict[str, Any]:
-        """Run GPAW; return figures and provenance, or the problem."""
-        find_gpaw(self.gpaw.python)  # without GPAW, it is no problem of this crystal
+        """Run GPAW; return figures and provenance, or the problem.
+
+        Raises
+        ------
+        RhosightError
+            If GPAW is missing or had too little time or memory: no problem of this crystal.
+        """
+        version = find_gpaw(self.gpaw.python).version
+        path = self._path(name)
+        if path in self.failures:
+            raise self.failures[path]
         try:
             entry = self.gpaw.calculate(structure, _label(name), kpoints)
+        except OutOfResources as error:
+            self.failures[path] = error
+            raise
         except RhosightError as error:
-            return {"problem": str(error)}
+            return {"problem": str(error), "provenance": {"version": version}}
         if density:  # before the file that says that all is there
             grids = entry.density.grids
             arrays = {str(k): np.ascontiguousarray(grid, np.float32) for k, grid in grids.items()}
-            with replacing(self._path(name).with_suffix(".safetensors")) as draft:
+            with replacing(path.with_suffix(".safetensors")) as draft:
                 draft.write_bytes(save(arrays))
         return {"figures": dict(entry.labels), "provenance": dict(entry.density.provenance)}
 

@@ -39,7 +39,6 @@ from .elements import choose_elements
 from .equation_of_state import FACTORS
 from .ledger import VERIFIED as MARKED
 from .ledger import Ledger
-from .own_types import BUNDLED_TYPES
 from .processes import known_elements
 from .references import list_references
 from .retraining import check_retrainable, retrain
@@ -230,28 +229,13 @@ class _Loop:
             "count": self.search.count,
             "seed": self.search.seed,
             "models": list(models),
-            **self._describe_space(),
+            "compare": self.compared,
+            **self.search.describe_space(self.search.read_crystals()),
             "max_atoms": self.search.max_atoms,
             "include_known": self.search.include_known,
             "geometry": self.search.geometry,
             "gpaw": self.gpaw.calculation(),
         }
-
-    def _describe_space(self) -> dict[str, Any]:
-        """Return the settings of the space that differ from the defaults."""
-        like = self.search.like
-        given: dict[str, Any] = {}
-        if isinstance(like, Structure):
-            given["like"] = like.composition.reduced_formula
-        elif like is not None:
-            given["like"] = str(like)
-        if list(self.search.prototypes) != [BUNDLED_TYPES]:
-            given["prototypes"] = [str(one) for one in self.search.prototypes]
-        if self.search.search != "list":
-            given["search"] = self.search.search
-        if self.search.rigid:
-            given["rigid"] = True
-        return given
 
     def _is_computed(self, rounds: int) -> bool:
         """Return whether all rounds were computed."""
@@ -268,6 +252,12 @@ class _Loop:
             self.log(f"round {number}: nothing plausible; see {self._folder(number)}/report.html")
             return None
         computed = compute_all(list(structures), structures, self.mine, self.shared, self.log)
+        for row in rows:
+            if unknown := self.correction.list_unknown(row["formula"]):
+                self.log(
+                    f"{row['name']}: no known crystal has {', '.join(unknown)}, so its formation "
+                    "energy is not corrected for it"
+                )
         verified = verify(rows, computed, self.search.wishes, self.correction)
         marked: list[Any] = verified.table.to_dict("records")
         Ledger(self._folder(number) / LEDGER).mark(marked)

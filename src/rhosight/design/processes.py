@@ -39,8 +39,11 @@ class Setup:
 
     Attributes
     ----------
-    models, wishes, geometry
-        Names of models, texts of wishes, and :attr:`rhosight.design.search.Search.geometry`.
+    models
+        Name of each model, and its folder or name: absolute, since workers may have another current
+        folder.
+    wishes, geometry
+        Texts of wishes, and :attr:`rhosight.design.search.Search.geometry`.
     crystals
         Name and JSON of crystals whose structure types are occupied; of none, the bundled types.
     with_bundled
@@ -49,7 +52,7 @@ class Setup:
         Folder and SHA-256 of each model of the user's: one that was trained again is loaded again.
     """
 
-    models: tuple[str, ...]
+    models: tuple[tuple[str, str], ...]
     wishes: tuple[str, ...]
     geometry: str
     crystals: tuple[tuple[str, str], ...] = ()
@@ -66,7 +69,7 @@ def load_screening(setup: Setup) -> Screening:
         crystals = {name: parse_structure_json(text, name) for name, text in setup.crystals}
         library, prototypes = join_types(library, crystals, setup.with_bundled)
     return Screening(
-        {name: _load(name) for name in setup.models},
+        {name: _load(place) for name, place in setup.models},
         read_wishes(setup.wishes),
         Space(library, (), prototypes),
         load_volume_model(),

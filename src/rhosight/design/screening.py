@@ -11,7 +11,6 @@ import pandas as pd
 from pymatgen.core import Structure
 from scipy.stats import norm
 
-from ..dataset.packing import BUNDLED, load_dataset
 from ..errors import RhosightError, first_line
 from ..models.base import SavedModel
 from ..models.descriptor_model import DescriptorModel
@@ -266,24 +265,17 @@ def choose_sources(models: dict[str, SavedModel], wishes: Sequence[Wish]) -> dic
 
 
 def correlation_of(model: SavedModel, targets: Sequence[str]) -> np.ndarray:
-    """Return the correlation of a model's leave-one-out errors.
+    """Return the correlation of a model's leave-one-out errors, as it learned the targets.
 
-    Without the training set at hand, errors are taken as independent.
+    Errors of models other than Gaussian processes are taken as independent.
     """
-    about = model.about
-    if not isinstance(model, DescriptorModel) or about.get("dataset") not in BUNDLED:
+    if not isinstance(model, DescriptorModel):
         return np.eye(len(targets))
-    dataset = load_dataset(about["dataset"])
-    ids = list(about["training_ids"])
     columns = [list(model.targets).index(target) for target in targets]
-    if not all(name in dataset for name in ids):
+    errors = [model.process.leave_one_out_errors(column) for column in columns]
+    if len({len(one) for one in errors}) > 1:
         return np.eye(len(targets))
-    labels = dataset[ids].targets.reindex(columns=list(model.targets)).to_numpy(float)
-    learned = model.recipe.target_scales.learn(labels)[:, columns]
-    predicted = [model.process.leave_one_out(column) for column in columns]
-    if len(predicted[0]) != len(ids):
-        return np.eye(len(targets))
-    return error_correlation(pd.DataFrame(np.stack(predicted, axis=1) - learned))
+    return error_correlation(pd.DataFrame(np.stack(errors, axis=1)))
 
 
 def _predict_all(

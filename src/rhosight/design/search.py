@@ -29,6 +29,7 @@ from ..density.structures import read_structure
 from ..errors import RhosightError
 from ..inputs.progress import Progress
 from ..models.base import SavedModel
+from ..models.folder import BUNDLED_MODELS
 from ..models.provenance import hash_weights
 from ..storage import lock_folder, open_run
 from .elements import choose_elements
@@ -126,10 +127,10 @@ class Search:
     def run(self, out: str | os.PathLike | None, progress: Progress | None) -> Design:
         """Search, see :func:`design`."""
         setup = Setup(
-            tuple(self.models),
+            tuple((name, _locate(name)) for name in self.models),
             tuple(map(str, self.wishes)),
             self.geometry,
-            _collect_crystals(self.like, self.prototypes),
+            self.read_crystals(),
             self.like is None and BUNDLED_TYPES in self.prototypes,
             tuple(hash_weights(self.models).items()),
         )
@@ -163,24 +164,40 @@ class Search:
                 result.save(folder)
         return result
 
-    def _describe(self, screening: Screening, setup: Setup) -> dict[str, Any]:
-        """Return the settings that determine the ledger."""
-        given: dict[str, Any] = {"like": None}
+    def read_crystals(self) -> tuple[tuple[str, str], ...]:
+        """Return name and JSON of the crystals whose structure types are occupied."""
+        return _collect_crystals(self.like, self.prototypes)
+
+    def describe_space(self, crystals: Sequence[tuple[str, str]]) -> dict[str, Any]:
+        """Return the settings of the space that differ from the defaults.
+
+        Parameters
+        ----------
+        crystals
+            See :meth:`read_crystals`; their content counts, not their place.
+        """
+        given: dict[str, Any] = {}
+        hashes = [hashlib.sha256(text.encode()).hexdigest()[:16] for _, text in crystals]
         if self.like is not None:
-            ((_, text),) = setup.crystals
-            given["like"] = parse_structure_json(text, "like").composition.reduced_formula
-        elif setup.crystals:
-            hashes = [hashlib.sha256(text.encode()).hexdigest()[:16] for _, text in setup.crystals]
-            given["prototypes"] = [BUNDLED_TYPES] * setup.with_bundled + sorted(hashes)
+            structure = parse_structure_json(crystals[0][1], "like")
+            given["like"] = f"{structure.composition.reduced_formula} {hashes[0]}"
+        elif crystals:
+            bundled = [BUNDLED_TYPES] * (BUNDLED_TYPES in self.prototypes)
+            given["prototypes"] = [*bundled, *sorted(hashes)]
         if self.search != "list":
             given["search"] = self.search
         if self.rigid:
             given["rigid"] = True
+        return given
+
+    def _describe(self, screening: Screening, setup: Setup) -> dict[str, Any]:
+        """Return the settings that determine the ledger."""
         return {
             "task": "design",
             "targets": [str(wish) for wish in self.wishes],
             "elements": list(screening.space.elements),
-            **given,
+            "like": None,
+            **self.describe_space(setup.crystals),
             "candidates": self.candidates,
             "seed": self.seed,
             "models": {name: _identify(model) for name, model in screening.models.items()},
@@ -249,6 +266,12 @@ def _collect_crystals(
         one = read_structure(like) if isinstance(like, str | os.PathLike) else as_structure(like)
         crystals = {"the crystal of `like`": one}
     return tuple((name, json.dumps(crystal.as_dict())) for name, crystal in crystals.items())
+
+
+def _locate(model: str) -> str:
+    """Return the absolute path of a model that is a folder, or its name."""
+    folder = Path(model).expanduser()
+    return os.path.abspath(folder) if model not in BUNDLED_MODELS and folder.is_dir() else model
 
 
 def _identify(model: SavedModel) -> str:

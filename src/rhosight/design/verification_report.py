@@ -20,7 +20,7 @@ from ..evaluation.html import (
     write_page,
 )
 from .correction import MODULUS, Correction
-from .verification import COMPUTED, UNITS, describe_verdict, summarise
+from .verification import COMPUTED, QUANTILE, UNITS, describe_verdict, summarise
 from .wishes import FORMATION_ENERGY, HULL, Wish
 
 
@@ -92,6 +92,7 @@ def draw_parity(table: pd.DataFrame, target: str) -> Markup:
             axis.errorbar(
                 own[f"{target}_verified"].to_numpy(float),
                 y,
+                xerr=QUANTILE * own[f"{target}_error"].to_numpy(float),
                 yerr=np.maximum(np.stack([y - low, high - y]), 0),
                 fmt="o",
                 markersize=3.5,

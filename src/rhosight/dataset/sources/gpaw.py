@@ -8,6 +8,7 @@ pickle, other results as JSON. The defaults are those of the bundled dataset;
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import importlib.resources
 import json
@@ -47,10 +48,12 @@ KINDS = {
     "spin": "up minus down pseudo-density; its integral is below the magnetic moment",
 }
 
-# closer atoms are a mistake in the file: the shortest bond, that of H2, is 0.74 Å
-
 # In a worker that MPI or SLURM started, their variables would make GPAW join the worker's MPI.
 _NOT_INHERITED = ("OMPI_COMM_WORLD_", "PMI_", "PMIX_", "SLURM_")
+
+
+class OutOfResources(RhosightError):
+    """A calculation had too little time or memory; another attempt may succeed."""
 
 
 @dataclass(frozen=True)
@@ -264,6 +267,7 @@ class Gpaw(Source):
             folder = Path(name)
             (folder / "input.json").write_text(json.dumps(task), encoding="utf-8")
             code = _run_script(gpaw.python, folder, self.timeout)
+            error: type[RhosightError] = OutOfResources
             if code is None:
                 problem = f"took longer than {self.timeout:g} s; allow more (timeout)"
             elif not (folder / "result.json").exists():
@@ -277,9 +281,8 @@ class Gpaw(Source):
                     with np.load(folder / "densities.npz", allow_pickle=False) as grids:
                         return result, {k: grids[k] for k in STORED_KINDS if k in grids.files}
                 problem = self._explain_failure(result, gpaw)
-            raise RhosightError(
-                f"{material_id}: GPAW {problem}; {self._keep_log(folder, material_id)}"
-            )
+                error = OutOfResources if result["kind"] == "no resources" else RhosightError
+            raise error(f"{material_id}: GPAW {problem}; {self._keep_log(folder, material_id)}")
 
     def _explain_failure(self, result: dict[str, str], gpaw: GpawInstallation) -> str:
         error = result["error"].splitlines()[0]
@@ -341,6 +344,19 @@ def find_gpaw(python: str | None = None) -> GpawInstallation:
         except RhosightError:
             tried.append(candidate)
     raise RhosightError(f"no GPAW in {', '.join(tried)}; {INSTALL}, or name its Python (python=)")
+
+
+@cache
+def find_fingerprint(gpaw: GpawInstallation, symbol: str, functional: str) -> str | None:
+    """Return the MD5 of an element's PAW data set, as GPAW states it; None if it is not found."""
+    for folder in gpaw.setups:
+        for name in (f"{symbol}.{functional}.gz", f"{symbol}.{functional}"):
+            path = Path(folder) / name
+            if path.exists():
+                content = path.read_bytes()
+                content = gzip.decompress(content) if path.suffix == ".gz" else content
+                return hashlib.md5(content, usedforsecurity=False).hexdigest()
+    return None
 
 
 def _list_pythons() -> list[str]:

@@ -117,6 +117,8 @@ def _kind(error):
         return "not converged"
     if isinstance(error, FileNotFoundError) and "PAW dataset" in str(error):
         return "no setup"
+    if isinstance(error, (MemoryError, OSError)):  # these say nothing about the crystal
+        return "no resources"
     return type(error).__name__
 
 

@@ -74,12 +74,12 @@ class Committee:
         """
         return _mix([member.leave_out(groups) for member in self.members])
 
-    def leave_one_out(self, column: int) -> np.ndarray:
-        """Predict the materials of a target each from all others.
+    def leave_one_out_errors(self, column: int) -> np.ndarray:
+        """Return predictions of a target's materials, each from all others, minus the labels.
 
-        See :meth:`GaussianProcess.leave_one_out`.
+        See :meth:`GaussianProcess.leave_one_out_errors`.
         """
-        return np.mean([member.leave_one_out(column) for member in self.members], axis=0)
+        return np.mean([member.leave_one_out_errors(column) for member in self.members], axis=0)
 
     def label_scales(self) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and standard deviation of each target's training labels, (targets,)."""
