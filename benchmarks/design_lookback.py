@@ -36,13 +36,13 @@ from pymatgen.core import Composition, Structure
 
 import rhosight
 from rhosight.design.prototypes import load_library, resize
-from rhosight.design.relaxation import energies
 from rhosight.design.screening import Screening
 from rhosight.design.selection import choose_diverse, keep_lowest
 from rhosight.design.space import Candidate, Space, find_nearest_example
 from rhosight.design.volume import load_volume_model
 from rhosight.design.wishes import read_wishes
 from rhosight.ecd.model import load_density_model
+from rhosight.models.baselines.chgnet import predict_energies
 from rhosight.models.gaussian_process.kernel import Kernel
 from rhosight.models.gaussian_process.recipe import DescriptorRecipe
 from rhosight.storage import replacing
@@ -208,6 +208,11 @@ def chgnet_table(chosen: list[tuple[dict, Structure]], path: Path | None) -> pd.
         return row
 
     return compute_rows(chosen, compute, path)
+
+
+def energies(structures: list[Structure]) -> np.ndarray:
+    """Return energies of CHGNet, eV/atom."""
+    return np.array([float(result["e"]) for result in predict_energies(structures)])
 
 
 def fit_elements() -> tuple[dict[str, float], float]:

@@ -149,7 +149,7 @@ def test_another_gpaw_computes_again_and_only_problems_of_crystals_stay(
     (tmp_path / "same" / "setups" / f"{cell[0].specie.symbol}.PBE").write_text("other")
     for gpaw in (other, replace(same, smearing=0.1)):
         find_fingerprint.cache_clear()
-        with pytest.raises(RhosightError, match="code -9 .*memory"):
+        with pytest.raises(RhosightError, match=r"code -9 .*memory"):
             compute(gpaw)
         assert path.read_text() == stored  # no problem of this crystal
     calculations = Calculations(folder / "gpaw", other)
@@ -160,7 +160,7 @@ def test_another_gpaw_computes_again_and_only_problems_of_crystals_stay(
     diverging = make_stub(tmp_path / "bad", "99", '{"error": "no", "kind": "not converged"}')
     with pytest.raises(RhosightError, match="did not converge"):
         compute(diverging)
-    with pytest.raises(RhosightError, match="did not converge.*remove"):
+    with pytest.raises(RhosightError, match=r"did not converge.*remove"):
         compute(other)  # of the same version: it stays
 
 

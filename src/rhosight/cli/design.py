@@ -73,8 +73,9 @@ SeedOption = Annotated[int, typer.Option(help="Seed of the order of the candidat
 ModelOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="structure, no-dft, or the folder of a model of structures; may be given "
-        "several times.",
+        help="structure, no-dft, best, or the folder of a model; may be given several times. Those "
+        "that read densities predict the most probable candidates only, four for each proposal, "
+        "from predicted densities.",
         show_default="structure",
     ),
 ]
@@ -90,8 +91,8 @@ RigidOption = Annotated[
 GeometryOption = Annotated[
     Geometry,
     typer.Option(
-        help="volume: shapes of known crystals with volumes of a model. chgnet: volumes corrected "
-        "by CHGNet's energies (pip install 'rhosight\\[chgnet]')."
+        help="volume: shapes of known crystals with volumes of a model. chgnet: the most probable, "
+        "four for each proposal, relaxed with CHGNet (pip install 'rhosight\\[chgnet]')."
     ),
 ]
 KnownOption = Annotated[

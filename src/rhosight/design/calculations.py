@@ -1,9 +1,9 @@
 """Calculations of GPAW that are kept, one file for each.
 
 A calculation is one self-consistent field of one cell. Its file is written whole or not at all, so
-``kill -9`` costs the calculation in progress. One that another version of GPAW or other PAW data sets
-have made is computed again, and so is one that had too little time or memory. The settings are those of ``data build gpaw``, so the
-densities are like those of the bundled dataset.
+``kill -9`` costs the calculation in progress. One that another version of GPAW or other PAW data
+sets have made is computed again, and so is one that had too little time or memory. The settings are
+those of ``data build gpaw``, so the densities are like those of the bundled dataset.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from safetensors.numpy import load_file, save
 
 from ..dataset.sources.gpaw import (
     Gpaw,
-    GpawInstallation,
     OutOfResources,
     find_fingerprint,
     find_gpaw,

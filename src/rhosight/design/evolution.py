@@ -100,9 +100,7 @@ class Variation:
         self.random = np.random.default_rng([space.seed, 1])
         types = space.prototypes or space.library.prototypes
         size = len(space.elements)
-        self.types = [
-            one for one in types if space.takes(one) and len(one.counts) <= size
-        ]
+        self.types = [one for one in types if space.takes(one) and len(one.counts) <= size]
         self._likeness: dict[str, np.ndarray] = {}
         self._accepted: dict[tuple[str, tuple[str, ...]], bool] = {}
 

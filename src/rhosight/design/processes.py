@@ -42,8 +42,8 @@ class Setup:
     models
         Name of each model, and its folder or name: absolute, since workers may have another current
         folder.
-    wishes, geometry
-        Texts of wishes, and :attr:`rhosight.design.search.Search.geometry`.
+    wishes
+        Texts of wishes.
     crystals
         Name and JSON of crystals whose structure types are occupied; of none, the bundled types.
     with_bundled
@@ -54,7 +54,6 @@ class Setup:
 
     models: tuple[tuple[str, str], ...]
     wishes: tuple[str, ...]
-    geometry: str
     crystals: tuple[tuple[str, str], ...] = ()
     with_bundled: bool = True
     weights: tuple[tuple[str, str], ...] = ()
@@ -69,12 +68,16 @@ def load_screening(setup: Setup) -> Screening:
         crystals = {name: parse_structure_json(text, name) for name, text in setup.crystals}
         library, prototypes = join_types(library, crystals, setup.with_bundled)
     return Screening(
-        {name: _load(place) for name, place in setup.models},
+        load_models(setup.models),
         read_wishes(setup.wishes),
         Space(library, (), prototypes),
         load_volume_model(),
-        _choose_relaxation(setup.geometry),
     )
+
+
+def load_models(models: Sequence[tuple[str, str]]) -> dict[str, SavedModel]:
+    """Return name → model of pairs of name and place."""
+    return {name: _load(place) for name, place in models}
 
 
 def _load(name: str) -> SavedModel:
@@ -201,15 +204,3 @@ class Predictor:
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()
-
-
-def _choose_relaxation(geometry: str) -> Any:
-    if geometry == "volume":
-        return None
-    if geometry == "chgnet":
-        from ..models.baselines.chgnet import require_chgnet
-        from .relaxation import relax_volume
-
-        require_chgnet("geometry chgnet")
-        return relax_volume
-    raise RhosightError(f"geometry {geometry!r} is unknown; choose volume or chgnet")

@@ -116,7 +116,7 @@ class Design:
 
     def _find_nearest(self, structure: Structure) -> str:
         """Return the training material that the first model finds most similar."""
-        models: list[Any] = list(self.models.values())
+        models: list[Any] = [m for m in self.models.values() if not m.uses_density]
         for model in models:
             try:
                 table = model.predict_intervals({"one": structure}, nearest=1)

@@ -70,6 +70,11 @@ def _join(known: Dataset, verified: Dataset, targets: Sequence[str], name: str) 
 
 def check_retrainable(name: str, model: SavedModel) -> None:
     """Raise RhosightError unless a model can learn from more crystals."""
+    if model.uses_density:
+        raise RhosightError(
+            f"model {name}: reads densities, so it cannot learn from bare crystals; give "
+            "structure or no-dft first, or use one round"
+        )
     if not isinstance(model, DescriptorModel) or model.about.get("dataset") not in BUNDLED:
         raise RhosightError(
             f"model {name}: its training set is not a bundled dataset, so it cannot learn from "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import pandas as pd
 from pymatgen.core import Structure
 from scipy.stats import norm
 
+from ..density.charge_density import ChargeDensity
 from ..errors import RhosightError, first_line
 from ..models.base import SavedModel
 from ..models.descriptor_model import DescriptorModel
@@ -29,6 +30,9 @@ from .wishes import (
 
 FAR = 40.0
 """Largest result of :meth:`Screening.measure_misses`."""
+
+SPACING = 0.25
+"""Largest distance between the points of predicted densities, Å."""
 
 Relax = Callable[[Structure], Structure]
 
@@ -49,6 +53,8 @@ class Screening:
         Predicts their volumes.
     relax
         Corrects the geometry of each crystal; None to keep it.
+    with_densities
+        Predict densities for models that read them.
     """
 
     models: dict[str, SavedModel]
@@ -56,11 +62,15 @@ class Screening:
     space: Space
     volumes: VolumeModel
     relax: Relax | None = None
+    with_densities: bool = False
 
     def __post_init__(self) -> None:
-        self.sources = choose_sources(self.models, self.wishes) if self.models else {}
+        self.sources = (
+            choose_sources(self.models, self.wishes, self.with_densities) if self.models else {}
+        )
         self._pairs: dict[tuple[str, int], Pairs] = {}
         self._correlation: np.ndarray | None = None
+        self._relaxed: dict[str, Structure] = {}
 
     @property
     def targets(self) -> list[str]:
@@ -88,8 +98,11 @@ class Screening:
         if np.isnan(volume):
             unknown = min(set(candidate.elements) - set(self.volumes.elements))
             raise RhosightError(f"the model of volumes does not know the element {unknown}")
-        structure = self.space.build(candidate, volume)
-        return self.relax(structure) if self.relax else structure
+        if self.relax is None:
+            return self.space.build(candidate, volume)
+        if candidate.name not in self._relaxed:
+            self._relaxed[candidate.name] = self.relax(self.space.build(candidate, volume))
+        return self._relaxed[candidate.name]
 
     def _predict_volumes(self, candidates: Sequence[Candidate]) -> np.ndarray:
         """Return volumes per atom, Å³; NaN for an element that the model does not know."""
@@ -155,7 +168,11 @@ class Screening:
         for name in dict.fromkeys(self.sources.values()):
             model: Any = self.models[name]
             own = [target for target, source in self.sources.items() if source == name]
-            table = _predict_all(model, structures, problems)
+            if model.uses_density:
+                densities = _predict_densities(structures, problems)
+                table = _predict_all(model, densities, problems)
+            else:
+                table = _predict_all(model, structures, problems)
             columns = [f"{target}{end}" for target in own for end in ("", "_low", "_high")]
             reason = table["outside"].rename(f"outside {name}")
             parts.append(table[columns].join(reason))
@@ -236,8 +253,17 @@ def _formula(name: str) -> str:
     return name.partition("-")[0]
 
 
-def choose_sources(models: dict[str, SavedModel], wishes: Sequence[Wish]) -> dict[str, str]:
-    """Return target → name of the model that predicts it.
+def choose_sources(
+    models: dict[str, SavedModel], wishes: Sequence[Wish], with_densities: bool = False
+) -> dict[str, str]:
+    """Return target → name of the first model that predicts it.
+
+    Parameters
+    ----------
+    models, wishes
+        Of the search.
+    with_densities
+        Whether models may read densities.
 
     Raises
     ------
@@ -246,7 +272,7 @@ def choose_sources(models: dict[str, SavedModel], wishes: Sequence[Wish]) -> dic
     """
     sources: dict[str, str] = {}
     for name, model in models.items():
-        if model.uses_density:
+        if model.uses_density and not with_densities:
             raise RhosightError(
                 f"model {name}: reads charge densities, which candidates do not have; give "
                 "structure or another model of structures"
@@ -278,11 +304,26 @@ def correlation_of(model: SavedModel, targets: Sequence[str]) -> np.ndarray:
     return error_correlation(pd.DataFrame(np.stack(errors, axis=1)))
 
 
+def _predict_densities(
+    structures: dict[str, Structure], problems: dict[str, str]
+) -> dict[str, ChargeDensity]:
+    """Return predicted densities; crystals that fail go to ``problems``."""
+    from ..ecd.model import load_density_model  # needs PyTorch
+
+    network, densities = load_density_model(), {}
+    for name, structure in structures.items():
+        try:
+            densities[name] = network.predict_density(structure, SPACING)
+        except RhosightError as error:
+            problems[name] = first_line(error)
+    return densities
+
+
 def _predict_all(
-    model: Any, structures: dict[str, Structure], problems: dict[str, str]
+    model: Any, materials: Mapping[str, Structure | ChargeDensity], problems: dict[str, str]
 ) -> pd.DataFrame:
-    """Predict all structures at once, or one by one if one of them is bad."""
-    good = {name: one for name, one in structures.items() if name not in problems}
+    """Predict all materials at once, or one by one if one of them is bad."""
+    good = {name: one for name, one in materials.items() if name not in problems}
     try:
         return model.predict_intervals(good)
     except RhosightError:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -34,9 +34,10 @@ from ..models.provenance import hash_weights
 from ..storage import lock_folder, open_run
 from .elements import choose_elements
 from .evolution import evolve, require_pymoo
+from .front import FRONT, choose_fast, make_second, score_front
 from .ledger import Ledger
 from .own_types import BUNDLED_TYPES, read_folders
-from .processes import Predictor, Setup, known_elements, load_screening
+from .processes import Predictor, Setup, known_elements, load_models, load_screening
 from .result import Design
 from .screening import Screening
 from .selection import PLAUSIBLE, choose_diverse, keep_lowest
@@ -69,8 +70,9 @@ class Search:
     seed
         Seed of the order of the candidates. The same settings give the same proposals.
     models
-        Names or folders of models of structures. Each property is predicted by the first that
-        knows it.
+        Names or folders of models. Each property is predicted by the first that knows it. Those
+        that read densities predict only the most probable candidates, four for each proposal, from
+        predicted densities; the others choose these.
     max_atoms
         Largest primitive cell.
     rigid
@@ -81,8 +83,9 @@ class Search:
     skip
         Formulas that are not proposed, such as those that are verified already.
     geometry
-        ``volume``: shapes of known crystals with volumes of a model. ``chgnet``: these volumes
-        corrected by energies of CHGNet, which needs ``rhosight[chgnet]``.
+        ``volume``: shapes of known crystals with volumes of a model. ``chgnet``: the most probable
+        candidates, four for each proposal, are relaxed with CHGNet and predicted again, which
+        needs ``rhosight[chgnet]``.
     densities
         Predict the densities of the proposals for slices.
     search
@@ -126,16 +129,21 @@ class Search:
 
     def run(self, out: str | os.PathLike | None, progress: Progress | None) -> Design:
         """Search, see :func:`design`."""
+        models = load_models([(name, _locate(name)) for name in self.models])
+        fast = choose_fast(models, self.wishes)
         setup = Setup(
-            tuple((name, _locate(name)) for name in self.models),
+            tuple((name, _locate(name)) for name in fast),
             tuple(map(str, self.wishes)),
-            self.geometry,
             self.read_crystals(),
             self.like is None and BUNDLED_TYPES in self.prototypes,
-            tuple(hash_weights(self.models).items()),
+            tuple(hash_weights(fast).items()),
         )
         screening = load_screening(setup)
-        elements = choose_elements(known_elements(screening.models), self.elements, self.exclude)
+        second = None
+        if self.geometry != "volume" or any(model.uses_density for model in models.values()):
+            second = make_second(screening, models, self.geometry)
+        models |= screening.models
+        elements = choose_elements(known_elements(models), self.elements, self.exclude)
         space = screening.space = replace(
             screening.space,
             elements=elements,
@@ -145,7 +153,7 @@ class Search:
             seed=self.seed,
             counts=Counts(),
         )
-        settings = self._describe(screening, setup)
+        settings = self._describe(models, elements, setup)
         with lock_folder(Path(out)) if out else nullcontext():
             folder = open_run(out, settings)
             ledger = Ledger(folder / "ledger" if folder else None)
@@ -158,7 +166,15 @@ class Search:
                 else:
                     chosen = space.first(self.candidates)
                     predictor.predict(chosen)
-            result = _rank(pd.DataFrame(predictor.rows), chosen, screening, self, settings)
+            rows = pd.DataFrame(predictor.rows)
+            good = _list_allowed(rows, self.skip)
+            if second is not None and len(good):
+                second = replace(second, space=space)
+                front = good.sort_values(["probability", "name"], ascending=[False, True])
+                front = front.head(FRONT * self.count)
+                place = folder / "front" if folder else None
+                good = keep_lowest(score_front(second, front, chosen, place, progress))
+            result = _rank(good, rows, chosen, second or screening, self, settings)
             result.describe(self.densities, progress)
             if folder:
                 result.save(folder)
@@ -190,17 +206,19 @@ class Search:
             given["rigid"] = True
         return given
 
-    def _describe(self, screening: Screening, setup: Setup) -> dict[str, Any]:
+    def _describe(
+        self, models: Mapping[str, SavedModel], elements: Sequence[str], setup: Setup
+    ) -> dict[str, Any]:
         """Return the settings that determine the ledger."""
         return {
             "task": "design",
             "targets": [str(wish) for wish in self.wishes],
-            "elements": list(screening.space.elements),
+            "elements": list(elements),
             "like": None,
             **self.describe_space(setup.crystals),
             "candidates": self.candidates,
             "seed": self.seed,
-            "models": {name: _identify(model) for name, model in screening.models.items()},
+            "models": {name: _identify(model) for name, model in models.items()},
             "max_atoms": self.max_atoms,
             "include_known": self.include_known,
             "geometry": self.geometry,
@@ -280,19 +298,22 @@ def _identify(model: SavedModel) -> str:
     return str(about.get("dataset_sha256") or about.get("dataset") or "")
 
 
+def _list_allowed(rows: pd.DataFrame, skip: Collection[str]) -> pd.DataFrame:
+    """Return the predicted rows that may be proposed, one of each composition."""
+    if len(rows) and "volume_per_atom" in rows:
+        return keep_lowest(rows[rows["volume_per_atom"].notna() & ~rows["formula"].isin(skip)])
+    return pd.DataFrame({"probability": pd.Series(dtype=float)})
+
+
 def _rank(
+    good: pd.DataFrame,
     rows: pd.DataFrame,
     candidates: Sequence[Candidate],
     screening: Screening,
     search: Search,
     settings: dict[str, Any],
 ) -> Design:
-    """Choose the proposals, or the nearest misses."""
-    if len(rows) and "volume_per_atom" in rows:
-        allowed = rows["volume_per_atom"].notna() & ~rows["formula"].isin(search.skip)
-        good = keep_lowest(rows[allowed])
-    else:
-        good = pd.DataFrame({"probability": pd.Series(dtype=float)})
+    """Choose the proposals among good rows, or the nearest misses."""
     plausible = good[good["probability"] >= PLAUSIBLE]
     chosen = choose_diverse(plausible, search.count) if len(plausible) else plausible
     misses = good.nlargest(MISSES, "probability") if not len(plausible) else good.iloc[:0]

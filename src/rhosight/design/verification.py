@@ -172,7 +172,7 @@ def compute(
         )
     relaxed = resize(cell, curve.volume)
     result, density = calculations.density(f"{name}/minimum", relaxed)
-    provenance = density.provenance | {"geometry": GEOMETRY}
+    provenance = {**density.provenance, "geometry": GEOMETRY}
     density = ChargeDensity(density.structure, density.grids, name, provenance)
     energy = compute_formation_energy(shared, relaxed, result.energy)
     figures = {

@@ -14,6 +14,7 @@ from typing import Any
 
 from pymatgen.core import Structure
 
+from ..density.crystals import SYMPREC
 from ..errors import RhosightError
 from .baselines.chgnet import load_network, require_chgnet
 
@@ -23,7 +24,9 @@ MAX_FORCE = 0.05
 MAX_STEPS = 500
 
 
-def relax_structure(structure: Structure, where: str = "") -> Structure:
+def relax_structure(
+    structure: Structure, where: str = "", keep_symmetry: bool = False
+) -> Structure:
     """Return a crystal whose cell and positions are relaxed with CHGNet 0.3.0.
 
     Parameters
@@ -32,6 +35,8 @@ def relax_structure(structure: Structure, where: str = "") -> Structure:
         An ordered crystal.
     where
         What error messages name, such as a file; the formula by default.
+    keep_symmetry
+        Move along the directions only that keep the space group.
 
     Returns
     -------
@@ -45,14 +50,19 @@ def relax_structure(structure: Structure, where: str = "") -> Structure:
     """
     where = where or structure.composition.reduced_formula
     require_chgnet("relaxing")
+    from ase.constraints import FixSymmetry
     from chgnet.model.dynamics import StructOptimizer
+
+    atoms = structure.to_ase_atoms()
+    if keep_symmetry:
+        atoms.set_constraint(FixSymmetry(atoms, symprec=SYMPREC))
 
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # torch warns about chgnet's way to make tensors
         optimizer = StructOptimizer(load_network(), use_device="cpu")
         try:
             result: dict[str, Any] = optimizer.relax(
-                structure, fmax=MAX_FORCE, steps=MAX_STEPS, verbose=False
+                atoms, fmax=MAX_FORCE, steps=MAX_STEPS, verbose=False
             )
         except ValueError as error:  # an isolated atom
             raise RhosightError(f"{where}: CHGNet cannot relax it ({error})") from error
