@@ -111,6 +111,10 @@ def test_crystals_are_relaxed_before_a_prediction(dataset, tmp_path, monkeypatch
         relaxed.append(relax_structure(strained))
         assert relaxed[-1].volume == pytest.approx(carbide.volume, rel=0.03)
         assert relaxed[-1].species == strained.species
+    uneven = carbide.copy().apply_strain([0, 0, 0.03], inplace=False)
+    kept = relax_structure(uneven, keep_symmetry=True)
+    assert kept.get_space_group_info(1e-3)[1] == uneven.get_space_group_info(1e-3)[1] < 225
+    assert kept.volume == pytest.approx(carbide.volume, rel=0.03)
     values = load_model("no-dft").predict_structure(relaxed)
     assert values[0] == pytest.approx(values[1], abs=0.01, rel=0.01)
     assert values[0] == pytest.approx(expected, rel=0.1)

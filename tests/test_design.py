@@ -13,12 +13,15 @@ from typer.testing import CliRunner
 
 import rhosight
 from rhosight.cli import app
+from rhosight.design.front import FRONT
 from rhosight.design.geometry import Pairs
 from rhosight.design.hull import find_hull, find_stable_entry
 from rhosight.design.prototypes import find_prototypes, load_library
+from rhosight.design.screening import SPACING
 from rhosight.design.space import Space, balance_charges
 from rhosight.design.volume import load_volume_model
 from rhosight.design.wishes import Wish, joint_probability, standardise
+from rhosight.ecd.model import load_density_model
 
 WISHES = {"bulk_modulus_vrh": (150, 220), "formation_energy_per_atom": (None, -0.3)}
 SETTINGS = {
@@ -167,6 +170,29 @@ def test_volumes_of_known_crystals():
     assert np.abs(np.log(ratios)).mean() < 0.03
 
 
+def test_a_model_of_densities_scores_the_most_probable_candidates(tmp_path: Path):
+    found = rhosight.design(
+        {"bulk_modulus_vrh": (150, 250)},
+        elements=["Ti", "Al", "Ni", "Co"],
+        models=["best"],
+        max_atoms=4,
+        rigid=True,
+        candidates=8,
+        count=1,
+        densities=False,
+        out=tmp_path / "out",
+    )
+    assert len(found.tried) == 8 and len(list((tmp_path / "out" / "front").iterdir())) == FRONT
+    first = found.proposals.iloc[0]
+    density = load_density_model().predict_density(found.structures[first["name"]], SPACING)
+    expected = rhosight.load_model("best").predict(density)["bulk_modulus_vrh"].iloc[0]
+    assert first["bulk_modulus_vrh"] == pytest.approx(expected, rel=1e-4)
+    of_all = found.tried.set_index("name")["bulk_modulus_vrh"][first["name"]]
+    assert abs(of_all - expected) > 0.1  # that of the model structure
+    prototypes = {one.name: one for one in load_library().prototypes}
+    assert all(prototypes[name].is_rigid for name in found.tried["prototype"])
+
+
 @pytest.mark.parametrize(
     ("text", "low", "high"),
     [("k=200..250", 200, 250), ("k=..-0.5", -np.inf, -0.5), ("k=200..", 200, np.inf)],
@@ -186,7 +212,6 @@ def test_wrong_settings_are_named(tmp_path: Path):
     for settings, message in (
         ({"elements": ["Xx"]}, "'Xx' is not an element"),
         ({"elements": ["Ti"], "exclude": ["Ti"]}, "no element is left"),
-        ({"models": ["best"]}, "reads charge densities"),
         ({"geometry": "magic"}, "volume or chgnet"),
         ({"count": 0}, "count"),
     ):

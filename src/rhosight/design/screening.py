@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -313,7 +313,9 @@ def _predict_densities(
     network, densities = load_density_model(), {}
     for name, structure in structures.items():
         try:
-            densities[name] = network.predict_density(structure, SPACING)
+            density = network.predict_density(structure, SPACING)
+            # without its code, models do not warn of each
+            densities[name] = replace(density, provenance={})
         except RhosightError as error:
             problems[name] = first_line(error)
     return densities
