@@ -48,6 +48,7 @@ from .verification import (
     Verification,
     compute_all,
     describe_dataset,
+    measure_widening,
     summarise,
     verify,
 )
@@ -291,11 +292,15 @@ class _Loop:
             self.log(f"round {number}: learns from {len(dataset)} computed crystals")
             retrain(models[0], dataset, folder, self.progress)
             models.insert(0, str(folder))
+        widening = measure_widening([one.table for one in done]) if done else {}
+        for target, factor in widening.items():
+            self.log(f"round {number}: intervals of {target} are wider by the factor {factor:.2f}")
         found = replace(
             self.search,
             elements=self.elements,
             exclude=(),
             models=models,
+            widening=widening,
             skip=self._list_verified(number),
         ).run(self._folder(number), self.progress)
         table = found.proposals.astype(object).where(found.proposals.notna(), None)

@@ -50,6 +50,8 @@ class Setup:
         Occupy the bundled structure types, too.
     weights
         Folder and SHA-256 of each model of the user's: one that was trained again is loaded again.
+    widening
+        Target and factor, see :attr:`rhosight.design.screening.Screening.widening`.
     """
 
     models: tuple[tuple[str, str], ...]
@@ -57,6 +59,7 @@ class Setup:
     crystals: tuple[tuple[str, str], ...] = ()
     with_bundled: bool = True
     weights: tuple[tuple[str, str], ...] = ()
+    widening: tuple[tuple[str, float], ...] = ()
 
 
 @lru_cache(maxsize=1)
@@ -72,6 +75,7 @@ def load_screening(setup: Setup) -> Screening:
         read_wishes(setup.wishes),
         Space(library, (), prototypes),
         load_volume_model(),
+        widening=dict(setup.widening),
     )
 
 

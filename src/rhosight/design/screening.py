@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,8 @@ class Screening:
         Corrects the geometry of each crystal; None to keep it.
     with_densities
         Predict densities for models that read them.
+    widening
+        Target → factor of the widths of its intervals.
     """
 
     models: dict[str, SavedModel]
@@ -63,6 +65,7 @@ class Screening:
     volumes: VolumeModel
     relax: Relax | None = None
     with_densities: bool = False
+    widening: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.sources = (
@@ -177,6 +180,10 @@ class Screening:
             reason = table["outside"].rename(f"outside {name}")
             parts.append(table[columns].join(reason))
         table = pd.concat(parts, axis=1).loc[[n for n in structures if n not in problems]]
+        for target, factor in self.widening.items():
+            for end in (f"{target}_low", f"{target}_high"):
+                if end in table:
+                    table[end] = table[target] + factor * (table[end] - table[target])
         reasons = table.filter(regex="^outside ")
         table = table.drop(columns=reasons.columns)
         table["outside"] = [

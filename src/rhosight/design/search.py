@@ -16,7 +16,7 @@ import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,8 @@ class Search:
         Also propose crystals of the bundled datasets.
     skip
         Formulas that are not proposed, such as those that are verified already.
+    widening
+        Target → factor of the widths of its intervals.
     geometry
         ``volume``: shapes of known crystals with volumes of a model. ``chgnet``: the most probable
         candidates, four for each proposal, are relaxed with CHGNet and predicted again, which
@@ -111,6 +113,7 @@ class Search:
     rigid: bool = False
     include_known: bool = False
     skip: Sequence[str] = ()
+    widening: Mapping[str, float] = field(default_factory=dict)
     geometry: str = "volume"
     densities: bool = True
     search: str = "list"
@@ -137,6 +140,7 @@ class Search:
             self.read_crystals(),
             self.like is None and BUNDLED_TYPES in self.prototypes,
             tuple(hash_weights(fast).items()),
+            tuple(sorted(self.widening.items())),
         )
         screening = load_screening(setup)
         second = None
@@ -204,6 +208,8 @@ class Search:
             given["search"] = self.search
         if self.rigid:
             given["rigid"] = True
+        if self.widening:
+            given["widening"] = dict(self.widening)
         return given
 
     def _describe(
@@ -252,7 +258,7 @@ def design(
     **settings
         Of :class:`Search`: ``elements``, ``exclude``, ``like``, ``prototypes``, ``count``,
         ``candidates``, ``seed``, ``models``, ``max_atoms``, ``rigid``, ``include_known``,
-        ``skip``, ``geometry``, ``densities``, ``search``, ``workers``, ``scheduler``.
+        ``skip``, ``widening``, ``geometry``, ``densities``, ``search``, ``workers``, ``scheduler``.
 
     Returns
     -------

@@ -29,6 +29,9 @@ UNITS = {FORMATION_ENERGY: "eV/atom", MODULUS: "GPa", HULL: "eV/atom"}
 QUANTILE = 1.645
 """Standard deviations in half of a 90 % interval."""
 
+TRUST = 10
+"""Errors as expected that count beside those of the proposals."""
+
 LARGEST_DEVIATION = 0.002
 """Root mean square from which energies do not fit an equation of state, eV/atom."""
 
@@ -221,6 +224,33 @@ def _compare(
     # True only if every wish was computed
     added["met"] = None if held and len(computed) < len(wishes) else held
     return added
+
+
+def measure_widening(tables: Sequence[pd.DataFrame]) -> dict[str, float]:
+    """Return by what factor intervals were too narrow for the proposals computed so far.
+
+    A search chooses candidates about which its model errs to their advantage, so that intervals
+    which hold on average do not hold for them. The factor is the root mean square of the errors in
+    units of what was expected; :data:`TRUST` errors as expected are added, and it is at least 1.
+
+    Parameters
+    ----------
+    tables
+        :attr:`Verification.table` of each round.
+    """
+    table = pd.concat(tables)
+    good = table[table["problem"].isna()]
+    factors = {}
+    for target in COMPUTED:
+        if f"{target}_inside" in good:
+            off = good[f"{target}_verified"] - good[target]
+            half = np.where(
+                off > 0, good[f"{target}_high"] - good[target], good[target] - good[f"{target}_low"]
+            )
+            expected = np.hypot(half / QUANTILE, good[f"{target}_error"])
+            total = TRUST + float(((off / expected) ** 2).sum())
+            factors[target] = round(max(1.0, float(np.sqrt(total / (TRUST + len(good))))), 3)
+    return factors
 
 
 def describe_verdict(row: Mapping[str, Any]) -> str:
