@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from dataclasses import replace
@@ -146,7 +147,9 @@ def test_another_gpaw_computes_again_and_only_problems_of_crystals_stay(
     assert compute(same) == compute(NOWHERE)
     # another version, and another PAW data set
     other = make_stub(tmp_path / "other", "99")
-    (tmp_path / "same" / "setups" / f"{cell[0].specie.symbol}.PBE").write_text("other")
+    (tmp_path / "same" / "setups" / f"{cell[0].specie.symbol}.PBE.gz").write_bytes(
+        gzip.compress(b"other")
+    )
     for gpaw in (other, replace(same, smearing=0.1)):
         find_fingerprint.cache_clear()
         with pytest.raises(RhosightError, match=r"code -9 .*memory"):

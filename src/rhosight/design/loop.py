@@ -294,7 +294,7 @@ class _Loop:
             models.insert(0, str(folder))
         widening = measure_widening([one.table for one in done]) if done else {}
         for target, factor in widening.items():
-            self.log(f"round {number}: intervals of {target} are wider by the factor {factor:.2f}")
+            self.log(f"round {number}: intervals of {target} are {factor:.2f} times as wide")
         found = replace(
             self.search,
             elements=self.elements,

@@ -271,9 +271,7 @@ class Gpaw(Source):
             if code is None:
                 problem = f"took longer than {self.timeout:g} s; allow more (timeout)"
             elif not (folder / "result.json").exists():
-                killed = (
-                    " (killed, most likely for its memory use)" if code == -signal.SIGKILL else ""
-                )
+                killed = " (killed, most likely for its memory use)" * (code == -signal.SIGKILL)
                 problem = f"ended with code {code}{killed}"
             else:
                 result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
@@ -350,12 +348,10 @@ def find_gpaw(python: str | None = None) -> GpawInstallation:
 def find_fingerprint(gpaw: GpawInstallation, symbol: str, functional: str) -> str | None:
     """Return the MD5 of an element's PAW data set, as GPAW states it; None if it is not found."""
     for folder in gpaw.setups:
-        for name in (f"{symbol}.{functional}.gz", f"{symbol}.{functional}"):
-            path = Path(folder) / name
-            if path.exists():
-                content = path.read_bytes()
-                content = gzip.decompress(content) if path.suffix == ".gz" else content
-                return hashlib.md5(content, usedforsecurity=False).hexdigest()
+        path = Path(folder) / f"{symbol}.{functional}.gz"
+        if path.exists():
+            content = gzip.decompress(path.read_bytes())
+            return hashlib.md5(content, usedforsecurity=False).hexdigest()
     return None
 
 
