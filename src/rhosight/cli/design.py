@@ -192,12 +192,17 @@ def design(
         return
     if rounds > 1:
         raise RhosightError("--rounds: needs --verify gpaw, whose results the next round learns")
+    _search(target, settings)
+
+
+def _search(targets: list[str], settings: dict[str, Any]) -> None:
+    """Search, and print the proposals."""
     from ..design.search import design as search_crystals
 
     with progress_bar() as progress:
-        result = search_crystals(target, progress=progress, **settings)
+        result = search_crystals(targets, progress=progress, **settings)
     show(result)
-    print_line(f"report, table, CIFs and ledger: {out}")
+    print_line(f"report, table, CIFs and ledger: {settings['out']}")
 
 
 def _verify(targets: list[str], rounds: int, compare: int, settings: dict[str, Any]) -> None:

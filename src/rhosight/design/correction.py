@@ -117,7 +117,7 @@ class Correction:
 
     @cached_property
     def width(self) -> float:
-        """How much wider than assumed the errors are, judged by :attr:`left_out`; at least 1."""
+        """The factor of the assumed errors that :attr:`left_out` shows; at least 1."""
         features, values = self._features(self.good["formula"].tolist()), self.left_out
         rows = np.arange(len(values))
         assumed = [_spread(features[row], features[rows != row]) for row in rows]
