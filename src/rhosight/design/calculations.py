@@ -135,7 +135,7 @@ class Calculations:
         return stored
 
     def _is_current(self, stored: dict[str, Any]) -> bool:
-        """Return False if another GPAW, or another PAW data set, made a stored calculation."""
+        """Return False if another GPAW or PAW data set made a stored calculation."""
         try:
             gpaw = find_gpaw(self.gpaw.python)
         except RhosightError:  # nothing could be computed again

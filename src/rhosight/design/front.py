@@ -35,9 +35,9 @@ HELPER = "structure"
 
 
 def choose_fast(models: dict[str, SavedModel], wishes: Sequence[Wish]) -> list[str]:
-    """Return the names of the models that score all candidates: those that read no density.
+    """Return the names of the models that score all candidates.
 
-    :data:`HELPER` joins them if they do not predict all that is wished.
+    These read no density. :data:`HELPER` joins them if they do not predict all that is wished.
     """
     fast = {name: model for name, model in models.items() if not model.uses_density}
     try:
@@ -81,7 +81,7 @@ def make_second(screening: Screening, models: dict[str, SavedModel], geometry: s
 
 
 def relax(structure: Structure) -> Structure:
-    """Return a crystal with the cell and positions of lowest CHGNet energy, equally symmetric.
+    """Return a crystal at a minimum of CHGNet's energy, with the same symmetry.
 
     One whose volume changes by more than :data:`MAX_CHANGE`, or that finds no minimum, stays.
     """

@@ -227,7 +227,7 @@ def _compare(
 
 
 def measure_widening(tables: Sequence[pd.DataFrame]) -> dict[str, float]:
-    """Return by what factor intervals were too narrow for the proposals computed so far.
+    """Return factors by which intervals were too narrow for computed proposals.
 
     A search chooses candidates about which its model errs to their advantage, so that intervals
     which hold on average do not hold for them. The factor is the root mean square of the errors in

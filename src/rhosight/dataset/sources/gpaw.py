@@ -346,7 +346,7 @@ def find_gpaw(python: str | None = None) -> GpawInstallation:
 
 @cache
 def find_fingerprint(gpaw: GpawInstallation, symbol: str, functional: str) -> str | None:
-    """Return the MD5 of an element's PAW data set, as GPAW states it; None if it is not found."""
+    """Return the MD5 of an element's PAW data set; None if it is not found."""
     for folder in gpaw.setups:
         path = Path(folder) / f"{symbol}.{functional}.gz"
         if path.exists():

@@ -75,7 +75,7 @@ class Committee:
         return _mix([member.leave_out(groups) for member in self.members])
 
     def leave_one_out_errors(self, column: int) -> np.ndarray:
-        """Return predictions of a target's materials, each from all others, minus the labels.
+        """Return predictions of each material from all others, minus the labels.
 
         See :meth:`GaussianProcess.leave_one_out_errors`.
         """

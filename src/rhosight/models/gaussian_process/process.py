@@ -237,7 +237,7 @@ class GaussianProcess:
         return self._shaped(mean, std)
 
     def leave_one_out_errors(self, column: int) -> np.ndarray:
-        """Return predictions of a target's materials, each from all others, minus the labels.
+        """Return predictions of each material from all others, minus the labels.
 
         The means of :meth:`leave_out` in a fraction of its time: a diagonal suffices.
 
