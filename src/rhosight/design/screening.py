@@ -300,7 +300,8 @@ def choose_sources(
 def correlation_of(model: SavedModel, targets: Sequence[str]) -> np.ndarray:
     """Return the correlation of a model's leave-one-out errors.
 
-    The errors are those of the targets as they were learned. Errors of models other than Gaussian processes are taken as independent.
+    The errors are those of the targets as they were learned. Errors of models other than Gaussian
+    processes are taken as independent.
     """
     if not isinstance(model, DescriptorModel):
         return np.eye(len(targets))
