@@ -1,16 +1,19 @@
 """The plane, the image and the texts of crystals of all lattices (`mp-elastic`), without densities.
 
-    python benchmarks/any_lattice.py results.csv [--every 10] [--extents keywords] [--images DIR]
+    python benchmarks/any_lattice.py results.csv [--every 10] [--cells 4] [--images DIR]
 
 For each crystal: the densest lattice plane, an image of its superposed free atoms along it, and
-descriptions. The table has the time of each step and the reason of each failure. Elements without
-free atoms have no image. Images of the crystals that are least symmetric are written to be looked
-at. Texts of the extent `all` take seconds each.
+descriptions. A second cell of the same crystal (skewed, rotated, shifted, re-ordered) has to give
+the same plane, image and text. The table has the CPU time of each step and the reason of each
+failure; it is written crystal by crystal, and a second run continues it. Elements without free
+atoms have no image. Images of triclinic, monoclinic and trigonal crystals are written to be looked
+at. `--contact IDS` only joins images of `--images` into one picture.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +21,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pymatgen.core import Lattice, Structure
+from scipy.spatial.transform import Rotation
 
 from rhosight import load_dataset
 from rhosight.density.bare_crystal import BareCrystal
@@ -26,71 +31,154 @@ from rhosight.density.free_atoms import promolecule
 from rhosight.density.plane import lattice_plane
 from rhosight.errors import RhosightError
 from rhosight.inputs.image import Channel, ImageSettings, density_image, to_pil
-from rhosight.inputs.text.description import describe
+from rhosight.inputs.text.description import canonical_cell, describe
+from rhosight.inputs.text.extents import EXTENTS
 
 SPACING = 0.2
 """Å between grid points."""
 SETTINGS = ImageSettings(channels=(Channel(kind="total"),), colour="grey")
-LOW = 15
-"""Last space group of the crystals whose images are written."""
+LOW = {*range(1, 16), *range(143, 168)}
+"""Space groups of the crystals whose images are written."""
+SKEW = np.array([[1, 1, 0], [0, 1, -1], [0, 0, 1]])
+SAME = 0.02
+"""Root mean square difference of equal images: a skewed grid holds other waves of the cores."""
+COLUMNS = ["material_id", "spacegroup", "atoms", "step", "seconds", "problem"]
 
 
-def draw(crystal: BareCrystal) -> np.ndarray:
+def draw(structure: Structure) -> np.ndarray:
     """Return the image of superposed free atoms along the densest plane."""
-    structure = crystal.structure
     a, b, c = (max(8, round(length / SPACING)) for length in structure.lattice.abc)
     total = promolecule(structure, (a, b, c))
-    return density_image(ChargeDensity(structure, {"total": total}, crystal.name), SETTINGS)
+    return density_image(ChargeDensity(structure, {"total": total}, "crystal"), SETTINGS)
 
 
-def run_steps(crystal: BareCrystal, extents: list[str]) -> Iterator[tuple[str, float, str, Any]]:
+def take_other_cell(structure: Structure, seed: int) -> Structure:
+    """Return the same crystal: other lattice vectors, rotated, shifted, sites in another order."""
+    rng = np.random.default_rng(seed)
+    lattice = SKEW @ structure.lattice.matrix
+    coords = structure.frac_coords @ np.linalg.inv(SKEW) + rng.random(3)
+    order = rng.permutation(len(structure))
+    turned = Lattice(lattice @ Rotation.random(rng=rng).as_matrix())
+    return Structure(turned, [structure[i].species for i in order], coords[order] % 1)
+
+
+def compare_cells(structure: Structure, image: np.ndarray) -> str:
+    """Return what differs if the crystal is stored in another cell, or nothing."""
+    other = take_other_cell(structure, len(structure))
+    problems = []
+    one, two = lattice_plane(structure), lattice_plane(other)
+    if abs(one.spacing - two.spacing) > 1e-3 or one.layer_atoms != two.layer_atoms:
+        problems.append(f"another plane: {one.hkl} and {two.hkl}")
+    difference = float(np.sqrt(np.mean((image - draw(other)) ** 2)))
+    if difference > SAME:
+        problems.append(f"another image: {difference:.3f}")
+    if canonical_cell(structure) != canonical_cell(other):
+        problems.append("another cell for texts")
+    return "; ".join(problems)
+
+
+def run_steps(
+    crystal: BareCrystal, extents: list[str], other_cell: bool
+) -> Iterator[tuple[str, float, str, Any]]:
     """Yield name, seconds, problem and result of each step."""
     steps: dict[str, Callable[[], Any]] = {
         "plane": lambda: lattice_plane(crystal.structure),
-        "image": lambda: draw(crystal),
+        "image": lambda: draw(crystal.structure),
     }
     for extent in extents:
         steps[f"text {extent}"] = lambda extent=extent: describe(  # type: ignore[misc]
             crystal.structure, extent, crystal.name
         )
+    if other_cell:
+        steps["other cell"] = lambda: compare_cells(crystal.structure, results["image"])
+    results = {}
     for name, step in steps.items():
         started, problem, result = time.process_time(), "", None
         try:
             result = step()
             if name == "image" and not (np.isfinite(result).all() and np.ptp(result) > 0.1):
                 problem = "the image is empty"
+            if name == "other cell":
+                problem = result
+        except KeyError:  # without an image, there is nothing to compare
+            continue
         except RhosightError as error:
             problem = str(error)
         except Exception as error:  # an error of a library is a failure, too
             problem = f"{type(error).__name__}: {error}"
+        if result is not None:
+            results[name] = result
         yield name, time.process_time() - started, problem, result
 
 
 def main(args: argparse.Namespace) -> None:
     dataset = load_dataset("mp-elastic")
-    rows = []
-    for number, crystal in enumerate(dataset.crystals[:: args.every]):
-        group = dataset.table["spacegroup_number"].loc[crystal.name]
-        for step, seconds, problem, result in run_steps(crystal, args.extents):
-            rows.append((crystal.name, group, len(crystal.structure), step, seconds, problem))
-            if step == "image" and args.images and result is not None and group <= LOW:
-                args.images.mkdir(exist_ok=True)
-                to_pil(result).save(args.images / f"{crystal.name}-{group}.png")
-        if number % 50 == 0:
-            columns = ["material_id", "spacegroup", "atoms", "step", "seconds", "problem"]
-            table = pd.DataFrame(rows, columns=columns)
-            table.to_csv(args.out, index=False)
-    table = pd.DataFrame(rows, columns=columns)
-    table.to_csv(args.out, index=False)
+    groups = dataset.table["spacegroup_number"]
+    done: set[str] = set()
+    if args.out.exists():
+        done = set(pd.read_csv(args.out, usecols=["material_id"])["material_id"])
+    describe(dataset.crystals[0].structure, "all")  # loads libraries, which is not to be timed
+    with args.out.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if not done:
+            writer.writerow(COLUMNS)
+        for number, crystal in enumerate(dataset.crystals[:: args.every]):
+            if crystal.name in done:
+                continue
+            rows, group = [], groups.loc[crystal.name]
+            for step, seconds, problem, result in run_steps(
+                crystal, args.extents, number % args.cells == 0
+            ):
+                size = len(crystal.structure)
+                rows.append((crystal.name, group, size, step, round(seconds, 4), problem))
+                if step == "image" and args.images and result is not None and group in LOW:
+                    args.images.mkdir(exist_ok=True)
+                    to_pil(result).save(args.images / f"{crystal.name}.png")
+            writer.writerows(rows)
+            file.flush()
+    summarise(pd.read_csv(args.out, keep_default_na=False))
+
+
+def summarise(table: pd.DataFrame) -> None:
+    """Print the times of each step, and the failures."""
     table["failed"] = table["problem"] != ""
-    print(table.groupby("step").agg({"seconds": ["median", "max"], "failed": "sum"}).round(3))
+    statistics = {"seconds": ["count", "median", "mean", "max"], "failed": "sum"}
+    print(table.groupby("step").agg(statistics).round(3).to_string())
+    whole = table[table["step"] != "other cell"].groupby("material_id")["seconds"].sum()
+    print(f"all steps of a crystal: {whole.mean():.2f} s, at most {whole.max():.1f} s")
     print(table[table["failed"]][["material_id", "step", "problem"]].to_string())
+
+
+def join_images(folder: Path, names: list[str]) -> None:
+    """Write one picture of several crystals, with names."""
+    import matplotlib.pyplot as plt
+
+    dataset = load_dataset("mp-elastic")
+    structures = {crystal.name: crystal.structure for crystal in dataset.crystals}
+    figure, axes = plt.subplots(2, -(-len(names) // 2), figsize=(1.9 * len(names) / 2, 4.4))
+    for axis, name in zip(axes.flat, names, strict=False):
+        plane = lattice_plane(structures[name])
+        symbol, _ = structures[name].get_space_group_info()
+        axis.imshow(plt.imread(folder / f"{name}.png"))
+        formula = structures[name].composition.reduced_formula
+        indices = " ".join(map(str, plane.hkl))
+        axis.set_title(f"{formula}, {symbol}\n({indices})", fontsize=8)
+    for axis in axes.flat:
+        axis.axis("off")
+    figure.tight_layout()
+    figure.savefig(folder / "contact.png", dpi=100, pil_kwargs={"optimize": True})
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--every", type=int, default=1)
-    parser.add_argument("--extents", nargs="*", default=["formula", "keywords"])
+    parser.add_argument("--cells", type=int, default=1, help="second cells of every n-th crystal")
+    parser.add_argument("--extents", nargs="*", default=list(EXTENTS))
     parser.add_argument("--images", type=Path)
-    main(parser.parse_args())
+    parser.add_argument("--contact", nargs="*", metavar="ID")
+    args = parser.parse_args()
+    if args.contact:
+        join_images(args.images, args.contact)
+    else:
+        main(args)

@@ -74,6 +74,19 @@ QUARTZ = Structure.from_spacegroup(
     ["Si", "O"],
     [[0.4697, 0, 2 / 3], [0.4135, 0.2669, 0.7858]],
 )
+# The Materials Project's mp-11809 (CC BY 4.0), which misses its symmetry by some 0.002 Å
+TIAL2 = Structure(
+    Lattice.from_parameters(3.910935, 3.988942, 6.345308, 90, 107.911488, 90),
+    ["Ti", "Ti", "Al", "Al", "Al", "Al"],
+    [
+        [0.656336, 0, 0.313008],
+        [0.343687, 0, 0.687048],
+        [0.999996, 0, 0.999982],
+        [0.499999, 0.5, 0.999982],
+        [0.827616, 0.5, 0.654997],
+        [0.172364, 0.5, 0.344982],
+    ],
+)
 PEROVSKITE = Structure.from_spacegroup(
     "Pnma",
     Lattice.orthorhombic(5.44, 7.64, 5.38),
@@ -146,6 +159,12 @@ def resettings(structure: Structure, seed: int) -> list[Structure]:
             "CaTiO3",
             "CaTiO3 has bond lengths Ti-O 1.95 Å (4 per Ti, 1.33 per O); "
             "Ti-O 1.96 Å (2 per Ti, 0.667 per O); Ca-O 2.36-2.66 Å (8 per Ca, 2.67 per O).",
+        ),
+        (
+            TIAL2,
+            "TiAl2",
+            "TiAl2 has bond lengths Al-Al 2.71-2.88 Å (7 per Al); "
+            "Ti-Al 2.72-2.87 Å (10 per Ti, 5 per Al); Ti-Ti 2.99 Å (2 per Ti).",
         ),
         (DRY_ICE, "CO2", "CO2 has bond lengths C-O 1.14 Å (2 per C, 1 per O)."),
         # no bonds, or none to be found: distances, and the text says so

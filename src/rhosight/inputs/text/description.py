@@ -203,7 +203,7 @@ def canonical_cell(structure: Structure) -> Structure:
         [index[kind.formula] for kind in kinds],
     )
     try:
-        standard: Any = spglib.standardize_cell(cell, True, symprec=SYMPREC)
+        standard: Any = spglib.standardize_cell(_symmetrise(*cell), True, symprec=SYMPREC)
         lattice, coords, numbers = standard
         basis: Any = spglib.niggli_reduce(lattice)
         coords = coords @ lattice @ np.linalg.inv(basis)
@@ -216,6 +216,35 @@ def canonical_cell(structure: Structure) -> Structure:
     return Structure(
         Lattice.from_parameters(*lengths_angles), [ordered[number] for number in numbers], coords
     )
+
+
+def _symmetrise(lattice: np.ndarray, coords: np.ndarray, numbers: Sequence[int]) -> Any:
+    """Return a primitive cell that obeys its symmetry operations exactly.
+
+    spglib idealises positions about an atom of its choice, which differs from cell to cell of one
+    crystal: where a file misses the symmetry by thousandths of Å, so do the results. The mean over
+    all operations, each about the centre of all atoms, does not depend on the cell.
+    """
+    primitive: Any = spglib.standardize_cell(
+        (lattice, coords, numbers), to_primitive=True, no_idealize=True, symprec=SYMPREC
+    )  # a supercell lacks the operations that do not map it onto itself
+    lattice, coords, numbers = primitive
+    symmetry: Any = spglib.get_symmetry(primitive, symprec=SYMPREC)
+    rotations = symmetry["rotations"]
+    metric = lattice @ lattice.T
+    same_kind = np.equal.outer(numbers, numbers)
+    new = np.zeros_like(coords)
+    for rotation, translation in zip(rotations, symmetry["translations"], strict=True):
+        image = coords @ rotation.T + translation
+        apart = coords[None] - image[:, None]
+        apart -= np.round(apart)
+        squares = np.einsum("abi,ij,abj->ab", apart, metric, apart)
+        partner = np.where(same_kind, squares, np.inf).argmin(axis=1)
+        misses = apart[np.arange(len(coords)), partner]
+        new[partner] += coords[partner] - misses + misses.mean(axis=0)
+    metric = np.mean([rotation.T @ metric @ rotation for rotation in rotations], axis=0)
+    turned = np.linalg.cholesky(metric) * np.sign(np.linalg.det(lattice))
+    return turned, new / len(rotations), numbers
 
 
 def _choose_setting(
