@@ -6,8 +6,8 @@ For each crystal: the densest lattice plane, an image of its superposed free ato
 descriptions. A second cell of the same crystal (skewed, rotated, shifted, re-ordered) has to give
 the same plane, image and text. The table has the CPU time of each step and the reason of each
 failure; it is written crystal by crystal, and a second run continues it. Elements without free
-atoms have no image. Images of triclinic, monoclinic and trigonal crystals are written to be looked
-at. `--contact IDS` only joins images of `--images` into one picture.
+atoms have no image. Triclinic, monoclinic and trigonal crystals come first, and their images are
+written to be looked at. `--contact IDS` only joins images of `--images` into one picture.
 """
 
 from __future__ import annotations
@@ -117,12 +117,16 @@ def main(args: argparse.Namespace) -> None:
     done: set[str] = set()
     if args.out.exists():
         done = set(pd.read_csv(args.out, usecols=["material_id"])["material_id"])
-    describe(dataset.crystals[0].structure, "all")  # loads libraries, which is not to be timed
+    for extent in args.extents:  # loads libraries, which is not to be timed
+        describe(dataset.crystals[0].structure, extent)
     with args.out.open("a", newline="") as file:
         writer = csv.writer(file)
         if not done:
             writer.writerow(COLUMNS)
-        for number, crystal in enumerate(dataset.crystals[:: args.every]):
+        crystals = sorted(
+            dataset.crystals[:: args.every], key=lambda c: groups.loc[c.name] not in LOW
+        )
+        for number, crystal in enumerate(crystals):
             if crystal.name in done:
                 continue
             rows, group = [], groups.loc[crystal.name]

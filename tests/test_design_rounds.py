@@ -19,10 +19,11 @@ from rhosight.cli import app
 from rhosight.dataset.sources.gpaw import Gpaw, find_fingerprint, find_gpaw
 from rhosight.design.calculations import Calculations, make_cell
 from rhosight.design.correction import Correction
-from rhosight.design.equation_of_state import compute_equation_of_state, fit_equation_of_state
+from rhosight.design.equation_of_state import compute_equation_of_state
 from rhosight.design.ledger import Ledger
 from rhosight.design.loop import Rounds, run_rounds
 from rhosight.errors import RhosightError
+from rhosight.models.equation_of_state import fit_equation_of_state
 
 RUN = Path(__file__).parent.parent / "docs" / "results" / "design"
 SETTINGS = json.loads((RUN / "settings.json").read_text(encoding="utf-8"))

@@ -13,7 +13,7 @@ import typer
 from ..errors import RhosightError
 from ..storage import check_writable
 from .batches import report, work_through
-from .common import check_files, is_dataset, progress_bar, read_model
+from .common import check_files, is_dataset, print_remark, progress_bar, read_model
 from .predictions import print_known, print_table
 from .reading import (
     DifferenceOption,
@@ -125,6 +125,8 @@ def predict(
         predictions = _add_facts(outcome.results, reading)
         _show(predictions, loaded, output or _choose_format(out), out, reading)
     reading.print_notes()
+    if loaded.caveat:
+        print_remark("note", model, loaded.caveat)
     if code := report(outcome, "predicted"):
         raise typer.Exit(code)
 

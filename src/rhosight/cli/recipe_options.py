@@ -235,6 +235,7 @@ def _make_recipe(
         ANY_CRYSTAL_RECIPES,
         DESCRIPTOR_RECIPES,
         ENCODER_RECIPES,
+        POTENTIAL_RECIPES,
         descriptor_recipe,
     )
 
@@ -246,7 +247,7 @@ def _make_recipe(
     for_training = sorted(set(given) - READING_OPTIONS) + ["recipe-file"] * bool(recipe_file)
     preset = preset or _choose_preset(fallback, networks_only, given, for_training)
     _check_preset(preset, networks_only)
-    if preset in (*DESCRIPTOR_RECIPES, *ANY_CRYSTAL_RECIPES):
+    if preset in DESCRIPTOR_RECIPES | POTENTIAL_RECIPES | ANY_CRYSTAL_RECIPES:
         _refuse_options(preset, [*(name for name in given if name != "seed"), *for_training])
         return descriptor_recipe(preset, **(fields | targets | given))
     is_dense = given.get("readout") == "dense" or given.get("modality") == "clip"
@@ -342,11 +343,17 @@ def _check_preset(preset: str, networks_only: bool) -> None:
         ANY_CRYSTAL_RECIPES,
         DESCRIPTOR_RECIPES,
         ENCODER_RECIPES,
+        POTENTIAL_RECIPES,
     )
     from ..networks.presets import recipe_names
     from ..networks.recipe import suggest_names
 
-    processes = [*DESCRIPTOR_RECIPES, *ANY_CRYSTAL_RECIPES, *ENCODER_RECIPES]
+    processes = [
+        *DESCRIPTOR_RECIPES,
+        *POTENTIAL_RECIPES,
+        *ANY_CRYSTAL_RECIPES,
+        *ENCODER_RECIPES,
+    ]
     names = [*recipe_names(), *([] if networks_only else processes)]
     if preset not in (*names, *processes):
         general = [name for name in names if not name.startswith("paper-")]

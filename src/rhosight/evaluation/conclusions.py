@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..models.baselines.baselines import BASELINES, PRETRAINED
+from ..models.baselines.baselines import BASELINES, COMPARED
+from ..models.gaussian_process.recipe import POTENTIAL_RECIPES
 from .cross_validation import CrossValidation
 from .html import describe_target
 
@@ -18,7 +19,8 @@ def draw_conclusions(result: CrossValidation) -> list[str]:
     sentences = []
     winners = []
     for target in result.targets:
-        rows = summary.loc[target].drop(list(PRETRAINED), level="model", errors="ignore")
+        pretrained = [*COMPARED, *POTENTIAL_RECIPES]
+        rows = summary.loc[target].drop(pretrained, level="model", errors="ignore")
         model, stage = rows["rmse"].idxmin()
         row = rows.loc[(model, stage)]
         name = f"{model} {stage}".strip()

@@ -19,15 +19,20 @@ from ..dataset.splits import Groups, check_labels, folds, split
 from ..errors import RhosightError
 from ..inputs.progress import AnyProgress
 from ..metrics import r2_score, rmse
-from ..models.baselines.baselines import BASELINES, PRETRAINED
+from ..models.baselines.baselines import BASELINES, COMPARED
 from ..models.baselines.chgnet import find_chgnet_version
 from ..models.blocks import keep_describable
-from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecipe, descriptor_recipe
+from ..models.gaussian_process.recipe import (
+    DESCRIPTOR_RECIPES,
+    POTENTIAL_RECIPES,
+    DescriptorRecipe,
+    descriptor_recipe,
+)
 from ..models.provenance import collect_versions, hash_weights
 from ..networks.recipe import FINE_TUNING, MODALITIES, PARTS, Recipe
 from ..storage import open_run
 from ..training.contrastive import read_pretrained_ids
-from .folds import CUSTOM, SharedData, run_fold
+from .folds import CUSTOM, SharedData, name_recipe, run_fold
 
 
 @dataclass
@@ -85,7 +90,8 @@ class CrossValidation:
         table = table.swaplevel(axis=1)
         order = [(p, s) for p in PARTS for s in ("r2", "r2_std", "rmse", "rmse_std")]
         rows = self.scores[["target", "model", "stage"]].drop_duplicates()
-        names = [*BASELINES, *PRETRAINED, *DESCRIPTOR_RECIPES, CUSTOM, *MODALITIES]
+        own = (*DESCRIPTOR_RECIPES, *POTENTIAL_RECIPES, CUSTOM)
+        names = [*BASELINES, *COMPARED, *own, *MODALITIES]
         names += [name for name in self.predictions["model"].unique() if name not in names]
         rows = rows.sort_values(
             by=["target", "model"],
@@ -109,10 +115,7 @@ class CrossValidation:
             recipe = DescriptorRecipe(**own)
             if recipe.uses_encoders:
                 return recipe.label, FINE_TUNING if recipe.fine_tuning else ""
-            known = (
-                n for n in DESCRIPTOR_RECIPES if descriptor_recipe(n).kernels == recipe.kernels
-            )
-            return next(known, CUSTOM), ""
+            return name_recipe(recipe), ""
         rows = self.predictions.loc[self.predictions["stage"] != "", ["model", "stage"]]
         return tuple(rows.iloc[-1])
 

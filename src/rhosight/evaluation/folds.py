@@ -19,14 +19,20 @@ from ..inputs.progress import AnyProgress
 from ..inputs.tensors import Inputs
 from ..models.baselines.baselines import (
     BASELINES,
-    PRETRAINED,
+    COMPARED,
+    POTENTIAL,
     compute_baseline_features,
     make_baseline,
 )
 from ..models.baselines.chgnet import CHGNET_NOTE, find_chgnet_version
 from ..models.blocks import BlockReader
 from ..models.gaussian_process.fitting import fit_descriptors
-from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, DescriptorRecipe, descriptor_recipe
+from ..models.gaussian_process.recipe import (
+    DESCRIPTOR_RECIPES,
+    POTENTIAL_RECIPES,
+    DescriptorRecipe,
+    descriptor_recipe,
+)
 from ..models.inputs import collect_texts, find_prototypes, make_inputs
 from ..networks.recipe import FINE_TUNING, Recipe
 from ..storage import replacing
@@ -39,7 +45,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CUSTOM = "custom"
-"""Name of a descriptor recipe that is neither `best` nor `no-dft`."""
+"""Name of a descriptor recipe that has none."""
+
+
+def name_recipe(recipe: DescriptorRecipe) -> str:
+    """Return the name of a recipe that reads no encoders: that of its kernels, or ``custom``."""
+    known = (*DESCRIPTOR_RECIPES, *POTENTIAL_RECIPES)
+    return next((n for n in known if descriptor_recipe(n).kernels == recipe.kernels), CUSTOM)
 
 
 class SharedData:
@@ -91,13 +103,8 @@ class SharedData:
                 missing,
                 len(self.dataset),
             )
-        known = [recipe.kernels for recipe in recipes.values()]
-        if (
-            isinstance(self.recipe, DescriptorRecipe)
-            and not self.recipe.uses_encoders
-            and self.recipe.kernels not in known
-        ):
-            recipes[CUSTOM] = self.recipe
+        if isinstance(self.recipe, DescriptorRecipe) and not self.recipe.uses_encoders:
+            recipes.setdefault(name_recipe(self.recipe), self.recipe)
         return recipes
 
     @cached_property
@@ -154,11 +161,11 @@ class SharedData:
         """Features of the baselines that the dataset allows; CHGNet's if it is installed."""
         names: tuple[str, ...] = BASELINES
         if find_chgnet_version() is None:
-            missing = " and ".join(PRETRAINED)
+            missing = " and ".join(COMPARED)
             logger.info("%s are omitted; install them with pip install 'rhosight[chgnet]'", missing)
         else:
             logger.info("%s", CHGNET_NOTE)
-            names = (*BASELINES, *PRETRAINED)
+            names = (*BASELINES, *COMPARED)
         features = {}
         for name in names:
             if self.progress:
@@ -207,10 +214,11 @@ def run_fold(
                         "predicted": np.asarray(values, dtype=float)[:, column],
                     }
                 )
-                predictions.append(frame[frame["true"].notna()])
+                predictions.append(frame[frame[["true", "predicted"]].notna().all(axis=1)])
 
     for name, features in shared.baselines.items():
-        fitted = fit_baseline(name, features, shared.targets, rows["train"], recipe.seed)
+        labels = pd.DataFrame(shared.targets, columns=list(recipe.targets))
+        fitted = fit_baseline(name, features, labels, rows["train"], recipe.seed)
         record(name, "", fitted)
 
     if shared.descriptors is not None:
@@ -300,7 +308,11 @@ def _train_networks(
 
 
 def fit_baseline(
-    name: str, features: pd.DataFrame, targets: np.ndarray, rows: np.ndarray, seed: int
+    name: str,
+    features: pd.DataFrame,
+    targets: pd.DataFrame | np.ndarray,
+    rows: np.ndarray,
+    seed: int,
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Fit one baseline for each target on the available labels.
 
@@ -311,7 +323,7 @@ def fit_baseline(
     features
         Table of :func:`rhosight.models.baselines.baselines.compute_baseline_features`.
     targets
-        Labels, shape (n, targets).
+        Labels, shape (n, targets); the names of the columns are those of the targets.
     rows
         Rows of the training set.
     seed
@@ -319,13 +331,21 @@ def fit_baseline(
 
     Returns
     -------
-    Rows → predictions, shape (rows, targets), in the targets' units.
+    Rows → predictions, shape (rows, targets), in the targets' units; NaN for all if the baseline
+    has no such target.
     """
+    labels = np.asarray(targets, dtype=float)
+    if name == POTENTIAL:
+        # a material without a value gets the mean of the training set, so that all are scored
+        names = pd.DataFrame(targets).columns
+        values = features.reindex(columns=names).to_numpy(dtype=float)
+        guess = np.where(np.isnan(values).all(axis=0), np.nan, np.nanmean(labels[rows], axis=0))
+        return np.where(np.isnan(values), guess, values).__getitem__
     models = []
-    for column in range(targets.shape[1]):
-        known = rows[~np.isnan(targets[rows, column])]
+    for column in range(labels.shape[1]):
+        known = rows[~np.isnan(labels[rows, column])]
         model = make_baseline(name, seed)
-        models.append(model.fit(features.iloc[known], targets[known, column]))
+        models.append(model.fit(features.iloc[known], labels[known, column]))
 
     # at once: each call of a forest costs as much as hundreds of rows
     predictions = np.column_stack([model.predict(features) for model in models])

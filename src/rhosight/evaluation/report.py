@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +20,15 @@ from markupsafe import Markup
 from ..density.plane import lattice_plane
 from ..inputs.image import ImageSettings, density_image, to_pil, window_side
 from ..metrics import r2_score, rmse
-from ..models.baselines.baselines import BASELINES, PRETRAINED
+from ..models.baselines.baselines import BASELINES, COMPARED
 from ..models.baselines.chgnet import CHGNET_NOTE
-from ..models.gaussian_process.recipe import DESCRIPTOR_RECIPES, ENCODERS, DescriptorRecipe
+from ..models.baselines.potential import SEEN
+from ..models.gaussian_process.recipe import (
+    DESCRIPTOR_RECIPES,
+    ENCODERS,
+    POTENTIAL_RECIPES,
+    DescriptorRecipe,
+)
 from ..networks.recipe import PARTS
 from .cross_validation import CrossValidation
 from .folds import CUSTOM
@@ -103,9 +110,12 @@ class _Report:
         self._means = {(key, part): values.to_dict() for key, part, values in means}
         rows = list(dict.fromkeys((model, stage) for _, model, stage in summary.index))
         self.baselines = [row for row in rows if row[0] in BASELINES]
-        self.pretrained = [row for row in rows if row[0] in PRETRAINED]
-        self.chgnet_note = CHGNET_NOTE
-        self.descriptors = [row for row in rows if row[0] in (*DESCRIPTOR_RECIPES, CUSTOM)]
+        self.pretrained = [row for row in rows if row[0] in COMPARED]
+        own = (*DESCRIPTOR_RECIPES, *POTENTIAL_RECIPES, CUSTOM)
+        self.descriptors = [row for row in rows if row[0] in own]
+        reads_potential = any(row[0] in POTENTIAL_RECIPES for row in rows)
+        notes = (CHGNET_NOTE if self.pretrained else "", SEEN if reads_potential else "")
+        self.pretrained_notes = [note for note in notes if note]
         self.trained = [row for row in rows if row[1]] if self.trains else []
         others = self.baselines + self.pretrained + self.descriptors + self.trained
         self.encoders = [row for row in rows if row not in others]
@@ -116,7 +126,8 @@ class _Report:
 
     def score(self, target: str, row: Row, part: str) -> dict[str, float]:
         """Return the means over folds and their deviations: r2, r2_std, rmse, rmse_std."""
-        return self._means[(target, *row), part]
+        absent = dict.fromkeys(("r2", "r2_std", "rmse", "rmse_std"), math.nan)
+        return self._means.get(((target, *row), part), absent)  # chgnet-potential has two targets
 
     def average_r2(self, row: Row, part: str) -> float:
         """Return R² averaged over targets."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..evaluation.html import describe_channel
+from ..models.baselines.baselines import POTENTIAL
 
 if TYPE_CHECKING:
     from ..dataset.dataset import Dataset
@@ -22,6 +23,7 @@ _BASELINES = {
 _PROCESSES = {
     "best": "composition, structure, superposed free atoms, and the density between the atoms",
     "no-dft": "composition, structure and superposed free atoms",
+    "best+potential": "those of best, and CHGNet's formation energy and bulk modulus",
     "gp-image": "features of an image encoder",
     "gp-text": "features of a text encoder",
     "gp-image+text": "both",
@@ -138,6 +140,11 @@ def _describe_simple_models(models: set[str], baselines: Sequence[str]) -> Itera
         )
     if any(name.startswith("chgnet") for name in models):
         yield "The model chgnet uses an embedding of CHGNet."
+    if POTENTIAL in models:
+        yield (
+            f"{POTENTIAL} is CHGNet's formation energy, relative to its energies of the elements, "
+            "and the bulk modulus of its equation of state, without learning."
+        )
     if processes := [name for name in _PROCESSES if name in models]:
         yield (
             "Gaussian processes over descriptors or features, fitted to the same folds: "

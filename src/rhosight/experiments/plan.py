@@ -12,8 +12,9 @@ import pandas as pd
 from ..dataset.dataset import Dataset
 from ..errors import RhosightError
 from ..inputs.text.extents import EXTENTS
-from ..models.baselines.baselines import BASELINES, PRETRAINED
+from ..models.baselines.baselines import BASELINES, COMPARED
 from ..models.baselines.chgnet import find_chgnet_version
+from ..models.gaussian_process.recipe import POTENTIAL_RECIPES
 from ..networks.recipe import Recipe
 from .jobs import Job, JobFolder, Split
 from .presets import CHOSEN, TRIALS, Preset
@@ -157,8 +158,9 @@ class Plan:
     @cached_property
     def baseline_names(self) -> tuple[str, ...]:
         """Baselines that the dataset's densities and the installed packages allow."""
-        there = PRETRAINED if find_chgnet_version() else ()
-        names = (*BASELINES, *there, *PROCESSES)
+        names: tuple[str, ...] = (*BASELINES, *COMPARED, *PROCESSES)
+        if find_chgnet_version() is None:
+            names = tuple(n for n in names if n not in (*COMPARED, *POTENTIAL_RECIPES))
         return names if self._has_difference else tuple(n for n in names if n != "promolecule")
 
     @cached_property

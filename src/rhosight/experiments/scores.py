@@ -20,6 +20,8 @@ from ..evaluation.statistics import draw_materials, fold_scores, repeat_deviatio
 from ..inputs.text.extents import EXTENTS
 from ..models.baselines.baselines import ALL_BASELINES
 from ..models.baselines.chgnet import CHGNET_NOTE
+from ..models.baselines.potential import SEEN
+from ..models.gaussian_process.recipe import POTENTIAL_RECIPES
 from ..networks.recipe import MODALITIES, PARTS, STAGES
 from . import paper
 from .processes import PROCESSES
@@ -260,7 +262,11 @@ def format_cell(cell: pd.Series, whose: Whose = "ours", rmse_spread: bool = Fals
 
 
 def chgnet_caveat(table: pd.DataFrame) -> str:
-    """Return the caveat on CHGNet if a table of scores has a row of it, else no text."""
-    if "model" in table and table["model"].str.startswith("chgnet").any():
-        return f"{CHGNET_NOTE}."
-    return ""
+    """Return the caveats on CHGNet if a table of scores has rows that use it, else no text."""
+    if "model" not in table:
+        return ""
+    notes = {
+        CHGNET_NOTE: table["model"].str.startswith("chgnet"),
+        SEEN: table["model"].isin(list(POTENTIAL_RECIPES)),
+    }
+    return " ".join(f"{note}." for note, rows in notes.items() if rows.any())

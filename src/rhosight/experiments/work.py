@@ -20,6 +20,7 @@ from ..evaluation.folds import fit_baseline
 from ..inputs.progress import AnyProgress
 from ..inputs.tensors import Inputs
 from ..models.baselines.baselines import compute_baseline_features
+from ..models.baselines.potential import compute_potential_blocks
 from ..models.blocks import BlockReader
 from ..models.gaussian_process.fitting import fit_descriptors
 from ..models.gaussian_process.recipe import DescriptorRecipe, descriptor_recipe
@@ -111,13 +112,16 @@ class Workbench:
         if name in PROCESSES:
             recipe = make_process_recipe(name, job.seed)
             table = self._features_of_encoders if recipe.uses_encoders else self._descriptors
+            if recipe.uses_potential:
+                table = pd.concat([table, self._potential], axis=1)
             predict = fit_descriptors(recipe, table, labels, rows["train"])
         else:
             if name not in self._features:
                 if progress:
                     progress(f"features of baseline {name}", 0, 1)
                 self._features[name] = compute_baseline_features(name, self.dataset)
-            predict = fit_baseline(name, self._features[name], labels, rows["train"], job.seed)
+            targets = self.dataset.targets[self.targets]
+            predict = fit_baseline(name, self._features[name], targets, rows["train"], job.seed)
         keys = {"model": name, "stage": ""}
         return self._predictions(keys, rows, self.targets, predict), pd.DataFrame()
 
@@ -142,7 +146,8 @@ class Workbench:
                 }
                 frames.append(pd.DataFrame(frame))
         table = pd.concat(frames, ignore_index=True)
-        return table[table["true"].notna()].reset_index(drop=True)
+        known = table[["true", "predicted"]].notna().all(axis=1)
+        return table[known].reset_index(drop=True)
 
     def _labels(self, targets: Sequence[str]) -> np.ndarray:
         return self.dataset.targets[list(targets)].to_numpy(dtype=float)
@@ -150,6 +155,10 @@ class Workbench:
     @cached_property
     def _descriptors(self) -> pd.DataFrame:
         return BlockReader(DescriptorRecipe()).table(self.dataset)
+
+    @cached_property
+    def _potential(self) -> pd.DataFrame:
+        return compute_potential_blocks(list(self.dataset.structures))
 
     @cached_property
     def _features_of_encoders(self) -> pd.DataFrame:

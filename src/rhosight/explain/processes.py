@@ -52,6 +52,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], str]] = {
         ("energies", "potentials"),
         "electrostatic energies and electron-gas functionals of the density",
     ),
+    "potential": (("potential",), "formation energy and bulk modulus of a general potential"),
     "image": (("image",), "what the image encoder reads on slices of the density"),
     "text": (("text",), "what the text encoder reads in the description"),
 }

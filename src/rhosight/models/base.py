@@ -64,6 +64,11 @@ class SavedModel(ABC):
         """True if the model ignores the density near the nuclei, where codes disagree."""
         return False
 
+    @property
+    def caveat(self) -> str:
+        """What predictions and the card have to say about the model's scores; often nothing."""
+        return ""
+
     @abstractmethod
     def fit(
         self,

@@ -1,4 +1,4 @@
-"""Read all blocks of a recipe: descriptors, and features of encoders."""
+"""Read all blocks of a recipe: descriptors, features of encoders, CHGNet's numbers."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pymatgen.core import Composition, Structure
 from ..dataset.dataset import Dataset
 from ..density.bare_crystal import Crystal
 from ..density.charge_density import ChargeDensity
+from ..density.crystals import as_structure
 from ..density.free_atoms import list_elements
 from ..inputs.descriptors.blocks import (
     COMPOSITION_BLOCKS,
@@ -24,6 +25,7 @@ from ..inputs.descriptors.blocks import (
     needs_density,
 )
 from ..inputs.progress import Progress
+from .baselines.potential import compute_potential_blocks
 from .gaussian_process.recipe import DescriptorRecipe
 from .materials import list_crystals, list_densities
 
@@ -104,13 +106,19 @@ class BlockReader:
         """
         blocks = self.recipe.blocks
         read = list_densities if needs_density(blocks) else list_crystals
-        if self.encoders is None:
+        if self.encoders is None and not self.recipe.uses_potential:
             yield from iterate_blocks(read(crystals), blocks, progress)
             return
         for start in range(0, len(crystals), CHUNK):
             part: Any = crystals[start : start + CHUNK]
-            descriptors = compute_block_table(read(part), blocks)
-            yield part, pd.concat([descriptors, self.encoders.compute(part)], axis=1)
+            crystals_read = list(read(part))  # a file is read once
+            tables = [compute_block_table(crystals_read, blocks)]
+            if self.recipe.uses_potential:
+                structures = [as_structure(crystal) for crystal in crystals_read]
+                tables.append(compute_potential_blocks(structures))
+            if self.encoders:
+                tables.append(self.encoders.compute(part))
+            yield part, pd.concat(tables, axis=1)
             if progress:
                 progress("features", start + len(part), len(crystals))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .baselines.potential import SEEN
 from .gaussian_process.recipe import DescriptorRecipe
 
 
@@ -27,6 +28,8 @@ def describe_recipe(recipe: DescriptorRecipe, about: Mapping[str, Any]) -> tuple
             f"features of its {recipe.label.replace('+', ' and ')} from several layers of "
             f"{' and '.join(recipe.weight_sources)}"
         )
+    if recipe.uses_potential:
+        parts.append("CHGNet's formation energy and bulk modulus")
     title = "Gaussian process" if recipe.uses_encoders else "Descriptor model"
     return title, (
         f"Reads the {reads} of a crystal: {', and '.join(parts)}. A committee of Gaussian "
@@ -35,6 +38,7 @@ def describe_recipe(recipe: DescriptorRecipe, about: Mapping[str, Any]) -> tuple
         f"{recipe.n_splits} folds of the training set, and valid for materials like it. "
         "`predict_intervals` flags materials with other elements or far from the training set. "
         "Predictions for structure types outside the training set are much less accurate.\n\n"
+        f"{f'**{SEEN}.**' + 2 * chr(10) if recipe.uses_potential else ''}"
         f"{_describe_tuning(about)}{_describe_codes(recipe, about)}"
     )
 

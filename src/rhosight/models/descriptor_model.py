@@ -31,6 +31,7 @@ from ..errors import RhosightError, first_line
 from ..inputs.descriptors.blocks import Crystals, to_blocks
 from ..inputs.progress import Progress
 from .base import SavedModel
+from .baselines.potential import SEEN
 from .blocks import BlockReader, keep_describable
 from .descriptor_card import describe_recipe
 from .descriptor_state import DescriptorState, join_blocks
@@ -105,6 +106,11 @@ class DescriptorModel(SavedModel):
     def core_free(self) -> bool:
         """True if the model ignores the density near the nuclei, where codes disagree."""
         return self.recipe.core_free
+
+    @property
+    def caveat(self) -> str:
+        """Tell that a potential was trained on the Materials Project, if one is read."""
+        return SEEN if self.recipe.uses_potential else ""
 
     @property
     def is_fitted(self) -> bool:

@@ -16,6 +16,7 @@ from .gaussian_process.recipe import (
     ANY_CRYSTAL_RECIPES,
     DESCRIPTOR_RECIPES,
     ENCODER_RECIPES,
+    POTENTIAL_RECIPES,
     DescriptorRecipe,
     descriptor_recipe,
     process_recipe,
@@ -132,7 +133,8 @@ def load_recipe(name: str, readout: Readout | None = None, **changes: Any) -> An
     RhosightError
         If there is no such recipe, or a field is wrong.
     """
-    if name in (*DESCRIPTOR_RECIPES, *ANY_CRYSTAL_RECIPES, *ENCODER_RECIPES):
+    processes = DESCRIPTOR_RECIPES | POTENTIAL_RECIPES | ANY_CRYSTAL_RECIPES | ENCODER_RECIPES
+    if name in processes:
         if readout == "dense":
             raise RhosightError(
                 f"{name} is read by Gaussian processes; for dense layers take the recipe default"

@@ -7,13 +7,16 @@
 - ``promolecule+composition``, ``density+composition``: both side by side
 - ``chgnet``, ``chgnet+composition``: the embedding of a pre-trained graph network, for comparison;
   it never counts as the baseline to beat, see :mod:`rhosight.models.baselines.chgnet`
+- ``chgnet-potential``: formation energy and bulk modulus as CHGNet itself gives them, without
+  learning, see :mod:`rhosight.models.baselines.potential`
 
-All but the first come in three forms. The bare name is extremely randomised trees (Geurts et al.,
-Mach. Learn. 63, 3 (2006), doi:10.1007/s10994-006-6226-1) with fixed settings; ``-kernel`` is a
-Gaussian process with an RBF kernel, whose hyperparameters maximise the marginal likelihood of the
-training set (Rasmussen & Williams, Gaussian Processes for Machine Learning, MIT Press 2006,
-section 5.4.1); ``-average`` is the mean of both predictions. Nothing here is tuned on scored
-materials. Features do not use labels and do not depend on the cell in which a crystal is stored.
+All but the first and the last come in three forms. The bare name is extremely randomised trees
+(Geurts et al., Mach. Learn. 63, 3 (2006), doi:10.1007/s10994-006-6226-1) with fixed settings;
+``-kernel`` is a Gaussian process with an RBF kernel, whose hyperparameters maximise the marginal
+likelihood of the training set (Rasmussen & Williams, Gaussian Processes for Machine Learning, MIT
+Press 2006, section 5.4.1); ``-average`` is the mean of both predictions. Nothing here is tuned on
+scored materials. Features do not use labels and do not depend on the cell in which a crystal is
+stored.
 Everything learned, including the set of prototypes, is learned in ``fit``, from the training set
 only.
 
@@ -23,7 +26,7 @@ only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -36,6 +39,7 @@ from ...inputs.descriptors.composition import composition_features
 from ...inputs.descriptors.statistics import density_features
 from ..materials import list_crystals
 from .chgnet import compute_embeddings
+from .potential import compute_potential
 
 if TYPE_CHECKING:
     from sklearn.base import RegressorMixin
@@ -63,8 +67,21 @@ PRETRAINED: tuple[str, ...] = ("chgnet", "chgnet+composition")
 :data:`ALL_BASELINES` and so never chosen by :func:`find_strongest`: CHGNet was pre-trained on
 energies of the Materials Project."""
 
+POTENTIAL = "chgnet-potential"
+"""Name of the row of CHGNet's own values. Targets that it does not have are left out."""
+
+COMPARED: tuple[str, ...] = (*PRETRAINED, POTENTIAL)
+"""Rows that stand in tables if CHGNet is installed."""
+
+_STRUCTURE_FEATURES: dict[str, Callable[..., pd.DataFrame]] = {
+    "composition": composition_features,
+    "chgnet": compute_embeddings,
+    POTENTIAL: compute_potential,
+}
+
 _KNOWN: tuple[str, ...] = (
     *ALL_BASELINES,
+    POTENTIAL,
     *(f"{inputs}{form}" for inputs in PRETRAINED for form in ("", "-kernel", "-average")),
 )
 
@@ -75,7 +92,8 @@ def compute_baseline_features(name: str, materials: Dataset | Sequence[Crystal])
     Parameters
     ----------
     name
-        One of :data:`ALL_BASELINES`, or of :data:`PRETRAINED` in one of the three forms.
+        One of :data:`ALL_BASELINES`, of :data:`PRETRAINED` in one of the three forms, or
+        :data:`POTENTIAL`, whose columns are targets.
     materials
         n materials. ``promolecule`` needs `total` and `difference` of each. ``density`` uses those
         of the two that every material has, so that all rows have the same columns.
@@ -188,9 +206,8 @@ def _inputs_of(name: str) -> str:
 def _part(part: str, materials: Dataset | Sequence[Crystal]) -> pd.DataFrame:
     if part == "mean":
         return pd.DataFrame(index=pd.RangeIndex(len(materials)))
-    if part in ("composition", "chgnet"):
-        structures = [one.structure for one in list_crystals(materials)]
-        return (composition_features if part == "composition" else compute_embeddings)(structures)
+    if part in _STRUCTURE_FEATURES:
+        return _STRUCTURE_FEATURES[part]([one.structure for one in list_crystals(materials)])
     densities: Sequence[ChargeDensity]
     if isinstance(materials, Dataset):
         densities = materials.densities  # decoded on access

@@ -41,6 +41,9 @@ better on folds of the bundled data (``benchmarks/choosing.py``), and worthless 
 another code."""
 
 
+POTENTIAL_BLOCKS = ("potential-energy", "potential-modulus")
+"""CHGNet's formation energy and bulk modulus, see :mod:`rhosight.models.baselines.potential`."""
+
 ENCODERS = ("image", "text")
 """Names that stand in a kernel for all blocks of an encoder: ``image-…``, ``text-…``."""
 
@@ -137,7 +140,12 @@ class DescriptorRecipe(BaseModel):
     @property
     def blocks(self) -> tuple[str, ...]:
         """Return the names of all descriptor blocks that the kernels read, sorted."""
-        return tuple(sorted(self._names - set(ENCODERS)))
+        return tuple(sorted(self._names - {*ENCODERS, *POTENTIAL_BLOCKS}))
+
+    @property
+    def uses_potential(self) -> bool:
+        """True if numbers of CHGNet are read, which needs ``rhosight[chgnet]``."""
+        return not self._names.isdisjoint(POTENTIAL_BLOCKS)
 
     @property
     def target_scales(self) -> TargetScales:
@@ -188,6 +196,16 @@ DESCRIPTOR_RECIPES: dict[str, dict[str, Any]] = {
 }
 """Recipes that read descriptors only; no PyTorch is needed."""
 
+POTENTIAL_RECIPES: dict[str, dict[str, Any]] = {
+    "best+potential": {
+        "kernels": tuple(
+            Kernel(alone=(*kernel.alone, *POTENTIAL_BLOCKS), together=kernel.together)
+            for kernel in (LEAN, FULL)
+        ),
+    },
+}
+"""Recipes that read CHGNet, which has seen the Materials Project's energies."""
+
 ALL_LATTICES = Kernel(
     alone=(*ELEMENTS, "overlap", "packing", "environments"),
     together=(*FULL_STRUCTURE.together, "lattice", "environments"),
@@ -225,6 +243,7 @@ def descriptor_recipe(name: str, **changes: Any) -> DescriptorRecipe:
 
     ``best`` reads structure and density. ``no-dft`` reads the structure only, so a CIF is enough.
     ``structure`` is for crystals of any lattice, see :data:`ANY_CRYSTAL_RECIPES`.
+    ``best+potential`` also reads CHGNet's formation energy and bulk modulus.
     ``image``, ``text`` and ``image+text`` read pre-trained encoders; ``text`` needs no density. A
     dict changes some fields of ``image`` or ``text``: ``image={"backbone": "inception_v3"}``.
 
@@ -233,7 +252,7 @@ def descriptor_recipe(name: str, **changes: Any) -> DescriptorRecipe:
     RhosightError
         If there is no such recipe, or a field is wrong.
     """
-    recipes = DESCRIPTOR_RECIPES | ANY_CRYSTAL_RECIPES | ENCODER_RECIPES
+    recipes = DESCRIPTOR_RECIPES | POTENTIAL_RECIPES | ANY_CRYSTAL_RECIPES | ENCODER_RECIPES
     if name not in recipes:
         known = ", ".join(recipes)
         raise RhosightError(f"no recipe is called {name!r}; known are {known}")
