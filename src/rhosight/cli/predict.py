@@ -125,8 +125,6 @@ def predict(
         predictions = _add_facts(outcome.results, reading)
         _show(predictions, loaded, output or _choose_format(out), out, reading)
     reading.print_notes()
-    if loaded.caveat:
-        print_remark("note", model, loaded.caveat)
     if code := report(outcome, "predicted"):
         raise typer.Exit(code)
 
@@ -194,6 +192,8 @@ def _show(
     out: Path | None,
     reading: Reading,
 ) -> None:
+    if model.caveat:
+        print_remark("note", "model", model.caveat)
     if output is Format.table and out is None:
         print_table(predictions, model)
         print_known(model, reading.crystals)

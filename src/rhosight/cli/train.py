@@ -196,6 +196,8 @@ def _print_scores(model: SavedModel, dataset: Dataset, rows: np.ndarray, test: n
         table.add_row(target, *pairs[0], *pairs[1], model.units[target])
     console.print(table)
     console.print("baseline: trees on composition, volume and structure type", highlight=False)
+    if model.caveat:
+        console.print(f"{model.caveat}.", highlight=False)
     if len(test) < FEW_MATERIALS:
         console.print(
             f"Scores of {format_count(len(test), 'material')} depend on chance: compare models "
@@ -261,6 +263,8 @@ def _split_rows(
 def _report(result: CrossValidation, dataset: Dataset, out: Path) -> None:
     """Print the scores; write CSV and report to the run folder."""
     from ..evaluation.report import write_report
+    from ..models.baselines.potential import SEEN
+    from ..models.gaussian_process.recipe import POTENTIAL_RECIPES
 
     result.scores.to_csv(out / "scores.csv", index=False)
     units = result.settings["units"]
@@ -282,6 +286,8 @@ def _report(result: CrossValidation, dataset: Dataset, out: Path) -> None:
             scores = _format_r2(train), _format_scores(validation), _format_scores(test)
             table.add_row(f"{model} {stage}".strip(), *scores)
         console.print(table)
+    if any(name in POTENTIAL_RECIPES for name in result.predictions["model"].unique()):
+        console.print(f"{SEEN}.", highlight=False)
     report = write_report(result, dataset, out / "report.html")
     console.print(f"report: {report}")
 

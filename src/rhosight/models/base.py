@@ -66,7 +66,7 @@ class SavedModel(ABC):
 
     @property
     def caveat(self) -> str:
-        """What predictions and the card have to say about the model's scores; often nothing."""
+        """Return what limits the model's scores, for predictions and tables; often nothing."""
         return ""
 
     @abstractmethod

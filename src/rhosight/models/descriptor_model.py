@@ -109,7 +109,7 @@ class DescriptorModel(SavedModel):
 
     @property
     def caveat(self) -> str:
-        """Tell that a potential was trained on the Materials Project, if one is read."""
+        """Return that a potential was trained on the Materials Project, if one is read."""
         return SEEN if self.recipe.uses_potential else ""
 
     @property

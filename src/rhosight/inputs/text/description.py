@@ -225,9 +225,9 @@ def _symmetrise(lattice: np.ndarray, coords: np.ndarray, numbers: Sequence[int])
     crystal: where a file misses the symmetry by thousandths of Å, so do the results. The mean over
     all operations, each about the centre of all atoms, does not depend on the cell.
     """
-    primitive: Any = spglib.standardize_cell(
-        (lattice, coords, numbers), to_primitive=True, no_idealize=True, symprec=SYMPREC
-    )  # a supercell lacks the operations that do not map it onto itself
+    cell: Any = (lattice, coords, numbers)
+    # a supercell lacks the operations that do not map it onto itself
+    primitive: Any = spglib.standardize_cell(cell, True, no_idealize=True, symprec=SYMPREC)
     lattice, coords, numbers = primitive
     symmetry: Any = spglib.get_symmetry(primitive, symprec=SYMPREC)
     rotations = symmetry["rotations"]
