@@ -49,7 +49,7 @@ CUSTOM = "custom"
 
 
 def name_recipe(recipe: DescriptorRecipe) -> str:
-    """Return the name of a recipe that reads no encoders: that of its kernels, or ``custom``."""
+    """Return the name of a recipe without encoders, ``custom`` if it has none."""
     known = (*DESCRIPTOR_RECIPES, *POTENTIAL_RECIPES)
     return next((n for n in known if descriptor_recipe(n).kernels == recipe.kernels), CUSTOM)
 

@@ -262,7 +262,7 @@ def format_cell(cell: pd.Series, whose: Whose = "ours", rmse_spread: bool = Fals
 
 
 def chgnet_caveat(table: pd.DataFrame) -> str:
-    """Return the caveats on CHGNet if a table of scores has rows that use it, else no text."""
+    """Return the caveats on CHGNet if a table of scores has rows that use it."""
     if "model" not in table:
         return ""
     notes = {

@@ -66,7 +66,7 @@ class SavedModel(ABC):
 
     @property
     def caveat(self) -> str:
-        """Return what limits the model's scores, for predictions and tables; often nothing."""
+        """Return what limits the model's scores, for predictions; often nothing."""
         return ""
 
     @abstractmethod

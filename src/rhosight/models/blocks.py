@@ -1,4 +1,4 @@
-"""Read all blocks of a recipe: descriptors, features of encoders, CHGNet's numbers."""
+"""Read all blocks of a recipe: descriptors, features of encoders, CHGNet."""
 
 from __future__ import annotations
 

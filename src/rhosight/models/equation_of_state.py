@@ -39,7 +39,11 @@ class EquationOfState:
 
 
 def fit_equation_of_state(
-    volumes: Sequence[float], energies: Sequence[float], atoms: int, name: str, code: str = "GPAW"
+    volumes: Sequence[float] | np.ndarray,
+    energies: Sequence[float] | np.ndarray,
+    atoms: int,
+    name: str,
+    code: str = "GPAW",
 ) -> EquationOfState:
     """Fit Birch-Murnaghan's equation of third order.
 

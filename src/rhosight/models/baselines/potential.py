@@ -1,4 +1,4 @@
-"""Formation energy and bulk modulus from CHGNet's energies: what a general potential says itself.
+"""Formation energy and bulk modulus from energies of CHGNet, without learning.
 
 The energy of a crystal is that at the minimum of its equation of state, which is fitted to energies
 at volumes around the given one; its shape and positions stay. The formation energy is relative to
@@ -172,7 +172,7 @@ def _compute_energies(structure: Structure, factors: np.ndarray) -> np.ndarray:
 def find_minimum(
     structure: Structure, factors: np.ndarray, energies: np.ndarray
 ) -> tuple[float, float]:
-    """Return energy (eV/atom) and bulk modulus (GPa) at the minimum of an energy curve.
+    """Return energy (eV/atom) and bulk modulus (GPa) at a curve's minimum.
 
     Where there is no minimum, the energy is the lowest and the modulus NaN.
     """
