@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 from pymatgen.core import Lattice, Structure
 from scipy.spatial.transform import Rotation
 
@@ -161,7 +162,7 @@ def join_images(folder: Path, names: list[str]) -> None:
 
     dataset = load_dataset("mp-elastic")
     structures = {crystal.name: crystal.structure for crystal in dataset.crystals}
-    figure, axes = plt.subplots(2, -(-len(names) // 2), figsize=(1.9 * len(names) / 2, 4.4))
+    figure, axes = plt.subplots(2, -(-len(names) // 2), figsize=(1.9 * len(names) / 2, 4.8))
     for axis, name in zip(axes.flat, names, strict=False):
         plane = lattice_plane(structures[name])
         symbol, _ = structures[name].get_space_group_info()
@@ -172,7 +173,9 @@ def join_images(folder: Path, names: list[str]) -> None:
     for axis in axes.flat:
         axis.axis("off")
     figure.tight_layout()
-    figure.savefig(folder / "contact.png", dpi=100, pil_kwargs={"optimize": True})
+    figure.savefig(folder / "contact.png", dpi=90)
+    picture = Image.open(folder / "contact.png").convert("L").quantize(32)
+    picture.save(folder / "contact.png", optimize=True)
 
 
 if __name__ == "__main__":
