@@ -5,9 +5,10 @@
 For each crystal: the densest lattice plane, an image of its superposed free atoms along it, and
 descriptions. A second cell of the same crystal (skewed, rotated, shifted, re-ordered) has to give
 the same plane, image and text. The table has the CPU time of each step and the reason of each
-failure; it is written crystal by crystal, and a second run continues it. Elements without free
-atoms have no image. Triclinic, monoclinic and trigonal crystals come first, and their images are
-written to be looked at. `--contact IDS` only joins images of `--images` into one picture.
+failure; it is written crystal by crystal, and a second run adds the steps that it lacks. Elements
+without free atoms have no image. Triclinic, monoclinic and trigonal crystals come first, and their
+images are written to be looked at. `--contact IDS` only joins images of `--images` into one
+picture.
 """
 
 from __future__ import annotations
@@ -81,9 +82,9 @@ def compare_cells(structure: Structure, image: np.ndarray) -> str:
 
 
 def run_steps(
-    crystal: BareCrystal, extents: list[str], other_cell: bool
+    crystal: BareCrystal, extents: list[str], other_cell: bool, done: set[tuple[str, str]]
 ) -> Iterator[tuple[str, float, str, Any]]:
-    """Yield name, seconds, problem and result of each step."""
+    """Yield name, seconds, problem and result of each step that is not done."""
     steps: dict[str, Callable[[], Any]] = {
         "plane": lambda: lattice_plane(crystal.structure),
         "image": lambda: draw(crystal.structure),
@@ -96,6 +97,8 @@ def run_steps(
         steps["other cell"] = lambda: compare_cells(crystal.structure, results["image"])
     results = {}
     for name, step in steps.items():
+        if (crystal.name, name) in done:
+            continue
         started, problem, result = time.process_time(), "", None
         try:
             result = step()
@@ -117,9 +120,11 @@ def run_steps(
 def main(args: argparse.Namespace) -> None:
     dataset = load_dataset("mp-elastic")
     groups = dataset.table["spacegroup_number"]
-    done: set[str] = set()
+    done: set[tuple[str, str]] = set()
     if args.out.exists():
-        done = set(pd.read_csv(args.out, usecols=["material_id"])["material_id"])
+        done = set(
+            pd.read_csv(args.out)[["material_id", "step"]].itertuples(index=False, name=None)
+        )
     for extent in args.extents:  # loads libraries, which is not to be timed
         describe(dataset.crystals[0].structure, extent)
     with args.out.open("a", newline="") as file:
@@ -130,11 +135,9 @@ def main(args: argparse.Namespace) -> None:
             dataset.crystals[:: args.every], key=lambda c: groups.loc[c.name] not in LOW
         )
         for number, crystal in enumerate(crystals):
-            if crystal.name in done:
-                continue
             rows, group = [], groups.loc[crystal.name]
             for step, seconds, problem, result in run_steps(
-                crystal, args.extents, number % args.cells == 0
+                crystal, args.extents, number % args.cells == 0, done
             ):
                 size = len(crystal.structure)
                 rows.append((crystal.name, group, size, step, round(seconds, 4), problem))
