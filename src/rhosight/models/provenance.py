@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -117,12 +119,16 @@ def require_unseen(
 
 def collect_versions() -> dict[str, str]:
     """Return the versions of rhosight and of packages that affect predictions."""
-    versions = {"rhosight": __version__}
+    return {"rhosight": __version__, **_find_versions()}
+
+
+@cache
+def _find_versions() -> dict[str, str]:
+    """Return the versions of the installed packages, which are read from files."""
+    versions = {}
     for name in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):  # best and no-dft need no PyTorch
             versions[name] = version(name)
-        except PackageNotFoundError:  # best and no-dft need no PyTorch
-            continue
     return versions
 
 
