@@ -5,7 +5,9 @@
 
 GPAW's state is its pseudo-density and the atomic density matrices D_asp. Only the first is
 predicted: the second are those of free atoms, scaled so that the cell is neutral with the
-predicted integral. Initial wave functions come from this state, as they do from GPAW's own guess.
+predicted integral (``predicted``, ``truth``); or GPAW's own guess is kept whole, and the predicted
+difference, less its mean, is added to its pseudo-density (``difference``). Initial wave functions
+come from this state, as they do from GPAW's own guess.
 The output has iterations to GPAW's default convergence; a second run continues the first.
 """
 
@@ -25,7 +27,7 @@ SETTINGS = {
 }
 
 
-STARTS = ("atoms", "predicted", "truth")
+STARTS = ("atoms", "difference", "predicted", "truth")
 
 
 def write(folder: Path, count: int = 20) -> None:
@@ -47,6 +49,7 @@ def write(folder: Path, count: int = 20) -> None:
             cell=structure.lattice.matrix,
             places=structure.frac_coords,
             predicted=predicted.grid("total"),
+            difference=predicted.grid("difference"),
             truth=density.grid("total"),
             cost=np.prod(list(map(int, test.table.loc[name, "dft_kpoints"].split("x"))))
             * structure.volume,
@@ -58,13 +61,19 @@ def run(folder: Path) -> None:
     results = folder / "iterations.json"
     done = json.loads(results.read_text()) if results.exists() else {}
     for path in sorted(folder.glob("*.npz"), key=lambda path: float(np.load(path)["cost"])):
-        if path.stem not in done:
-            data = np.load(path)
-            done[path.stem] = {kind: calculate(data, kind) for kind in STARTS}
+        counts = done.setdefault(path.stem, {})
+        for kind in [kind for kind in STARTS if kind not in counts]:
+            counts[kind] = calculate(np.load(path), kind)
             results.write_text(json.dumps(done))
         print(path.stem, json.dumps(done[path.stem]), flush=True)
+    own = np.array([counts["atoms"] for counts in done.values()])
     for kind in STARTS:
-        print(kind, "mean", np.mean([counts[kind] for counts in done.values()]))
+        counts = np.array([counts[kind] for counts in done.values()])
+        print(
+            f"{kind:10s} mean {counts.mean():.1f}, median {np.median(counts):.0f}, "
+            f"geometric mean of the ratio to atoms {np.exp(np.log(counts / own).mean()):.2f}; "
+            f"fewer than atoms for {(counts < own).sum()}, more for {(counts > own).sum()}"
+        )
 
 
 def calculate(data, start: str) -> int:
@@ -86,19 +95,24 @@ def calculate(data, start: str) -> int:
     atoms.calc = calculator
     calculator.initialize(atoms)
     if start != "atoms":
-        start_from(calculator.density, data[start] * Bohr**3)
+        start_from(calculator.density, data[start] * Bohr**3, start == "difference")
     calculator.set_positions(atoms)
     atoms.get_potential_energy()
     return int(calculator.get_number_of_iterations())
 
 
-def start_from(density, values: np.ndarray) -> None:
-    """Replace the pseudo-density that GPAW makes of free atoms, before its wave functions."""
+def start_from(density, values: np.ndarray, is_added: bool) -> None:
+    """Change the pseudo-density that GPAW makes of free atoms, before its wave functions."""
     guess = density.initialize_from_atomic_densities
 
     def initialize(basis_functions) -> None:
         guess(basis_functions)
         assert density.nt_sG.shape[1:] == values.shape, "another grid"
+        if is_added:
+            density.nt_sG[:] += values - values.mean()
+            density.mixer.reset()
+            density.calculate_normalized_charges_and_mix()
+            return
         density.nt_sG[:] = values
         wanted = -density.gd.integrate(values)
         charge = density.calculate_multipole_moments()[0]
