@@ -43,7 +43,7 @@ wheel: .venv/dev.stamp
 	$(BIN)/python -m build --wheel
 	RHOSIGHT_WHEEL=$$(ls dist/*.whl) $(BIN)/python -m pytest -m slow tests/test_wheel.py
 
-# Train the model of charge densities again: minutes, in about 3 GB.
+# Train the model of charge densities again: 10 minutes of one core, in 2 GB.
 density-model: .venv/demo.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/density_prediction.py train src/rhosight/data/models/density
 	cd src/rhosight/data/models && sha256sum */model.safetensors > SHA256SUMS
