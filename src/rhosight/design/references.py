@@ -43,8 +43,12 @@ class Reference:
 
     def make_cell(self) -> Structure:
         """Return the primitive standardised cell."""
-        structure = load_dataset(self.dataset)[self.material_id].structure
-        return make_cell(structure, self.material_id)
+        return _make_cell(self.dataset, self.material_id)
+
+
+@cache  # each compound of the element asks
+def _make_cell(dataset: str, material_id: str) -> Structure:
+    return make_cell(load_dataset(dataset)[material_id].structure, material_id)
 
 
 @cache
