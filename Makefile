@@ -51,10 +51,12 @@ density-model: .venv/demo.stamp
 # Train the models of properties that come with the package again, and pin their new hashes.
 models: .venv/demo.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m rhosight.training.lesson src/rhosight/data/lesson.safetensors
+	$(BIN)/rhosight train mp-elastic --preset structure --force --out src/rhosight/data/models/structure
+	cd src/rhosight/data/models && sha256sum */model.safetensors > SHA256SUMS
 	for name in best no-dft; do \
-		$(BIN)/rhosight train mp-fcc --preset $$name --out src/rhosight/data/models/$$name || exit 1; \
+		$(BIN)/rhosight train mp-fcc --preset $$name --with-structure --force \
+			--out src/rhosight/data/models/$$name || exit 1; \
 	done
-	$(BIN)/rhosight train mp-elastic --preset structure --out src/rhosight/data/models/structure
 	cd src/rhosight/data/models && sha256sum */model.safetensors > SHA256SUMS
 
 clean:

@@ -2,12 +2,15 @@
 
     python benchmarks/any_crystal.py folds scores.csv [--repeats 2] [--cache descriptors.parquet]
     python benchmarks/any_crystal.py test MODEL scores.csv
+    python benchmarks/any_crystal.py groups scores.csv
     python benchmarks/any_crystal.py curve scores.csv [--cache descriptors.parquet]
 
 `folds` compares the recipe `structure` with composition (Magpie's statistics, volume, structure
 type, lattice) in three forms, on five folds of the training set by formula. `test` scores a saved
 model on the test set, by lattice system, number of atoms, chemistry and structure type, and on that
-of mp-fcc; run it once. `curve` learns from parts of the training set. Moduli are scored in GPa and
+of mp-fcc; run it once. `groups` predicts each training material by `structure` without the labels
+of its formula, of its chemical system or of its structure type, with the hyperparameters of all
+labels. `curve` learns from parts of the training set. Moduli are scored in GPa and
 as logarithms. Descriptors of all crystals take minutes; `--cache` keeps them.
 """
 
@@ -24,7 +27,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 
 from rhosight import load_dataset, load_model, load_recipe, split
 from rhosight.dataset.dataset import Dataset
-from rhosight.dataset.splits import folds
+from rhosight.dataset.splits import Groups, folds, group_labels
 from rhosight.inputs.descriptors.blocks import compute_block_table, to_blocks
 from rhosight.inputs.descriptors.environments import name_system
 from rhosight.metrics import r2_score, rmse
@@ -123,6 +126,8 @@ def run_test(args: argparse.Namespace) -> None:
     elastic, fcc = load_dataset("mp-elastic"), load_dataset("mp-fcc")
     rows = []
     for name, dataset in (("mp-elastic", elastic), ("mp-fcc", fcc)):
+        if model.uses_density and not dataset.has_density.all():
+            continue
         test = keep_describable(dataset[split(dataset)[1]], model.recipe)
         started = time.process_time()
         table = model.predict_intervals(test)
@@ -187,6 +192,29 @@ def score(true: pd.Series, table: pd.DataFrame, target: str, groups: pd.DataFram
     return pd.DataFrame(rows)
 
 
+def run_groups(args: argparse.Namespace) -> None:
+    """Leave out formulas, chemical systems and structure types of the training set."""
+    model = load_model(RECIPE)
+    assert isinstance(model, DescriptorModel)
+    dataset = load_training_set(model.recipe)
+    labels = dataset.targets[list(model.targets)]
+    kinds: tuple[Groups, ...] = ("formula", "chemsys", "prototype")
+    rows = []
+    for kind in kinds:
+        groups = np.unique(group_labels(dataset, kind), return_inverse=True)[1]
+        mean, half = model.in_units(*model.process.leave_out(groups))
+        for column, target in enumerate(model.targets):
+            known = labels[target].notna().to_numpy()
+            true, found = labels[target].to_numpy()[known], mean[known, column]
+            inside = np.mean(np.abs(true - found) <= half[known, column])
+            row = (kind, len(np.unique(groups)), target, rmse(true, found), r2_score(true, found))
+            rows.append((*row, inside))
+    columns = ["left out", "groups", "target", "rmse", "r2", "inside"]
+    scores = pd.DataFrame(rows, columns=columns)
+    scores.to_csv(args.out, index=False)
+    print(scores.round(3).to_string())
+
+
 def run_curve(args: argparse.Namespace) -> None:
     """Learn from growing parts of four folds and score the fifth."""
     recipe = load_recipe(RECIPE)
@@ -211,11 +239,12 @@ def run_curve(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("step", choices=("folds", "test", "curve"))
+    parser.add_argument("step", choices=("folds", "test", "groups", "curve"))
     parser.add_argument("arguments", nargs="+")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--cache", type=Path)
     given = parser.parse_args()
     *given.model, given.out = given.arguments
     given.model = given.model[0] if given.model else None
-    {"folds": run_folds, "test": run_test, "curve": run_curve}[given.step](given)
+    steps = {"folds": run_folds, "test": run_test, "groups": run_groups, "curve": run_curve}
+    steps[given.step](given)

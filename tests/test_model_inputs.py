@@ -88,7 +88,7 @@ def test_a_model_shows_itself(no_dft: SavedModel):
     for shown in (text, page):
         for fact in ("structures", "344 materials of mp-fcc", "efermi", "eV/atom", "GPa", "0.9"):
             assert fact in shown
-    assert len(text.splitlines()) == 7
+    assert len(text.splitlines()) == 9
     assert "not yet; call fit" in repr(DescriptorModel())
 
 

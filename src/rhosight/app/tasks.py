@@ -19,7 +19,9 @@ from typing import Any
 from pymatgen.core import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
-from ..dataset.schema import TARGETS
+from ..dataset.dataset import Dataset
+from ..dataset.packing import load_dataset
+from ..dataset.schema import ALL_TARGETS
 from ..density.charge_density import ChargeDensity
 from ..density.crystals import SYMPREC, as_structure
 from ..density.drawing import draw_slices
@@ -28,8 +30,8 @@ from ..density.structures import get_notes
 from ..errors import RhosightError
 from ..explain.explain import explain as explain_predictions
 from ..inputs.progress import Progress
-from ..models.descriptor_model import DescriptorModel
-from ..models.folder import MODELS
+from ..models.combined import UNUSED_DENSITY
+from ..models.loading import load_model
 from ..models.provenance import describe_other_codes, find_codes
 from . import reading, views
 from .figures import draw_block, draw_slice
@@ -39,6 +41,9 @@ from .reading import Crystal
 from .store import UPLOADS
 
 Task = Callable[[dict[str, Any], Limits, Progress], dict[str, Any]]
+
+LABELS = "mp-elastic"
+"""Dataset with the labels of all training materials."""
 
 NEAREST = 5
 """Number of training materials that are listed beside a prediction."""
@@ -170,8 +175,8 @@ def _load_density() -> ChargeDensity:
 
 
 @cache
-def _load_model(name: str) -> DescriptorModel:
-    return DescriptorModel.from_pretrained(MODELS / name)
+def _load_model(name: str) -> Any:
+    return load_model(name)
 
 
 def _predict(name: str, crystal: Crystal) -> dict[str, Any]:
@@ -180,7 +185,7 @@ def _predict(name: str, crystal: Crystal) -> dict[str, Any]:
         [crystal] if isinstance(crystal, ChargeDensity) else {"structure": as_structure(crystal)}
     )
     row = model.predict_intervals(materials, nearest=NEAREST + 1).iloc[0]
-    labels = reading.load_materials().targets.loc[model.about["training_ids"]]
+    labels = _load_labels().targets.loc[model.about["training_ids"]]
     properties = {
         target: {
             "value": float(row[target]),
@@ -197,6 +202,7 @@ def _predict(name: str, crystal: Crystal) -> dict[str, Any]:
         "level": model.recipe.level,
         "properties": properties,
         "outside": row["outside"],
+        **({UNUSED_DENSITY: row[UNUSED_DENSITY]} if UNUSED_DENSITY in row else {}),
         "nearest": [_describe_neighbour(*pair) for pair in row["nearest"]],
     }
 
@@ -221,11 +227,12 @@ def _predict_crystal(crystal: Crystal) -> tuple[dict[str, Any], list[str]]:
             f"density, and this file contains {kinds}."
         ]
     best = _load_model("best")
-    warning = describe_other_codes(
-        find_codes([crystal]), best.about["codes"], best.recipe.core_free
-    )
+    warning = describe_other_codes(find_codes([crystal]), best.about["codes"], best.core_free)
     notes = [f"{warning[0].upper()}{warning[1:]}."] if warning else []
-    return _predict("best", crystal), notes
+    predicted = _predict("best", crystal)
+    if reason := predicted.pop(UNUSED_DENSITY):
+        notes.append(f"Predicted from the structure alone, without the density: {reason}.")
+    return predicted, notes
 
 
 def _has_total(crystal: Crystal) -> bool:
@@ -233,9 +240,15 @@ def _has_total(crystal: Crystal) -> bool:
     return isinstance(crystal, ChargeDensity) and "total" in crystal.grids
 
 
+@cache
+def _load_labels() -> Dataset:
+    """Load the dataset that holds the training materials of all models."""
+    return load_dataset(LABELS).with_targets(ALL_TARGETS)
+
+
 def _describe_neighbour(material_id: str, distance: float) -> dict[str, Any]:
-    row = reading.load_materials().table.loc[material_id]
-    values = {target: None if row[target] != row[target] else row[target] for target in TARGETS}
+    row = _load_labels().table.loc[material_id]
+    values = {target: None if row[target] != row[target] else row[target] for target in ALL_TARGETS}
     return {
         "material": material_id,
         "formula": row["formula"],

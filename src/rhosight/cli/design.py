@@ -73,10 +73,10 @@ SeedOption = Annotated[int, typer.Option(help="Seed of the order of the candidat
 ModelOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="structure, no-dft, best, or the folder of a model; may be given several times. Those "
+        help="no-dft, best, or the folder of a model; may be given several times. Those "
         "that read densities predict the most probable candidates only, four for each proposal, "
         "from predicted densities.",
-        show_default="structure",
+        show_default="no-dft",
     ),
 ]
 MaxAtomsOption = Annotated[int, typer.Option(help="Largest primitive cell.", min=1)]
@@ -177,7 +177,7 @@ def design(
         "candidates": candidates,
         "seed": seed,
         "out": out,
-        "models": model or ["structure"],
+        "models": model or ["no-dft"],
         "max_atoms": max_atoms,
         "rigid": rigid,
         "include_known": known,

@@ -76,9 +76,8 @@ def predict(
     model: Annotated[
         str,
         typer.Argument(
-            help="best, no-dft or structure (they come with the package), the folder of a saved "
-            "model, or a hub id. no-dft (face-centred cubic crystals) and structure (any lattice) "
-            "need no density: they read CIF and POSCAR files."
+            help="best or no-dft (they come with the package and know all lattices), the folder of "
+            "a saved model, or a hub id. no-dft needs no density: it reads CIF and POSCAR files."
         ),
     ],
     files: MaterialsArgument = None,
@@ -181,7 +180,7 @@ def _describe_missing_argument(first: str) -> str:
     model = "no-dft" if has_structure_name(first) else "best"
     return (
         f"{first}: the first argument must be a model: `rhosight predict {model} {first}`; best "
-        "reads densities, no-dft and structure also read structures (CIF, POSCAR)"
+        "reads densities, no-dft also structures (CIF, POSCAR)"
     )
 
 

@@ -20,6 +20,12 @@ GAP = "  "
 SAME_VOLUME = 0.01
 """Change of the volume of a known crystal that is not worth a word."""
 
+DOUBTS = {
+    "outside": "outside the training domain",
+    "unused_density": "predicted from the structure alone, without the density",
+}
+"""Columns of reasons, and what a reason means."""
+
 FORMATION_ENERGY = "formation_energy_per_atom"
 
 
@@ -31,18 +37,16 @@ def print_table(predictions: pd.DataFrame, model: SavedModel) -> None:
     """
     for part in _split_targets(predictions, model, console.width):
         _print_part(part, list(map(str, predictions.index)), console.width)
-    for name, reason in predictions.get("outside", {}).items():
-        if reason:
-            console.print(
-                f"{name}: outside the training domain: {reason}",
-                style="yellow",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
-    is_outside = "outside" in predictions and predictions["outside"].notna().any()
-    if is_outside and model.about.get("dataset") == "mp-fcc":
-        print_line("the model structure knows crystals of all lattices, without a density")
+    for column, meaning in DOUBTS.items():
+        for name, reason in predictions.get(column, {}).items():
+            if reason:
+                console.print(
+                    f"{name}: {meaning}: {reason}",
+                    style="yellow",
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
+                )
 
 
 def print_known(model: SavedModel, structures: Mapping[str, Structure]) -> None:

@@ -65,7 +65,8 @@ RECIPE_OPTIONS: dict[str, tuple] = {
     "preset": (
         str | None,
         None,
-        "best or no-dft (descriptors); structure (descriptors of any lattice); image, text, "
+        "best or no-dft (descriptors, for hundreds of crystals of some structure types), structure "
+        "(for thousands of any lattice); image, text, "
         "image+text (encoders, read by Gaussian processes); default, quick, clip-offline "
         "(networks that are trained); paper-image, "
         "paper-text, paper-stacked, paper-clip; or a trial of a table or figure of the paper, such "

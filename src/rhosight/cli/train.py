@@ -145,6 +145,14 @@ def train(
             "predictions, and prediction intervals.",
         ),
     ] = 1,
+    with_structure: Annotated[
+        bool,
+        typer.Option(
+            "--with-structure",
+            help="Combine it with `structure`, a model of all lattices that comes with the package "
+            "and predicts beside it, and alone outside of its domain.",
+        ),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the model that is already in the folder.")
     ] = False,
@@ -154,26 +162,21 @@ def train(
     The test set is used only for the final scores, which are printed beside those of a baseline.
     """
     from ..dataset.packing import load_dataset
-    from ..models.folder import CONFIG, check_new_folder
-    from ..models.loading import model_for
+    from ..models.loading import combine, model_for
 
     if members > 1 and not recipe.trains_network:
         raise RhosightError(
             "--members is for networks; best and no-dft have prediction intervals without it. Add "
             "--modality, or omit --members"
         )
-    check_new_folder(out)
-    if (out / CONFIG).exists() and not force:
-        raise RhosightError(
-            f"{out}: holds a model already; choose another folder, or replace it with --force"
-        )
+    _check_folder(out, force)
     loaded = load_dataset(dataset)
     recipe = complete_targets(recipe, loaded)
     loaded = loaded.require_targets(recipe.targets, how="any")
     rows, test = _split_rows(loaded, test_fraction, split_seed)
     run_dir = out.with_name(f"{out.name}.run")
     with progress_bar() as progress:
-        model = model_for(recipe, members)
+        model = combine(recipe) if with_structure else model_for(recipe, members)
         model.fit(loaded[rows], run_dir=run_dir, progress=progress)
         if len(test):
             model.score(loaded[test])
@@ -184,15 +187,29 @@ def train(
     console.print(f"model: {out}")
 
 
+def _check_folder(out: Path, force: bool) -> None:
+    """Check that a model can be saved there, and does not replace another one by mistake."""
+    from ..models.folder import CONFIG, check_new_folder
+
+    check_new_folder(out)
+    if (out / CONFIG).exists() and not force:
+        raise RhosightError(
+            f"{out}: holds a model already; choose another folder, or replace it with --force"
+        )
+
+
 def _print_scores(model: SavedModel, dataset: Dataset, rows: np.ndarray, test: np.ndarray) -> None:
     """Print the scores of a test set beside those of trees on the composition."""
     from ..evaluation.baseline_scores import score_baseline
 
-    baseline = score_baseline("composition", dataset, rows, test, model.targets)
+    known = dataset.targets.iloc[test].count()
+    targets = [name for name in model.targets if known.get(name)]  # of this test set
+    baseline = score_baseline("composition", dataset, rows, test, targets)
     title = f"test set: {format_count(len(test), 'material')}"
     table = Table("target", "R²", "RMSE", "baseline R²", "baseline RMSE", "unit", title=title)
-    for target, score in model.scores.items():
-        pairs = [(f"{one['r2']:.3f}", f"{one['rmse']:.3g}") for one in (score, baseline[target])]
+    for target in targets:
+        scores = model.scores[target], baseline[target]
+        pairs = [(f"{one['r2']:.3f}", f"{one['rmse']:.3g}") for one in scores]
         table.add_row(target, *pairs[0], *pairs[1], model.units[target])
     console.print(table)
     console.print("baseline: trees on composition, volume and structure type", highlight=False)

@@ -26,7 +26,7 @@ def retrain(
     Parameters
     ----------
     name
-        The model, such as ``structure``.
+        The model, such as ``no-dft``; of a combined one, the general part learns.
     verified
         Computed crystals with labels.
     folder
@@ -78,5 +78,5 @@ def check_retrainable(name: str, model: SavedModel) -> None:
     if not isinstance(model, DescriptorModel) or model.about.get("dataset") not in BUNDLED:
         raise RhosightError(
             f"model {name}: its training set is not a bundled dataset, so it cannot learn from "
-            "verified crystals; use structure or no-dft, or one round"
+            "verified crystals; use no-dft, or one round"
         )

@@ -282,7 +282,7 @@ def choose_sources(
         if model.uses_density and not with_densities:
             raise RhosightError(
                 f"model {name}: reads charge densities, which candidates do not have; give "
-                "structure or another model of structures"
+                "no-dft or another model of structures"
             )
         if not hasattr(model, "predict_intervals"):
             raise RhosightError(f"model {name}: gives no intervals; give another model")

@@ -108,7 +108,7 @@ class Search:
     count: int = 20
     candidates: int = 2000
     seed: int = 0
-    models: Sequence[str] = ("structure",)
+    models: Sequence[str] = ("no-dft",)
     max_atoms: int = 16
     rigid: bool = False
     include_known: bool = False

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 from ..dataset.dataset import Dataset
 from ..errors import RhosightError
 from ..models.base import SavedModel
+from ..models.combined import CombinedModel
 from ..models.descriptor_model import DescriptorModel
 from .pieces import Explainer
 
@@ -27,12 +28,14 @@ def make_explainer(model: SavedModel, background: Dataset | None = None) -> Expl
         If this kind of model has no explainer, or there is no background.
     """
     model.check_fitted()
+    if isinstance(model, CombinedModel):
+        from .combined_explainer import CombinedExplainer
+
+        return CombinedExplainer(model, background)
     if isinstance(model, DescriptorModel):
         from .process_explainer import ProcessExplainer
 
-        others = None if background is None else model.compute_blocks(background)
-        assert model.process is not None, "the model is fitted"
-        return ProcessExplainer(model.process, model.read_one, model.scaled_units, others)
+        return ProcessExplainer(model, background)
     if model.kind == "network":
         from .network_explainer import NetworkExplainer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,8 @@ import pandas as pd
 import torch
 from pymatgen.core import Structure
 
-from ..models.gaussian_process.committee import Committee
+from ..dataset.dataset import Dataset
+from ..models.descriptor_model import DescriptorModel
 from .explanation import Explanation
 from .pieces import Pieces, name_values
 from .processes import GROUPS, ProcessAttributions, describe_missing_map
@@ -23,35 +23,36 @@ class ProcessExplainer:
 
     Parameters
     ----------
-    process
-        A fitted committee.
-    read
-        A collection of one material → its name, structure and blocks.
-    units
-        Target → unit.
+    model
+        The fitted model.
     background
-        Blocks of the background materials; None for the training set.
+        Materials that predictions are compared with; None for the training set.
     """
 
-    def __init__(
-        self,
-        process: Committee,
-        read: Callable[[Any], tuple[str, Structure, Mapping[str, pd.DataFrame]]],
-        units: dict[str, str],
-        background: Mapping[str, pd.DataFrame] | None,
-    ):
+    def __init__(self, model: DescriptorModel, background: Dataset | None = None):
+        process, others = model.process, None
+        if background is not None:
+            others = model.to_blocks(model.reader.table(background))
         with one_thread():
-            self.parts = ProcessAttributions(process, background)
-        self.units, self.targets = units, tuple(units)
-        self.mean, self.std = process.label_scales()
+            self.parts = ProcessAttributions(process, others, model.scales)
+        self.units, self.targets = model.units, model.targets
+        mean, std = (values[None] for values in process.label_scales())
+        self.mean = model.scales.restore(mean)[0]
+        self.std = model.scales.restore_std(mean, std)[0]
         what = "training" if background is None else "given"
         self.background = describe_background(len(self.parts), self.parts.available, what)
-        self._read = read
+        self._model = model
 
-    @one_thread()
     def __call__(self, part: Any, details: bool = True) -> Explanation:
         """Explain one material; without ``details``, only by whole modalities."""
-        name, structure, blocks = self._read(part)
+        return self.explain(*self._model.read_one(part), details)
+
+    @one_thread()
+    def explain(
+        self, name: str, structure: Structure, table: pd.DataFrame, details: bool = True
+    ) -> Explanation:
+        """Explain a material whose descriptors are known, a table of one row."""
+        blocks = self._model.to_blocks(table)
         base, shares = self.parts.shares(blocks)
         descriptors, starts, gaps = None, {}, {}
         if details:
@@ -79,7 +80,7 @@ class ProcessExplainer:
     @one_thread()
     def pieces(self, part: Any, modality: str = "descriptors") -> Pieces:
         """Return the single descriptors."""
-        blocks = self._read(part)[2]
+        blocks = self._model.to_blocks(self._model.read_one(part)[2])
         features = self.parts.features(blocks)
         table = self.parts.descriptors(blocks, self.std)[0].drop(columns="value")
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..inputs.descriptors.blocks import needs_density
 from ..models.gaussian_process.committee import Committee
+from ..models.gaussian_process.scales import TargetScales
 from .gradients import integrated_gradients
 from .shapley import select_rows, shapley_values
 
@@ -94,6 +95,8 @@ class ProcessAttributions:
     background
         Block → table of b materials, which replace absent blocks; the training set of the committee
         if None.
+    scales
+        In which the targets were learned; attributions are in the targets' units.
 
     Attributes
     ----------
@@ -103,8 +106,13 @@ class ProcessAttributions:
         Number of materials from which the background was selected.
     """
 
-    def __init__(self, process: Committee, background: Mapping[str, pd.DataFrame] | None = None):
-        self.process = process
+    def __init__(
+        self,
+        process: Committee,
+        background: Mapping[str, pd.DataFrame] | None,
+        scales: TargetScales,
+    ):
+        self.process, self.scales = process, scales
         self._features: dict[str, np.ndarray] = {}
         self._distances = []
         for member in process.members:
@@ -125,13 +133,15 @@ class ProcessAttributions:
 
         def value(some: Collection[str]) -> np.ndarray:
             present = {block for group in some for block in self.groups[group]}
-            means = []
+            means: list[np.ndarray] = []
             for member, near, others in zip(
                 self.process.members, own, self._distances, strict=True
             ):
                 mixed = {name: near[name] if name in present else others[name] for name in near}
-                means.append(member.mean_at(mixed).mean(axis=0))
-            return np.mean(means, axis=0)
+                means.append(member.mean_at(mixed))
+            # a member has one row if it reads no absent block
+            mean = sum(means) / np.float64(len(means))
+            return self.scales.restore(mean).mean(axis=0)
 
         return shapley_values(value, list(self.groups))
 
@@ -184,7 +194,7 @@ class ProcessAttributions:
         widths = [self._features[name].shape[1] for name in self._features]
         parts = dict(zip(self._features, features.split(widths, dim=1), strict=True))
         found = [m.mean_at(m.distances(parts), torch) for m in self.process.members]
-        return torch.stack(found).mean(dim=0)
+        return self.scales.restore(torch.stack(found).mean(dim=0), torch)
 
     def _names(self, blocks: Mapping[str, pd.DataFrame], block: str) -> list[str]:
         """Return the names of the descriptors of a block that the committee uses."""

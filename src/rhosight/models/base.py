@@ -141,7 +141,8 @@ class SavedModel(ABC):
 
         Returns
         -------
-        Target → ``r2``, ``rmse`` in the target's unit, and ``n``, the number of labels.
+        Target → ``r2``, ``rmse`` in the target's unit, and ``n``, the number of labels; without
+        targets that have no label.
 
         Raises
         ------
@@ -150,11 +151,13 @@ class SavedModel(ABC):
         """
         require_unseen(dataset, self.about.get("training_ids", ()))
         predicted = self.predict(dataset)
-        dataset = dataset.with_targets(self.targets)
+        labels = dataset.with_targets(self.targets).targets.reindex(columns=list(self.targets))
         self.scores = {}
         for target in self.targets:
-            true = dataset.targets[target].to_numpy(dtype=float)
+            true = labels[target].to_numpy(dtype=float)
             known = ~np.isnan(true)
+            if not known.any():
+                continue
             pair = true[known], predicted[target].to_numpy()[known]
             score = {"r2": r2_score(*pair), "rmse": rmse(*pair), "n": int(known.sum())}
             self.scores[target] = score

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .base import SavedModel
@@ -50,8 +51,7 @@ Predicts, for a crystal:
 {_score_table(model)}
 ## Training data
 
-{about["materials"]} materials of `{about["dataset"]}` (SHA-256
-`{about["dataset_sha256"]}`). {about["attribution"]} {about["licence"]}
+{_list_training_sets(about)}
 
 Made with {used}.
 
@@ -59,6 +59,15 @@ Made with {used}.
 {code}
 ```
 """
+
+
+def _list_training_sets(about: Mapping[str, Any]) -> str:
+    sets = [about, about["special"]] if "special" in about else [about]
+    return "\n\n".join(
+        f"{own['materials']} materials of `{own['dataset']}` (SHA-256\n`{own['dataset_sha256']}`). "
+        f"{own['attribution']} {own['licence']}"
+        for own in sets
+    )
 
 
 def _score_table(model: SavedModel) -> str:
@@ -107,7 +116,9 @@ def _list_facts(model: SavedModel) -> list[tuple[str, str]]:
     if not model.is_fitted:
         return [*facts, ("Trained", "not yet; call fit")]
     about = model.about
-    return [*facts, ("Trained", f"on {about['materials']} materials of {about['dataset'] or '?'}")]
+    sets = [about, about["special"]] if "special" in about else [about]
+    learned = (f"{own['materials']} materials of {own['dataset'] or '?'}" for own in sets)
+    return [*facts, ("Trained", f"on {' and '.join(learned)}")]
 
 
 def _list_targets(model: SavedModel) -> list[tuple[str, ...]]:

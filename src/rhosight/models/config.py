@@ -97,7 +97,7 @@ class _Descriptors(_Config):
         targets = list(DescriptorRecipe.model_validate(self.recipe).targets)
         count = len(targets)
         lengths = {
-            "units": len(self.units) if set(self.units) == set(targets) else -1,
+            "units": count if self._has_units(targets) else -1,
             **{f"process {i}": len(p.targets) for i, p in enumerate(self.process.members)},
             "quantiles": len(self.intervals.quantiles),
             "floors": count if self.intervals.floors is None else len(self.intervals.floors),
@@ -107,6 +107,31 @@ class _Descriptors(_Config):
         if wrong := [name for name, length in lengths.items() if length != count]:
             raise ValueError(f"{wrong[0]} does not belong to the targets {', '.join(targets)}")
         return self
+
+    def _has_units(self, targets: list[str]) -> bool:
+        return set(self.units) == set(targets)
+
+
+class _General(_Part):
+    name: str
+    sha256: str
+
+
+class _SpecialAbout(_About):
+    special: _About
+
+
+class _Combined(_Descriptors):
+    about: _SpecialAbout
+    general: _General
+    kept: list[str]
+    combined_intervals: _Intervals
+
+    def _has_units(self, targets: list[str]) -> bool:
+        """Accept the units of the general model's further targets."""
+        own = len(self.combined_intervals.quantiles), len(self.combined_intervals.floors or targets)
+        known = set(self.units) >= set(targets) >= set(self.kept)
+        return known and own == (len(targets), len(targets))
 
 
 class _Scaler(_Part):
@@ -135,6 +160,7 @@ class _Ensemble(_Config):
 
 _SCHEMAS: dict[str, type[_Config]] = {
     "descriptors": _Descriptors,
+    "combined": _Combined,
     "network": _Network,
     "ensemble": _Ensemble,
 }

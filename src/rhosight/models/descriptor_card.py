@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .baselines.potential import SEEN
@@ -40,6 +40,35 @@ def describe_recipe(recipe: DescriptorRecipe, about: Mapping[str, Any]) -> tuple
         "Predictions for structure types outside the training set are much less accurate.\n\n"
         f"{f'**{SEEN}.**' + 2 * chr(10) if recipe.uses_potential else ''}"
         f"{_describe_tuning(about)}{_describe_codes(recipe, about)}"
+    )
+
+
+def describe_combination(
+    recipe: DescriptorRecipe, about: Mapping[str, Any], kept: Sequence[str]
+) -> tuple[str, str]:
+    """Return title and Markdown text of a special model beside a general one.
+
+    Parameters
+    ----------
+    recipe
+        Of the special model.
+    about
+        Facts about the training of the general model, and of the other under ``special``.
+    kept
+        Targets in which the special model takes part.
+    """
+    own = about["special"]
+    text = describe_recipe(recipe, own)[1]
+    targets = ", ".join(f"`{target}`" for target in kept) or "no target"
+    return "Combined model", (
+        f"Two models as one. The general one, `structure`, has learned from {about['materials']} "
+        f"structures of `{about['dataset']}`. The special one has learned from "
+        f"{own['materials']} materials of `{own['dataset']}`. On folds of these it lowers the "
+        f"error of {targets}. Of these, and where a crystal lies inside the domain of the special "
+        "model, the prediction is the mean of both with weights 1 / variance; all else is "
+        "predicted by the general model. Targets of which the test set has no label have the "
+        f"scores of the general model on its own test set.\n\nThe special model: "
+        f"{text[0].lower()}{text[1:]}"
     )
 
 

@@ -28,13 +28,13 @@ from ..density.bare_crystal import Crystal
 from ..density.charge_density import ChargeDensity
 from ..density.crystals import as_structure
 from ..errors import RhosightError, first_line
-from ..inputs.descriptors.blocks import Crystals, to_blocks
+from ..inputs.descriptors.blocks import ALL_BLOCKS, COMPOSITION_BLOCKS, to_blocks
 from ..inputs.progress import Progress
 from .base import SavedModel
 from .baselines.potential import SEEN
 from .blocks import BlockReader, keep_describable
 from .descriptor_card import describe_recipe
-from .descriptor_state import DescriptorState, join_blocks
+from .descriptor_state import DescriptorState, Estimate, join_blocks
 from .folder import WEIGHTS
 from .gaussian_process.committee import Committee
 from .gaussian_process.fitting import make_committee, predict_left_out, select_types
@@ -89,13 +89,9 @@ class DescriptorModel(SavedModel):
         return self.recipe.targets
 
     @property
-    def _scales(self) -> TargetScales:
+    def scales(self) -> TargetScales:
+        """Return the scales in which targets are learned."""
         return self.recipe.target_scales
-
-    @property
-    def scaled_units(self) -> dict[str, str]:
-        """Return the units in which targets are learned, such as ``log10 of GPa``."""
-        return self._scales.units(self.units)
 
     @property
     def uses_density(self) -> bool:
@@ -161,7 +157,7 @@ class DescriptorModel(SavedModel):
     ) -> DescriptorState:
         """Fit processes, intervals and limits to features; set :attr:`out_of_fold`."""
         given = dataset.targets[list(self.targets)].to_numpy(dtype=float)
-        labels = self._scales.learn(given)
+        labels = self.scales.learn(given)
         prototypes, recurring = select_types(table["prototype"])
         blocks = to_blocks(table, prototypes)
         process = make_committee(self.recipe, blocks).fit(blocks, labels)
@@ -176,7 +172,7 @@ class DescriptorModel(SavedModel):
             tuning.tune_fold if tuning else None,
         )
         domain = TrainingDomain.fit(
-            join_blocks(blocks), [_elements(s) for s in dataset.structures], std
+            join_blocks(blocks), [elements_of(s) for s in dataset.structures], std
         )
         intervals = ConformalIntervals.fit(labels, predicted, std, self.recipe.level)
         intervals = intervals.widen(less_sure)
@@ -200,8 +196,8 @@ class DescriptorModel(SavedModel):
                 "material_id": np.repeat(dataset.ids, len(self.targets)),
                 "target": np.tile(self.targets, len(dataset)),
                 "true": given.ravel(),
-                "predicted": self._scales.restore(predicted).ravel(),
-                "std": self._scales.restore_std(predicted, std).ravel(),
+                "predicted": self.scales.restore(predicted).ravel(),
+                "std": self.scales.restore_std(predicted, std).ravel(),
             }
         ).dropna(ignore_index=True)
 
@@ -273,7 +269,7 @@ class DescriptorModel(SavedModel):
         outside the training domain, or None. With ``nearest`` also ``nearest``: pairs of a training
         material's id and its distance in the descriptors; 1 is one standard deviation in each.
         """
-        fitted = self._fitted()
+        self.check_fitted()
         crystals = self._read_materials(materials)
         if not len(crystals):
             ends = ("", "_low", "_high")
@@ -286,12 +282,14 @@ class DescriptorModel(SavedModel):
             parts.append(descriptors)
             own = part.ids if isinstance(part, Dataset) else None
             names += own or [getattr(crystal, "name", "") for crystal in part]
-            elements += [_elements(as_structure(crystal)) for crystal in part]
+            elements += [elements_of(as_structure(crystal)) for crystal in part]
             strains += self._check_volumes(part)
             codes |= find_codes(part)
         warn_of_other_codes(codes, self.about.get("codes", []), self.core_free)
         table = pd.concat(parts, ignore_index=True)
-        columns = self._columns(fitted, table, elements, strains, nearest)
+        columns = self._columns(table, elements, strains)
+        if nearest:
+            columns["nearest"] = self._find_nearest(table, nearest)
         names = list(crystals) if isinstance(crystals, dict) else names
         return self._check_predictions(
             pd.DataFrame(columns, index=pd.Index(names, name="material_id"))
@@ -304,43 +302,67 @@ class DescriptorModel(SavedModel):
         return [check_volume(as_structure(crystal)) for crystal in part]
 
     def _columns(
-        self,
-        fitted: DescriptorState,
-        table: pd.DataFrame,
-        elements: list[set[str]],
-        strains: list[str | None],
-        nearest: int,
+        self, table: pd.DataFrame, elements: list[set[str]], strains: list[str | None]
     ) -> dict[str, Any]:
-        """Return the columns that :meth:`predict_intervals` documents."""
-        blocks = to_blocks(table, fitted.prototypes)
+        """Return the columns that :meth:`predict_intervals` documents, without neighbours."""
+        return self._tabulate(self.estimate(table, elements, strains))
+
+    def estimate(
+        self, table: pd.DataFrame, elements: list[set[str]], strains: list[str | None]
+    ) -> Estimate:
+        """Predict n materials in the scales in which targets are learned.
+
+        Parameters
+        ----------
+        table
+            Descriptors, as :class:`rhosight.models.blocks.BlockReader` returns them.
+        elements
+            Of each material.
+        strains
+            Why its volume is unusual, or None.
+
+        Raises
+        ------
+        RhosightError
+            If the model's folder is damaged.
+        """
+        fitted, blocks = self._fitted(), self.to_blocks(table)
         try:
-            values, std = fitted.process.predict_with_std(blocks)
+            mean, std = fitted.process.predict_with_std(blocks)
         except np.linalg.LinAlgError as error:
             raise RhosightError(
                 f"the model cannot predict ({first_line(error)}): its folder is damaged; train or "
                 "download it again"
             ) from error
-        features = join_blocks(blocks)
-        far = fitted.domain.reasons(features, elements, std, self.targets)
-        reasons = [
+        far = fitted.domain.reasons(join_blocks(blocks), elements, std, self.targets)
+        reasons = tuple(
             "; ".join(filter(None, (strain, fitted.describe_type(label), reason))) or None
             for strain, label, reason in zip(strains, table["prototype"], far, strict=True)
-        ]
-        low, high = fitted.intervals(values, std, [reason is not None for reason in reasons])
-        values, low, high = (self._scales.restore(part) for part in (values, low, high))
+        )
+        return Estimate(mean, std, reasons)
+
+    def _tabulate(self, estimate: Estimate) -> dict[str, Any]:
+        """Return predictions, the ends of intervals, and why materials are outside."""
+        values, reasons = estimate.mean, estimate.outside
+        is_outside = [reason is not None for reason in reasons]
+        low, high = self._fitted().intervals(values, estimate.std, is_outside)
+        values, low, high = (self.scales.restore(part) for part in (values, low, high))
         columns: dict[str, Any] = {}
         for number, target in enumerate(self.targets):
             columns[target] = values[:, number]
             columns[f"{target}_low"], columns[f"{target}_high"] = low[:, number], high[:, number]
-        columns["outside"] = reasons
-        if nearest:
-            rows, distances = fitted.domain.nearest(features, nearest)
-            ids = np.array(self.about["training_ids"])[rows]
-            columns["nearest"] = [
-                list(zip(i.tolist(), d.tolist(), strict=True))
-                for i, d in zip(ids, distances, strict=True)
-            ]
-        return columns
+        return columns | {"outside": list(reasons)}
+
+    def _find_nearest(self, table: pd.DataFrame, count: int) -> list[list[tuple[str, float]]]:
+        """Return id and distance of the nearest training materials of each material."""
+        fitted = self._fitted()
+        features = join_blocks(self.to_blocks(table))
+        rows, distances = fitted.domain.nearest(features, count)
+        ids = np.array(self.about["training_ids"])[rows]
+        return [
+            list(zip(i.tolist(), d.tolist(), strict=True))
+            for i, d in zip(ids, distances, strict=True)
+        ]
 
     def _read_materials(
         self, materials: Materials
@@ -348,19 +370,26 @@ class DescriptorModel(SavedModel):
         """Return what the recipe reads; a sequence that reads files on demand stays one."""
         return as_densities(materials) if self.uses_density else as_crystals(materials)
 
-    def read_one(self, part: Materials) -> tuple[str, Structure, dict[str, pd.DataFrame]]:
-        """Return name, structure and blocks of a single material."""
+    def read_one(self, part: Materials) -> tuple[str, Structure, pd.DataFrame]:
+        """Return name, structure and descriptors of a single material."""
         crystals = self._read_materials(part)
         if isinstance(crystals, dict):
             ((name, structure),) = crystals.items()
-            return name, structure, self.compute_blocks([structure])
+            return name, structure, self.reader.table([structure])
         read = list_densities if self.uses_density else list_crystals
         (crystal,) = read(crystals)
-        return crystal.name, crystal.structure, self.compute_blocks(crystals)
+        return crystal.name, crystal.structure, self.reader.table(crystals)
 
-    def compute_blocks(self, crystals: Dataset | Crystals) -> dict[str, pd.DataFrame]:
-        """Compute the blocks that the model reads of some crystals."""
-        return to_blocks(self.reader.table(crystals), self._fitted().prototypes)
+    def to_blocks(self, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+        """Return the blocks that the model reads; the table may have others."""
+        unread = set(ALL_BLOCKS) - {*COMPOSITION_BLOCKS, *self.recipe.blocks}
+        blocks = to_blocks(table, self._fitted().prototypes)
+        return {name: block for name, block in blocks.items() if name not in unread}
+
+    def in_units(self, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return means, and half the widths of intervals, (n, targets), in the targets' units."""
+        low, high = map(self.scales.restore, self._fitted().intervals(mean, std))
+        return self.scales.restore(mean), (high - low) / 2
 
     def _fitted(self) -> DescriptorState:
         self.check_fitted()
@@ -400,5 +429,6 @@ class DescriptorModel(SavedModel):
         return describe_recipe(self.recipe, self.about)
 
 
-def _elements(structure: Structure) -> set[str]:
+def elements_of(structure: Structure) -> set[str]:
+    """Return the symbols of a crystal's elements."""
     return {str(element) for element in structure.composition.element_composition}

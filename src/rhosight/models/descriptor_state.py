@@ -15,6 +15,23 @@ from .uncertainty import ConformalIntervals, TrainingDomain
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """Predictions of n materials, in the scales in which targets are learned.
+
+    Attributes
+    ----------
+    mean, std
+        Shape (n, targets).
+    outside
+        Why each material is outside the training domain, or None.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+    outside: tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
 class DescriptorState:
     """Hold what a descriptor model has learned.
 

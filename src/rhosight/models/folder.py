@@ -21,6 +21,8 @@ MODELS = Path(__file__).parents[1] / "data" / "models"
 WEIGHTS, CARD, CONFIG = "model.safetensors", "README.md", "config.json"
 DENSITY_MODEL = "density"
 """The bundled model that predicts charge densities; the others predict properties."""
+GENERAL_MODEL = "structure"
+"""The bundled model of crystals of all lattices, which is part of other models."""
 _DIGESTS: dict[str, str] = {
     path.split("/")[0]: digest
     for digest, path in (

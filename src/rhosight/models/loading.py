@@ -52,6 +52,7 @@ class ModelClass:
 
 MODELS = {
     "descriptors": ModelClass("descriptor_model", "DescriptorModel", DescriptorRecipe),
+    "combined": ModelClass("combined", "CombinedModel"),
     "network": ModelClass("property_model", "PropertyModel", Recipe),
     "ensemble": ModelClass("ensemble", "Ensemble"),
 }
@@ -82,15 +83,32 @@ def model_for(recipe: AnyRecipe, members: int = 1) -> SavedModel:
     return made(recipe)
 
 
+def combine(recipe: AnyRecipe) -> SavedModel:
+    """Return an unfitted model of a recipe beside the bundled `structure`.
+
+    Raises
+    ------
+    RhosightError
+        If the recipe is not one of descriptors, or has targets that `structure` does not predict.
+    """
+    if not isinstance(recipe, DescriptorRecipe):
+        raise RhosightError(
+            "models of descriptors, such as best and no-dft, can be combined with structure; this "
+            "recipe trains networks"
+        )
+    combined: Any = MODELS["combined"].load()
+    return combined(recipe)
+
+
 def load_model(name: str | os.PathLike) -> SavedModel:
     """Load a saved model of any kind.
 
     Parameters
     ----------
     name
-        ``best``, ``no-dft`` or ``structure``, which come with the package (trained on 85 % of
-        ``mp-fcc`` or, the last, of ``mp-elastic``; see their model cards), a folder that
-        ``save_pretrained`` wrote, or a Hugging Face hub id.
+        ``best``, ``no-dft`` or ``structure``, the part of both that knows all lattices. These come
+        with the package (trained on 85 % of ``mp-elastic`` and ``mp-fcc``, see their model cards).
+        Else a folder that ``save_pretrained`` wrote, or a Hugging Face hub id.
 
     Raises
     ------
@@ -98,7 +116,7 @@ def load_model(name: str | os.PathLike) -> SavedModel:
         If there is no such model, or its weights are not those that were packaged.
     """
     if name in BUNDLED_MODELS:
-        return MODELS["descriptors"].load().from_pretrained(bundled_folder(str(name)))
+        name = bundled_folder(str(name))
     kind = DENSITY_MODEL if name == DENSITY_MODEL else read_config(name)[1]["kind"]
     if kind == DENSITY_MODEL:
         raise RhosightError(

@@ -242,7 +242,7 @@ def descriptor_recipe(name: str, **changes: Any) -> DescriptorRecipe:
     """Return a named recipe of a Gaussian process with some fields changed.
 
     ``best`` reads structure and density. ``no-dft`` reads the structure only, so a CIF is enough.
-    ``structure`` is for crystals of any lattice, see :data:`ANY_CRYSTAL_RECIPES`.
+    ``structure`` is for thousands of crystals of any lattice.
     ``best+potential`` also reads CHGNet's formation energy and bulk modulus.
     ``image``, ``text`` and ``image+text`` read pre-trained encoders; ``text`` needs no density. A
     dict changes some fields of ``image`` or ``text``: ``image={"backbone": "inception_v3"}``.

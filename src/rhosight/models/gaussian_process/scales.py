@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -56,26 +56,22 @@ class TargetScales:
             scaled[:, column] = (np.log10 if scale == "log10" else np.sqrt)(scaled[:, column])
         return scaled
 
-    def restore(self, values: np.ndarray) -> np.ndarray:
-        """Return values of the scales in the targets' units, shape (n, targets)."""
-        restored = np.array(values, dtype=float)
+    def restore(self, values: Any, xp: Any = np) -> Any:
+        """Return values of the scales in the targets' units, shape (n, targets).
+
+        With ``xp`` PyTorch and a tensor, the result is differentiable.
+        """
+        restored = []
         for column, name in enumerate(self.targets):
-            if self.scales.get(name) == "log10":
+            own, scale = values[:, column], self.scales.get(name)
+            if scale == "log10":
                 with np.errstate(over="ignore"):
-                    restored[:, column] = 10.0 ** restored[:, column]
-            elif self.scales.get(name) in ("nonnegative", "sqrt"):
-                restored[:, column] = np.maximum(restored[:, column], 0.0)
-            if self.scales.get(name) == "sqrt":
-                restored[:, column] **= 2
-        return restored
+                    own = 10.0**own
+            elif scale in ("nonnegative", "sqrt"):
+                own = xp.clip(own, 0.0, None)
+            restored.append(own**2 if scale == "sqrt" else own)
+        return xp.stack(restored, -1)
 
     def restore_std(self, values: np.ndarray, std: np.ndarray) -> np.ndarray:
         """Return standard deviations in the targets' units, about values of the scales."""
         return (self.restore(values + std) - self.restore(values - std)) / 2
-
-    def units(self, units: Mapping[str, str]) -> dict[str, str]:
-        """Return the units of the scales."""
-        return {
-            name: f"{scale} of {unit}" if (scale := self.scales.get(name)) in _NAMES else unit
-            for name, unit in units.items()
-        }
