@@ -201,7 +201,8 @@ def properties() -> None:
     training, testing = load()
     model = rhosight.DensityModel.from_pretrained("density")
     structures = dict(zip(testing.ids, testing.structures, strict=True))
-    print_scores("no-dft", testing, {"none": rhosight.load_model("no-dft").predict(structures)})
+    no_dft = rhosight.load_model("no-dft").special
+    print_scores("no-dft", testing, {"none": no_dft.predict(structures)})
     densities: dict[str, list] = {"SCF": list(testing.densities), "predicted": [], "free atoms": []}
     for density in densities["SCF"]:
         predicted = model.predict_density(density.structure, grid=density.shape)
@@ -212,7 +213,7 @@ def properties() -> None:
         ):
             densities[name].append(rhosight.ChargeDensity(density.structure, grids, density.name))
     for title, reader in (
-        ("best", rhosight.load_model("best")),
+        ("best", rhosight.load_model("best").special),
         ("image+text", model_for(load_recipe("image+text")).fit(training)),
     ):
         tables = {

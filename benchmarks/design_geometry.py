@@ -71,7 +71,8 @@ def main() -> None:
     sets = {"own cell": own, "volume model": rebuilt}
     if arguments.chgnet:
         sets["chgnet"] = {name: relax(structure) for name, structure in rebuilt.items()}
-    model = rhosight.load_model(arguments.model)
+    loaded = rhosight.load_model(arguments.model)
+    model = getattr(loaded, "special", loaded)  # of `no-dft` the part that knows mp-fcc
     labels = test[list(rebuilt)].targets[list(TARGETS)].set_index(pd.Index(rebuilt))
     reference = model.predict(own)
     for label, structures in sets.items():

@@ -29,6 +29,7 @@ import time
 from collections.abc import Callable
 from itertools import combinations, permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -115,9 +116,15 @@ def rank(table: pd.DataFrame, model: object, low: float, high: float, count: int
     return list(dict.fromkeys([*first, *kept["material_id"]]))
 
 
+def load_part(name: str) -> rhosight.DescriptorModel:
+    """Return `structure`, or the part of `best` or `no-dft` that knows `mp-fcc`."""
+    model: Any = rhosight.load_model(name)
+    return getattr(model, "special", model)
+
+
 def composition_model(like: str) -> rhosight.DescriptorModel:
     """Train a model that reads only the composition, on the training set of another."""
-    other = rhosight.load_model(like)
+    other = load_part(like)
     dataset = rhosight.load_dataset(other.about["dataset"])[other.about["training_ids"]]
     blocks = ("fractions", "magpie")
     scales = {name: how for name, how in (other.recipe.scales or {}).items() if name in (E, K)}
@@ -217,7 +224,7 @@ def energies(structures: list[Structure]) -> np.ndarray:
 
 def fit_elements() -> tuple[dict[str, float], float]:
     """Return CHGNet energies of the elements, eV/atom, and the spread of formation energies."""
-    about = rhosight.load_model("no-dft").about
+    about = load_part("no-dft").about
     dataset = rhosight.load_dataset(about["dataset"])[about["training_ids"]]
     labels = dataset.targets[E].to_numpy(float)
     rows = np.flatnonzero(~np.isnan(labels))
@@ -335,7 +342,7 @@ def make_tables(
         if name in ("density", "chgnet"):
             chosen = list_front(pool, tables["structure"], models["structure"], front)
             make = density_table if name == "density" else chgnet_table
-            tables[name], models[name] = make(chosen, path), rhosight.load_model("no-dft")
+            tables[name], models[name] = make(chosen, path), load_part("no-dft")
             continue
         models[name] = load_ranker(name, folder)
         if path and path.exists():
@@ -354,7 +361,7 @@ def load_ranker(name: str, folder: Path | None) -> rhosight.DescriptorModel:
     """Return a model of structures, or train and keep one that reads only the composition."""
     likes = {"composition": "structure", "composition-fcc": "no-dft"}
     if name not in likes:
-        return rhosight.load_model(name)
+        return load_part(name)
     kept = folder / f"{name}-model" if folder else None
     if kept and kept.exists():
         return rhosight.DescriptorModel.from_pretrained(kept)

@@ -35,7 +35,7 @@ def make_problem(
     size: int, target: int
 ) -> tuple[KernelFunction, dict, np.ndarray, dict, np.ndarray]:
     """Return the kernel, and features and labels for training and prediction."""
-    process = rhosight.load_model("best").process.members[1]
+    process = rhosight.load_model("best").special.process.members[1]
     fitted = process._targets[target]
     features = {name: table[fitted.rows] for name, table in process.training_features.items()}
     labels, rng = fitted.labels, np.random.default_rng(0)

@@ -10,12 +10,13 @@ Remainder: in each of five folds, `structure` predicts every training material w
 its formula. A Gaussian process learns the errors from the densities, of `mp-fcc` and of
 `benchmarks/mp_mixed`, and corrects the predictions of the fold.
 
-Mean: predictions of `structure` and of a model of face-centred cubic crystals, each without the
-labels of a formula, are averaged with weights 1 / variance. Intervals are calibrated on four folds
-and counted in the fifth.
+Mean: predictions of `structure` and of a recipe for face-centred cubic crystals, each without the
+labels of a fold's formulas, are averaged as :class:`rhosight.models.combined.CombinedModel` does.
+Intervals are calibrated on four folds and counted in the fifth.
 
-All models keep the hyperparameters that they learned from all labels. `test` predicts the test set
-of `mp-fcc`; run it once. `--cache` keeps the descriptors of the densities.
+`structure` keeps the hyperparameters that it learned from all labels; recipes are fitted to each
+fold. `test` predicts the test set of `mp-fcc`; run it once. `--cache` keeps the descriptors of the
+densities.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rhosight import load_dataset, load_model, split
+from rhosight import load_dataset, load_model, load_recipe, split
 from rhosight.dataset.dataset import Dataset
 from rhosight.dataset.splits import folds, group_labels
 from rhosight.inputs.descriptors.blocks import SPARSE, compute_block_table, to_blocks
 from rhosight.metrics import rmse
 from rhosight.models.blocks import keep_describable
+from rhosight.models.combined import CombinedModel, Pair
 from rhosight.models.descriptor_model import DescriptorModel
 from rhosight.models.gaussian_process.kernel import Kernel
 from rhosight.models.gaussian_process.process import GaussianProcess
@@ -47,21 +49,19 @@ CORRECTIONS: dict[str, Kernel] = {
         alone=("interstitial",), together=("interstitial", "elements", "fractions")
     ),
 }
-Pair = tuple[np.ndarray, np.ndarray]
-"""Means and standard deviations, (materials, targets)."""
 
 
 def main(step: str, cache: Path | None) -> None:
-    models = {name: load_model(name) for name in ("structure", "best", "no-dft")}
     if step == "test":
-        print_test(models)
+        print_test()
         return
+    structure = load_model("structure")
     elastic = load_dataset("mp-elastic")
-    elastic = keep_describable(elastic[split(elastic)[0]], models["structure"].recipe)
+    elastic = keep_describable(elastic[split(elastic)[0]], structure.recipe)
     fcc = load_dataset("mp-fcc")
     fcc = fcc[split(fcc)[0]]
-    print_remainder(models["structure"], elastic, fcc, cache)
-    print_means(models, elastic, fcc)
+    print_means(fcc)
+    print_remainder(structure, elastic, fcc, cache)
 
 
 def print_remainder(
@@ -139,39 +139,32 @@ def predict_inside(
     return inside, outside
 
 
-def print_means(models: dict[str, DescriptorModel], elastic: Dataset, fcc: Dataset) -> None:
+def print_means(fcc: Dataset) -> None:
     """Print RMSE and coverage of models and of their means on face-centred cubic crystals."""
-    at = pd.Index(elastic.ids).get_indexer(fcc.ids)
-    groups = np.unique(group_labels(elastic), return_inverse=True)[1]
-    pairs: dict[str, Pair] = {
-        name: models[name].process.leave_out(groups[at]) for name in ("best", "no-dft")
-    }
-    mean, std = (part[at] for part in models["structure"].process.leave_out(groups))
-    pairs["structure"] = in_units(mean, std)
-    pairs |= {f"structure and {name}": mix(pairs["structure"], pairs[name]) for name in pairs}
-    del pairs["structure and structure"]
     labels, parts = fcc.targets[TARGETS].to_numpy(float), folds(fcc, 5, seed=0)
     rows = {}
-    for name, pair in pairs.items():
-        inside, width = cover(labels, pair, parts)
-        rows[name] = [*score(pair[0], labels), *inside, *width]
+    for name in ("best", "no-dft"):
+        model = CombinedModel(load_recipe(name)).fit(fcc)
+        names = "structure", f"recipe {name}", f"mean of structure and {name}"
+        for one, pair in zip(names, model.predict_folds(fcc), strict=True):
+            inside, width = cover(labels, pair, parts)
+            rows[one] = [*score(pair[0], labels), *inside, *width]
     columns = pd.MultiIndex.from_product([["RMSE", "inside", "width"], TARGETS])
-    print(f"\n{len(fcc)} face-centred cubic crystals, left out by formula")
-    print(pd.DataFrame(rows, index=columns).T.round(3).to_string())
+    print(f"\n{len(fcc)} face-centred cubic crystals, left out by folds of formulas")
+    print(pd.DataFrame(rows, index=columns).T.round(4).to_string())
 
 
-def print_test(models: dict[str, DescriptorModel]) -> None:
+def print_test() -> None:
     """Print RMSE on the test set of `mp-fcc`."""
     fcc = load_dataset("mp-fcc")
     test = fcc[split(fcc)[1]]
-    pairs: dict[str, Pair] = {}
-    for name, model in models.items():
-        blocks = model.compute_blocks(test)
-        mean, std = model.process.predict_with_std(blocks)
-        pairs[name] = in_units(mean, std) if name == "structure" else (mean, std)
-    pairs |= {f"structure and {n}": mix(pairs["structure"], pairs[n]) for n in ("best", "no-dft")}
     labels = test.targets[TARGETS].to_numpy(float)
-    rows = {name: score(mean, labels) for name, (mean, _) in pairs.items()}
+    rows = {}
+    for name in ("best", "no-dft"):
+        model = load_model(name)
+        parts = {"structure": model.general, f"recipe {name}": model.special, name: model}
+        for one, part in parts.items():
+            rows[one] = score(part.predict(test)[TARGETS].to_numpy(), labels)
     print(f"\ntest set of mp-fcc, {len(test)} crystals: RMSE")
     print(pd.DataFrame(rows, index=TARGETS).T.round(3).to_string())
 
@@ -183,27 +176,13 @@ def restore(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def in_units(mean: np.ndarray, std: np.ndarray) -> Pair:
-    """Return means and standard deviations of `structure` in the targets' units."""
-    spread = (restore(mean + std) - restore(mean - std)) / 2
-    spread[:, :ROOT] = std[:, :ROOT]
-    return restore(mean), spread
-
-
-def mix(first: Pair, second: Pair) -> Pair:
-    """Return the mean of two predictions, weighted by 1 / variance, and the mean deviation."""
-    share = second[1] ** 2 / (first[1] ** 2 + second[1] ** 2)
-    means, stds = (share * a + (1 - share) * b for a, b in zip(first, second, strict=True))
-    return means, stds
-
-
 def score(predicted: np.ndarray, true: np.ndarray) -> list[float]:
     """Return the RMSE of each target."""
     known = ~np.isnan(true)
     return [rmse(true[k, c], predicted[k, c]) for c, k in enumerate(known.T)]
 
 
-def cover(true: np.ndarray, pair: Pair, parts: list[Pair]) -> tuple[np.ndarray, np.ndarray]:
+def cover(true: np.ndarray, pair: Pair, parts: list[tuple]) -> tuple[np.ndarray, np.ndarray]:
     """Return share inside, and mean width, of 90 % intervals calibrated on the other folds."""
     low, high = np.full_like(true, np.nan), np.full_like(true, np.nan)
     for train, rest in parts:

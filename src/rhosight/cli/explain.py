@@ -20,6 +20,7 @@ from .common import (
     progress_bar,
     read_model,
 )
+from .predictions import split_name
 from .reading import (
     DifferenceOption,
     KindOption,
@@ -142,10 +143,12 @@ def _show(results: list[Explanation], details: bool, out: Path) -> None:
 
 
 def _print(explanation: Explanation) -> None:
-    table = Table(title=f"{explanation.name}: {explanation.formula}", title_justify="left")
+    title = f"{explanation.name}: {explanation.formula}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     for target in explanation.targets:
-        table.add_column(f"{target}\n{explanation.units[target]}", justify="right")
+        lines = (*split_name(target), explanation.units[target])
+        table.add_column("\n".join(lines), justify="right", no_wrap=True)
     rows = explanation.table()
     for name, values in rows.iterrows():
         form = "{:.3f}" if name in ("base", "prediction") else "{:+.3f}"

@@ -114,7 +114,7 @@ def _split_targets(
     room = width - _measure(first + last)
     parts: list[list[list[str]]] = []
     for target in model.targets:
-        column = [*_split_name(target), model.units[target]]
+        column = [*split_name(target), model.units[target]]
         ends = predictions.get(f"{target}_high")
         halves = [None] * len(predictions) if ends is None else list(ends - predictions[target])
         column += [format_value(v, h) for v, h in zip(predictions[target], halves, strict=True)]
@@ -148,7 +148,7 @@ def _measure(columns: Sequence[Sequence[str]]) -> int:
     return sum(max(map(len, column)) for column in columns) + len(GAP) * max(len(columns) - 1, 0)
 
 
-def _split_name(name: str) -> tuple[str, str]:
+def split_name(name: str) -> tuple[str, str]:
     """Return a long name in two lines, divided at one of its underscores."""
     cuts = [match.end() for match in re.finditer("_", name)]
     if len(name) <= 12 or not cuts:

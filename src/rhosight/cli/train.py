@@ -188,7 +188,7 @@ def train(
 
 
 def _check_folder(out: Path, force: bool) -> None:
-    """Check that a model can be saved there, and does not replace another one by mistake."""
+    """Check that a model can be saved there, and replaces none by mistake."""
     from ..models.folder import CONFIG, check_new_folder
 
     check_new_folder(out)

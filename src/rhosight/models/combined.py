@@ -139,9 +139,8 @@ class CombinedModel(DescriptorModel):
         """
         self.special.fit(dataset, run_dir, progress)
         dataset = dataset[self.special.about["training_ids"]]
-        labels, *own = self._list_out_of_fold(dataset)
-        general = self._leave_out_general(dataset)
-        mean, half = mix(general, self._calibrate(labels, *own))
+        labels = dataset.targets[list(self.special.targets)].to_numpy(float)
+        general, _, (mean, half) = self.predict_folds(dataset)
         self.intervals = ConformalIntervals.fit(labels, mean, half, self.recipe.level)
         alone, both = (np.nanmean((part - labels) ** 2, axis=0) for part in (general[0], mean))
         pairs = zip(self.special.targets, both < alone, strict=True)
@@ -150,21 +149,28 @@ class CombinedModel(DescriptorModel):
         self.out_of_fold = self.special.out_of_fold
         return self
 
-    def _list_out_of_fold(self, dataset: Dataset) -> tuple[np.ndarray, ...]:
-        """Return labels, predictions and deviations of the special model's folds, (n, targets)."""
+    def predict_folds(self, dataset: Dataset) -> tuple[Pair, Pair, Pair]:
+        """Return what both models and their mean predict of a training set by folds.
+
+        Parameters
+        ----------
+        dataset
+            That from which the special model has just learned.
+
+        Returns
+        -------
+        Predictions of the general model, of the special one, and their mean; NaN where a model
+        cannot predict without having learned from the material.
+        """
         table = self.special.out_of_fold.pivot(index="material_id", columns="target")
-        table = table.reindex(dataset.ids)
-        names = list(self.special.targets)
-        true, mean, std = (
-            table[column].reindex(columns=names).to_numpy(float)
+        labels, mean, std = (
+            table[column].reindex(dataset.ids)[list(self.special.targets)].to_numpy(float)
             for column in ("true", "predicted", "std")
         )
-        return true, mean, std
-
-    def _calibrate(self, labels: np.ndarray, mean: np.ndarray, std: np.ndarray) -> Pair:
-        """Return predictions of folds with the half widths of intervals that hold for them."""
-        own = ConformalIntervals.fit(labels, mean, std, self.recipe.level)
-        return mean, own.half_widths(mean, std)
+        intervals = ConformalIntervals.fit(labels, mean, std, self.recipe.level)
+        special = mean, intervals.half_widths(mean, std)
+        general = self._leave_out_general(dataset)
+        return general, special, mix(general, special)
 
     def _remember_both(self) -> None:
         """Set what is stored about both models."""

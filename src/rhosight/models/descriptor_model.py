@@ -387,7 +387,7 @@ class DescriptorModel(SavedModel):
         return {name: block for name, block in blocks.items() if name not in unread}
 
     def in_units(self, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return means, and half the widths of intervals, (n, targets), in the targets' units."""
+        """Return means and half the widths of intervals, (n, targets), in units."""
         low, high = map(self.scales.restore, self._fitted().intervals(mean, std))
         return self.scales.restore(mean), (high - low) / 2
 
