@@ -144,7 +144,7 @@ def problem(client, path: Path, kind: str = "total") -> str:
     return str(caught.value)
 
 
-def test_prediction_is_that_of_the_model(client, chgcar, dataset):
+def test_prediction_is_that_of_the_model(client, chgcar):
     """Through upload, worker and JSON the numbers are those of the library."""
     import rhosight
 
@@ -156,7 +156,7 @@ def test_prediction_is_that_of_the_model(client, chgcar, dataset):
         assert (of["value"], of["low"], of["high"]) == pytest.approx(ends, rel=1e-6)
     assert found["formula"] == "Si" and found["name"] == "CHGCAR"
     assert found["nearest"][0]["material"] == "mp-149" and found["trained"]
-    labels = dataset.targets.loc[found["nearest"][1]["material"]]
+    labels = rhosight.load_dataset("mp-elastic").targets.loc[found["nearest"][1]["material"]]
     assert found["nearest"][1]["values"] == pytest.approx(labels.to_dict())
 
 
@@ -455,7 +455,7 @@ def test_drop_a_file_and_see(page, server, chgcar):
     page.set_input_files("#file input[type=file]", chgcar)
     page.wait_for_selector("#solid .js-plotly-plot")
     assert "Si" in page.inner_text(".rho-name") and "CHGCAR" in page.inner_text(".rho-name")
-    assert page.locator(".rho-card").count() == 3
+    assert page.locator(".rho-card").count() == 5
     assert "90 % interval" in page.inner_text(".rho-card >> nth=0")
     assert page.locator("#slice-total .js-plotly-plot").count() == 1
     assert page.locator("#nearest tbody tr").count() == 5
@@ -504,7 +504,7 @@ def test_several_files_at_once(page, server, chgcar, dataset, tmp_path):
     with page.expect_download() as saved:
         page.click("text=All predictions as CSV")
     table = pd.read_csv(saved.value.path())
-    assert table.shape[0] == 6 and set(table["model"]) == {"best", "no-dft"}
+    assert table.shape[0] == 10 and set(table["model"]) == {"best", "no-dft"}
 
 
 def cut_is(page, **asked) -> None:
@@ -578,7 +578,7 @@ def test_choose_a_material_by_keyboard(page):
         page.click("text=Explanation as CSV")
     table = pd.read_csv(saved.value.path())
     of = table.pivot_table("value", "term", "property", sort=False)
-    assert {"mean", "prediction", "composition"} <= set(of.index) and of.shape[1] == 3
+    assert {"mean", "prediction", "composition"} <= set(of.index) and of.shape[1] == 5
     assert np.allclose(of.drop("prediction").sum(), of.loc["prediction"])
     assert saved.value.suggested_filename == "AlCrFe2-explanation.csv"
     assert not page.is_visible("#explain")

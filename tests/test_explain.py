@@ -244,13 +244,13 @@ def test_a_model_without_density_says_that_it_reads_none():
 def test_tables_of_descriptors_are_worked_on_by_one_thread(best, dataset, monkeypatch):
     """More of them wait for one another: ten times the processor time on a busy machine."""
     explains, before = make_explainer(best), torch.get_num_threads()
-    read, found = explains._read, []
+    read, found = best.read_one, []
 
     def spy(part):
         found.append((torch.get_num_threads(), *(p["num_threads"] for p in threadpool_info())))
         return read(part)
 
-    monkeypatch.setattr(explains, "_read", spy)
+    monkeypatch.setattr(best, "read_one", spy)
     torch.set_num_threads(2)
     try:
         explains([dataset[SALT].density], details=False)

@@ -15,6 +15,7 @@ from .explanation import Explanation
 from .pieces import Pieces
 from .process_explainer import ProcessExplainer
 from .processes import GROUPS
+from .threads import one_thread
 
 Shares = Mapping[str, float]
 """Target → weight of the first of two explanations."""
@@ -39,6 +40,7 @@ class CombinedExplainer:
         self.general = ProcessExplainer(model.general, background)
         self.special = ProcessExplainer(model.special, background)
 
+    @one_thread()
     def __call__(self, part: Any, details: bool = True) -> Explanation:
         """Explain one material; without ``details``, only by whole modalities."""
         name, structure, table = self.model.read_one(part)

@@ -43,6 +43,7 @@ class ProcessExplainer:
         self.background = describe_background(len(self.parts), self.parts.available, what)
         self._model = model
 
+    @one_thread()
     def __call__(self, part: Any, details: bool = True) -> Explanation:
         """Explain one material; without ``details``, only by whole modalities."""
         return self.explain(*self._model.read_one(part), details)

@@ -228,7 +228,8 @@ class CombinedModel(DescriptorModel):
         The weights, shape (n, targets of the special model), 1 where that one takes no part; then
         mean and half width, of the same shape.
         """
-        broad = tuple(part[:, self._known] for part in self.in_units(general.mean, general.std))
+        all_means, all_halves = self.in_units(general.mean, general.std)
+        broad = all_means[:, self._known], all_halves[:, self._known]
         narrow = self.special.in_units(special.mean, special.std)
         speaks = np.array([reason is None for reason in special.outside], dtype=bool)
         kept = np.array([target in self.kept for target in self.special.targets])
