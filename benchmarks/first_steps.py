@@ -79,7 +79,7 @@ COMMANDS = (
     Step("predict best .", "HfC/CHGCAR"),
     Step("predict best . --format csv --out table.csv", writes="table.csv"),
     Step("predict best Si/AECCAR0", "give the CHGCAR", 2),
-    Step("predict no-dft Si.cif", "87"),
+    Step("predict no-dft Si.cif", "86"),
     Step("predict no-dft pressed.cif", "20 % smaller"),
     Step("predict no-dft pressed.cif --relax", "relaxed with CHGNet"),
     Step("predict best Si.cif", "predicted density, not SCF"),
