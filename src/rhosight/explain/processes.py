@@ -60,8 +60,9 @@ GROUPS: dict[str, tuple[tuple[str, ...], str]] = {
 """Modality → its blocks and a description. Each block of a recipe belongs to one modality; an
 encoder's blocks begin with its name, ``image-…``."""
 
-MOST_OTHERS = 500
-"""Largest background; the time is proportional to its size times that of the training set."""
+MOST_OTHERS, MOST_PAIRS = 500, 480_000
+"""Largest background, and largest product of its size and that of the training set: the time of an
+explanation, about a second."""
 
 
 def describe_missing_map(blocks: Collection[str], details: bool) -> str:
@@ -118,7 +119,8 @@ class ProcessAttributions:
         for member in process.members:
             features = member.scaled(background) if background else member.training_features
             self.available = len(next(iter(features.values())))
-            rows = select_rows(self.available, MOST_OTHERS)
+            pairs = len(next(iter(member.training_features.values())))
+            rows = select_rows(self.available, min(MOST_OTHERS, max(1, MOST_PAIRS // pairs)))
             features = {name: table[rows] for name, table in features.items()}
             self._features |= features
             self._distances.append(member.distances(features))
