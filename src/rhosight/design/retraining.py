@@ -73,7 +73,7 @@ def check_retrainable(name: str, model: SavedModel) -> None:
     if model.uses_density:
         raise RhosightError(
             f"model {name}: reads densities, so it cannot learn from bare crystals; give "
-            "structure or no-dft first, or use one round"
+            "no-dft first, or use one round"
         )
     if not isinstance(model, DescriptorModel) or model.about.get("dataset") not in BUNDLED:
         raise RhosightError(
