@@ -175,8 +175,10 @@ def train(
     loaded = loaded.require_targets(recipe.targets, how="any")
     rows, test = _split_rows(loaded, test_fraction, split_seed)
     run_dir = out.with_name(f"{out.name}.run")
+    model = combine(recipe) if with_structure else model_for(recipe, members)
+    if with_structure:
+        rows, test = _move_learned(model, loaded, rows, test)
     with progress_bar() as progress:
-        model = combine(recipe) if with_structure else model_for(recipe, members)
         model.fit(loaded[rows], run_dir=run_dir, progress=progress)
         if len(test):
             model.score(loaded[test])
@@ -196,6 +198,19 @@ def _check_folder(out: Path, force: bool) -> None:
         raise RhosightError(
             f"{out}: holds a model already; choose another folder, or replace it with --force"
         )
+
+
+def _move_learned(
+    model: Any, dataset: Dataset, rows: np.ndarray, test: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the split without test materials whose formula `structure` has learned."""
+    import numpy as np
+
+    learned = model.find_learned(dataset[test]) if len(test) else np.zeros(0, dtype=bool)
+    if learned.any():
+        count = format_count(int(learned.sum()), "material")
+        console.print(f"{count} of the test set, whose formula structure has learned: for training")
+    return np.sort(np.concatenate([rows, test[learned]])), test[~learned]
 
 
 def _print_scores(model: SavedModel, dataset: Dataset, rows: np.ndarray, test: np.ndarray) -> None:

@@ -182,8 +182,7 @@ class CombinedModel(DescriptorModel):
 
     def _leave_out_general(self, dataset: Dataset) -> Pair:
         """Predict materials by the general model without their fold; NaN if it cannot."""
-        about = self.general.about
-        known = load_dataset(about["dataset"])[about["training_ids"]]
+        known = self._load_known()
         formulas, given = group_labels(known), group_labels(dataset)
         recipe = self.special.recipe
         parts = enumerate(folds(dataset, recipe.n_splits, recipe.seed))
@@ -201,6 +200,15 @@ class CombinedModel(DescriptorModel):
             found = self.general.estimate(table, elements, [None] * len(table))
             mean[new], half[new] = self.general.in_units(found.mean, found.std)
         return mean[:, self._known], half[:, self._known]
+
+    def _load_known(self) -> Dataset:
+        """Load the training set of the general model."""
+        about = self.general.about
+        return load_dataset(about["dataset"])[about["training_ids"]]
+
+    def find_learned(self, dataset: Dataset) -> np.ndarray:
+        """Tell which materials have a formula that the general model has learned."""
+        return np.isin(group_labels(dataset), group_labels(self._load_known()))
 
     def score(self, dataset: Dataset) -> dict[str, dict[str, float]]:
         """Score as :meth:`SavedModel.score`.
