@@ -189,7 +189,7 @@ class CombinedModel(DescriptorModel):
         fold = {formula: number for number, (_, rest) in parts for formula in given[rest]}
         groups = np.array([fold.get(one, -1 - row) for row, one in enumerate(formulas)])
         left_out = self.general.in_units(*self.general.process.leave_out(groups))
-        at = pd.Index(known.ids).get_indexer(dataset.ids)
+        at = pd.Index(known.ids).get_indexer(pd.Index(dataset.ids))
         same = (at >= 0) & (formulas[at] == given)
         mean, half = (np.where(same[:, None], part[at], np.nan) for part in left_out)
         new = np.flatnonzero(~np.isin(given, formulas))
