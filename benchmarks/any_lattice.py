@@ -2,19 +2,20 @@
 
     python benchmarks/any_lattice.py results.csv [--every 10] [--cells 4] [--images DIR]
 
-For each crystal: the densest lattice plane, an image of its superposed free atoms along it, and
-descriptions. A second cell of the same crystal (skewed, rotated, shifted, re-ordered) has to give
-the same plane, image and text. The table has the CPU time of each step and the reason of each
-failure; it is written crystal by crystal, and a second run adds the steps that it lacks. Elements
-without free atoms have no image. Triclinic, monoclinic and trigonal crystals come first, and their
-images are written to be looked at. `--contact IDS` only joins images of `--images` into one
-picture.
+For each crystal: the densest lattice plane, compared with all planes of small indices, an image of
+its superposed free atoms along it, and descriptions. A second cell of the same crystal (skewed,
+rotated, shifted, re-ordered) has to give the same plane, image and text. The table has the CPU time
+of each step and the reason of each failure; it is written crystal by crystal, and a second run adds
+the steps that it lacks. Elements without free atoms have no image. Triclinic, monoclinic and
+trigonal crystals come first, and their images are written to be looked at. `--contact IDS` only
+joins images of `--images` into one picture.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import spglib
 from PIL import Image
 from pymatgen.core import Lattice, Structure
 from scipy.spatial.transform import Rotation
@@ -29,6 +31,7 @@ from scipy.spatial.transform import Rotation
 from rhosight import load_dataset
 from rhosight.density.bare_crystal import BareCrystal
 from rhosight.density.charge_density import ChargeDensity
+from rhosight.density.crystals import SYMPREC, number_species
 from rhosight.density.free_atoms import promolecule
 from rhosight.density.plane import lattice_plane
 from rhosight.errors import RhosightError
@@ -41,6 +44,7 @@ SPACING = 0.2
 SETTINGS = ImageSettings(channels=(Channel(kind="total"),), colour="grey")
 LOW = {*range(1, 16), *range(143, 168)}
 """Space groups of the crystals whose images are written."""
+INDICES = np.array([hkl for hkl in itertools.product(range(-6, 7), repeat=3) if any(hkl)])
 SKEW = np.array([[1, 1, 0], [0, 1, -1], [0, 0, 1]])
 SAME = 0.02
 """Root mean square difference of equal images: a skewed grid holds other waves of the cores."""
@@ -52,6 +56,15 @@ def draw(structure: Structure) -> np.ndarray:
     a, b, c = (max(8, round(length / SPACING)) for length in structure.lattice.abc)
     total = promolecule(structure, (a, b, c))
     return density_image(ChargeDensity(structure, {"total": total}, "crystal"), SETTINGS)
+
+
+def check_spacing(structure: Structure) -> str:
+    """Return a problem if a plane with indices up to 6 has a longer distance than the one found."""
+    cell = (structure.lattice.matrix, structure.frac_coords, number_species(structure))
+    lattice, _, _ = spglib.find_primitive(cell, symprec=SYMPREC)
+    spacings = 1 / np.linalg.norm(INDICES @ np.linalg.inv(lattice).T, axis=1)
+    found = lattice_plane(structure).spacing
+    return "" if found > spacings.max() - 1e-3 * found else f"{found:.3f}, not {spacings.max():.3f}"
 
 
 def take_other_cell(structure: Structure, seed: int) -> Structure:
@@ -87,6 +100,7 @@ def run_steps(
     """Yield name, seconds, problem and result of each step that is not done."""
     steps: dict[str, Callable[[], Any]] = {
         "plane": lambda: lattice_plane(crystal.structure),
+        "spacing": lambda: check_spacing(crystal.structure),
         "image": lambda: draw(crystal.structure),
     }
     for extent in extents:
@@ -104,7 +118,7 @@ def run_steps(
             result = step()
             if name == "image" and not (np.isfinite(result).all() and np.ptp(result) > 0.1):
                 problem = "the image is empty"
-            if name == "other cell":
+            if name in ("spacing", "other cell"):
                 problem = result
         except KeyError:  # without an image, there is nothing to compare
             continue
@@ -154,7 +168,11 @@ def summarise(table: pd.DataFrame) -> None:
     table["failed"] = table["problem"] != ""
     statistics = {"seconds": ["count", "median", "mean", "max"], "failed": "sum"}
     print(table.groupby("step").agg(statistics).round(3).to_string())
-    whole = table[table["step"] != "other cell"].groupby("material_id")["seconds"].sum()
+    whole = (
+        table[~table["step"].isin(["spacing", "other cell"])]
+        .groupby("material_id")["seconds"]
+        .sum()
+    )
     print(f"all steps of a crystal: {whole.mean():.2f} s, at most {whole.max():.1f} s")
     print(table[table["failed"]][["material_id", "step", "problem"]].to_string())
 
