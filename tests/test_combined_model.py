@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 from pymatgen.core import Lattice, Structure
@@ -17,7 +18,9 @@ from rhosight import (
     load_model,
     split,
 )
+from rhosight.dataset import Dataset
 from rhosight.dataset.schema import ALL_TARGETS
+from rhosight.density.bare_crystal import BareCrystal
 from rhosight.density.free_atoms import promolecule
 from rhosight.models import combined
 from rhosight.models.combined import CombinedModel
@@ -86,3 +89,22 @@ def test_a_model_beside_a_general_one(dataset, tmp_path, monkeypatch):
         CombinedModel(DescriptorRecipe(targets=("hardness",)))
     with pytest.raises(RhosightError, match="in the training set"):
         both.score(parts[0])
+    assert both.kept == again.kept and set(parts[0].ids) <= set(both.about["training_ids"])
+    with pytest.raises(RhosightError, match="only 0 of"):  # it knows them all, by other names
+        CombinedModel(SMALL).fit(rename(polymorphs))
+    with pytest.raises(RhosightError, match="has learned the formulas of"):
+        both.score(rename(polymorphs))
+
+
+def rename(dataset: Dataset) -> Dataset:
+    """Return the same crystals and labels with ids of their own."""
+    names = [f"own-{number}" for number in range(len(dataset))]
+    crystals = map(BareCrystal, dataset.structures, names)
+    columns = ["formula", "spacegroup_number", *dataset.targets.columns]
+    return Dataset.from_densities(crystals, dataset.table[columns].set_axis(names))
+
+
+def test_weights_are_inverse_variances():
+    first, second = ((np.array([[mean]]), np.array([[half]])) for mean, half in ((0, 1), (10, 2)))
+    (mean,), (half,) = combined.mix(first, second)
+    assert mean == pytest.approx(0.2 * 10) and half == pytest.approx(0.8 * 1 + 0.2 * 2)

@@ -18,7 +18,7 @@ from rhosight.dataset import Dataset
 from rhosight.dataset.splits import split
 from rhosight.density.crystals import list_symbols
 from rhosight.density.free_atoms import list_elements, promolecule
-from rhosight.density.predicted import get_error, is_predicted, write_density
+from rhosight.density.predicted import get_error, is_predicted, mark_predicted, write_density
 from rhosight.ecd.symmetry import choose_shape, find_operations
 from rhosight.ecd.training import TrainingSettings
 
@@ -169,6 +169,9 @@ def test_files_say_that_the_density_is_predicted(prediction, tmp_path: Path):
         error = prediction.error, prediction.error_bound
         assert get_error(read.provenance) == pytest.approx(error, rel=0.06)  # two digits
         assert np.abs(read.grid("total") - prediction.density.grid("total")).max() < 1e-5
+    marked = mark_predicted(prediction.density, "a model", 0.5, 1.0, [])
+    write_density(marked, tmp_path / "unsure.cube")
+    assert get_error(rhosight.read_density(tmp_path / "unsure.cube").provenance) == (0.5, 1.0)
     write_density(prediction.density, tmp_path / "difference.cube", "difference")
     read = rhosight.read_density(tmp_path / "difference.cube", kind="difference")
     ours = prediction.density.grid("difference")
@@ -257,7 +260,7 @@ def test_best_predicts_a_structure_by_way_of_its_density(
     run = CliRunner().invoke(app, ["predict", "best", str(tmp_path), "--format", "json"])
     assert run.exit_code == 0
     (row,) = json.loads(run.stdout)["predictions"]
-    assert "predicted density, not SCF" in row["notes"] and row["density"] == "predicted"
+    assert "predicted density, not SCF" in row["notes"] and row["density_source"] == "predicted"
     assert 0 < row["density_error"] < row["density_error_bound"] < 0.05
     assert "no clear gain over the model no-dft" in caplog.text
     assert abs(row["formation_energy_per_atom"]) < 0.3 and row["bulk_modulus_vrh"] > 50

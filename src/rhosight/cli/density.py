@@ -140,15 +140,15 @@ def _write_map(result: DensityPrediction, path: Path) -> None:
 
 def _write(result: DensityPrediction, file: str, target: Path, kind: PredictedKind) -> None:
     """Write one density, and print what it is."""
-    from ..density.predicted import write_density
+    from ..density.predicted import format_percent, write_density
 
     structure = result.density.structure
     write_density(result.density, target, kind.value)
     grid = "×".join(map(str, result.density.shape))
     console.print(
         f"{target}: predicted {kind.value} density of {structure.composition.reduced_formula}, "
-        f"{grid} points, not SCF; expected error {100 * result.error:.2g} % of the electrons, "
-        f"90 % of crystals below {100 * result.error_bound:.2g} %",
+        f"{grid} points, not SCF; expected error {format_percent(result.error)} % of the "
+        f"electrons, 90 % of crystals below {format_percent(result.error_bound)} %",
         markup=False,
         highlight=False,
         soft_wrap=True,

@@ -157,7 +157,7 @@ def _add_facts(parts: list[pd.DataFrame], reading: Reading) -> pd.DataFrame:
     if reading.predicted:
         errors = [reading.predicted.get(name, (None, None)) for name in names]
         kinds = ["predicted" if name in reading.predicted else "calculated" for name in names]
-        predictions["density"] = kinds
+        predictions["density_source"] = kinds
         predictions["density_error"] = [error for error, _ in errors]
         predictions["density_error_bound"] = [bound for _, bound in errors]
     predictions["notes"] = ["; ".join(reading.notes.get(name, [])) for name in names]

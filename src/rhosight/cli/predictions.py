@@ -106,8 +106,8 @@ def _split_targets(
     last = []
     if "outside" in predictions:
         last.append(["", "", "outside", *("yes" if r else "no" for r in predictions["outside"])])
-    if "density" in predictions:
-        last.append(["", "", "density", *predictions["density"]])
+    if "density_source" in predictions:
+        last.append(["", "", "density", *predictions["density_source"]])
     if any(predictions["notes"]):
         counts = [len(note.split("; ")) if note else 0 for note in predictions["notes"]]
         last.append(["", "", "notes", *(str(count) if count else "" for count in counts)])

@@ -186,6 +186,14 @@ def train(
     shutil.rmtree(run_dir, ignore_errors=True)
     if len(test):
         _print_scores(model, loaded, rows, test)
+    _print_model(model, out)
+
+
+def _print_model(model: SavedModel, out: Path) -> None:
+    """Print the folder of a model, and the targets of which it combines two."""
+    kept = getattr(model, "kept", None)
+    if kept is not None:
+        console.print(f"takes part beside structure in: {', '.join(kept) or 'no target'}")
     console.print(f"model: {out}")
 
 
@@ -208,8 +216,8 @@ def _move_learned(
 
     learned = model.find_learned(dataset[test]) if len(test) else np.zeros(0, dtype=bool)
     if learned.any():
-        count = format_count(int(learned.sum()), "material")
-        console.print(f"{count} of the test set, whose formula structure has learned: for training")
+        count = format_count(int(learned.sum()), "test material")
+        console.print(f"{count} moved to the training set: structure has learned their formulas")
     return np.sort(np.concatenate([rows, test[learned]])), test[~learned]
 
 

@@ -24,7 +24,7 @@ MARK = "predicted density"
 
 # The error estimate in such a comment; earlier files have semicolons between its parts
 _ERROR = re.compile(
-    r"expected error ([\d.e-]+) % of the electrons, 90 % of crystals below ([\d.e-]+)"
+    r"expected error ([\d.e+-]+) % of the electrons, 90 % of crystals below ([\d.e+-]+)"
 )
 
 SUFFIXES = (".cube", ".h5", ".hdf5", ".vasp", "CHGCAR")
@@ -47,8 +47,8 @@ def mark_predicted(
         Reasons why the crystal is outside the training domain.
     """
     comment = (
-        f"{MARK}, not SCF: {model}, expected error {100 * error:.2g} % of the electrons, "
-        f"90 % of crystals below {100 * bound:.2g} %"
+        f"{MARK}, not SCF: {model}, expected error {format_percent(error)} % of the electrons, "
+        f"90 % of crystals below {format_percent(bound)} %"
     )
     if outside:
         comment += ", outside the training domain"
@@ -67,6 +67,11 @@ def mark_predicted(
     notes = [comment, *(f"outside the training domain: {reason}" for reason in outside)]
     marked = replace(density, provenance={**density.provenance, **provenance})
     return add_notes(marked, notes)
+
+
+def format_percent(share: float) -> str:
+    """Return a share in per cent with two digits, never with an exponent."""
+    return f"{float(f'{100 * share:.2g}'):g}"
 
 
 def note_predicted(density: ChargeDensity, comment: str) -> ChargeDensity:

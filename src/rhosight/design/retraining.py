@@ -75,7 +75,9 @@ def check_retrainable(name: str, model: SavedModel) -> None:
             f"model {name}: reads densities, so it cannot learn from bare crystals; give "
             "no-dft first, or use one round"
         )
-    if not isinstance(model, DescriptorModel) or model.about.get("dataset") not in BUNDLED:
+    abouts = [model.about, model.about.get("special", model.about)]  # of a combined model
+    bundled = all(about.get("dataset") in BUNDLED for about in abouts)
+    if not isinstance(model, DescriptorModel) or not bundled:
         raise RhosightError(
             f"model {name}: its training set is not a bundled dataset, so it cannot learn from "
             "verified crystals; use no-dft, or one round"

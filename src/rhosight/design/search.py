@@ -300,8 +300,9 @@ def _locate(model: str) -> str:
 
 def _identify(model: SavedModel) -> str:
     """Return what tells one model from another."""
-    about = model.about
-    return str(about.get("dataset_sha256") or about.get("dataset") or "")
+    abouts = [model.about, model.about.get("special", {})]
+    found = [about.get("dataset_sha256") or about.get("dataset") for about in abouts]
+    return " ".join(str(one) for one in found if one)
 
 
 def _list_allowed(rows: pd.DataFrame, skip: Collection[str]) -> pd.DataFrame:

@@ -25,7 +25,7 @@ from pymatgen.core import Structure
 from safetensors.numpy import load_file
 
 from ..dataset.dataset import Dataset
-from ..dataset.packing import load_dataset
+from ..dataset.packing import BUNDLED, load_dataset
 from ..dataset.splits import folds, group_labels
 from ..errors import RhosightError
 from ..inputs.progress import Progress
@@ -40,6 +40,9 @@ from .uncertainty import ConformalIntervals
 
 UNUSED_DENSITY = "unused_density"
 """Column that says why a density took no part in a prediction, or None."""
+
+FEWEST = 30
+"""Labels from which the two models can be compared for a target, and intervals calibrated."""
 
 Pair = tuple[np.ndarray, np.ndarray]
 """Means, and half the widths of intervals, in the targets' units; both of shape (n, targets)."""
@@ -94,10 +97,15 @@ class CombinedModel(DescriptorModel):
                 f"{unknown[0]}: the model {GENERAL_MODEL} does not predict it; combine models of "
                 f"{', '.join(self.targets)}"
             )
-        if own.uses_encoders or own.level != self.recipe.level:
+        if own.uses_encoders or own.uses_potential:
             raise RhosightError(
-                f"a model of descriptors with the level {self.recipe.level:g} can be combined with "
-                f"{GENERAL_MODEL}; choose another recipe"
+                f"{own.label}: only models that read descriptors of structure and density can be "
+                f"combined with {GENERAL_MODEL}; choose another recipe"
+            )
+        if own.level != self.recipe.level:
+            raise RhosightError(
+                f"level {own.level:g}: intervals of {GENERAL_MODEL} have the level "
+                f"{self.recipe.level:g}; a model that is combined with it needs the same"
             )
         kernels = (*self.recipe.kernels, *own.kernels)
         self.reader = BlockReader(self.recipe.model_copy(update={"kernels": kernels}))
@@ -136,18 +144,34 @@ class CombinedModel(DescriptorModel):
         ----------
         dataset, run_dir, progress
             As :meth:`DescriptorModel.fit` takes them.
+
+        Raises
+        ------
+        RhosightError
+            If no target has :data:`FEWEST` labels for which the models can be compared.
         """
         self.special.fit(dataset, run_dir, progress)
         dataset = dataset[self.special.about["training_ids"]]
         labels = dataset.targets[list(self.special.targets)].to_numpy(float)
         general, _, (mean, half) = self.predict_folds(dataset)
+        enough = self._check_counts(np.isfinite(mean + labels).sum(axis=0), len(dataset))
         self.intervals = ConformalIntervals.fit(labels, mean, half, self.recipe.level)
-        alone, both = (np.nanmean((part - labels) ** 2, axis=0) for part in (general[0], mean))
-        pairs = zip(self.special.targets, both < alone, strict=True)
+        alone, both = (np.nansum((part - labels) ** 2, axis=0) for part in (general[0], mean))
+        pairs = zip(self.special.targets, enough & (both < alone), strict=True)
         self.kept = tuple(target for target, is_better in pairs if is_better)
         self._remember_both()
         self.out_of_fold = self.special.out_of_fold
         return self
+
+    def _check_counts(self, counts: np.ndarray, materials: int) -> np.ndarray:
+        """Tell for which targets the models can be compared."""
+        if counts.max() < FEWEST:
+            raise RhosightError(
+                f"only {counts.max()} of {materials} materials show whether this model adds "
+                f"anything to {GENERAL_MODEL}, which has learned from others with the same "
+                f"formulas; at least {FEWEST} are needed. Train without --with-structure"
+            )
+        return counts >= FEWEST
 
     def predict_folds(self, dataset: Dataset) -> tuple[Pair, Pair, Pair]:
         """Return what both models and their mean predict of a training set by folds.
@@ -177,7 +201,9 @@ class CombinedModel(DescriptorModel):
         self.explainer = None
         self.units = self.general.units | self.special.units
         own = self.special.about
-        self.about = {**self.general.about, "codes": own["codes"], "special": own}
+        ids = dict.fromkeys([*self.general.about["training_ids"], *own["training_ids"]])
+        about = {"codes": own["codes"], "training_ids": list(ids), "special": own}
+        self.about = {**self.general.about, **about}
         self.scores = dict(self.general.scores)
 
     def _leave_out_general(self, dataset: Dataset) -> Pair:
@@ -214,19 +240,33 @@ class CombinedModel(DescriptorModel):
         """Score as :meth:`SavedModel.score`.
 
         Targets without labels there keep the scores of the general model on its own test set.
+
+        Raises
+        ------
+        RhosightError
+            If either model has learned from one of the materials or its formula.
         """
         require_unseen(dataset, self.special.about["training_ids"])
+        if learned := int(self.find_learned(dataset).sum()):
+            raise RhosightError(
+                f"{GENERAL_MODEL} has learned the formulas of {learned} of {len(dataset)} "
+                "materials; leave them out of the test set (see find_learned)"
+            )
         self.scores = self.general.scores | super().score(dataset)
         return self.scores
 
     def find_shares(self, table: pd.DataFrame, structures: Sequence[Structure]) -> np.ndarray:
         """Return the weights of the general model, see :meth:`weigh`."""
         elements = [elements_of(structure) for structure in structures]
-        strains = self._check_volumes(structures)
-        return self.weigh(
-            self.estimate(table, elements, strains),
-            self.special.estimate(table, elements, strains),
-        )[0]
+        return self.weigh(*self._estimate_both(table, elements, self._check_volumes(structures)))[0]
+
+    def _estimate_both(
+        self, table: pd.DataFrame, elements: list[set[str]], strains: list[str | None]
+    ) -> tuple[Estimate, Estimate]:
+        """Return what each model predicts; volumes are judged by the data of each."""
+        is_relaxed = self.special.about.get("dataset") in BUNDLED
+        own = [reason if is_relaxed else None for reason in strains]
+        return self.estimate(table, elements, strains), self.special.estimate(table, elements, own)
 
     def weigh(self, general: Estimate, special: Estimate) -> tuple[np.ndarray, Pair]:
         """Return the weights of the general model, and the weighted mean.
@@ -247,8 +287,7 @@ class CombinedModel(DescriptorModel):
     def _columns(
         self, table: pd.DataFrame, elements: list[set[str]], strains: list[str | None]
     ) -> dict[str, Any]:
-        general = self.estimate(table, elements, strains)
-        special = self.special.estimate(table, elements, strains)
+        general, special = self._estimate_both(table, elements, strains)
         columns = self._tabulate(general)
         mean, half = self.weigh(general, special)[1]
         assert self.intervals is not None, "the model is fitted"

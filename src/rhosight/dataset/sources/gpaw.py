@@ -273,6 +273,7 @@ class Gpaw(Source):
             elif not (folder / "result.json").exists():
                 killed = " (killed, most likely for its memory use)" * (code == -signal.SIGKILL)
                 problem = f"ended with code {code}{killed}"
+                error = OutOfResources if killed else RhosightError
             else:
                 result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
                 if "error" not in result:
