@@ -26,7 +26,13 @@ BY_HAND = "chosen by hand"
 """The first recipes, which learned all targets as they are."""
 
 COMPOSITION = ("magpie", "volume", "prototype")
-FAMILIES = {"image": BY_HAND, "text": BY_HAND, "image+text": BY_HAND, "composition": "composition"}
+FAMILIES = {
+    "image": BY_HAND,
+    "text": BY_HAND,
+    "image+text": BY_HAND,
+    "composition": "composition",
+    "best": "best",
+}
 """Name → the candidate to which the others of the family are compared."""
 
 IMAGE_LAYERS, TEXT_LAYERS = 5, 3
@@ -128,10 +134,26 @@ def list_candidates() -> list[Candidate]:
         ),
     }
     rows += [Candidate("composition", name, own, chosen=False) for name, own in beside.items()]
+    rows += [Candidate("best", name, own, chosen=False) for name, own in _beside_best().items()]
     rows.append(Candidate("text", "without the lesson", TABLES["untaught"], "untaught", False))
     names = [name for name in TABLES if name not in ("shipped", "untaught")]
     rows += [Candidate("image", _name_table(name), TABLES[name], name, False) for name in names]
     return rows
+
+
+def _beside_best() -> dict[str, DescriptorRecipe]:
+    """Return `best` alone, with encoders in each of its processes, and with one more process."""
+    best, read = load_recipe("best"), load_recipe("image+text", scales=None)
+    inside = tuple(
+        one.model_copy(update={"together": (*one.together, "image", "text")})
+        for one in best.kernels
+    )
+    more = (*best.kernels, *read.kernels)
+    return {
+        "best": best,
+        "image+text in each process": read.model_copy(update={"kernels": inside}),
+        "image+text in a third process": read.model_copy(update={"kernels": more}),
+    }
 
 
 def _name_table(name: str) -> str:

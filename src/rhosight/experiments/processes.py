@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..models.gaussian_process.recipe import (
     DESCRIPTOR_RECIPES,
     ENCODER_RECIPES,
@@ -21,7 +19,5 @@ own, since networks of the same inputs stand in the same tables."""
 
 
 def make_process_recipe(row: str, seed: int = 0) -> DescriptorRecipe:
-    """Return the recipe of a row; encoders learn labels as they are."""
-    name = PROCESSES[row]
-    changes: dict[str, Any] = {"scales": None} if name in ENCODER_RECIPES else {}
-    return descriptor_recipe(name, seed=seed, **changes)
+    """Return the recipe of a row."""
+    return descriptor_recipe(PROCESSES[row], seed=seed)
