@@ -22,6 +22,7 @@ from rhosight.design.correction import Correction
 from rhosight.design.equation_of_state import compute_equation_of_state
 from rhosight.design.ledger import Ledger
 from rhosight.design.loop import Rounds, run_rounds
+from rhosight.design.verification import measure_widening
 from rhosight.errors import RhosightError
 from rhosight.models.equation_of_state import fit_equation_of_state
 
@@ -211,6 +212,20 @@ def test_differences_of_known_crystals_are_shares_of_their_elements():
     assert correction.estimate_errors("AlPt", 100.0)[1] == pytest.approx(100 * spread)
     energy, modulus = correction.correct("PtAl", -0.4, 110.0)
     assert energy == pytest.approx(-0.5, abs=0.01) and modulus == pytest.approx(100.0)
+
+
+def test_intervals_stay_wide_after_they_were_widened():
+    """Errors three times as large as expected, in two rounds; the second search knew the first."""
+    target = "formation_energy_per_atom"
+    columns = {"": 0.0, "_low": -0.1, "_high": 0.1, "_verified": 0.3, "_error": 0.0}
+    row = {f"{target}{end}": value for end, value in columns.items()}
+    table = pd.DataFrame([row | {"problem": None, f"{target}_inside": False}] * 10)
+    (first,) = measure_widening([table]).values()
+    ends = [f"{target}_low", f"{target}_high"]
+    wider = table.assign(**{f"{target}_widening": first})
+    wider[ends] *= first
+    (second,) = measure_widening([table, wider]).values()
+    assert 1 < first < second
 
 
 def test_rounds_need_a_verification():

@@ -45,6 +45,7 @@ from .retraining import check_retrainable, retrain
 from .search import Search
 from .verification import (
     CALCULATIONS,
+    WIDENING,
     Verification,
     compute_all,
     describe_dataset,
@@ -303,7 +304,8 @@ class _Loop:
             widening=widening,
             skip=self._list_verified(number),
         ).run(self._folder(number), self.progress)
-        table = found.proposals.astype(object).where(found.proposals.notna(), None)
+        table = found.proposals.assign(**{f"{t}{WIDENING}": f for t, f in widening.items()})
+        table = table.astype(object).where(table.notna(), None)
         content = {
             "proposals": table.to_dict("records"),
             "structures": {

@@ -38,6 +38,9 @@ LARGEST_DEVIATION = 0.002
 GEOMETRY = "shape and positions of the structure type, volume of GPAW's equation of state"
 """Provenance of the computed densities' cells."""
 
+WIDENING = "_widening"
+"""End of the column with the factor by which a search widened the intervals of a target."""
+
 CALCULATIONS = 6
 """Calculations of one crystal: five volumes, and the density at the minimum."""
 
@@ -190,7 +193,7 @@ def compute(
 
 def _describe(proposal: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns that are known before GPAW runs."""
-    names = [f"{target}{end}" for target in COMPUTED for end in ("", "_low", "_high")]
+    names = [f"{target}{end}" for target in COMPUTED for end in ("", "_low", "_high", WIDENING)]
     columns = ["name", "formula", "prototype", "probability", *names, HULL, "volume_per_atom"]
     row = {column: proposal[column] for column in columns if column in proposal}
     for target in (*COMPUTED, HULL):
@@ -217,7 +220,8 @@ def _compare(
         if target in row:
             mean, low, high = (row[f"{target}{end}"] for end in ("", "_low", "_high"))
             off, half = values[target] - mean, high - mean if values[target] > mean else mean - low
-            added[f"{target}_inside_model"] = bool(abs(off) <= half)
+            own = half / row.get(f"{target}{WIDENING}", 1.0)
+            added[f"{target}_inside_model"] = bool(abs(off) <= own)
             added[f"{target}_inside"] = bool(abs(off) <= np.hypot(half, QUANTILE * error))
     computed = [wish for wish in wishes if wish.target in values]
     held = all(bool(wish.is_met(np.array(values[wish.target]))) for wish in computed)
@@ -247,6 +251,8 @@ def measure_widening(tables: Sequence[pd.DataFrame]) -> dict[str, float]:
             half = np.where(
                 off > 0, good[f"{target}_high"] - good[target], good[target] - good[f"{target}_low"]
             )
+            if f"{target}{WIDENING}" in good:  # the model's own widths count
+                half = half / good[f"{target}{WIDENING}"].fillna(1.0)
             expected = np.hypot(half / QUANTILE, good[f"{target}_error"])
             total = TRUST + float(((off / expected) ** 2).sum())
             factors[target] = round(max(1.0, float(np.sqrt(total / (TRUST + len(good))))), 3)
