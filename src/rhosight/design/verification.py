@@ -252,7 +252,7 @@ def measure_widening(tables: Sequence[pd.DataFrame]) -> dict[str, float]:
                 off > 0, good[f"{target}_high"] - good[target], good[target] - good[f"{target}_low"]
             )
             if f"{target}{WIDENING}" in good:  # the model's own widths count
-                half = half / good[f"{target}{WIDENING}"].fillna(1.0)
+                half = half / good[f"{target}{WIDENING}"].fillna(1.0).to_numpy()
             expected = np.hypot(half / QUANTILE, good[f"{target}_error"])
             total = TRUST + float(((off / expected) ** 2).sum())
             factors[target] = round(max(1.0, float(np.sqrt(total / (TRUST + len(good))))), 3)
