@@ -209,8 +209,8 @@ def drop_file(page: Any, folder: Path) -> list[str]:
     page.set_input_files("#file input[type=file]", folder / "Si" / "CHGCAR")
     page.wait_for_selector("#solid .js-plotly-plot")
     faults = [] if "Si" in page.inner_text(".rho-name") else ["does not name the crystal"]
-    if page.locator(".rho-card").count() != 3:
-        faults.append("does not show three properties")
+    if page.locator(".rho-card").count() != 5:
+        faults.append("does not show five properties")
     return faults
 
 
