@@ -17,6 +17,7 @@ from pymatgen.core import Structure
 from ..errors import RhosightError
 from ..inputs.progress import Progress
 from ..models.base import SavedModel
+from ..models.folder import GENERAL_MODEL
 from .ledger import Ledger
 from .screening import Screening, choose_sources
 from .space import Candidate
@@ -30,14 +31,11 @@ FRONT = 4
 MAX_CHANGE = 0.25
 """Largest change of the volume that is believed."""
 
-HELPER = "structure"
-"""Model that scores all candidates where the user's models read densities."""
-
 
 def choose_fast(models: dict[str, SavedModel], wishes: Sequence[Wish]) -> list[str]:
     """Return the names of the models that score all candidates.
 
-    These read no density. :data:`HELPER` joins them if they do not predict all that is wished.
+    These read no density. The general model joins them if they do not predict all that is wished.
     """
     fast = {name: model for name, model in models.items() if not model.uses_density}
     try:
@@ -45,7 +43,7 @@ def choose_fast(models: dict[str, SavedModel], wishes: Sequence[Wish]) -> list[s
     except RhosightError:
         if len(fast) == len(models):
             raise
-        return list(dict.fromkeys([*fast, HELPER]))
+        return list(dict.fromkeys([*fast, GENERAL_MODEL]))
     return list(fast)
 
 

@@ -89,14 +89,14 @@ def compute_potential_blocks(structures: Sequence[Structure]) -> pd.DataFrame:
     RhosightError
         As :func:`compute_energy_curves`, and for an element without a reference.
     """
-    table = compute_potential(structures)
-    for structure, energy in zip(structures, table["formation_energy_per_atom"], strict=True):
-        if missing := sorted(set(list_symbols(structure)) - set(load_references())):
+    references = load_references()
+    for structure in structures:  # before the energies are computed
+        if missing := sorted(set(list_symbols(structure)) - set(references)):
             raise RhosightError(
                 f"{structure.composition.reduced_formula}: no energy of CHGNet for the element "
                 f"{', '.join(missing)}; use a model that reads no potential, such as best"
             )
-        assert np.isfinite(energy)
+    table = compute_potential(structures)
     modulus = table["bulk_modulus_vrh"]
     return pd.DataFrame(
         {
