@@ -35,8 +35,10 @@ FAMILIES = {
 }
 """Name → the candidate to which the others of the family are compared."""
 
-IMAGE_LAYERS, TEXT_LAYERS = 5, 3
-"""Layers in the tables."""
+BESIDE_BEST = "beside best"
+"""The table with the blocks of `best` and those of the encoders."""
+
+THIRD = "image+text in a third process"
 
 
 def _wide_window(kind: str) -> ImageSettings:
@@ -57,6 +59,21 @@ def _pair(make: Any) -> dict[str, Any]:
     return {"turns": 1, "images": tuple(make(kind) for kind in ("total", "difference"))}
 
 
+def _beside_best() -> dict[str, DescriptorRecipe]:
+    """Return `best` alone, with encoders in each of its processes, and with one more process."""
+    best, read = load_recipe("best"), load_recipe("image+text", scales=None)
+    inside = tuple(
+        one.model_copy(update={"together": (*one.together, "image", "text")})
+        for one in best.kernels
+    )
+    more = (*best.kernels, *read.kernels)
+    return {
+        "best": best,
+        "image+text in each process": read.model_copy(update={"kernels": inside}),
+        THIRD: read.model_copy(update={"kernels": more}),
+    }
+
+
 TABLES: dict[str, DescriptorRecipe] = {
     name: load_recipe(recipe, scales=None, **changes)
     for name, recipe, changes in (
@@ -68,7 +85,7 @@ TABLES: dict[str, DescriptorRecipe] = {
         ("parallel planes", "image", {"image": _pair(_parallel)}),
         ("image of networks", "image", {"image": {"turns": 1, "images": (ImageSettings(),)}}),
     )
-}
+} | {BESIDE_BEST: _beside_best()[THIRD]}
 """Name → recipe whose features are computed."""
 
 
@@ -134,26 +151,13 @@ def list_candidates() -> list[Candidate]:
         ),
     }
     rows += [Candidate("composition", name, own, chosen=False) for name, own in beside.items()]
-    rows += [Candidate("best", name, own, chosen=False) for name, own in _beside_best().items()]
+    rows += [
+        Candidate("best", name, own, BESIDE_BEST, False) for name, own in _beside_best().items()
+    ]
     rows.append(Candidate("text", "without the lesson", TABLES["untaught"], "untaught", False))
-    names = [name for name in TABLES if name not in ("shipped", "untaught")]
+    names = [name for name in TABLES if name not in ("shipped", "untaught", BESIDE_BEST)]
     rows += [Candidate("image", _name_table(name), TABLES[name], name, False) for name in names]
     return rows
-
-
-def _beside_best() -> dict[str, DescriptorRecipe]:
-    """Return `best` alone, with encoders in each of its processes, and with one more process."""
-    best, read = load_recipe("best"), load_recipe("image+text", scales=None)
-    inside = tuple(
-        one.model_copy(update={"together": (*one.together, "image", "text")})
-        for one in best.kernels
-    )
-    more = (*best.kernels, *read.kernels)
-    return {
-        "best": best,
-        "image+text in each process": read.model_copy(update={"kernels": inside}),
-        "image+text in a third process": read.model_copy(update={"kernels": more}),
-    }
 
 
 def _name_table(name: str) -> str:
