@@ -38,8 +38,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rhosight import load_recipe
-
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -60,7 +58,7 @@ def main() -> None:
         autogluon_run(Path(sys.argv[2]))
         return
     arguments = parse()
-    from rhosight import load_dataset, split
+    from rhosight import load_dataset, load_recipe, split
     from rhosight.dataset import folds
     from rhosight.models.inputs import make_inputs
     from rhosight.training.folds import inner_split
@@ -180,6 +178,7 @@ def process_run(recipe: Recipe, dataset: Dataset, rows: dict[str, np.ndarray]) -
     """Return total seconds and validation R² of Gaussian processes that read the encoders."""
     import numpy as np
 
+    from rhosight import load_recipe
     from rhosight.metrics import r2_score
     from rhosight.models.blocks import BlockReader
     from rhosight.models.gaussian_process.fitting import fit_descriptors

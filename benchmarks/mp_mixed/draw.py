@@ -1,6 +1,6 @@
 """Select crystals that are not face-centred cubic for DFT calculations.
 
-    python draw.py mp-elastic drawn [--count 420] [--done start.parquet ...] [--seed 0]
+    python draw.py mp-elastic drawn [--count 420] [--share 0.5] [--done start.parquet ...]
 
 `mp-elastic` is a folder with `materials.csv` and `structures.jsonl`. The script writes these files
 to the folder `drawn`:
@@ -15,6 +15,8 @@ Bravais lattice is not face-centred cubic and therefore absent from the bundled 
 group is the same at the tolerance of the calculation and at the tolerance of the labels; its cell
 survives a CIF file unchanged; it has all labels, with plausible values; and all its elements are in
 rhosight's table of free atoms and have a PAW data set.
+
+`--share` keeps, in each lattice, only the crystals with the shortest calculations by estimate.
 
 Any prefix of the order is a diverse selection, because each crystal is the best addition to the
 previous ones. The next lattice is the one with the fewest crystals relative to its share; the share
@@ -41,6 +43,7 @@ from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from rhosight.dataset import bravais_lattice, load_dataset, mask_labels
 from rhosight.dataset.sources.gpaw import MAGNETIC, find_gpaw
+from rhosight.density.crystals import group_mixed_axes
 from rhosight.density.free_atoms import list_elements as free_atoms
 from rhosight.errors import RhosightError
 
@@ -117,17 +120,16 @@ def describe(structure: Structure) -> tuple[dict, Structure]:
 def effort(cell: Structure) -> float:
     """Estimate the duration of a calculation, in arbitrary units.
 
-    It is proportional to k-points, spins, volume (plane waves) and atoms (bands). The reduction of
-    k-points by symmetry depends on the cell: in a body-centred cell the grid often keeps only two
-    of sixteen operations, because its numbers of points along the three axes differ.
+    It is proportional to the k-points that symmetry leaves, spins, volume (plane waves) and atoms
+    (bands). As in the build, axes that a rotation mixes have equal numbers of k-points.
     """
-    lengths = np.array(cell.lattice.reciprocal_lattice.abc)
-    grid = np.ceil(KPOINT_DENSITY * lengths - 1e-9)
     symmetry = SpacegroupAnalyzer(cell, symprec=SYMPREC["calculation"])
     rotations = np.array([op.rotation_matrix for op in symmetry.get_symmetry_operations()])
-    rotations = np.unique(np.rint(np.concatenate([rotations, -rotations])), axis=0)
-    steps = np.linalg.inv(rotations) * grid[None, None, :] / grid[None, :, None]
-    kept = np.isclose(steps, np.rint(steps)).all(axis=(1, 2)).sum()
+    rotations = np.unique(np.rint(rotations).astype(int), axis=0)
+    grid = np.ceil(KPOINT_DENSITY * np.array(cell.lattice.reciprocal_lattice.abc) - 1e-9)
+    for axes in group_mixed_axes(rotations):
+        grid[axes] = grid[axes].max()
+    kept = len(np.unique(np.concatenate([rotations, -rotations]), axis=0))
     spins = 2 if {site.specie.symbol for site in cell} & set(MAGNETIC) else 1
     return float(max(grid.prod() / kept, 1) * spins * cell.volume * len(cell))
 
@@ -233,6 +235,7 @@ def main() -> int:
     parser.add_argument("source", type=Path, help="folder mp-elastic")
     parser.add_argument("out", type=Path, help="output folder; it must not exist")
     parser.add_argument("--count", type=int, default=420)
+    parser.add_argument("--share", type=float, default=1.0, help="of each lattice, by effort")
     parser.add_argument(
         "--done",
         type=Path,
@@ -250,7 +253,9 @@ def main() -> int:
         for material_id in pq.read_table(file, columns=["material_id"])["material_id"].to_pylist()
     ]
     table, cells = candidates(arguments.source)
-    order = draw(table, arguments.count, done, arguments.seed)
+    ranks = table.groupby("lattice")["effort"].rank(pct=True)
+    short = table[(ranks <= arguments.share) | table.index.isin(done)]
+    order = draw(short, arguments.count, done, arguments.seed)
     write(arguments.out, order, table, cells)
     print(f"{len(order)} of {len(table)} crystals that can be drawn")
     print(summary(order, table))
