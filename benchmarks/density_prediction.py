@@ -157,7 +157,7 @@ def recorded() -> None:
 
 def mixed() -> None:
     """Print the errors of crystals that are not face-centred cubic, by lattice and by elements."""
-    dataset = Dataset.from_parquet(Path(__file__).parent / "mp_mixed" / "densities.parquet")
+    dataset = rhosight.load_dataset("mp-mixed")
     model = rhosight.DensityModel.from_pretrained("density")
     errors = model.score(dataset, report)
     print_row("all", model.scores["test"])

@@ -8,7 +8,7 @@ densities. `folds` asks two questions on the training set, by formula.
 
 Remainder: in each of five folds, `structure` predicts every training material without the labels of
 its formula. A Gaussian process learns the errors from the densities, of `mp-fcc` and of
-`benchmarks/mp_mixed`, and corrects the predictions of the fold.
+`mp-mixed`, and corrects the predictions of the fold.
 
 Mean: predictions of `structure` and of a recipe for face-centred cubic crystals, each without the
 labels of a fold's formulas, are averaged as :class:`rhosight.models.combined.CombinedModel` does.
@@ -39,7 +39,6 @@ from rhosight.models.gaussian_process.kernel import Kernel
 from rhosight.models.gaussian_process.process import GaussianProcess
 from rhosight.models.uncertainty import ConformalIntervals
 
-MIXED = Path(__file__).parent / "mp_mixed" / "densities.parquet"
 TARGETS = ["formation_energy_per_atom", "efermi", "bulk_modulus_vrh"]
 ROOT = 2
 """Position of the bulk modulus, which `structure` learns as a square root."""
@@ -68,7 +67,7 @@ def print_remainder(
     structure: DescriptorModel, elastic: Dataset, fcc: Dataset, cache: Path | None
 ) -> None:
     """Print RMSE on held-out crystals with and without a correction by densities."""
-    mixed = load_dataset(MIXED)
+    mixed = load_dataset("mp-mixed")
     mixed = mixed[[name for name in mixed.ids if name in elastic]]
     at = pd.Index(elastic.ids).get_indexer([*fcc.ids, *mixed.ids])
     table = read_table((fcc, mixed), cache)

@@ -22,7 +22,7 @@ from ..storage import bundled_file
 from .dataset import Dataset
 from .sources.folder import LABELS, read_folder
 
-BUNDLED: tuple[str, ...] = ("mp-fcc", "mp-elastic")
+BUNDLED: tuple[str, ...] = ("mp-fcc", "mp-elastic", "mp-mixed")
 """Names of the datasets in the package."""
 
 PACKED_LEVEL = 19
@@ -35,11 +35,11 @@ def load_dataset(name_or_path: str | os.PathLike) -> Dataset:
     Parameters
     ----------
     name_or_path
-        ``"mp-fcc"`` or ``"mp-elastic"`` (always the bundled one; write ``./mp-fcc`` for a folder of
-        that name), a Parquet file with the columns of :mod:`rhosight.dataset.schema`, a folder of
-        such files, or a folder with ``materials.csv``, ``structures/*.cif`` and ``densities.h5``.
-        Bad materials of the last are left out, and a warning names them. It has no texts until it
-        is packed.
+        ``"mp-fcc"``, ``"mp-elastic"`` or ``"mp-mixed"`` (always the bundled one; write ``./mp-fcc``
+        for a folder of that name), a Parquet file with the columns of
+        :mod:`rhosight.dataset.schema`, a folder of such files, or a folder with ``materials.csv``,
+        ``structures/*.cif`` and ``densities.h5``. Bad materials of the last are left out, and a
+        warning names them. It has no texts until it is packed.
 
     Raises
     ------

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Structure
 
-from ..dataset.packing import BUNDLED
 from ..density.crystals import MP_ANGLE_TOLERANCE, MP_SYMPREC, list_symbols
 from ..density.elements import electronegativity
 from ..density.structure_json import parse_structure_json
@@ -32,6 +31,9 @@ from ..inputs.descriptors.composition import prototype_label
 from ..storage import bundled_file, replacing
 
 FILE = "prototypes.json"
+
+DATASETS = ("mp-fcc", "mp-elastic")
+"""Bundled datasets with the crystals. Those of mp-mixed are in mp-elastic, too."""
 
 MAX_ROLES = 5
 """Types of more elements are left out: a matching takes each order of the roles."""
@@ -209,7 +211,7 @@ def read_structure_texts() -> dict[str, str]:
     from pyarrow import parquet
 
     texts: dict[str, str] = {}
-    for name in reversed(BUNDLED):  # of a crystal in several datasets the first counts
+    for name in reversed(DATASETS):  # of a crystal in several datasets the first counts
         with bundled_file(f"{name}.parquet") as path:
             table = parquet.read_table(path, columns=["material_id", "structure"]).to_pydict()
         texts |= dict(zip(table["material_id"], table["structure"], strict=True))
@@ -353,7 +355,7 @@ def main(arguments: Iterable[str]) -> None:
     text = ",\n".join(json.dumps(p.to_dict()) for p in library.prototypes)
     with replacing(target) as draft:
         draft.write_text(f"[\n{text}\n]\n", encoding="utf-8")
-    print(f"{len(library.prototypes)} structure types of {', '.join(BUNDLED)}")
+    print(f"{len(library.prototypes)} structure types of {', '.join(DATASETS)}")
 
 
 if __name__ == "__main__":
