@@ -61,6 +61,7 @@ def test_the_structure_alone_speaks_where_the_density_says_nothing():
     for one in explained:
         for target, value in one.prediction.items():
             assert value == pytest.approx(found[target][one.name], abs=1e-6)
+    assert "without the density: structure type 194" in explained[0].notes[-1]
     assert "density" not in explained[0].modalities.index
     assert "weight of the model that learned from 344 materials of mp-fcc" in explained[1].notes[-1]
 

@@ -64,7 +64,10 @@ def mark_predicted(
         },
         "integrals": {kind: density.integral(kind) for kind in ("total", "difference")},
     }
-    notes = [comment, *(f"outside the training domain: {reason}" for reason in outside)]
+    notes = [
+        comment,
+        *(f"outside what the density model has learned: {reason}" for reason in outside),
+    ]
     marked = replace(density, provenance={**density.provenance, **provenance})
     return add_notes(marked, notes)
 

@@ -45,9 +45,9 @@ class CombinedExplainer:
         """Explain one material; without ``details``, only by whole modalities."""
         name, structure, table = self.model.read_one(part)
         general = self.general.explain(name, structure, table, details)
-        shares = self.model.find_shares(table, [structure])[0]
+        (shares,), (reason,) = self.model.find_shares(table, [structure])
         if (shares == 1).all():
-            return general
+            return _note_unused(general, reason if self.model.uses_density else None)
         special = self.special.explain(name, structure, table, details)
         own = self.model.special.about
         learned = f"{own['materials']} materials of {own['dataset'] or 'a dataset'}"
@@ -60,6 +60,14 @@ class CombinedExplainer:
             "descriptors of a combined model cannot be removed one by one; use its parts, "
             "`model.general` and `model.special`"
         )
+
+
+def _note_unused(explanation: Explanation, reason: str | None) -> Explanation:
+    """Add why the density was not used, if there is a reason."""
+    if reason is None:
+        return explanation
+    note = f"predicted from the structure alone, without the density: {reason}"
+    return replace(explanation, notes=(*explanation.notes, note))
 
 
 def _join(first: Explanation, second: Explanation, shares: Shares, learned: str) -> Explanation:

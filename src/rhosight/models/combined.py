@@ -255,10 +255,16 @@ class CombinedModel(DescriptorModel):
         self.scores = self.general.scores | super().score(dataset)
         return self.scores
 
-    def find_shares(self, table: pd.DataFrame, structures: Sequence[Structure]) -> np.ndarray:
-        """Return the weights of the general model, see :meth:`weigh`."""
+    def find_shares(
+        self, table: pd.DataFrame, structures: Sequence[Structure]
+    ) -> tuple[np.ndarray, list[str | None]]:
+        """Return the weights of the general model, and why the special one takes no part.
+
+        The weights are those of :meth:`weigh`.
+        """
         elements = [elements_of(structure) for structure in structures]
-        return self.weigh(*self._estimate_both(table, elements, self._check_volumes(structures)))[0]
+        both = self._estimate_both(table, elements, self._check_volumes(structures))
+        return self.weigh(*both)[0], list(both[1].outside)
 
     def _estimate_both(
         self, table: pd.DataFrame, elements: list[set[str]], strains: list[str | None]

@@ -71,8 +71,8 @@ def describe_other_codes(codes: set[str], trained: Sequence[str], core_free: boo
         return ""
     if unknown == {PREDICTED}:
         return (
-            f"{PREDICTED}: on the test set they had no clear gain over the model no-dft, which "
-            "reads the structure itself"
+            f"{PREDICTED}: with the model best they had no clear gain over no-dft, which reads the "
+            "structure itself"
         )
     others = ", ".join(sorted(unknown))
     reason = (
