@@ -4,7 +4,9 @@
     python benchmarks/what_densities_add.py test
 
 `structure` has learned from 2402 structures, `best` from 344 face-centred cubic crystals with
-densities. `folds` asks two questions on the training set, by formula.
+densities. `folds` asks three questions on the training set, by formula.
+
+Alone: the recipes `best` and `no-dft` learn from `mp-mixed` only, five folds, twice.
 
 Remainder: in each of five folds, twice, `structure` predicts every training material without the
 labels of its formula. A Gaussian process learns the errors from the densities, of `mp-fcc` and of
@@ -30,18 +32,20 @@ import pandas as pd
 from rhosight import load_dataset, load_model, load_recipe, split
 from rhosight.dataset.dataset import Dataset
 from rhosight.dataset.splits import folds, group_labels
-from rhosight.evaluation.statistics import compare
+from rhosight.evaluation.statistics import compare, repeated_folds
 from rhosight.inputs.descriptors.blocks import SPARSE, compute_block_table, to_blocks
 from rhosight.metrics import rmse
-from rhosight.models.blocks import keep_describable
+from rhosight.models.blocks import BlockReader, keep_describable
 from rhosight.models.combined import CombinedModel, Pair
 from rhosight.models.descriptor_model import DescriptorModel
+from rhosight.models.gaussian_process.fitting import fit_descriptors
 from rhosight.models.gaussian_process.kernel import Kernel
 from rhosight.models.gaussian_process.process import GaussianProcess
 from rhosight.models.uncertainty import ConformalIntervals
 
 TARGETS = ["formation_energy_per_atom", "efermi", "bulk_modulus_vrh"]
 REPEATS = 2
+COLUMNS = ["model", "rmse", "baseline_rmse", "relative", "p"]
 ROOT = 2
 """Position of the bulk modulus, which `structure` learns as a square root."""
 CORRECTIONS: dict[str, Kernel] = {
@@ -61,8 +65,38 @@ def main(step: str, cache: Path | None) -> None:
     elastic = keep_describable(elastic[split(elastic)[0]], structure.recipe)
     fcc = load_dataset("mp-fcc")
     fcc = fcc[split(fcc)[0]]
+    print_alone(load_dataset("mp-mixed"))
     print_means(fcc)
     print_remainder(structure, elastic, fcc, cache)
+
+
+def print_alone(mixed: Dataset) -> None:
+    """Print RMSE of recipes with and without densities that learn from other lattices only."""
+    labels = mixed.targets[TARGETS].to_numpy(float)
+    parts = list(repeated_folds(mixed, repeats=REPEATS, indices=split(mixed)[0]))
+    rows = []
+    for name in ("best", "no-dft"):
+        recipe = load_recipe(name)
+        table = BlockReader(recipe).table(mixed)
+        for part in parts:
+            predicted = fit_descriptors(recipe, table, labels, part.train)(part.validation)
+            true = labels[part.validation]
+            rows.append(tabulate(predicted, true, part.validation, name, part.repeat, part.fold))
+    print("\nlearned from mp-mixed: RMSE over folds of best, and of no-dft")
+    test = compare(pd.concat(rows, ignore_index=True), "best", "no-dft")
+    print(test[COLUMNS].round(4).to_string())
+
+
+def tabulate(
+    predicted: np.ndarray, true: np.ndarray, ids: np.ndarray, model: str, repeat: int, fold: int
+) -> pd.DataFrame:
+    """Return a row for each material and target, as comparisons of models read them."""
+    frames = {
+        name: pd.DataFrame(values, columns=TARGETS, index=ids).stack()
+        for name, values in (("predicted", predicted), ("true", true))
+    }
+    table = pd.DataFrame(frames).dropna().rename_axis(["material_id", "target"]).reset_index()
+    return table.assign(model=model, repeat=repeat, fold=fold)
 
 
 def print_remainder(
@@ -95,19 +129,15 @@ def print_remainder(
                 correction = GaussianProcess(kernel.terms, linear=SPARSE).fit(learn, remainder)
                 found[name] = found["structure"] + correction.predict_with_std(ask)[0]
             for name, values in found.items():
-                frame = pd.DataFrame(restore(values), columns=TARGETS, index=at[asked])
-                true = pd.DataFrame(labels[asked], columns=TARGETS, index=at[asked])
-                both = pd.DataFrame({"predicted": frame.stack(), "true": true.stack()}).dropna()
-                both.index.names = ["material_id", "target"]
-                rows.append(both.reset_index().assign(model=name, repeat=repeat, fold=fold))
+                own = restore(values)
+                rows.append(tabulate(own, labels[asked], at[asked], name, repeat, fold))
     table = pd.concat(rows, ignore_index=True)
     is_fcc = table["material_id"].isin(at[: len(fcc)])
     for title, part in (("face-centred cubic", table[is_fcc]), ("others", table[~is_fcc])):
         count = part["material_id"].nunique()
         print(f"\n{title}, {count} crystals: RMSE over folds with a correction, and without it")
         tests = [compare(part, name, "structure", ratio=0.25) for name in CORRECTIONS]
-        columns = ["model", "rmse", "baseline_rmse", "relative", "p"]
-        print(pd.concat(tests)[columns].round(4).to_string())
+        print(pd.concat(tests)[COLUMNS].round(4).to_string())
 
 
 def read_table(datasets: tuple[Dataset, ...], cache: Path | None) -> pd.DataFrame:
