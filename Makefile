@@ -1,7 +1,8 @@
 # Two commands from a fresh machine: `make demo` and `make test`. All in .venv.
 
 PYTHON ?= python3
-WORKERS ?= 2
+# One more than two cores have: tests also wait for servers, browsers and other programs.
+WORKERS ?= 3
 BIN := .venv/bin
 
 # Tests start many programs: each module is compiled once, whatever the environment says.
@@ -20,7 +21,7 @@ test: .venv/dev.stamp
 # Networks at full size, several processes, notebooks, and the code blocks of the documentation
 # that take minutes; the wheel has a target of its own.
 test-slow: .venv/dev.stamp
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --ignore tests/test_wheel.py -n $(WORKERS) \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --ignore tests/test_wheel.py -n 2 \
 		--dist loadfile
 
 lint: .venv/dev.stamp
