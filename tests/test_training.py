@@ -353,7 +353,7 @@ def test_the_schedule_fits_any_number_of_steps(steps, warm_up):
 def test_memory_of_a_step_is_used_again():
     """Getting it from the system at each step would take a seventh of the time of training.
 
-    How much fits between what other tests of the process left differs.
+    Blocks are aligned, so it takes up to a handful of steps until a freed one fits the next.
     """
 
     def count_faults(steps):
@@ -363,6 +363,6 @@ def test_memory_of_a_step_is_used_again():
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
     with keep_freed_memory():
-        count_faults(10)
+        count_faults(20)
         kept = count_faults(10)
-    assert kept < 0.5 * count_faults(10)
+    assert kept < 0.2 * count_faults(10)
