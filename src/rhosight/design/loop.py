@@ -293,9 +293,10 @@ class _Loop:
             self.log(f"round {number}: learns from {len(dataset)} computed crystals")
             retrain(models[0], dataset, folder, self.progress)
             models.insert(0, str(folder))
-        widening = measure_widening([one.table for one in done]) if done else {}
+        widening = measure_widening([one.table for one in done])
         for target, factor in widening.items():
-            self.log(f"round {number}: intervals of {target} are {factor:.2f} times as wide")
+            if factor > 1:
+                self.log(f"round {number}: intervals of {target} are {factor:.2f} times as wide")
         found = replace(
             self.search,
             elements=self.elements,

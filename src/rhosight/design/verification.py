@@ -29,8 +29,12 @@ UNITS = {FORMATION_ENERGY: "eV/atom", MODULUS: "GPa", HULL: "eV/atom"}
 QUANTILE = 1.645
 """Standard deviations in half of a 90 % interval."""
 
+EARLIER = {FORMATION_ENERGY: 2.1, MODULUS: 0.65}
+"""Mean squares of the errors of 30 proposals of an earlier run, in units of what their model
+expected (``docs/results/design``)."""
+
 TRUST = 10
-"""Errors as expected that count beside those of the proposals."""
+"""Errors as in the earlier run that count beside those of the proposals."""
 
 LARGEST_DEVIATION = 0.002
 """Root mean square from which energies do not fit an equation of state, eV/atom."""
@@ -231,32 +235,40 @@ def _compare(
 
 
 def measure_widening(tables: Sequence[pd.DataFrame]) -> dict[str, float]:
-    """Return factors by which intervals were too narrow for computed proposals.
+    """Return factors by which intervals are too narrow for proposals of a search.
 
     A search chooses candidates about which its model errs to their advantage, so that intervals
     which hold on average do not hold for them. The factor is the root mean square of the errors in
-    units of what was expected; :data:`TRUST` errors as expected are added, and it is at least 1.
+    units of what was expected, and at least 1. :data:`TRUST` errors as large as those of an
+    :data:`EARLIER` run are added, so that a run begins with what that one has shown.
 
     Parameters
     ----------
     tables
-        :attr:`Verification.table` of each round.
+        :attr:`Verification.table` of each round so far.
     """
-    table = pd.concat(tables)
-    good = table[table["problem"].isna()]
     factors = {}
-    for target in COMPUTED:
-        if f"{target}_inside" in good:
-            off = good[f"{target}_verified"] - good[target]
-            half = np.where(
-                off > 0, good[f"{target}_high"] - good[target], good[target] - good[f"{target}_low"]
-            )
-            if f"{target}{WIDENING}" in good:  # the model's own widths count
-                half = half / good[f"{target}{WIDENING}"].fillna(1.0).to_numpy()
-            expected = np.hypot(half / QUANTILE, good[f"{target}_error"])
-            total = TRUST + float(((off / expected) ** 2).sum())
-            factors[target] = round(max(1.0, float(np.sqrt(total / (TRUST + len(good))))), 3)
+    for target, earlier in EARLIER.items():
+        errors = [_standardise_errors(table, target) for table in tables]
+        squares = np.concatenate([*errors, np.zeros(0)]) ** 2
+        mean = (TRUST * earlier + squares.sum()) / (TRUST + len(squares))
+        factors[target] = round(max(1.0, float(np.sqrt(mean))), 3)
     return factors
+
+
+def _standardise_errors(table: pd.DataFrame, target: str) -> np.ndarray:
+    """Return the errors of computed proposals in units of what their model expected."""
+    good = table[table["problem"].isna()]
+    if f"{target}_inside" not in good:
+        return np.zeros(0)
+    off = good[f"{target}_verified"] - good[target]
+    half = np.where(
+        off > 0, good[f"{target}_high"] - good[target], good[target] - good[f"{target}_low"]
+    )
+    if f"{target}{WIDENING}" in good:  # the model's own widths count
+        half = half / good[f"{target}{WIDENING}"].fillna(1.0).to_numpy()
+    expected = np.hypot(half / QUANTILE, good[f"{target}_error"])
+    return (off / expected).to_numpy(float)
 
 
 def describe_verdict(row: Mapping[str, Any]) -> str:
