@@ -242,6 +242,20 @@ def test_a_run_begins_with_the_errors_of_the_committed_one():
         assert own == pytest.approx(max(1, earlier**0.5), abs=0.01)
 
 
+def test_the_second_committed_run_keeps_its_promises():
+    """Twenty proposals, of which 80 % should be inside, and the median near the hull."""
+    table = pd.read_csv(RUN.with_name("design-2") / "verified.csv")
+    assert len(table) == 20 and table["problem"].isna().all()
+    for target in EARLIER:
+        off = table[f"{target}_verified"] - table[target]
+        ends = table[f"{target}_high"], table[f"{target}_low"]
+        half = (np.where(off > 0, *ends) - table[target]).abs()
+        inside = off.abs() <= np.hypot(half, 1.645 * table[f"{target}_error"])
+        assert inside.tolist() == table[f"{target}_inside"].tolist() and inside.sum() == 19
+        assert table[f"{target}_inside_model"].sum() >= 16  # neither factor nor correction
+    assert table["energy_above_hull_verified"].median() < 0.085
+
+
 def test_rounds_need_a_verification():
     result = CliRunner().invoke(
         app, ["design", "--target", "band_gap=1..2", "--out", "x", "--rounds", "2"]

@@ -5,13 +5,12 @@ from __future__ import annotations
 from ..models.gaussian_process.recipe import (
     DESCRIPTOR_RECIPES,
     ENCODER_RECIPES,
-    POTENTIAL_RECIPES,
     DescriptorRecipe,
     descriptor_recipe,
 )
 
 PROCESSES = {
-    **{name: name for name in DESCRIPTOR_RECIPES | POTENTIAL_RECIPES},
+    **{name: name for name in (*DESCRIPTOR_RECIPES, "best+potential")},
     **{f"gp-{name}": name for name in ENCODER_RECIPES},
 }
 """Row of a table → recipe of its Gaussian processes. Those that read encoders have names of their

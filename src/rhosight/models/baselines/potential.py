@@ -32,8 +32,9 @@ ENERGY, MODULUS = POTENTIAL_BLOCKS
 REFERENCES = "chgnet_references.json"
 
 SEEN = (
-    "best+potential reads energies of CHGNet, which was trained on energies of the Materials "
-    "Project: scored materials are likely among them, and new ones may be predicted less well"
+    "models with +potential in their names read energies of CHGNet, which was trained on energies "
+    "of the Materials Project: scored materials are likely among them, and new ones may be "
+    "predicted less well"
 )
 """What tables, cards and predictions say of a model that reads a potential."""
 

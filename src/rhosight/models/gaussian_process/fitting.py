@@ -12,7 +12,10 @@ from ...inputs.progress import Progress
 from .committee import Committee
 from .posterior import LARGEST_SET
 from .process import GaussianProcess
-from .recipe import ENCODERS, DescriptorRecipe
+from .recipe import ENCODERS, POTENTIAL_BLOCKS, DescriptorRecipe
+
+LINEAR = (*SPARSE, *POTENTIAL_BLOCKS)
+"""Blocks scaled without arcsinh: targets are nearly proportional to a potential's values."""
 
 FEWEST, RARE_SHARE = 3, 0.1
 """Materials that a structure type needs in a large set, and the share of materials that are alone
@@ -30,7 +33,7 @@ def make_committee(recipe: DescriptorRecipe, blocks: Collection[str]) -> Committ
         Names of all blocks, among which are those of the encoders.
     """
     kernels = [kernel.expand(ENCODERS, blocks) for kernel in recipe.kernels]
-    return Committee([GaussianProcess(k.terms, linear=SPARSE, seed=recipe.seed) for k in kernels])
+    return Committee([GaussianProcess(k.terms, linear=LINEAR, seed=recipe.seed) for k in kernels])
 
 
 def select_types(labels: pd.Series) -> tuple[list[str], bool]:

@@ -77,6 +77,10 @@ class Kernel(BaseModel):
         """Return the terms of the kernel."""
         return (*(Term("rbf", (name,)) for name in self.alone), Term("rational", self.together))
 
+    def add(self, blocks: Collection[str]) -> Kernel:
+        """Return the kernel with more terms, one for each of these blocks."""
+        return Kernel(alone=(*self.alone, *blocks), together=self.together)
+
     def expand(self, groups: Collection[str], blocks: Collection[str]) -> Kernel:
         """Return the kernel with each name of a group replaced by the group's blocks.
 

@@ -196,16 +196,6 @@ DESCRIPTOR_RECIPES: dict[str, dict[str, Any]] = {
 }
 """Recipes that read descriptors only; no PyTorch is needed."""
 
-POTENTIAL_RECIPES: dict[str, dict[str, Any]] = {
-    "best+potential": {
-        "kernels": tuple(
-            Kernel(alone=(*kernel.alone, *POTENTIAL_BLOCKS), together=kernel.together)
-            for kernel in (LEAN, FULL)
-        ),
-    },
-}
-"""Recipes that read CHGNet, which has seen the Materials Project's energies."""
-
 ALL_LATTICES = Kernel(
     alone=(*ELEMENTS, "overlap", "packing", "environments"),
     together=(*FULL_STRUCTURE.together, "lattice", "environments"),
@@ -225,6 +215,16 @@ ANY_CRYSTAL_RECIPES: dict[str, dict[str, Any]] = {
 }
 """Recipes for `mp-elastic`: thousands of crystals of all lattices, five targets."""
 
+POTENTIAL_RECIPES: dict[str, dict[str, Any]] = {
+    "best+potential": {"kernels": tuple(kernel.add(POTENTIAL_BLOCKS) for kernel in (LEAN, FULL))},
+    "structure+potential": {
+        **ANY_CRYSTAL_RECIPES["structure"],
+        "kernels": (ALL_LATTICES.add(POTENTIAL_BLOCKS),),
+    },
+}
+"""Recipes that also read CHGNet, which has seen the Materials Project's energies; the second one is
+for `mp-elastic`."""
+
 ENCODER_RECIPES: dict[str, dict[str, Any]] = {
     name: {
         **({"image": ImageFeatures()} if "image" in name else {}),
@@ -243,7 +243,8 @@ def descriptor_recipe(name: str, **changes: Any) -> DescriptorRecipe:
 
     ``best`` reads structure and density. ``no-dft`` reads the structure only, so a CIF is enough.
     ``structure`` is for thousands of crystals of any lattice.
-    ``best+potential`` also reads CHGNet's formation energy and bulk modulus.
+    ``best+potential`` and ``structure+potential`` also read CHGNet's formation energy and bulk
+    modulus.
     ``image``, ``text`` and ``image+text`` read pre-trained encoders; ``text`` needs no density. A
     dict changes some fields of ``image`` or ``text``: ``image={"backbone": "inception_v3"}``.
 
