@@ -32,9 +32,8 @@ ENERGY, MODULUS = POTENTIAL_BLOCKS
 REFERENCES = "chgnet_references.json"
 
 SEEN = (
-    "models with +potential in their names read energies of CHGNet, which was trained on energies "
-    "of the Materials Project: scored materials are likely among them, and new ones may be "
-    "predicted less well"
+    "CHGNet, whose energies models named +potential read, was trained on energies of the Materials "
+    "Project: scored materials are likely among them, and new ones may be predicted less well"
 )
 """What tables, cards and predictions say of a model that reads a potential."""
 
