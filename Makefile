@@ -50,9 +50,12 @@ density-model: .venv/demo.stamp
 	cd src/rhosight/data/models && sha256sum */model.safetensors > SHA256SUMS
 
 # Train the models of properties that come with the package again, and pin their new hashes.
-models: .venv/demo.stamp
+models: .venv/dev.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m rhosight.training.lesson src/rhosight/data/lesson.safetensors
-	$(BIN)/rhosight train mp-elastic --preset structure --force --out src/rhosight/data/models/structure
+	for name in structure structure+potential; do \
+		$(BIN)/rhosight train mp-elastic --preset $$name --force \
+			--out src/rhosight/data/models/$$name || exit 1; \
+	done
 	cd src/rhosight/data/models && sha256sum */model.safetensors > SHA256SUMS
 	for name in best no-dft; do \
 		$(BIN)/rhosight train mp-fcc --preset $$name --with-structure --force \

@@ -454,7 +454,7 @@ class TestBadInput:
         file = chgcars[1][0]
         for arguments in (("predict", "bestt", file), ("explain", file, "--model", "bestt")):
             message = error_of(*arguments)
-            assert "bestt: no such model; give best or no-dft" in message
+            assert "bestt: no such model; give best, no-dft" in message
         for arguments in ((file,), (file, file), ("mp-fcc",)):
             message = error_of("predict", *arguments)
             assert f"`rhosight predict best {arguments[0]}`" in message and "no-dft" in message

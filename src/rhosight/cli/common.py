@@ -201,7 +201,7 @@ def read_model(name: str) -> SavedModel:
     path = Path(name)
     if name not in BUNDLED_MODELS and (path.is_file() or (not path.exists() and "/" not in name)):
         raise RhosightError(
-            f"{name}: no such model; give {' or '.join(BUNDLED_MODELS)} (they come with the "
+            f"{name}: no such model; give {', '.join(BUNDLED_MODELS)} (they come with the "
             "package), the folder of a model that `rhosight train` wrote, or a hub id"
         )
     from ..models.loading import load_model  # takes a second

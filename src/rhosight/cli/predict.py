@@ -77,7 +77,8 @@ def predict(
         str,
         typer.Argument(
             help="best or no-dft (they come with the package and know all lattices), the folder of "
-            "a saved model, or a hub id. no-dft needs no density: it reads CIF and POSCAR files."
+            "a saved model, or a hub id. no-dft needs no density: it reads CIF and POSCAR files; "
+            "structure+potential does, too, and is better at the formation energy, with CHGNet."
         ),
     ],
     files: MaterialsArgument = None,

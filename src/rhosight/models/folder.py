@@ -139,7 +139,7 @@ def read_config(folder: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
         path = _download(str(folder))
     if not path.is_dir() or not all((path / name).exists() for name in (CONFIG, WEIGHTS)):
         raise RhosightError(
-            f"{folder}: not a rhosight model; give {' or '.join(BUNDLED_MODELS)}, or a folder with "
+            f"{folder}: not a rhosight model; give {', '.join(BUNDLED_MODELS)}, or a folder with "
             f"{CONFIG} and {WEIGHTS}, as `rhosight train` writes it"
         )
     from .config import check_config

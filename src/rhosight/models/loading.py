@@ -106,9 +106,10 @@ def load_model(name: str | os.PathLike) -> SavedModel:
     Parameters
     ----------
     name
-        ``best``, ``no-dft`` or ``structure``, the part of both that knows all lattices. These come
-        with the package (trained on 85 % of ``mp-elastic`` and ``mp-fcc``, see their model cards).
-        Else a folder that ``save_pretrained`` wrote, or a Hugging Face hub id.
+        ``best``, ``no-dft``, ``structure``, the part of both that knows all lattices, or
+        ``structure+potential``, which also reads CHGNet. These come with the package (trained on
+        85 % of ``mp-elastic`` and ``mp-fcc``, see their model cards). Else a folder that
+        ``save_pretrained`` wrote, or a Hugging Face hub id.
 
     Raises
     ------
