@@ -85,8 +85,9 @@ class General:
     def __init__(self, name: str, dataset: Dataset):
         elastic = load_dataset("mp-elastic")
         train, test = split(elastic)
-        recipe = load_recipe(name, targets=tuple(dataset.targets))
+        recipe = load_recipe(name)
         self.model = DescriptorModel(recipe).fit(elastic[train])
+        self.columns = [recipe.targets.index(target) for target in dataset.targets]
         self.known = elastic[self.model.about["training_ids"]]
         self.test = keep_describable(elastic[test], recipe)
         self.formulas, self.given = group_labels(self.known), group_labels(dataset)
@@ -96,12 +97,12 @@ class General:
     def predict_without(self, rows: np.ndarray) -> np.ndarray:
         """Predict materials of `mp-fcc`, whose formulas are left out together."""
         if (self.places[rows] < 0).all():  # the test set, which it has never learned
-            return self.model.predict(self.dataset[rows]).to_numpy(float)
+            return self.model.predict(self.dataset[rows]).to_numpy(float)[:, self.columns]
         assert (self.places[rows] >= 0).all(), "learned or not, but not both"
         asked = np.isin(self.formulas, self.given[rows])
         groups = np.where(asked, -1, np.arange(len(asked)))
         mean, _ = self.model.in_units(*self.model.process.leave_out(groups))
-        return mean[self.places[rows]]
+        return mean[self.places[rows]][:, self.columns]
 
     def measure_errors(self) -> dict[str, pd.DataFrame]:
         """Return the errors on `mp-elastic`, without formulas and on the test set."""

@@ -73,7 +73,8 @@ SeedOption = Annotated[int, typer.Option(help="Seed of the order of the candidat
 ModelOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="no-dft, best, or the folder of a model; may be given several times. Those "
+        help="no-dft, best, structure, structure+potential, or the folder of a model; may be "
+        "given several times. Those "
         "that read densities predict the most probable candidates only, four for each proposal, "
         "from predicted densities.",
         show_default="no-dft",

@@ -48,8 +48,8 @@ def explain(
     model: Annotated[
         str,
         typer.Option(
-            help="best, no-dft (which needs no density: it reads CIF and POSCAR files), the folder "
-            "of a saved model, or a hub id."
+            help="best, no-dft or structure+potential (which need no density: they read CIF and "
+            "POSCAR files), the folder of a saved model, or a hub id."
         ),
     ] = "best",
     out: Annotated[Path, typer.Option(help="Folder for tables and figures.")] = Path("why"),

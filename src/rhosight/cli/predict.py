@@ -77,8 +77,9 @@ def predict(
         str,
         typer.Argument(
             help="best or no-dft (they come with the package and know all lattices), the folder of "
-            "a saved model, or a hub id. no-dft needs no density: it reads CIF and POSCAR files; "
-            "structure+potential does, too, and is better at the formation energy, with CHGNet."
+            "a saved model, or a hub id. no-dft and structure+potential need no density: "
+            "they read CIF and POSCAR files. structure+potential is more accurate for formation "
+            "energies, and needs rhosight[chgnet]."
         ),
     ],
     files: MaterialsArgument = None,

@@ -66,8 +66,8 @@ RECIPE_OPTIONS: dict[str, tuple] = {
         str | None,
         None,
         "best or no-dft (descriptors, for hundreds of crystals of some structure types), structure "
-        "(for thousands of any lattice); best+potential, structure+potential (the same, and "
-        "CHGNet's energies); image, text, "
+        "(for thousands of any lattice); best+potential, structure+potential (the same with "
+        "CHGNet's formation energy and bulk modulus); image, text, "
         "image+text (encoders, read by Gaussian processes); default, quick, clip-offline "
         "(networks that are trained); paper-image, "
         "paper-text, paper-stacked, paper-clip; or a trial of a table or figure of the paper, such "

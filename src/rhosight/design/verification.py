@@ -30,8 +30,8 @@ QUANTILE = 1.645
 """Standard deviations in half of a 90 % interval."""
 
 EARLIER = {FORMATION_ENERGY: 2.1, MODULUS: 0.65}
-"""Mean squares of the errors of 30 proposals of an earlier run, in units of what their model
-expected (``docs/results/design``)."""
+"""Mean squares of the errors of 30 proposals of an earlier run with the model ``structure``, in
+units of what it expected (``docs/results/design``)."""
 
 TRUST = 10
 """Errors as in the earlier run that count beside those of the proposals."""
@@ -240,7 +240,9 @@ def measure_widening(tables: Sequence[pd.DataFrame]) -> dict[str, float]:
     A search chooses candidates about which its model errs to their advantage, so that intervals
     which hold on average do not hold for them. The factor is the root mean square of the errors in
     units of what was expected, and at least 1. :data:`TRUST` errors as large as those of an
-    :data:`EARLIER` run are added, so that a run begins with what that one has shown.
+    :data:`EARLIER` run are added, so that a run begins with what that one has shown. The error of
+    the correction is part of what was expected, but is not widened: the factor is a little too
+    small.
 
     Parameters
     ----------

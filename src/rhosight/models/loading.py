@@ -138,8 +138,9 @@ def load_recipe(name: str, readout: Readout | None = None, **changes: Any) -> An
     Parameters
     ----------
     name
-        ``best``, ``no-dft``, ``image``, ``text`` or ``image+text`` for a Gaussian process, else one
-        of :func:`rhosight.networks.presets.recipe_names` for a network.
+        ``best``, ``no-dft``, ``structure``, ``best+potential``, ``structure+potential``, ``image``,
+        ``text`` or ``image+text`` for a Gaussian process, else one of
+        :func:`rhosight.networks.presets.recipe_names` for a network.
     readout
         ``"gp"``: read the encoders of a network's recipe by Gaussian processes instead of the dense
         layers, ``load_recipe("paper-stacked", readout="gp")``.

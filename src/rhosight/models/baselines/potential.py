@@ -32,8 +32,9 @@ ENERGY, MODULUS = POTENTIAL_BLOCKS
 REFERENCES = "chgnet_references.json"
 
 SEEN = (
-    "CHGNet, whose energies models named +potential read, was trained on energies of the Materials "
-    "Project: scored materials are likely among them, and new ones may be predicted less well"
+    "Models that read CHGNet's energies may predict new materials less well, and their intervals "
+    "may be too narrow: CHGNet was trained on energies of the Materials Project, and scored "
+    "materials are likely among them"
 )
 """What tables, cards and predictions say of a model that reads a potential."""
 
@@ -94,7 +95,7 @@ def compute_potential_blocks(structures: Sequence[Structure]) -> pd.DataFrame:
         if missing := sorted(set(list_symbols(structure)) - set(references)):
             raise RhosightError(
                 f"{structure.composition.reduced_formula}: no energy of CHGNet for the element "
-                f"{', '.join(missing)}; use a model that reads no potential, such as best"
+                f"{', '.join(missing)}; use a model that reads no potential, such as no-dft"
             )
     table = compute_potential(structures)
     modulus = table["bulk_modulus_vrh"]

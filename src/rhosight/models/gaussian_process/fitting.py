@@ -15,7 +15,8 @@ from .process import GaussianProcess
 from .recipe import ENCODERS, POTENTIAL_BLOCKS, DescriptorRecipe
 
 LINEAR = (*SPARSE, *POTENTIAL_BLOCKS)
-"""Blocks scaled without arcsinh: targets are nearly proportional to a potential's values."""
+"""Blocks that are scaled without arcsinh: sparse ones, and a potential's values, on which targets
+depend almost linearly."""
 
 FEWEST, RARE_SHARE = 3, 0.1
 """Materials that a structure type needs in a large set, and the share of materials that are alone

@@ -1,7 +1,8 @@
 """The recipe of a Gaussian process over blocks: all settings.
 
-Blocks are descriptors (`best`, `no-dft`), features of pre-trained encoders (`image`, `text`,
-`image+text`), or both.
+Blocks are descriptors (`best`, `no-dft`, `structure`), features of pre-trained encoders (`image`,
+`text`, `image+text`), values of a general potential (`best+potential`, `structure+potential`), or
+several of these.
 
 >>> descriptor_recipe("no-dft", targets=("efermi",))
 """
