@@ -221,7 +221,7 @@ def _verify(targets: list[str], rounds: int, compare: int, settings: dict[str, A
     for row in rows:
         print_line(_describe_verified(row))
     for name, value in found.summary.items():
-        print_line(f"{name.replace('_', ' ')}: {value}")
+        print_line(f"{name}: {value}")
     print_line(f"report, table, densities and calculations: {settings['out']}")
 
 

@@ -24,6 +24,12 @@ from .wishes import FORMATION_ENERGY, HULL, Wish
 COMPUTED = (FORMATION_ENERGY, MODULUS)
 """Properties that are computed."""
 
+WORDS = {
+    FORMATION_ENERGY: "formation energy",
+    MODULUS: "bulk modulus",
+    HULL: "energy above the hull",
+}
+
 UNITS = {FORMATION_ENERGY: "eV/atom", MODULUS: "GPa", HULL: "eV/atom"}
 
 QUANTILE = 1.645
@@ -296,11 +302,12 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
     for target in COMPUTED:
         if f"{target}_inside" in good:
             errors = (good[target] - good[f"{target}_verified"]).abs()
-            summary[f"{target} inside"] = int(good[f"{target}_inside"].sum())
+            summary[f"{WORDS[target]} inside"] = int(good[f"{target}_inside"].sum())
             inside = int(good[f"{target}_inside_model"].sum())
-            summary[f"{target} inside the model's interval alone"] = inside
-            summary[f"{target} median error ({UNITS[target]})"] = round(float(errors.median()), 4)
+            summary[f"{WORDS[target]} inside the model's interval alone"] = inside
+            title = f"{WORDS[target]}, median error ({UNITS[target]})"
+            summary[title] = round(float(errors.median()), 4)
     above = good[f"{HULL}_verified"]
-    summary[f"{HULL} median ({UNITS[HULL]})"] = round(float(above.median()), 4)
-    summary["wishes met"] = int((good["met"] == True).sum())  # noqa: E712 (None: not computed)
+    summary[f"{WORDS[HULL]}, median ({UNITS[HULL]})"] = round(float(above.median()), 4)
+    summary["wishes hold"] = int((good["met"] == True).sum())  # noqa: E712 (None: not computed)
     return summary
