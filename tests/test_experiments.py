@@ -129,6 +129,7 @@ def test_a_job_is_named_by_what_decides_about_it(dataset: Dataset) -> None:
     assert len(fourier) == len(trials) == 25 and not fourier & trials
 
 
+@pytest.mark.slow
 def test_killed_and_shared_by_two_processes_it_ends_the_same(finished, tmp_path, caplog) -> None:
     first = start(tmp_path)
     while not list(tmp_path.glob("jobs/*/result.json")):

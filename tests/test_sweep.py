@@ -309,6 +309,7 @@ def test_a_storage_that_cannot_be_opened(url, some, tmp_path):
     assert "a:b" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_dask_workers_find_the_same(found, some, tmp_path):
     from distributed import LocalCluster
 
