@@ -84,6 +84,7 @@ def test_what_the_bundled_lesson_taught_is_there_for_real_texts(dataset):
     assert readable(taught) > readable(TextBackbone()) + 0.05
 
 
+@pytest.mark.slow
 def test_training_begins_with_it_once_for_all_folds(dataset, checkpoints):
     """The recipe's steps are taken before the head stage, whose features they change.
 

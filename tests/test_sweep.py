@@ -214,6 +214,7 @@ def test_in_two_parts_it_is_the_same_sweep(found, some, tmp_path):
     assert trials.read_bytes() != written["trials.csv"]
 
 
+@pytest.mark.slow
 def test_what_a_network_reads_may_vary(some, checkpoints, tmp_path):
     """Tokens, planes and descriptors are made anew for a trial that reads others."""
     parameters = {

@@ -231,6 +231,7 @@ def test_all_is_plain_robocrystallographer(structure, monkeypatch):
     assert describe(structure) == normalise_text(plain)
 
 
+@pytest.mark.slow
 def test_all_is_what_robocrystallographer_said_of_bundled_materials(dataset):
     sample = dataset[::45]
     texts = describe_many([material.structure for material in sample])
