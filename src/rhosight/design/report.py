@@ -25,7 +25,7 @@ from ..evaluation.html import (
     write_page,
 )
 from ..inputs.image import ImageSettings, density_image, to_pil
-from .wishes import FORMATION_ENERGY, HULL, Wish
+from .wishes import FORMATION_ENERGY, HULL, Wish, describe_property
 
 if TYPE_CHECKING:
     from .result import Design
@@ -56,8 +56,7 @@ class _Report:
 
     def describe_wish(self, wish: Wish) -> str:
         """Return a wish in words."""
-        name = "energy above the hull" if wish.target == HULL else describe_target(wish.target)
-        return f"{name} {wish.describe(self.units[wish.target])}"
+        return f"{describe_property(wish.target)} {wish.describe(self.units[wish.target])}"
 
     def number(self, row: dict[str, Any], target: str) -> str:
         """Return a predicted value with half its interval."""

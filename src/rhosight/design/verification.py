@@ -19,16 +19,10 @@ from .equation_of_state import compute_equation_of_state
 from .hull import find_hull
 from .prototypes import resize
 from .references import compute_formation_energy
-from .wishes import FORMATION_ENERGY, HULL, Wish
+from .wishes import FORMATION_ENERGY, HULL, Wish, describe_property
 
 COMPUTED = (FORMATION_ENERGY, MODULUS)
 """Properties that are computed."""
-
-WORDS = {
-    FORMATION_ENERGY: "formation energy",
-    MODULUS: "bulk modulus",
-    HULL: "energy above the hull",
-}
 
 UNITS = {FORMATION_ENERGY: "eV/atom", MODULUS: "GPa", HULL: "eV/atom"}
 
@@ -229,7 +223,7 @@ def _compare(
         added[f"{target}_error"] = error
         if target in row:
             mean, low, high = (row[f"{target}{end}"] for end in ("", "_low", "_high"))
-            off, half = values[target] - mean, high - mean if values[target] > mean else mean - low
+            off, half = values[target] - mean, _half_width(values[target], mean, low, high)
             own = half / row.get(f"{target}{WIDENING}", 1.0)
             added[f"{target}_inside_model"] = bool(abs(off) <= own)
             added[f"{target}_inside"] = bool(abs(off) <= np.hypot(half, QUANTILE * error))
@@ -269,14 +263,19 @@ def _standardise_errors(table: pd.DataFrame, target: str) -> np.ndarray:
     good = table[table["problem"].isna()]
     if f"{target}_inside" not in good:
         return np.zeros(0)
-    off = good[f"{target}_verified"] - good[target]
-    half = np.where(
-        off > 0, good[f"{target}_high"] - good[target], good[target] - good[f"{target}_low"]
+    verified, mean, low, high = (
+        good[f"{target}{end}"] for end in ("_verified", "", "_low", "_high")
     )
+    half = _half_width(verified, mean, low, high)
     if f"{target}{WIDENING}" in good:  # the model's own widths count
         half = half / good[f"{target}{WIDENING}"].fillna(1.0).to_numpy()
     expected = np.hypot(half / QUANTILE, good[f"{target}_error"])
-    return (off / expected).to_numpy(float)
+    return ((verified - mean) / expected).to_numpy(float)
+
+
+def _half_width(value: Any, mean: Any, low: Any, high: Any) -> Any:
+    """Return the half width on the side of the value, of numbers or columns."""
+    return np.where(value > mean, high - mean, mean - low)
 
 
 def describe_verdict(row: Mapping[str, Any]) -> str:
@@ -301,13 +300,13 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
         return summary
     for target in COMPUTED:
         if f"{target}_inside" in good:
+            name = describe_property(target)
             errors = (good[target] - good[f"{target}_verified"]).abs()
-            summary[f"{WORDS[target]} inside"] = int(good[f"{target}_inside"].sum())
+            summary[f"{name} inside"] = int(good[f"{target}_inside"].sum())
             inside = int(good[f"{target}_inside_model"].sum())
-            summary[f"{WORDS[target]} inside the model's interval alone"] = inside
-            title = f"{WORDS[target]}, median error ({UNITS[target]})"
-            summary[title] = round(float(errors.median()), 4)
+            summary[f"{name} inside the model's interval alone"] = inside
+            summary[f"{name}, median error ({UNITS[target]})"] = round(float(errors.median()), 4)
     above = good[f"{HULL}_verified"]
-    summary[f"{WORDS[HULL]}, median ({UNITS[HULL]})"] = round(float(above.median()), 4)
+    summary[f"{describe_property(HULL)}, median ({UNITS[HULL]})"] = round(float(above.median()), 4)
     summary["wishes hold"] = int((good["met"] == True).sum())  # noqa: E712 (None: not computed)
     return summary

@@ -21,7 +21,7 @@ from ..evaluation.html import (
 )
 from .correction import MODULUS, Correction
 from .verification import COMPUTED, QUANTILE, UNITS, describe_verdict, summarise
-from .wishes import FORMATION_ENERGY, HULL, Wish
+from .wishes import FORMATION_ENERGY, HULL, Wish, describe_property
 
 
 def write_verification_report(
@@ -38,7 +38,7 @@ class _Report:
     def __init__(self, table: pd.DataFrame, correction: Correction, wishes: Sequence[Wish]):
         self.rows: list[Any] = table.astype(object).where(table.notna(), None).to_dict("records")
         self.wishes = [
-            f"{describe(w.target)} {w.describe(UNITS.get(w.target, ''))}" for w in wishes
+            f"{describe_property(w.target)} {w.describe(UNITS.get(w.target, ''))}" for w in wishes
         ]
         known = correction.table
         self.known: list[Any] = known.astype(object).where(known.notna(), None).to_dict("records")
@@ -71,11 +71,6 @@ class _Report:
         ends = (row[target], row[f"{target}_low"], row[f"{target}_high"])
         mean, low, high = (f"{end:.{digits}f}".replace("-", "−") for end in ends)
         return f"{mean} ({low} to {high})"
-
-
-def describe(target: str) -> str:
-    """Return the words for a target of a wish."""
-    return "energy above the hull" if target == HULL else describe_target(target)
 
 
 def draw_parity(table: pd.DataFrame, target: str) -> Markup:

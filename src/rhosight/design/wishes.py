@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.stats import multivariate_normal, norm
 
 from ..errors import RhosightError
+from ..evaluation.html import describe_target
 
 HULL = "energy_above_hull"
 """Target that follows from the formation energy, eV/atom."""
@@ -18,6 +19,11 @@ HULL = "energy_above_hull"
 FORMATION_ENERGY = "formation_energy_per_atom"
 
 MAX_CORRELATION = 0.95
+
+
+def describe_property(target: str) -> str:
+    """Return the name in words of a target, or of the energy above the hull."""
+    return "energy above the hull" if target == HULL else describe_target(target)
 
 
 @dataclass(frozen=True)
