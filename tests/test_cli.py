@@ -117,6 +117,8 @@ def test_help_shows_every_command_with_an_example():
         text = rhosight(*command.split(), "--help").stdout
         assert f"rhosight {command}" in " ".join(text.split()), command
         assert "Example:" in text, command
+    said = rhosight("predict", "--help").stdout
+    assert said.count("rhosight[chgnet]") == 2  # brackets are no style: the model, and --relax
 
 
 def test_the_example_of_image_draws_a_difference(relaxed, tmp_path):

@@ -79,7 +79,7 @@ def predict(
             help="best or no-dft (they come with the package and know all lattices), the folder of "
             "a saved model, or a hub id. no-dft and structure+potential need no density: "
             "they read CIF and POSCAR files. structure+potential is more accurate for formation "
-            "energies, and needs rhosight[chgnet]."
+            "energies, and needs rhosight\\[chgnet]."
         ),
     ],
     files: MaterialsArgument = None,
