@@ -140,16 +140,48 @@ class Deadly(Directory):
 
     def read(self, material_id: str) -> Entry:
         if material_id == self.ids()[1]:
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.kill()
         return super().read(material_id)
+
+    def kill(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class DeadlyBeside(Deadly):
+    """One that also kills what the worker reads beside it, most often the same material."""
+
+    name = "deadly-beside"
+
+    @property
+    def begun(self) -> Path:
+        return self.folder.parent / "begun"
+
+    def read(self, material_id: str) -> Entry:
+        if material_id == self.ids()[2]:
+            self.begun.touch()
+            time.sleep(2)
+        return super().read(material_id)
+
+    def kill(self) -> None:
+        latest = time.monotonic() + 2
+        while not self.begun.exists() and time.monotonic() < latest:
+            time.sleep(0.01)
+        self.begun.unlink(missing_ok=True)
+        super().kill()
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", [Deadly, DeadlyBeside])
 def test_a_material_that_kills_workers_costs_itself_alone(
-    calculations: Path, tmp_path: Path
+    kind: type[Deadly], calculations: Path, tmp_path: Path
 ) -> None:
-    source = Deadly(calculations / "runs")
-    report = build(source, tmp_path / "mine.parquet", (), workers=2)
+    source, out = kind(calculations / "runs"), tmp_path / "mine.parquet"
+    if kind is Deadly:
+        report = build(source, out, (), workers=2)
+    else:
+        with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=":0") as cluster:
+            cluster.adapt(minimum=1, maximum=1)  # replaces a worker that dies while it starts
+            report = build(source, out, (), scheduler=cluster.scheduler_address)
     assert report.materials == COUNT - 1
     assert list(report.problems["material_id"]) == [source.ids()[1]]
     assert "--memory" in report.problems["problem"][0]

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from distributed import (
     Client,
+    Future,
     KilledWorker,
     LocalCluster,
     WorkerPlugin,
@@ -84,6 +85,7 @@ def open_client(
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
+        cluster.adapt(minimum=count, maximum=count)  # replaces a worker that dies while it starts
         yield client
 
 
@@ -98,35 +100,52 @@ def run_batches(client: Client, task: Task | Relabel, ids: list[str]) -> Iterato
 
 
 def _run_all(client: Client, plugin: str, size: int, ids: list[str]) -> Iterator[Outcome]:
+    """Run the batches to the end, and find the materials that kill workers.
+
+    Dask suspects all tasks that a killed worker held, not only the one under way. So the materials
+    of a suspect batch run one by one, and a suspect material last, beside no other.
+    """
     batches = (ids[i : i + size] for i in range(0, len(ids), size))
     running = as_completed(loop=client.loop)
     owners = {}
+    suspects = []
 
-    def submit(batch: list[str]) -> None:
+    def submit(batch: list[str]) -> Future:
         future = client.submit(_run, plugin, batch, pure=False)
         owners[future.key] = batch
-        running.add(future)
+        return future
 
     for batch in itertools.islice(batches, max(QUEUED, 2 * sum(client.nthreads().values()))):
-        submit(batch)
+        running.add(submit(batch))
     for future in running:
         batch = owners.pop(future.key)
-        try:
-            outcome = future.result()
-        except KilledWorker:
-            if len(batch) > 1:  # one of them is the cause: run each alone
-                for material_id in batch:
-                    submit([material_id])
-                continue
-            outcome = Outcome(batch, {batch[0]: [("read", KILLED)]}, {})
-        except OSError as error:  # from writing; errors of reading are problems of the material
-            raise RhosightError(
-                f"a worker cannot write its results ({error}); free disk space, or make the folder "
-                "accessible to the worker, and repeat the command"
-            ) from error
+        outcome = _wait_for(future)
         if following := next(batches, None):
-            submit(following)
-        yield outcome
+            running.add(submit(following))
+        if outcome:
+            yield outcome
+        elif len(batch) > 1:
+            for material_id in batch:
+                running.add(submit([material_id]))
+        else:
+            suspects += batch
+    for material_id in suspects:
+        outcome = _wait_for(submit([material_id]))
+        yield outcome or Outcome([material_id], {material_id: [("read", KILLED)]}, {})
+
+
+def _wait_for(future: Future) -> Outcome | None:
+    """Return the outcome of a batch, or None if it may have killed workers."""
+    try:
+        outcome: Outcome = future.result()
+    except KilledWorker:
+        return None
+    except OSError as error:  # from writing; errors of reading are problems of the material
+        raise RhosightError(
+            f"a worker cannot write its results ({error}); free disk space, or make the folder "
+            "accessible to the worker, and repeat the command"
+        ) from error
+    return outcome
 
 
 class TaskPlugin(WorkerPlugin):
