@@ -72,6 +72,21 @@ def test_moduli_are_learned_as_logarithms_and_metals_as_zero(elastic: Dataset):
         TargetScales(("a",), {"a": "log10"}).learn(np.array([[1.0], [-2.0]]))
 
 
+def test_elements_without_free_atom_are_left_out_only_where_one_is_needed(
+    elastic: Dataset, caplog: pytest.LogCaptureFixture
+):
+    formulas = elastic.table["formula"]
+    technetium = np.flatnonzero(formulas.str.contains("Tc"))[:3]
+    some = elastic[np.union1d(technetium, np.arange(30))]
+    for block, count in (("volume", len(some)), ("elements", len(some) - 3)):
+        recipe = DescriptorRecipe(
+            targets=("efermi",), kernels=(Kernel(together=("magpie", block)),), n_splits=2
+        )
+        model = DescriptorModel(recipe).fit(some)
+        assert len(model.out_of_fold) == count
+    assert "3 of 33 materials are left out" in caplog.text and "lacks Tc" in caplog.text
+
+
 def test_square_roots_are_transformed_back_and_end_at_zero():
     scales = TargetScales(("a", "b"), {"a": "sqrt"})
     labels = np.array([[4.0, -4.0], [np.nan, 9.0]])

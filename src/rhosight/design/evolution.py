@@ -79,7 +79,7 @@ def evolve(screening: Screening, predictor: Predictor, candidates: int) -> list[
         chosen: list[Candidate] = [one.X[0] for one in individuals]
         chosen = chosen[: candidates - len(tried)]
         tried |= {candidate.name: candidate for candidate in chosen}
-        misses = screening.measure_misses(predictor.predict(chosen))
+        misses = screening.measure_misses(predictor.table(predictor.predict(chosen)))
         individuals = individuals[: len(chosen)]
         Evaluator().eval(StaticProblem(problem, F=misses), individuals)
         algorithm.tell(infills=individuals)

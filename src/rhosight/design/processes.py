@@ -10,6 +10,9 @@ from functools import cache, lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+import pyarrow as pa
+
 from ..density.structure_json import parse_structure_json
 from ..errors import RhosightError
 from ..inputs.progress import Progress
@@ -126,8 +129,6 @@ class Predictor:
         Number of candidates in all, for the progress.
     progress
         Called with (label, done, all).
-    rows
-        Rows of all candidates so far.
     """
 
     setup: Setup
@@ -136,9 +137,8 @@ class Predictor:
     scheduler: str | None
     total: int
     progress: Progress | None
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    _names: list[list[str]] = field(default_factory=list)
     _client: Client | None = None
-    _number: int = 0
 
     @contextmanager
     def connect(self) -> Iterator[None]:
@@ -165,24 +165,37 @@ class Predictor:
             finally:
                 self._client = None
 
-    def predict(self, candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
-        """Return the rows of candidates, and append them to :attr:`rows`."""
+    def predict(self, candidates: Sequence[Candidate]) -> range:
+        """Write the rows of candidates to the ledger; return the numbers of their batches.
+
+        Only the ledger keeps the rows.
+        """
         batches = [candidates[at : at + BATCH] for at in range(0, len(candidates), BATCH)]
-        names = [[candidate.name for candidate in batch] for batch in batches]
-        first, self._number = self._number, self._number + len(batches)
-        found = [self.ledger.read(first + number, own) for number, own in enumerate(names)]
-        missing = [number for number, rows in enumerate(found) if rows is None]
-        done = len(self.rows) + sum(len(rows) for rows in found if rows is not None)
-        tasks = [batches[number] for number in missing]
-        for number, new in zip(missing, self._evaluate(tasks), strict=True):
-            self.ledger.write(first + number, new)
-            found[number] = self.ledger.read(first + number, names[number])
-            done += len(new)
+        numbers = range(len(self._names), len(self._names) + len(batches))
+        self._names += [[candidate.name for candidate in batch] for batch in batches]
+        missing = [number for number in numbers if self._read(number) is None]
+        done = sum(map(len, self._names)) - sum(len(self._names[number]) for number in missing)
+        tasks = [batches[number - numbers.start] for number in missing]
+        for number, rows in zip(missing, self._evaluate(tasks), strict=True):
+            self.ledger.write(number, rows)
+            done += len(rows)
             if self.progress:
                 self.progress("candidates", done, self.total)
-        added = [row for rows in found for row in rows or ()]
-        self.rows += added
-        return added
+        return numbers
+
+    def table(self, numbers: range | None = None) -> pd.DataFrame:
+        """Return the rows of batches, of all by default, in the order of their prediction."""
+        tables = []
+        for number in range(len(self._names)) if numbers is None else numbers:
+            rows = self._read(number) or []
+            names = dict.fromkeys(name for row in rows for name in row)
+            tables.append(pa.table({name: [row.get(name) for row in rows] for name in names}))
+        if not tables:
+            return pd.DataFrame()
+        return pa.concat_tables(tables, promote_options="permissive").to_pandas()
+
+    def _read(self, number: int) -> list[dict[str, Any]] | None:
+        return self.ledger.read(number, self._names[number])
 
     def _evaluate(self, batches: Sequence[Sequence[Candidate]]) -> Iterator[list[dict[str, Any]]]:
         """Yield the rows of batches in their order."""

@@ -199,13 +199,13 @@ class Screening:
         targets, lower, upper = self._standardise(predictions)
         return joint_probability(lower, upper, self._correlate(targets))
 
-    def measure_misses(self, rows: Sequence[dict[str, Any]]) -> np.ndarray:
+    def measure_misses(self, rows: pd.DataFrame) -> np.ndarray:
         """Return −log10 of the probability of each range, shape (rows, ranges).
 
         Unlike the probability that all wishes hold it tells a near miss from a far one. It is
         :data:`FAR` for a candidate without prediction.
         """
-        table = pd.DataFrame(list(rows)).set_index("name", drop=False)
+        table = rows.set_index("name", drop=False)
         good = table["volume_per_atom"].notna() if "volume_per_atom" in table else None
         misses = np.full((len(table), len(self.ranges)), FAR)
         if good is not None and good.any():

@@ -170,7 +170,7 @@ class Search:
                 else:
                     chosen = space.first(self.candidates)
                     predictor.predict(chosen)
-            rows = pd.DataFrame(predictor.rows)
+            rows = predictor.table()
             good = _list_allowed(rows, self.skip)
             if second is not None and len(good):
                 second = replace(second, space=space)

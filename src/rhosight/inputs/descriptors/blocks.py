@@ -195,7 +195,8 @@ def _compute(crystals: Crystals, blocks: Collection[str]) -> pd.DataFrame:
             statistics = density_features(densities, kind).drop(columns="volume_per_atom")
             parts.append(statistics.add_prefix(f"{kind}."))
     others = [n for n in blocks if n not in (*COMPOSITION_BLOCKS, *STATISTICS_BLOCKS)]
-    parts.append(descriptor_frame(crystals, others))
+    if others:  # which need free atoms of all elements
+        parts.append(descriptor_frame(crystals, others))
     return pd.concat(parts, axis=1)
 
 
