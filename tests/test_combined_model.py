@@ -73,7 +73,7 @@ def test_a_model_beside_a_general_one(dataset, tmp_path, monkeypatch):
     recipe = DescriptorRecipe(targets=ALL_TARGETS, kernels=(kernel,), n_splits=2)
     polymorphs = elastic[elastic.table["formula"].isin(parts[0].table["formula"][:20]).to_numpy()]
     general = DescriptorModel(recipe).fit(polymorphs)
-    monkeypatch.setattr(combined, "load_general", lambda: general)
+    monkeypatch.setattr(combined, "load_general", {"structure": general}.__getitem__)
     both = CombinedModel(SMALL).fit(parts[0])
     both.score(parts[1])
     both.save_pretrained(tmp_path / "model")
@@ -95,6 +95,28 @@ def test_a_model_beside_a_general_one(dataset, tmp_path, monkeypatch):
         CombinedModel(SMALL).fit(rename(polymorphs))
     with pytest.raises(RhosightError, match="has learned the formulas of"):
         both.score(rename(polymorphs))
+
+
+@pytest.mark.slow
+def test_a_model_that_reads_chgnet_stands_beside_one_that_does(dataset, tmp_path):
+    pytest.importorskip("chgnet")
+    some = dataset[::8]
+    kernel = Kernel(together=("magpie", "overlap", "potential-modulus"))
+    recipe = DescriptorRecipe(targets=("bulk_modulus_vrh",), kernels=(kernel,), n_splits=2)
+    model = CombinedModel(recipe).fit(some)
+    assert model.general_name == "structure+potential"
+    model.save_pretrained(tmp_path / "model")
+    assert "general one, `structure+potential`," in (tmp_path / "model" / "README.md").read_text()
+    again = load_model(tmp_path / "model")
+    assert again.general_name == model.general_name and again.caveat == model.caveat != ""
+    few = some[:4]
+    found, general = again.predict_intervals(few), load_model("structure+potential").predict(few)
+    pd.testing.assert_frame_equal(
+        found["formation_energy_per_atom"].to_frame(),
+        general["formation_energy_per_atom"].to_frame(),
+    )
+    if model.kept:  # of the modulus both have a share
+        assert (found["bulk_modulus_vrh"] != general["bulk_modulus_vrh"]).all()
 
 
 def rename(dataset: Dataset) -> Dataset:

@@ -150,7 +150,8 @@ def train(
         typer.Option(
             "--with-structure",
             help="Combine it with `structure`, a model of all lattices that comes with the package "
-            "and predicts beside it, and alone outside of its domain.",
+            "and predicts beside it, and alone outside of its domain; best+potential with "
+            "`structure+potential`.",
         ),
     ] = False,
     force: Annotated[
@@ -193,7 +194,8 @@ def _print_model(model: SavedModel, out: Path) -> None:
     """Print the folder of a model, and the targets of which it combines two."""
     kept = getattr(model, "kept", None)
     if kept is not None:
-        console.print(f"takes part beside structure in: {', '.join(kept) or 'no target'}")
+        beside = getattr(model, "general_name", "")
+        console.print(f"takes part beside {beside} in: {', '.join(kept) or 'no target'}")
     console.print(f"model: {out}")
 
 
@@ -211,13 +213,15 @@ def _check_folder(out: Path, force: bool) -> None:
 def _move_learned(
     model: Any, dataset: Dataset, rows: np.ndarray, test: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the split without test materials whose formula `structure` has learned."""
+    """Return the split without test materials that the general model has learned."""
     import numpy as np
 
     learned = model.find_learned(dataset[test]) if len(test) else np.zeros(0, dtype=bool)
     if learned.any():
         count = format_count(int(learned.sum()), "test material")
-        console.print(f"{count} moved to the training set: structure has learned their formulas")
+        console.print(
+            f"{count} moved to the training set: {model.general_name} has learned their formulas"
+        )
     return np.sort(np.concatenate([rows, test[learned]])), test[~learned]
 
 

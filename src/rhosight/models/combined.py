@@ -1,12 +1,12 @@
 """CombinedModel: two models of descriptors as one, such as `best` and `no-dft`.
 
-A general model knows crystals of all lattices. A special one has learned from fewer crystals of
-other data, such as face-centred cubic crystals with their densities. Where a crystal lies inside
-the special model's domain, the prediction is the mean of both with weights 1 / variance
-(inverse-variance weighting); elsewhere it is that of the general model alone. A variance is that of
-the model's calibrated interval: standard deviations of Gaussian processes are too small by other
-factors in either model. The special model takes part in a target only if that lowers the error on
-folds of its training set.
+A general model, `structure` or `structure+potential`, knows crystals of all lattices. A special one
+has learned from fewer crystals of other data, such as face-centred cubic crystals with their
+densities. Where a crystal lies inside the special model's domain, the prediction is the mean of
+both with weights 1 / variance (inverse-variance weighting); elsewhere it is that of the general
+model alone. A variance is that of the model's calibrated interval: standard deviations of Gaussian
+processes are too small by other factors in either model. The special model takes part in a target
+only if that lowers the error on folds of its training set.
 
 >>> model = CombinedModel(load_recipe("best")).fit(fcc)  # beside the bundled `structure`
 """
@@ -33,7 +33,7 @@ from .blocks import BlockReader
 from .descriptor_card import describe_combination
 from .descriptor_model import DescriptorModel, elements_of
 from .descriptor_state import DescriptorState, Estimate
-from .folder import BUNDLED_MODELS, GENERAL_MODEL, WEIGHTS, bundled_folder
+from .folder import BUNDLED_MODELS, GENERAL_MODEL, POTENTIAL_MODEL, WEIGHTS, bundled_folder
 from .gaussian_process.recipe import DescriptorRecipe
 from .provenance import require_unseen
 from .uncertainty import ConformalIntervals
@@ -49,8 +49,8 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 @cache
-def load_general(name: str = GENERAL_MODEL) -> DescriptorModel:
-    """Load the bundled model that knows crystals of all lattices, once in a process."""
+def load_general(name: str) -> DescriptorModel:
+    """Load a bundled model that knows crystals of all lattices, once in a process."""
     return DescriptorModel.from_pretrained(bundled_folder(name))
 
 
@@ -67,6 +67,9 @@ class CombinedModel(DescriptorModel):
 
     Attributes
     ----------
+    general_name
+        The general model: ``structure+potential`` if the recipe reads numbers of CHGNet, else
+        ``structure``.
     special
         The special model.
     kept
@@ -86,25 +89,26 @@ class CombinedModel(DescriptorModel):
     kind: ClassVar[str] = "combined"
 
     def __init__(self, recipe: DescriptorRecipe | None = None):
-        self.general = load_general()
-        super().__init__(self.general.recipe)
         self.special = DescriptorModel(recipe)
+        own = self.special.recipe
+        self.general_name = POTENTIAL_MODEL if own.uses_potential else GENERAL_MODEL
+        self.general = load_general(self.general_name)
+        super().__init__(self.general.recipe)
         self.kept: tuple[str, ...] = ()
         self.intervals: ConformalIntervals | None = None
-        own = self.special.recipe
         if unknown := sorted(set(own.targets) - set(self.targets)):
             raise RhosightError(
-                f"{unknown[0]}: the model {GENERAL_MODEL} does not predict it; combine models of "
-                f"{', '.join(self.targets)}"
+                f"{unknown[0]}: the model {self.general_name} does not predict it; combine models "
+                f"of {', '.join(self.targets)}"
             )
-        if own.uses_encoders or own.uses_potential:
+        if own.uses_encoders:
             raise RhosightError(
-                f"{own.label}: only models that read descriptors of structure and density can be "
-                f"combined with {GENERAL_MODEL}; choose another recipe"
+                f"{own.label}: models that read encoders cannot be combined with "
+                f"{self.general_name}; choose another recipe"
             )
         if own.level != self.recipe.level:
             raise RhosightError(
-                f"level {own.level:g}: intervals of {GENERAL_MODEL} have the level "
+                f"level {own.level:g}: intervals of {self.general_name} have the level "
                 f"{self.recipe.level:g}; a model that is combined with it needs the same"
             )
         kernels = (*self.recipe.kernels, *own.kernels)
@@ -168,7 +172,7 @@ class CombinedModel(DescriptorModel):
         if counts.max() < FEWEST:
             raise RhosightError(
                 f"only {counts.max()} of {materials} materials show whether this model adds "
-                f"anything to {GENERAL_MODEL}, which has learned from others with the same "
+                f"anything to {self.general_name}, which has learned from others with the same "
                 f"formulas; at least {FEWEST} are needed. Train without --with-structure"
             )
         return counts >= FEWEST
@@ -249,7 +253,7 @@ class CombinedModel(DescriptorModel):
         require_unseen(dataset, self.special.about["training_ids"])
         if learned := int(self.find_learned(dataset).sum()):
             raise RhosightError(
-                f"{GENERAL_MODEL} has learned the formulas of {learned} of {len(dataset)} "
+                f"{self.general_name} has learned the formulas of {learned} of {len(dataset)} "
                 "materials; leave them out of the test set (see find_learned)"
             )
         self.scores = self.general.scores | super().score(dataset)
@@ -317,7 +321,7 @@ class CombinedModel(DescriptorModel):
         assert self.intervals is not None, "the model is fitted"
         return {
             **self.special._write(folder),
-            "general": {"name": GENERAL_MODEL, "sha256": BUNDLED_MODELS[GENERAL_MODEL]},
+            "general": self._identify_general(),
             "kept": list(self.kept),
             "combined_intervals": self.intervals.to_dict(),
         }
@@ -325,8 +329,10 @@ class CombinedModel(DescriptorModel):
     @classmethod
     def _read(cls, config: dict[str, Any], folder: Path) -> Self:
         model = cls(DescriptorRecipe(**config["recipe"]))
-        if config["general"] != {"name": GENERAL_MODEL, "sha256": BUNDLED_MODELS[GENERAL_MODEL]}:
-            raise RhosightError("it was trained beside another version of the model structure")
+        if config["general"] != model._identify_general():
+            raise RhosightError(
+                f"it was trained beside another version of the model {model.general_name}"
+            )
         model.special._state = DescriptorState.from_state(config, load_file(folder / WEIGHTS))
         model.special.units = {name: config["units"][name] for name in model.special.targets}
         model.special.about = config["about"]["special"]
@@ -334,8 +340,11 @@ class CombinedModel(DescriptorModel):
         model.intervals = ConformalIntervals.from_dict(config["combined_intervals"])
         return model
 
+    def _identify_general(self) -> dict[str, str]:
+        return {"name": self.general_name, "sha256": BUNDLED_MODELS[self.general_name]}
+
     def _describe(self) -> tuple[str, str]:
-        return describe_combination(self.special.recipe, self.about, self.kept)
+        return describe_combination(self.special.recipe, self.general_name, self.about, self.kept)
 
 
 def share_of_first(first: Pair, second: Pair) -> np.ndarray:

@@ -44,7 +44,7 @@ def describe_recipe(recipe: DescriptorRecipe, about: Mapping[str, Any]) -> tuple
 
 
 def describe_combination(
-    recipe: DescriptorRecipe, about: Mapping[str, Any], kept: Sequence[str]
+    recipe: DescriptorRecipe, general: str, about: Mapping[str, Any], kept: Sequence[str]
 ) -> tuple[str, str]:
     """Return title and Markdown text of a special model beside a general one.
 
@@ -52,6 +52,8 @@ def describe_combination(
     ----------
     recipe
         Of the special model.
+    general
+        Name of the general model.
     about
         Facts about the training of the general model, and of the other under ``special``.
     kept
@@ -61,7 +63,7 @@ def describe_combination(
     text = describe_recipe(recipe, own)[1]
     targets = ", ".join(f"`{target}`" for target in kept) or "no target"
     return "Combined model", (
-        f"Two models as one. The general one, `structure`, has learned from {about['materials']} "
+        f"Two models as one. The general one, `{general}`, has learned from {about['materials']} "
         f"structures of `{about['dataset']}`. The special one has learned from "
         f"{own['materials']} materials of `{own['dataset']}`. On folds of these it lowers the "
         f"error of {targets}. Of these, and where a crystal lies inside the domain of the special "

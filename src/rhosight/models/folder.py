@@ -23,6 +23,8 @@ DENSITY_MODEL = "density"
 """The bundled model that predicts charge densities; the others predict properties."""
 GENERAL_MODEL = "structure"
 """The bundled model of crystals of all lattices, which is part of other models."""
+POTENTIAL_MODEL = "structure+potential"
+"""The same with numbers of CHGNet; part of models that read them, too."""
 _DIGESTS: dict[str, str] = {
     path.split("/")[0]: digest
     for digest, path in (

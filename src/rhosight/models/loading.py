@@ -84,12 +84,13 @@ def model_for(recipe: AnyRecipe, members: int = 1) -> SavedModel:
 
 
 def combine(recipe: AnyRecipe) -> SavedModel:
-    """Return an unfitted model of a recipe beside the bundled `structure`.
+    """Return an unfitted model of a recipe beside a bundled model of all lattices.
 
     Raises
     ------
     RhosightError
-        If the recipe is not one of descriptors, or has targets that `structure` does not predict.
+        If the recipe is not one of descriptors, or has targets that the bundled model does not
+        predict.
     """
     if not isinstance(recipe, DescriptorRecipe):
         raise RhosightError(
