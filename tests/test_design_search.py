@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from pymatgen.core import Lattice, Structure
 
@@ -109,6 +113,35 @@ def test_an_evolutionary_search_continues_from_its_ledger(
     monkeypatch.setattr("rhosight.design.evolution.find_spec", lambda _: None)
     with pytest.raises(RhosightError, match=r"pip install 'rhosight\[design\]'"):
         rhosight.design(WISH, search="nsga2")
+
+
+@pytest.mark.slow
+def test_a_killed_worker_ends_the_search_with_a_cure(tmp_path: Path):
+    out = tmp_path / "out"
+    command = [
+        *(sys.executable, "-m", "rhosight", "design", "--target", "bulk_modulus_vrh=150..300"),
+        *("--max-atoms", "2", "--candidates", "640", "--no-densities", "--workers", "2"),
+        *("--out", str(out)),
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as search:
+        while not list(out.glob("ledger/*.json")):
+            assert search.poll() is None
+            time.sleep(0.05)
+        workers = [
+            child
+            for child in psutil.Process(search.pid).children(recursive=True)
+            if "popen_loky_posix" in " ".join(child.cmdline())
+        ]
+        workers[0].kill()
+        said = search.stderr.read()
+    assert search.returncode == 2 and "give fewer --workers" in said and "Traceback" not in said
+    written = {path.name: path.stat().st_mtime_ns for path in out.glob("ledger/*.json")}
+    subprocess.run(command, check=True, capture_output=True)
+    assert (
+        written.items()
+        <= {path.name: path.stat().st_mtime_ns for path in out.glob("ledger/*.json")}.items()
+    )
+    assert (out / "report.html").exists()
 
 
 def test_workers_of_a_cluster_predict_the_same():

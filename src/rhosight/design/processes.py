@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
 
 BATCH = 64
 """Candidates that are predicted at once."""
+
+KILLED = (
+    "a process that predicts candidates was killed, most likely for its memory use; give fewer "
+    "--workers, or workers of Dask more memory, and repeat the command: it continues from here"
+)
 
 _ONE_AT_A_TIME = Lock()
 
@@ -198,7 +204,13 @@ class Predictor:
         return self.ledger.read(number, self._names[number])
 
     def _evaluate(self, batches: Sequence[Sequence[Candidate]]) -> Iterator[list[dict[str, Any]]]:
-        """Yield the rows of batches in their order."""
+        """Yield the rows of batches in their order.
+
+        Raises
+        ------
+        RhosightError
+            If a process is killed.
+        """
         if self._client:
             yield from self._evaluate_on_cluster(self._client, batches)
             return
@@ -208,16 +220,24 @@ class Predictor:
         from joblib import Parallel, delayed
 
         pool = Parallel(self.workers, return_as="generator", pre_dispatch="2*n_jobs", batch_size=1)
-        yield from pool(delayed(evaluate)(self.setup, batch) for batch in batches)
+        try:
+            yield from pool(delayed(evaluate)(self.setup, batch) for batch in batches)
+        except BrokenProcessPool as error:
+            raise RhosightError(KILLED) from error
 
     def _evaluate_on_cluster(
         self, client: Client, batches: Sequence[Sequence[Candidate]]
     ) -> Iterator[list[dict[str, Any]]]:
         """Yield the rows of batches in their order; a bounded number is under way."""
+        from distributed import KilledWorker
+
         running: deque[Any] = deque()
-        for batch in batches:
-            running.append(client.submit(evaluate, self.setup, batch, pure=False))
-            if len(running) > 2 * max(1, sum(client.nthreads().values())):
+        try:
+            for batch in batches:
+                running.append(client.submit(evaluate, self.setup, batch, pure=False))
+                if len(running) > 2 * max(1, sum(client.nthreads().values())):
+                    yield running.popleft().result()
+            while running:
                 yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
+        except KilledWorker as error:
+            raise RhosightError(KILLED) from error
