@@ -127,24 +127,24 @@ def report_general(models: dict[str, General]) -> None:
 def report_combined(dataset: Dataset) -> None:
     """Print the errors of `best` and `best+potential` beside their models of all lattices."""
     train, test = split(dataset)
-    folds, tests = {}, {}
+    targets, others = tuple(dataset.targets), dataset[test]
+    alone, combined, tests = {}, {}, {}
     for name in NAMES:
-        targets = tuple(dataset.targets)
         model = CombinedModel(load_recipe(name, targets=targets)).fit(dataset[train])
         learned = dataset[model.special.about["training_ids"]]
         labels = learned.targets.to_numpy(float)
-        _, alone, both = model.predict_folds(learned)
-        for kind, (mean, _) in {"alone": alone, "combined": both}.items():
-            folds[name, kind] = pd.DataFrame(mean - labels, learned.ids, targets)
-        others = dataset[test]
-        tests[name, "combined"] = model.predict(others)[list(targets)] - others.targets
+        _, (special, _), (mean, _) = model.predict_folds(learned)
+        alone[name] = pd.DataFrame(special - labels, learned.ids, targets)
+        combined[name] = pd.DataFrame(mean - labels, learned.ids, targets)
+        tests[name] = model.predict(others)[list(targets)] - others.targets
         print(f"{name}, combined with {model.general_name}: takes part in {', '.join(model.kept)}")
     best, with_potential = NAMES
-    for kind in ("alone", "combined"):
-        title = f"mp-fcc, folds: {best} {kind} and {with_potential} combined"
-        report_ratios(title, folds[best, kind], folds[with_potential, "combined"])
-    one, other = (tests[name, "combined"] for name in NAMES)
-    report_ratios(f"mp-fcc, test set: {best} and {with_potential}, combined", one, other)
+    for title, errors, other in (
+        (f"folds: {best} alone and {with_potential} combined", alone[best], combined),
+        (f"folds: {best} and {with_potential}, combined", combined[best], combined),
+        (f"test set: {best} and {with_potential}, combined", tests[best], tests),
+    ):
+        report_ratios(f"mp-fcc, {title}", errors, other[with_potential])
 
 
 def report_ratios(title: str, errors: pd.DataFrame, others: pd.DataFrame) -> None:

@@ -29,7 +29,7 @@ QUICK = {
     "head": {"epochs": 3},
     "fine_tuning": {"epochs": 0},
     "augmentation": {"views": 1, "enabled": False},
-    "targets": ["efermi", "bulk_modulus_vrh"],
+    "targets": ["formation_energy_per_atom", "bulk_modulus_vrh"],
 }
 CONTENT = {
     "changes": QUICK,
@@ -40,7 +40,7 @@ CONTENT = {
     },
     "first": [
         {"rate": 1e-6, "dropout": 0.5, "batch": "large"},
-        {"rate": 3e-3, "dropout": 0.1, "batch": "small"},
+        {"rate": 1e-3, "dropout": 0.1, "batch": "small"},
     ],
 }
 SPACE = SearchSpace.model_validate(CONTENT)
@@ -160,8 +160,8 @@ def test_a_trial_is_scored_like_models_trained_on_the_folds(found, some):
     """In standard deviations of each fold's training labels, on its validation set.
 
     Features that were computed in other batches differ in their last digits. Training amplifies
-    that to 2e-6, ten thousand times as much at a rate of 1e-2; the spread of the validation set as
-    scale makes 6e-4.
+    that to 5e-7, and at a rate of 1e-2 to 3e-3; the spread of the validation set as scale makes
+    7e-3 and more.
     """
     table, recipe = results(found), SPACE.make_recipe(SPACE.first[1])
     errors, otherwise = [], []
@@ -175,7 +175,7 @@ def test_a_trial_is_scored_like_models_trained_on_the_folds(found, some):
     expected, other = pd.DataFrame(errors).mean(), pd.DataFrame(otherwise).mean()
     for target in recipe.targets:
         assert table.loc[1, f"rmse of {target}"] == pytest.approx(expected[target], rel=1e-4)
-        assert other[target] != pytest.approx(expected[target], rel=3e-4)
+        assert other[target] != pytest.approx(expected[target], rel=1e-3)
     assert table.loc[1, "rmse"] == pytest.approx(expected.mean(), rel=1e-4)
     assert table.loc[1, "folds"] == FOLDS
 

@@ -190,12 +190,12 @@ def train(
     _print_model(model, out)
 
 
-def _print_model(model: SavedModel, out: Path) -> None:
+def _print_model(model: Any, out: Path) -> None:
     """Print the folder of a model, and the targets of which it combines two."""
     kept = getattr(model, "kept", None)
     if kept is not None:
-        beside = getattr(model, "general_name", "")
-        console.print(f"takes part beside {beside} in: {', '.join(kept) or 'no target'}")
+        targets = ", ".join(kept) or "no target"
+        console.print(f"takes part beside {model.general_name} in: {targets}")
     console.print(f"model: {out}")
 
 
